@@ -1,0 +1,371 @@
+"""A session's directory on the disk: its files, its lock, and how sessions are found.
+
+Every session has an entry below the user's state directory, named after its mount point, so that a mount
+point finds its session again. With a state directory of the user's choice the entry is a link to it.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from flistfs import mounts
+from flistfs.errors import JournalError, SessionError
+
+SCHEMA = 1
+"""Version of what lies in a session directory; another one is refused."""
+
+# Who only looks whether a session is locked locks it for a moment, in seconds at most.
+_GLANCE = 0.5
+
+
+class State(enum.Enum):
+    """What a session is like, seen from outside."""
+
+    MOUNTED = "mounted"
+    SEALED = "sealed"
+    UNMOUNTED = "unmounted"
+    DIED = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a session is made with. The store's URL has no password."""
+
+    mountpoint: str
+    store: str
+    generation: int
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How the last seal of a session ended; `summary` is there if it went well."""
+
+    exit_code: int
+    message: str
+    time: float
+    summary: dict[str, Any] | None = None
+
+
+class Lock:
+    """The lock of a session directory; its file names the process that holds it.
+
+    It belongs to the open file, so that it can be handed to a child process without a gap.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Hold the lock of an open and locked file, in the name of this process."""
+        self.descriptor = descriptor
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        """Let go after a clean end: nobody is named any more."""
+        os.ftruncate(self.descriptor, 0)
+        os.close(self.descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFolder:
+    """The directory of one session."""
+
+    path: Path
+
+    @property
+    def journal(self) -> Path:
+        """The RocksDB of what must survive."""
+        return self.path / "journal"
+
+    @property
+    def spool(self) -> Path:
+        """The file of chunks that are not stored yet."""
+        return self.path / "spool"
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for a catalog while it is made."""
+        return self.path / "scratch"
+
+    @property
+    def control(self) -> Path:
+        """The daemon's socket."""
+        return self.path / "control"
+
+    @property
+    def log(self) -> Path:
+        """The daemon's log."""
+        return self.path / "log"
+
+    @property
+    def _result(self) -> Path:
+        return self.path / "result"
+
+    @property
+    def _settings(self) -> Path:
+        return self.path / "session.json"
+
+    def create(self, settings: Settings) -> None:
+        """Start a session in this locked directory.
+
+        What is left of one that ended is removed, save its log and its result, which stay until the new one
+        is mounted.
+        """
+        self.end()
+        _write(self.path / "schema", str(SCHEMA))
+        _write(self._settings, json.dumps(asdict(settings)))
+
+    def settings(self) -> Settings:
+        """Read what the session was made with.
+
+        Raises:
+            SessionError: this is no session directory.
+            JournalError: it is of an unknown version, or damaged.
+        """
+        try:
+            schema = (self.path / "schema").read_text()
+            raw = self._settings.read_text()
+        except OSError:
+            raise SessionError(f"{self.path} holds no session") from None
+        if schema != str(SCHEMA):
+            raise JournalError(
+                f"the session in {self.path} was made by another version of flistfs (schema {schema[:10]!r}, "
+                f"this one knows {SCHEMA}); seal it with that one"
+            )
+        try:
+            return Settings(**json.loads(raw))
+        except (ValueError, TypeError):
+            raise JournalError(
+                f"the session in {self.path} is damaged: {self._settings} is unreadable"
+            ) from None
+
+    def exists(self) -> bool:
+        """Say whether there is a session, or the result of one."""
+        return self._settings.exists() and (self.is_open() or self.result() is not None)
+
+    def is_open(self) -> bool:
+        """Say whether there is a session that was not sealed."""
+        return self.journal.exists()
+
+    def lock(self) -> Lock:
+        """Take the session for this process; the directory is made if need be.
+
+        Raises:
+            SessionError: another process has it.
+        """
+        try:
+            return self._lock()
+        except OSError as error:
+            raise SessionError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def _lock(self) -> Lock:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + _GLANCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return Lock(descriptor)
+            except BlockingIOError:
+                holder = self.holder()
+                if holder is not None or time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise SessionError(
+                        f"the session in {self.path} is in use by process {holder or 'unknown'}"
+                    ) from None
+            time.sleep(0.01)
+
+    def holder(self) -> int | None:
+        """Return the process that took the session last and did not end cleanly: it has it, or died."""
+        try:
+            return int((self.path / "lock").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def is_locked(self) -> bool:
+        """Say whether a process has the session now."""
+        return self._flock(fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def wait_unlocked(self) -> None:
+        """Wait until no process has the session (blocks)."""
+        self._flock(fcntl.LOCK_SH)
+
+    def _flock(self, how: int) -> bool:
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def state(self) -> State:
+        """Say what the session is like."""
+        if self.is_locked():
+            return State.MOUNTED
+        if not self.is_open():
+            return State.SEALED
+        return State.UNMOUNTED if self.holder() is None else State.DIED
+
+    def write_result(self, result: Result) -> None:
+        """Keep how a seal ended."""
+        _write(self._result, json.dumps(asdict(result)))
+
+    def result(self) -> Result | None:
+        """Read how the last seal ended."""
+        try:
+            return Result(**json.loads(self._result.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def forget_result(self) -> None:
+        """Forget how the last seal ended, as something new has begun."""
+        _remove(self._result)
+
+    def end(self) -> None:
+        """Remove what a session needs no more that is over; its log and result stay."""
+        self._drop_journal()
+        for part in (self.spool, self.control, self.scratch):
+            _remove(part)
+
+    def discard(self) -> None:
+        """Remove the session, whole: nothing of it is left to be sealed, or to be seen."""
+        self.end()
+        _remove(self._result)
+        _remove(self._settings)
+
+    def _drop_journal(self) -> None:
+        """Let the session be over at once: half a journal must never be taken for one."""
+        gone = self.path / "journal.gone"
+        _remove(gone)
+        if self.journal.exists():
+            self.journal.rename(gone)
+            _remove(gone)
+
+
+def sessions_root() -> Path:
+    """Return the folder with an entry for each of the user's sessions."""
+    return platformdirs.user_state_path("flistfs") / "sessions"
+
+
+def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
+    """Return the session directory of a mount point (absolute, resolved), made or not.
+
+    Args:
+        mountpoint: Where the session is mounted.
+        state: A directory of the user's choice, which is linked to, so that the session is found later.
+
+    Raises:
+        SessionError: the mount point has an open session elsewhere.
+    """
+    digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=4).hexdigest()
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", mountpoint.name).strip("-") or "root"
+    entry = sessions_root() / f"{slug[:40]}-{digest}"
+    if state is None:
+        return SessionFolder(entry.resolve() if entry.is_symlink() else entry)
+    state = state.absolute()
+    _check_choice(state)
+    if entry.is_symlink() or entry.exists():
+        if entry.resolve() == state.resolve():
+            return SessionFolder(state)
+        if SessionFolder(entry).is_open():
+            raise SessionError(
+                f"{mountpoint} has an open session in {entry.resolve()}; seal or abort it first"
+            )
+        _remove(entry)
+    entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    entry.symlink_to(state)
+    return SessionFolder(state)
+
+
+def _check_choice(state: Path) -> None:
+    """Refuse a state directory that holds something else than a session: making one would remove things.
+
+    Raises:
+        SessionError: says so.
+    """
+    try:
+        names = {path.name for path in state.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
+    if names - {"lock"} and "schema" not in names:
+        raise SessionError(f"{state} is not empty and holds no session; choose an empty directory")
+
+
+def all_folders() -> Iterator[SessionFolder]:
+    """Walk the user's sessions, by mount point."""
+    root = sessions_root()
+    if not root.is_dir():
+        return
+    for entry in sorted(root.iterdir()):
+        folder = SessionFolder(entry.resolve())
+        if folder.exists():
+            yield folder
+
+
+def find(mountpoint: Path | None) -> SessionFolder:
+    """Find the session of a mount point, or the only open one.
+
+    Raises:
+        SessionError: there is none, or several to choose from.
+    """
+    if mountpoint is not None:
+        folder = folder_for(mounts.resolve_mountpoint(mountpoint))
+        if not folder.exists():
+            raise SessionError(f"there is no session for {mountpoint}; flistfs status lists those there are")
+        return folder
+    found = [folder for folder in all_folders() if folder.is_open()]
+    if not found:
+        raise SessionError("there is no open session; start one with: flistfs mount MOUNTPOINT")
+    if len(found) > 1:
+        names = ", ".join(folder.settings().mountpoint for folder in found)
+        raise SessionError(f"there are several sessions; choose one with --mount: {names}")
+    return found[0]
+
+
+def find_latest(mountpoint: Path | None) -> SessionFolder:
+    """Find the session of a mount point, sealed or not; without one the only open, else the newest result.
+
+    Raises:
+        SessionError: there is none, or there are several open ones.
+    """
+    if mountpoint is None and not any(folder.is_open() for folder in all_folders()):
+        finished = [(result.time, folder) for folder in all_folders() if (result := folder.result())]
+        if finished:
+            return max(finished, key=lambda item: item[0])[1]
+    return find(mountpoint)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,456 @@
+"""What must survive: a session's inodes, names and chunk states, in one RocksDB.
+
+Every change is one atomic `WriteBatch`. RocksDB hands each batch to the operating system before `commit`
+returns, so it survives the death of the daemon; `sync` makes it survive that of the machine.
+
+Keys (integers are big-endian, so that neighbours in the tree are neighbours on the disk):
+
+    i INO                 an inode
+    d PARENT NAME         a name: the inode it stands for, and its cookie
+    e PARENT COOKIE       the same name in the order of its making, which is what readdir walks: a position
+                          in it stays true while entries come and go
+    c INO INDEX           a chunk that is stored: length, hash, key
+    s INO INDEX           a chunk that lies in a slot of the spool and is not stored yet
+    b KEY                 a block this session has stored: its hash, by the hash of the plain chunk
+    o INO                 an inode without a name that the kernel may still hold
+    x INO NAME            an extended attribute, in sessions that keep them
+    m NAME                settings and counters
+    \xff                  nothing: the last key. RocksDB's iterators end without a word where a table is
+                          damaged, so one that ends before it has met a key behind what it walks is an error
+
+There is no cache of inodes or names in front: a read takes 1.5 µs (a miss 1.1 µs, a batch of four keys
+6 µs; 2 cores, rocksdict 0.3.29), a FUSE request 55 µs and more.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self, cast
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    Snapshot,
+    WriteBatch,
+)
+
+from flistfs.errors import JournalError
+
+log = logging.getLogger(__name__)
+
+ROOT_INO = 1  # what the kernel calls the root of every FUSE mount
+
+_INODE = struct.Struct(">IIIIQQQqqqQ")
+_ID = struct.Struct(">Q")
+_ENTRY = struct.Struct(">QQH")
+_ORDERED_ENTRY = struct.Struct(">QH")
+_CHUNK_KEY = struct.Struct(">cQQ")
+_CHUNK_HEAD = struct.Struct(">IB")
+
+_SEQUENCE = b"msequence"
+_LAST = b"\xff"
+# Ids are reserved by the million, so that giving one out costs no write of its own.
+_SEQUENCE_STEP = 1_000_000
+
+# Memory that RocksDB may use, in bytes. Two write buffers and the block cache stay far below the daemon's
+# 256 MiB, whatever the number of files.
+_WRITE_BUFFER = 16 << 20
+_BLOCK_CACHE = 32 << 20
+
+
+# Bytes of the disk that no change may take. Once RocksDB could not write its log, it refuses every write
+# until it is opened anew, even when there is room again; so it must not come to that.
+_RESERVE = 256 << 10
+
+
+class Inode(NamedTuple):
+    """An inode. A tuple and no dataclass: `_make` of the unpacked fields costs 0.4 µs, a dataclass 2 µs.
+
+    `size` is in bytes; for a directory it counts its entries. `chunks` counts a file's chunks that are not
+    holes. Times are nanoseconds since 1970, and may be negative. `parent` is that of a directory, else 0.
+    """
+
+    ino: int
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    rdev: int
+    size: int
+    chunks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    parent: int
+    target: bytes
+
+
+class Dirent(NamedTuple):
+    """A name in a directory. `kind` is the type bits of the inode's mode (`stat.S_IFMT`)."""
+
+    name: bytes
+    ino: int
+    cookie: int
+    kind: int
+
+
+class Stored(NamedTuple):
+    """A chunk that the store holds: its plain length in bytes, and the block it became."""
+
+    length: int
+    hash: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A chunk in the spool that is not stored yet."""
+
+    ino: int
+    index: int
+    slot: int
+
+
+class Change:
+    """What one operation changes: nothing of it is seen before it is committed, and then all of it.
+
+    Used as a context manager it commits itself at the end of the block. If the block or the commit fails,
+    the journal is as it was, and what `on_abort` was given is called, the last first; if all went well,
+    what `on_commit` was given. So memory and spool follow the journal, whatever the disk does.
+    """
+
+    __slots__ = ("_after", "_journal", "_undo", "batch")
+
+    def __init__(self, journal: Journal) -> None:
+        self.batch = WriteBatch(raw_mode=True)
+        self._journal = journal
+        self._undo: list[Callable[[], object]] = []
+        self._after: list[Callable[[], object]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            try:
+                self._journal.commit(self)
+            except OSError:
+                self._abort()
+                raise
+            for action in self._after:
+                action()
+        else:
+            self._abort()
+
+    def on_abort(self, action: Callable[[], object]) -> None:
+        """Have `action` called if the change is not made."""
+        self._undo.append(action)
+
+    def on_commit(self, action: Callable[[], object]) -> None:
+        """Have `action` called once the change is made."""
+        self._after.append(action)
+
+    def _abort(self) -> None:
+        for action in reversed(self._undo):
+            action()
+
+    def put_inode(self, inode: Inode) -> None:
+        """Write the inode, new or changed."""
+        self.batch.put(b"i" + _ID.pack(inode.ino), _INODE.pack(*inode[1:12]) + inode.target)
+
+    def drop_inode(self, ino: int) -> None:
+        """Remove the inode, and its mark as an orphan."""
+        self.batch.delete(b"i" + _ID.pack(ino))
+        self.batch.delete(b"o" + _ID.pack(ino))
+
+    def put_orphan(self, ino: int) -> None:
+        """Note that the inode has no name left but may still be in use."""
+        self.batch.put(b"o" + _ID.pack(ino), b"")
+
+    def put_name(self, parent: int, entry: Dirent) -> None:
+        """Add a name to a directory, or let it stand for another inode."""
+        tail = _ID.pack(parent)
+        self.batch.put(b"d" + tail + entry.name, _ENTRY.pack(entry.ino, entry.cookie, entry.kind))
+        self.batch.put(
+            b"e" + tail + _ID.pack(entry.cookie), _ORDERED_ENTRY.pack(entry.ino, entry.kind) + entry.name
+        )
+
+    def drop_name(self, parent: int, entry: Dirent) -> None:
+        """Remove a name from a directory."""
+        tail = _ID.pack(parent)
+        self.batch.delete(b"d" + tail + entry.name)
+        self.batch.delete(b"e" + tail + _ID.pack(entry.cookie))
+
+    def put_stored(self, ino: int, index: int, stored: Stored) -> None:
+        """Note that a chunk is in the store."""
+        head = _CHUNK_HEAD.pack(stored.length, len(stored.hash))
+        self.batch.put(_CHUNK_KEY.pack(b"c", ino, index), head + stored.hash + stored.key)
+
+    def drop_stored(self, ino: int, index: int) -> None:
+        """Forget that a chunk is in the store."""
+        self.batch.delete(_CHUNK_KEY.pack(b"c", ino, index))
+
+    def put_spooled(self, ino: int, index: int, slot: int) -> None:
+        """Note that a chunk lies in the given slot."""
+        self.batch.put(_CHUNK_KEY.pack(b"s", ino, index), _ID.pack(slot))
+
+    def drop_spooled(self, ino: int, index: int) -> None:
+        """Forget a chunk's slot."""
+        self.batch.delete(_CHUNK_KEY.pack(b"s", ino, index))
+
+    def put_block(self, key: bytes, block_hash: bytes) -> None:
+        """Note that this session stored a block."""
+        self.batch.put(b"b" + key, block_hash)
+
+    def drop_block(self, key: bytes) -> None:
+        """Trust no longer that a block is in the store."""
+        self.batch.delete(b"b" + key)
+
+    def put_xattr(self, ino: int, name: bytes, value: bytes) -> None:
+        """Set an extended attribute."""
+        self.batch.put(b"x" + _ID.pack(ino) + name, value)
+
+    def drop_xattr(self, ino: int, name: bytes) -> None:
+        """Remove an extended attribute."""
+        self.batch.delete(b"x" + _ID.pack(ino) + name)
+
+    def put_setting(self, name: bytes, value: bytes) -> None:
+        """Set a setting or counter."""
+        self.batch.put(b"m" + name, value)
+
+
+def _inode(ino: int, raw: bytes) -> Inode:
+    fields = _INODE.unpack_from(raw)
+    return Inode._make((ino, *fields, raw[_INODE.size :]))
+
+
+def _stored(raw: bytes) -> Stored:
+    length, hash_length = _CHUNK_HEAD.unpack_from(raw)
+    split = _CHUNK_HEAD.size + hash_length
+    return Stored(length, raw[_CHUNK_HEAD.size : split], raw[split:])
+
+
+def _damaged(reason: str) -> JournalError:
+    return JournalError(
+        f"the session's journal is damaged: {' '.join(reason.split())}. What was sealed or stored before is "
+        f"not affected"
+    )
+
+
+class View:
+    """Reads a journal: as it is now, or as it was when a snapshot was taken."""
+
+    def __init__(self, source: Rdict | Snapshot) -> None:
+        self._source = source
+
+    def _get(self, key: bytes) -> bytes | None:
+        try:
+            if isinstance(self._source, Rdict):
+                return cast("bytes | None", self._source.get(key))
+            return cast("bytes", self._source[key])
+        except Exception as error:
+            # A snapshot has no `get`, and for a key that it lacks it raises no KeyError but this.
+            if "key not found" in str(error):
+                return None
+            raise _damaged(str(error)) from error
+
+    def _scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            items = self._source.items(from_key=prefix if start is None else start)
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise _damaged(str(error)) from error
+        for key, value in cast("Iterator[tuple[bytes, bytes]]", items):
+            if not key.startswith(prefix):
+                return
+            yield key, value
+        raise _damaged("a table of it cannot be read to its end")
+
+    def inode(self, ino: int) -> Inode | None:
+        """Return the inode, or None where there is none."""
+        raw = self._get(b"i" + _ID.pack(ino))
+        return None if raw is None else _inode(ino, raw)
+
+    def inodes(self) -> Iterator[Inode]:
+        """Walk all inodes, in the order of their numbers."""
+        for key, raw in self._scan(b"i"):
+            yield _inode(_ID.unpack_from(key, 1)[0], raw)
+
+    def child(self, parent: int, name: bytes) -> Dirent | None:
+        """Return what `name` stands for in the directory `parent`."""
+        raw = self._get(b"d" + _ID.pack(parent) + name)
+        return None if raw is None else Dirent(name, *_ENTRY.unpack(raw))
+
+    def children(self, parent: int, after: int = 0) -> Iterator[Dirent]:
+        """Walk a directory in the order of its cookies, those greater than `after`."""
+        prefix = b"e" + _ID.pack(parent)
+        for key, raw in self._scan(prefix, prefix + _ID.pack(after + 1)):
+            ino, kind = _ORDERED_ENTRY.unpack_from(raw)
+            yield Dirent(raw[_ORDERED_ENTRY.size :], ino, _ID.unpack_from(key, 9)[0], kind)
+
+    def children_by_name(self, parent: int) -> Iterator[Dirent]:
+        """Walk a directory in the order of its names' bytes."""
+        for key, raw in self._scan(b"d" + _ID.pack(parent)):
+            yield Dirent(key[9:], *_ENTRY.unpack(raw))
+
+    def stored(self, ino: int, index: int) -> Stored | None:
+        """Return where a chunk is stored, or None if it isn't (it may be spooled, or a hole)."""
+        raw = self._get(_CHUNK_KEY.pack(b"c", ino, index))
+        return None if raw is None else _stored(raw)
+
+    def stored_chunks(self, ino: int, start: int = 0) -> Iterator[tuple[int, Stored]]:
+        """Walk a file's stored chunks from the index `start` on."""
+        prefix = b"c" + _ID.pack(ino)
+        for key, raw in self._scan(prefix, prefix + _ID.pack(start)):
+            yield _ID.unpack_from(key, 9)[0], _stored(raw)
+
+    def all_stored_chunks(self) -> Iterator[tuple[int, int, Stored]]:
+        """Walk the stored chunks of all files: inode number, index, block."""
+        for key, raw in self._scan(b"c"):
+            _, ino, index = _CHUNK_KEY.unpack(key)
+            yield ino, index, _stored(raw)
+
+    def spooled(self, ino: int | None = None, start: int = 0) -> Iterator[Spooled]:
+        """Walk the chunks that are not stored yet: of one file from the index `start` on, or of all."""
+        prefix = b"s" if ino is None else b"s" + _ID.pack(ino)
+        for key, raw in self._scan(prefix, None if ino is None else prefix + _ID.pack(start)):
+            _, owner, index = _CHUNK_KEY.unpack(key)
+            yield Spooled(owner, index, _ID.unpack(raw)[0])
+
+    def block(self, key: bytes) -> bytes | None:
+        """Return the hash of the block that this session stored for a chunk, by the chunk's own hash."""
+        return self._get(b"b" + key)
+
+    def blocks(self) -> Iterator[tuple[bytes, bytes]]:
+        """Walk the blocks that this session stored: (key, hash)."""
+        for key, block_hash in self._scan(b"b"):
+            yield key[1:], block_hash
+
+    def orphans(self) -> Iterator[int]:
+        """Walk the inodes that have no name left."""
+        for key, _ in self._scan(b"o"):
+            yield _ID.unpack_from(key, 1)[0]
+
+    def xattr(self, ino: int, name: bytes) -> bytes | None:
+        """Return the value of an inode's extended attribute."""
+        return self._get(b"x" + _ID.pack(ino) + name)
+
+    def xattrs(self, ino: int) -> Iterator[bytes]:
+        """Walk the names of an inode's extended attributes."""
+        for key, _ in self._scan(b"x" + _ID.pack(ino)):
+            yield key[9:]
+
+    def count_xattrs(self) -> int:
+        """Count the extended attributes of all inodes."""
+        return sum(1 for _ in self._scan(b"x"))
+
+    def setting(self, name: bytes) -> bytes | None:
+        """Return a setting or counter."""
+        return self._get(b"m" + name)
+
+
+class Journal(View):
+    """The journal of a session, open for writing by this process alone."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the journal in `folder`, or make one there.
+
+        Raises:
+            JournalError: RocksDB found it damaged. A torn last record is what a crash leaves and is no
+                damage: the operation it belonged to had not returned.
+        """
+        try:
+            self._db = Rdict(str(folder), _options())
+        except Exception as error:  # rocksdict raises nothing narrower
+            reason = " ".join(str(error).split())
+            raise JournalError(
+                f"the session's journal {folder} cannot be opened: {reason}; nothing in it was changed. "
+                f"What was sealed or stored before is not affected"
+            ) from error
+        self._folder = folder
+        super().__init__(self._db)
+        if self._get(_LAST) is None:
+            self._put(_LAST, b"")
+        self._next_id = self._reserved = 0
+
+    def change(self) -> Change:
+        """Start a change: `with journal.change() as change: ...`."""
+        return Change(self)
+
+    def commit(self, change: Change) -> None:
+        """Write all of `change` at once; it survives the death of this process from here on.
+
+        Raises:
+            OSError: the disk is full (ENOSPC) or broken (EIO); nothing of the change was made.
+        """
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize < _RESERVE + change.batch.size_in_bytes():
+            raise OSError(errno.ENOSPC, "the journal cannot be written: the disk is full")
+        try:
+            self._db.write(change.batch)
+        except Exception as error:
+            number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+            reason = " ".join(str(error).split())
+            raise OSError(number, f"the journal cannot be written: {reason}") from error
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        change = self.change()
+        change.batch.put(key, value)
+        try:
+            self.commit(change)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise _damaged(str(error)) from error
+
+    def snapshot(self) -> View:
+        """Return a view of the journal as it is now, which later changes do not touch."""
+        return View(self._db.snapshot())
+
+    def next_id(self) -> int:
+        """Return a number that was never given out in this session, for an inode or a cookie."""
+        if self._next_id == self._reserved:
+            raw = self._get(_SEQUENCE)
+            self._next_id = _ID.unpack(raw)[0] if raw else ROOT_INO + 1
+            self._reserved = self._next_id + _SEQUENCE_STEP
+            self._put(_SEQUENCE, _ID.pack(self._reserved))
+        self._next_id += 1
+        return self._next_id - 1
+
+    def sync(self) -> None:
+        """Make everything committed survive a power cut (blocks; about 180 µs on a quiet disk)."""
+        self._db.flush_wal(sync=True)
+
+    def close(self) -> None:
+        """Close the database; everything committed is kept."""
+        try:
+            self._db.close()
+        except Exception as error:  # noqa: BLE001  rocksdict raises nothing narrower
+            log.warning("the journal could not be flushed when it was closed: %s", error)
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(_WRITE_BUFFER)
+    options.set_max_write_buffer_number(2)
+    options.set_max_background_jobs(2)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_keep_log_file_num(2)
+    # A record that was half written when the daemon died is left out; damage anywhere else is an error.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    table = BlockBasedOptions()
+    table.set_bloom_filter(10, False)
+    table.set_block_cache(Cache(_BLOCK_CACHE))
+    table.set_cache_index_and_filter_blocks(True)
+    options.set_block_based_table_factory(table)
+    return options

@@ -1,0 +1,60 @@
+"""What a seal is asked for, and how it tells its progress: plain data, quick to import."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+PATIENCE = 300.0
+"""Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealOptions:
+    """How a tree is sealed.
+
+    Attributes:
+        owner: (uid, gid) that everything is to belong to, instead of who owns it in the tree.
+        epoch: Times later than this (seconds since 1970, from SOURCE_DATE_EPOCH) become this.
+    """
+
+    owner: tuple[int, int] | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealRequest:
+    """What to seal into.
+
+    `force` replaces an output that exists. `timeout` is how long to wait, in seconds, while the store takes
+    nothing.
+    """
+
+    out: Path
+    force: bool = False
+    timeout: float = PATIENCE
+    options: SealOptions = field(default_factory=SealOptions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the request as plain data, to be sent as JSON."""
+        return {
+            "out": str(self.out),
+            "force": self.force,
+            "timeout": self.timeout,
+            **asdict(self.options),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> SealRequest:
+        """Make the request that was sent."""
+        owner = raw["owner"]
+        options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"])
+        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options)
+
+
+class Progress(Protocol):
+    """Is told how far a seal is; called from any thread, and often."""
+
+    def __call__(self, phase: str, done: int, total: int, trouble: str | None = None) -> None:
+        """Take note: `done` of `total` of a phase, and why it does not go on, if it doesn't."""

@@ -1,0 +1,387 @@
+"""A session's tree becomes a catalog, and the catalog a package.
+
+Plain blocking functions over a view of the journal; `session` says when they run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from flistfs.authoring.content import chunk_length
+from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, Stored, View
+from flistfs.authoring.request import Progress, SealOptions
+from flistfs.authoring.survey import (
+    Owner,
+    Survey,
+    clamp_time,
+    join,
+    known_inode,
+    owner_of,
+    take_survey,
+    walk,
+)
+from flistfs.authoring.vfs import DIRECTORY_SIZE
+from flistfs.errors import FormatError, JournalError, OutputError
+from flistfs.format.catalog import write_catalog
+from flistfs.format.codec import encode_block
+from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
+from flistfs.format.package import write_package
+from flistfs.format.records import (
+    CHUNK_SIZE,
+    Aci,
+    Attributes,
+    BlockRef,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Special,
+    SpecialKind,
+    SubDirectory,
+    encode_aci,
+    encode_directory,
+)
+from flistfs.stores import Store
+
+# Hashes that are asked for at a time while checking that the store has every block.
+_CHECK_BATCH = 4096
+
+# The tree's own account files are read up to this many bytes.
+MAX_ACCOUNTS_SIZE = 1 << 20
+
+_SPECIAL_KINDS = {
+    stat.S_IFSOCK: SpecialKind.SOCKET,
+    stat.S_IFBLK: SpecialKind.BLOCK,
+    stat.S_IFCHR: SpecialKind.CHAR,
+    stat.S_IFIFO: SpecialKind.FIFO,
+}
+
+
+class ChangedError(Exception):
+    """The tree was changed while it was being sealed; it has to be done again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The names of users and groups, by number."""
+
+    users: Mapping[int, bytes]
+    groups: Mapping[int, bytes]
+
+    @classmethod
+    def parse(cls, passwd: bytes, group: bytes) -> Accounts:
+        """Read the tree's etc/passwd and etc/group; what is no account in them is passed over."""
+        return cls(_names(passwd), _names(group))
+
+
+def _names(text: bytes) -> dict[int, bytes]:
+    names: dict[int, bytes] = {}
+    for line in text.splitlines():
+        fields = line.split(b":")
+        if len(fields) > 2 and fields[0] and fields[2].isdigit() and len(fields[2]) <= 10:
+            names.setdefault(int(fields[2]), fields[0])
+    return {0: b"root", **names}
+
+
+def find_inode(view: View, path: bytes) -> Inode | None:
+    """Find a path in a tree, without following links."""
+    ino = ROOT_INO
+    for name in path.split(b"/"):
+        entry = view.child(ino, name)
+        if entry is None:
+            return None
+        ino = entry.ino
+    return view.inode(ino)
+
+
+# Blocks
+
+
+def lost_blocks(view: View, store: Store, progress: Progress) -> dict[bytes, bytes]:
+    """Ask the store for every block that the session relies on; return those it has not: key by hash.
+
+    Raises:
+        StoreError: the store can't be asked.
+    """
+    total = sum(1 for _ in _needed_blocks(view))
+    blocks = _needed_blocks(view)
+    lost: dict[bytes, bytes] = {}
+    done = 0
+    while batch := {block_hash: key for key, block_hash in islice(blocks, _CHECK_BATCH)}:
+        lost.update((block_hash, batch[block_hash]) for block_hash in store.missing(list(batch)))
+        done += len(batch)
+        progress("check", done, total)
+    return lost
+
+
+def _needed_blocks(view: View) -> Iterator[tuple[bytes, bytes]]:
+    """Walk the blocks that this session stored (key, hash), also those that a seal before found lost."""
+    yield from view.blocks()
+    for _, _, stored in view.all_stored_chunks():
+        if view.block(stored.key) is None:
+            yield stored.key, stored.hash
+
+
+def files_lacking(view: View, lost: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+    """Name the files that need one of the lost blocks, each with the hashes of those it needs."""
+    wanted = set(lost)
+    lacking: dict[int, list[bytes]] = {}
+    for ino, _, stored in view.all_stored_chunks():
+        if stored.hash in wanted:
+            lacking.setdefault(ino, []).append(stored.hash)
+    named = (
+        (join(path, entry.name), lacking[entry.ino])
+        for path, _, entries in walk(view)
+        for entry in entries
+        if entry.ino in lacking
+    )
+    return dict(sorted(named))
+
+
+def store_holes(store: Store, lengths: Iterable[int]) -> dict[int, BlockRef]:
+    """Store a block of zeros of each length: readers know no holes."""
+    blocks = {length: encode_block(bytes(length)) for length in sorted(lengths)}
+    missing = store.missing([block.hash for block in blocks.values()])
+    if missing:
+        store.put([block for block in blocks.values() if block.hash in missing])
+    return {length: BlockRef(block.hash, block.key) for length, block in blocks.items()}
+
+
+# The catalog
+
+
+class _Acis:
+    """The ACIs of a tree, and which entry has which.
+
+    An ACI's usual key says neither ids nor all bits of the mode (a directory of 0777 shares it with one of
+    01777), so the later one of two that would share a key gets one of its own. The order of the owners
+    decides which, so that equal trees give equal ACIs. A file type is no reason: readers take it from
+    the entry.
+    """
+
+    def __init__(self, owners: Iterable[Owner], accounts: Accounts) -> None:
+        self._keys: dict[Owner, bytes] = {}
+        self._acis: dict[bytes, Aci] = {}
+        for owner in sorted(owners, key=lambda owner: (owner.uid, owner.gid, owner.mode)):
+            aci = Aci(
+                uname=accounts.users.get(owner.uid, b"%d" % owner.uid),
+                gname=accounts.groups.get(owner.gid, b"%d" % owner.gid),
+                mode=owner.mode,
+                uid=owner.uid,
+                gid=owner.gid,
+            )
+            key = aci_key(aci)
+            if not _are_alike(self._acis.setdefault(key, aci), aci):
+                key = distinct_aci_key(aci)
+                self._acis[key] = aci
+            self._keys[owner] = key
+
+    def key(self, owner: Owner) -> bytes:
+        return self._keys[owner]
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        for key in sorted(self._acis):
+            yield key, encode_aci(self._acis[key])
+
+
+def _are_alike(one: Aci, other: Aci) -> bool:
+    return (one.uid, one.gid, stat.S_IMODE(one.mode)) == (other.uid, other.gid, stat.S_IMODE(other.mode))
+
+
+class _Tree:
+    """Makes the records of a tree."""
+
+    def __init__(
+        self, view: View, survey: Survey, acis: _Acis, holes: Mapping[int, BlockRef], options: SealOptions
+    ) -> None:
+        self._view = view
+        self._survey = survey
+        self._acis = acis
+        self._holes = holes
+        self._options = options
+
+    def records(self, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
+        """Make every record, in the order of their keys."""
+        return heapq.merge(self._acis.records(), self._directories(progress))
+
+    def _directories(self, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
+        total = len(self._survey.directories)
+        for done, (key, ino, path) in enumerate(self._survey.directories):
+            progress("catalog", done, total)
+            yield key, encode_directory(self._directory(ino, path))
+
+    def _directory(self, ino: int, path: bytes) -> Directory:
+        inode = known_inode(self._view, ino)
+        parent, _, name = path.rpartition(b"/")
+        return Directory(
+            name=name,
+            location=path,
+            entries=[
+                self._folder_entry(path, entry.name) if stat.S_ISDIR(entry.kind) else self._entry(entry)
+                for entry in self._view.children_by_name(ino)
+            ],
+            parent=directory_key(parent) if path else b"",
+            size=DIRECTORY_SIZE,
+            aclkey=self._aclkey(inode),
+            modification_time=clamp_time(inode.mtime_ns, self._options.epoch),
+            creation_time=clamp_time(inode.ctime_ns, self._options.epoch),
+        )
+
+    def _aclkey(self, inode: Inode) -> bytes:
+        return self._acis.key(owner_of(inode, self._options.owner))
+
+    def _folder_entry(self, path: bytes, name: bytes) -> Entry:
+        # The rest of a sub-directory lies in its own record.
+        return Entry(name, 0, SubDirectory(directory_key(join(path, name))), b"", 0, 0)
+
+    def _entry(self, entry: Dirent) -> Entry:
+        inode = known_inode(self._view, entry.ino)
+        return Entry(
+            name=entry.name,
+            size=len(inode.target) if stat.S_ISLNK(inode.mode) else inode.size,
+            attributes=self._attributes(inode),
+            aclkey=self._aclkey(inode),
+            modification_time=clamp_time(inode.mtime_ns, self._options.epoch),
+            creation_time=clamp_time(inode.ctime_ns, self._options.epoch),
+        )
+
+    def _attributes(self, inode: Inode) -> Attributes:
+        if stat.S_ISREG(inode.mode):
+            return File(self._blocks(inode))
+        if stat.S_ISLNK(inode.mode):
+            return Link(inode.target)
+        kind = _SPECIAL_KINDS[stat.S_IFMT(inode.mode)]
+        if kind in {SpecialKind.BLOCK, SpecialKind.CHAR}:
+            return Special(kind, b"%d,%d" % (os.major(inode.rdev), os.minor(inode.rdev)))
+        return Special(kind)
+
+    def _blocks(self, inode: Inode) -> tuple[BlockRef, ...]:
+        stored = dict(self._view.stored_chunks(inode.ino)) if inode.chunks else {}
+        count = -(-inode.size // CHUNK_SIZE)
+        return tuple(self._block(inode, index, stored.get(index)) for index in range(count))
+
+    def _block(self, inode: Inode, index: int, stored: Stored | None) -> BlockRef:
+        length = chunk_length(inode.size, index)
+        if stored is None:
+            return self._holes[length]
+        if stored.length != length:
+            raise JournalError(
+                f"the session's journal is damaged: chunk {index} of inode {inode.ino} has "
+                f"{stored.length} bytes instead of {length}"
+            )
+        return BlockRef(stored.hash, stored.key)
+
+
+def build_package(
+    view: View,
+    store: Store,
+    accounts: Accounts,
+    options: SealOptions,
+    part: Path,
+    scratch: Path,
+    progress: Progress,
+) -> Survey:
+    """Write the package of a tree to the file `part`, flushed to the disk.
+
+    The catalog is made in the folder `scratch`, which is made anew and removed again.
+
+    Raises:
+        ChangedError: a file has chunks that are not stored yet.
+        StoreError: a block of zeros could not be stored.
+        OutputError: a disk is full, or a folder cannot be written.
+    """
+    if any(known_inode(view, spooled.ino).nlink for spooled in view.spooled()):
+        raise ChangedError
+    survey = take_survey(view, options.owner)
+    holes = store_holes(store, survey.hole_lengths)
+    tree = _Tree(view, survey, _Acis(survey.owners, accounts), holes, options)
+    shutil.rmtree(scratch, ignore_errors=True)  # a daemon that died may have left one
+    try:
+        scratch.mkdir()
+        write_catalog(scratch, tree.records(progress))
+        progress("package", 0, 1)
+        with part.open("wb") as file:
+            write_package(scratch, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, FormatError) as error:  # of what we write ourselves, only the disk can be wrong
+        raise OutputError(f"the flist cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    progress("package", 1, 1)
+    return survey
+
+
+# The output
+
+
+def part_path(out: Path, session: str) -> Path:
+    """Where the package is written before it takes its place: beside it, so that a rename suffices.
+
+    The session's name is in it and no process number, so that what a killed seal leaves is written over
+    by the next.
+    """
+    return out.with_name(f".{out.name}.{session}.part")
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """Refuse an output that exists (unless `force`) or cannot be written.
+
+    Raises:
+        OutputError: says which.
+    """
+    if out.is_dir():
+        raise OutputError(f"{out} is a directory; name a file in it")
+    if out.exists() and not force:
+        raise OutputError(f"{out} exists; --force replaces it")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{out.parent} cannot be written: {error.strerror}") from error
+
+
+def _link(part: Path, out: Path) -> bool:
+    """Give the part its name without ever replacing anything; say whether the file system can do that.
+
+    Raises:
+        FileExistsError: somebody else has put something there meanwhile.
+    """
+    try:
+        out.hardlink_to(part)
+    except FileExistsError:
+        raise
+    except OSError:
+        if out.exists():
+            raise FileExistsError from None
+        return False
+    part.unlink()
+    return True
+
+
+def publish(part: Path, out: Path, *, force: bool) -> None:
+    """Put the finished package in its place: whole, or not at all.
+
+    Raises:
+        OutputError: the output appeared meanwhile, or its folder cannot be written.
+    """
+    try:
+        if force or not _link(part, out):
+            part.replace(out)
+        folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except FileExistsError:
+        raise OutputError(f"{out} has appeared meanwhile; --force replaces it") from None
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}") from error

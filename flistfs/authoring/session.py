@@ -1,0 +1,421 @@
+"""The life of a session: opened, used, sealed.
+
+A `Session` is the parts of an open session wired together; it lives in an event loop. The daemon opens one
+and mounts its `vfs`; a seal of a session whose daemon is gone opens one without a mount.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from flistfs.authoring import seal as sealing
+from flistfs.authoring.content import Chunk, Content
+from flistfs.authoring.disk import Disk
+from flistfs.authoring.folder import Result, SessionFolder
+from flistfs.authoring.journal import Journal, View
+from flistfs.authoring.request import Progress, SealRequest
+from flistfs.authoring.seal import Accounts, ChangedError
+from flistfs.authoring.spool import Spool
+from flistfs.authoring.survey import Losses, Survey
+from flistfs.authoring.uploader import Outcome, Uploader
+from flistfs.authoring.vfs import Caller, Vfs
+from flistfs.errors import BlockMissingError, BusyError, FlistfsError, JournalError, StoreUnavailableError
+from flistfs.stores import Store
+
+log = logging.getLogger(__name__)
+
+# How often a seal starts again because files changed while it ran, before it says that the mount is busy.
+_TRIES = 5
+
+# Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
+_QUIET = 2.0
+
+# Seconds until a store that did not answer is asked again.
+_ASK_AGAIN = 2.0
+
+# Why a seal that started again and again gives up.
+_CHANGING = "files are still being written; wait for that, or end it, and seal again"
+_LOSING = (
+    "the store goes on losing blocks that it has acknowledged; see that it keeps all it is given "
+    "(Redis: maxmemory-policy noeviction), and seal again"
+)
+
+# How many files a message names.
+_NAMED_FILES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SealSummary:
+    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took."""
+
+    out: str
+    package_size: int
+    files: int
+    directories: int
+    links: int
+    specials: int
+    size: int
+    new_blocks: int
+    new_bytes: int
+    shared_blocks: int
+    seconds: float
+    losses: Losses
+
+
+class Session:
+    """An open session. Made by `open_session`."""
+
+    def __init__(
+        self,
+        folder: SessionFolder,
+        journal: Journal,
+        store: Store,
+        uploader: Uploader[Chunk],
+        content: Content,
+        vfs: Vfs,
+    ) -> None:
+        self._folder = folder
+        self._journal = journal
+        self.store = store
+        self.uploader = uploader
+        self.content = content
+        self.vfs = vfs
+
+    def status(self) -> dict[str, Any]:
+        """Say how the session is: what it holds, what waits, what was stored, and any trouble."""
+        totals, content, uploads = self.vfs.totals, self.content.status(), self.uploader.status()
+        return {
+            **asdict(totals),
+            **asdict(self.content.counts),
+            **asdict(content),
+            **asdict(uploads),
+        }
+
+    async def seal(
+        self, request: SealRequest, unmount: Callable[[], Awaitable[None]] | None, progress: Progress
+    ) -> SealSummary:
+        """Seal the tree into a package.
+
+        Nothing is frozen meanwhile: if anything changes before `unmount` returns, what changed is stored and
+        packaged again, now undisturbed. Until `unmount` is called the mount stays in use whatever fails.
+
+        Args:
+            request: The output, and how.
+            unmount: Ends the mount; raises BusyError, with the mount as it was, if it is in use. None if
+                nothing is mounted.
+            progress: Is told how far it is.
+
+        Raises:
+            OutputError: the output exists or cannot be written.
+            BusyError: the mount is in use, or files go on changing.
+            BlockMissingError: the store lost blocks.
+            StoreError: the store can't be asked.
+        """
+        started = time.monotonic()
+        await trio.to_thread.run_sync(lambda: sealing.check_output(request.out, force=request.force))
+        part = sealing.part_path(request.out, self._folder.path.name)
+        try:
+            survey, changes = await self._build(request, part, progress)
+            if unmount is not None:
+                progress("unmount", 0, 1)
+                await unmount()
+            if self.vfs.changes != changes:
+                log.info("the tree changed until it was unmounted: packaging it again")
+                survey, _ = await self._build(request, part, progress)
+            package_size = part.stat().st_size
+            await trio.to_thread.run_sync(lambda: sealing.publish(part, request.out, force=request.force))
+        finally:
+            part.unlink(missing_ok=True)
+        return SealSummary(
+            out=str(request.out),
+            package_size=package_size,
+            files=survey.files,
+            directories=len(survey.directories),
+            links=survey.links,
+            specials=survey.specials,
+            size=survey.size,
+            **asdict(self.content.counts),
+            seconds=time.monotonic() - started,
+            losses=survey.losses,
+        )
+
+    async def _build(self, request: SealRequest, part: Path, progress: Progress) -> tuple[Survey, int]:
+        """Store what is not stored, check the store, and package the tree as it is then.
+
+        Also returns the count of changes that the package has in it.
+        """
+        patience = _Patience(request.timeout, progress)
+        asking = _Patience(request.timeout, progress)
+        refusal: FlistfsError = BusyError(_CHANGING)
+        tries = 0
+        while tries < _TRIES:
+            await self._drain(patience)
+            changes = self.vfs.changes
+            view = self._journal.snapshot()
+            try:
+                if not await self._all_stored(view, progress):
+                    tries += 1
+                    refusal = BlockMissingError(_LOSING)
+                    continue
+                accounts = await self._accounts()
+                survey = await trio.to_thread.run_sync(
+                    sealing.build_package,
+                    view,
+                    self.store,
+                    accounts,
+                    request.options,
+                    part,
+                    self._folder.scratch,
+                    progress,
+                )
+            except ChangedError:
+                tries += 1
+                refusal = BusyError(_CHANGING)
+                continue
+            except StoreUnavailableError as error:
+                await asking.wait(str(error))
+                continue
+            return survey, changes
+        raise refusal
+
+    async def _drain(self, patience: _Patience) -> None:
+        """Wait until everything is stored, telling how far it is and what is wrong.
+
+        Raises:
+            StoreUnavailableError: the store took nothing for longer than the patience lasts.
+        """
+        total = self.uploader.status().queued_bytes
+        queued, moved = 0, time.monotonic()
+        self.uploader.retry_now()
+        with unwrapped():
+            async with trio.open_nursery() as nursery:
+
+                async def drain() -> None:
+                    await self.content.drain()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(drain)
+                while True:
+                    status = self.uploader.status()
+                    total = max(total, status.queued_bytes)
+                    if status.queued != queued:
+                        queued, moved = status.queued, time.monotonic()
+                    is_quiet = queued and time.monotonic() - moved > _QUIET
+                    trouble = status.trouble or (f"{self.store.url} takes nothing" if is_quiet else None)
+                    patience.tell("upload", total - status.queued_bytes, total, trouble)
+                    await trio.sleep(0.1)
+
+    async def sync(self, timeout: float, progress: Progress) -> None:
+        """Return when everything written before is in the store.
+
+        Raises:
+            StoreUnavailableError: the store took nothing for `timeout` seconds.
+        """
+        await self._drain(_Patience(timeout, progress))
+        await trio.to_thread.run_sync(self.uploader.sync_store)
+
+    async def _all_stored(self, view: View, progress: Progress) -> bool:
+        """Check that the store has every block; False means that some are on their way once more.
+
+        Raises:
+            BlockMissingError: the store lost blocks that cannot be sent again.
+        """
+        await trio.to_thread.run_sync(self.uploader.sync_store)
+        lost = await trio.to_thread.run_sync(sealing.lost_blocks, view, self.store, progress)
+        if not lost:
+            return True
+        log.warning("the store lost %d blocks", len(lost))
+        with self._journal.change() as change:
+            for key in lost.values():
+                change.drop_block(key)
+        self.uploader.forget(list(lost.values()))
+        saved = self.content.store_again(set(lost))
+        gone = lost.keys() - saved
+        files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone)
+        for name, hashes in files.items():
+            lacking = ", ".join(block_hash.decode() for block_hash in hashes)
+            log.warning("the store lost of %s: %s", os.fsdecode(name), lacking)
+        if files:
+            raise BlockMissingError(_lost_message(len(gone), files))
+        return not saved
+
+    async def _accounts(self) -> Accounts:
+        """Read the accounts from the tree that is being sealed, never from this host."""
+        return Accounts.parse(await self._small_file(b"etc/passwd"), await self._small_file(b"etc/group"))
+
+    async def _small_file(self, path: bytes) -> bytes:
+        inode = sealing.find_inode(self._journal, path)
+        if inode is None or not stat.S_ISREG(inode.mode):
+            return b""
+        try:
+            return await self.content.read(inode.ino, 0, sealing.MAX_ACCOUNTS_SIZE)
+        except OSError as error:
+            raise StoreUnavailableError(f"{os.fsdecode(path)} of the tree cannot be read: {error}") from error
+
+
+class _Patience:
+    """How long to wait for a store in trouble: `timeout` seconds from the moment that it is waited for."""
+
+    def __init__(self, timeout: float, progress: Progress) -> None:
+        self._timeout = timeout
+        self._progress = progress
+        self._troubled_since: float | None = None
+
+    def tell(self, phase: str, done: int, total: int, trouble: str | None) -> None:
+        """Tell the progress; in trouble, give up when it lasts too long."""
+        self._progress(phase, done, total, trouble)
+        if trouble is None:
+            self._troubled_since = None
+            return
+        now = time.monotonic()
+        self._troubled_since = self._troubled_since or now
+        if now - self._troubled_since >= self._timeout:
+            raise StoreUnavailableError(
+                f"gave up after {self._timeout:.0f} s: {trouble}. Everything is kept; try again later, "
+                f"or with a longer --timeout"
+            )
+
+    async def wait(self, trouble: str) -> None:
+        """Wait a moment before the store is asked again."""
+        self.tell("check", 0, 1, trouble)
+        await trio.sleep(_ASK_AGAIN)
+
+
+def _lost_message(blocks: int, files: Iterable[bytes]) -> str:
+    names = [os.fsdecode(name) for name in files]
+    more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
+    named = ", ".join(names[:_NAMED_FILES])
+    lost = f"{blocks} {'block' if blocks == 1 else 'blocks'}"
+    of = f"{len(names)} {'file' if len(names) == 1 else 'files'}"
+    return (
+        f"the store has lost {lost} of {of}: {named}{more}. Write them again and seal again; the session's "
+        f"log names the blocks"
+    )
+
+
+@asynccontextmanager
+async def open_session(
+    folder: SessionFolder,
+    store: Store,
+    owner: Caller,
+    *,
+    keep_xattrs: bool = False,
+    spool_limit: int | None = None,
+) -> AsyncIterator[Session]:
+    """Open the session in a folder that this process has locked; what was left over is sent again.
+
+    Args:
+        folder: Where the session lies.
+        store: Where its blocks go.
+        owner: Who owns the root directory of a new one.
+        keep_xattrs: Whether extended attributes live as long as the session.
+        spool_limit: Bytes that may wait to be stored; by default what suits the disk.
+
+    Raises:
+        JournalError: the journal is damaged.
+    """
+    token = trio.lowlevel.current_trio_token()
+    disk = Disk(folder.path)
+    journal = Journal(folder.journal)
+    try:
+        spool = Spool(folder.spool, (spooled.slot for spooled in journal.spooled()))
+
+        is_open = True
+
+        def note(outcomes: list[Outcome[Chunk]]) -> None:
+            if is_open:  # else they are asked for again when the session resumes
+                content.stored(outcomes)
+
+        def report(outcomes: list[Outcome[Chunk]]) -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(note, outcomes)
+
+        def known(key: bytes) -> bytes | None:
+            try:
+                return journal.block(key)
+            except JournalError:  # it is only a short cut; whoever needs the journal says that it is damaged
+                return None
+
+        uploader: Uploader[Chunk] = Uploader(store, spool, known, report)
+        try:
+            content = Content(
+                journal,
+                spool,
+                store,
+                uploader.submit,
+                uploader.sync_store,
+                disk=disk,
+                spool_limit=disk.default_spool_limit() if spool_limit is None else spool_limit,
+                is_stuck=lambda: uploader.status().trouble is not None,
+            )
+            vfs = Vfs(journal, content, owner=owner, keep_xattrs=keep_xattrs)
+            with unwrapped():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_settle_idle, content)
+                    yield Session(folder, journal, store, uploader, content, vfs)
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(uploader.close)
+            is_open = False
+            spool.close()
+    finally:
+        journal.close()
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Let an error that comes out of nurseries alone come out as itself, for those who catch it by type."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, BaseExceptionGroup):
+            raise
+        raise error from None
+
+
+async def seal_session(
+    session: Session,
+    folder: SessionFolder,
+    request: SealRequest,
+    unmount: Callable[[], Awaitable[None]] | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Seal, and keep what was sealed as the session's result, whoever is there to see it.
+
+    Returns the summary as plain data. Raises what `Session.seal` does.
+    """
+    try:
+        summary = await session.seal(request, unmount, progress)
+    except FlistfsError as error:
+        log.error("sealing failed: %s", error)  # noqa: TRY400  the user's matter, no bug
+        raise
+    log.info("sealed %s", summary)
+    plain = asdict(summary)
+    folder.write_result(Result(0, f"sealed {request.out}", time.time(), plain))
+    return plain
+
+
+def keep_failure(folder: SessionFolder, error: FlistfsError) -> None:
+    """Keep why a session that is not mounted any more could not be sealed."""
+    with suppress(OSError):  # a full disk, say, must not hide the reason itself
+        folder.write_result(Result(error.exit_code, str(error), time.time()))
+
+
+async def _settle_idle(content: Content) -> None:
+    while True:
+        await trio.sleep(0.5)
+        content.settle_idle()

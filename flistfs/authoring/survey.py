@@ -1,0 +1,144 @@
+"""One walk over a session's tree before it is sealed: what there is, what it needs, what gets lost."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flistfs.authoring.content import chunk_length
+from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, View
+from flistfs.errors import JournalError
+from flistfs.format.keys import directory_key
+from flistfs.format.records import CHUNK_SIZE
+
+# Times in a record are unsigned 32-bit seconds.
+MAX_TIME = 2**32 - 1
+
+# Readers of generation 1 keep eight bits of a minor number.
+_MAX_MINOR = 255
+
+_NANO = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who owns an entry, and its full mode: what an ACI is made of."""
+
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(slots=True)
+class Losses:
+    """What the format cannot hold, or readers drop, by count of entries."""
+
+    xattrs: int = 0
+    hard_links: int = 0
+    times: int = 0
+    owners: int = 0
+    set_id: int = 0
+    large_devices: int = 0
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a tree holds. Directories are (key, inode number, path), in the order of their keys."""
+
+    directories: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    owners: set[Owner] = field(default_factory=set)
+    hole_lengths: set[int] = field(default_factory=set)
+    files: int = 0
+    links: int = 0
+    specials: int = 0
+    size: int = 0
+    losses: Losses = field(default_factory=Losses)
+
+
+def walk(view: View) -> Iterator[tuple[bytes, int, list[Dirent]]]:
+    """Walk the directories of a tree: path (no slash at either end), inode number, entries by name."""
+    waiting = [(b"", ROOT_INO)]
+    while waiting:
+        path, ino = waiting.pop()
+        entries = list(view.children_by_name(ino))
+        yield path, ino, entries
+        waiting += [(join(path, entry.name), entry.ino) for entry in entries if stat.S_ISDIR(entry.kind)]
+
+
+def join(path: bytes, name: bytes) -> bytes:
+    """Put a name behind a path in the tree."""
+    return path + b"/" + name if path else name
+
+
+def known_inode(view: View, ino: int) -> Inode:
+    """Return an inode that some name stands for.
+
+    Raises:
+        JournalError: the journal has the name but not the inode.
+    """
+    inode = view.inode(ino)
+    if inode is None:
+        raise JournalError(f"the session's journal is damaged: inode {ino} has a name but is not there")
+    return inode
+
+
+def take_survey(view: View, owner: tuple[int, int] | None) -> Survey:
+    """Walk the whole tree once. `owner` (uid, gid) stands for the owner of everything.
+
+    Raises:
+        JournalError: the tree has a name that stands for nothing.
+    """
+    survey = Survey()
+    survey.losses.xattrs = int(view.setting(b"xattrs") or 0) + view.count_xattrs()
+    for path, ino, entries in walk(view):
+        survey.directories.append((directory_key(path), ino, path))
+        _count(survey, known_inode(view, ino), owner)
+        for entry in entries:
+            if not stat.S_ISDIR(entry.kind):
+                _count(survey, known_inode(view, entry.ino), owner)
+    survey.directories.sort()
+    return survey
+
+
+def clamp_time(nanoseconds: int, epoch: int | None) -> int:
+    """Return whole seconds as a record holds them, not later than `epoch` (SOURCE_DATE_EPOCH)."""
+    seconds = min(max(nanoseconds // _NANO, 0), MAX_TIME)
+    return seconds if epoch is None else min(seconds, epoch)
+
+
+def owner_of(inode: Inode, owner: tuple[int, int] | None) -> Owner:
+    """Return who owns an entry in the flist."""
+    uid, gid = owner or (inode.uid, inode.gid)
+    return Owner(inode.mode, uid, gid)
+
+
+def _count(survey: Survey, inode: Inode, owner: tuple[int, int] | None) -> None:
+    owned_by = owner_of(inode, owner)
+    survey.owners.add(owned_by)
+    losses = survey.losses
+    losses.owners += (owned_by.uid, owned_by.gid) != (0, 0)
+    losses.set_id += bool(inode.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX))
+    losses.times += not (0 <= inode.mtime_ns // _NANO <= MAX_TIME)
+    if stat.S_ISDIR(inode.mode):
+        return
+    losses.hard_links += inode.nlink > 1
+    if stat.S_ISREG(inode.mode):
+        survey.files += 1
+        survey.size += inode.size
+        survey.hole_lengths |= _hole_lengths(inode)
+    elif stat.S_ISLNK(inode.mode):
+        survey.links += 1
+    else:
+        survey.specials += 1
+        losses.large_devices += os.minor(inode.rdev) > _MAX_MINOR
+
+
+def _hole_lengths(inode: Inode) -> set[int]:
+    """Of which lengths a file may have holes; empty for a file without any."""
+    count = -(-inode.size // CHUNK_SIZE)
+    if inode.chunks >= count:
+        return set()
+    tail = chunk_length(inode.size, count - 1)
+    return {tail} if count == 1 else {CHUNK_SIZE, tail}

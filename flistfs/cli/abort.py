@@ -1,0 +1,45 @@
+"""flistfs abort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flistfs import mounts
+from flistfs.authoring.folder import State, find
+from flistfs.cli.options import mount_option
+from flistfs.control import ask
+
+
+@click.command("abort", short_help="Throw a session away.")
+@mount_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command(mountpoint: Path | None, yes: bool) -> None:
+    """Throw a session away: unmount it and forget what was written. What the store has stays there.
+
+    \b
+    Example:
+      flistfs abort --yes
+    """
+    folder = find(mountpoint)
+    place = Path(folder.settings().mountpoint)
+    if folder.is_open() and not yes:
+        _confirm(place)
+    if folder.state() is State.MOUNTED:
+        ask(folder.control, {"op": "abort"})
+        folder.wait_unlocked()
+    else:
+        mounts.detach_if_dead(place)
+        lock = folder.lock()
+        folder.discard()
+        lock.release()
+    click.echo(f"the session of {place} is gone")
+
+
+def _confirm(place: Path) -> None:
+    try:
+        click.confirm(f"Throw away everything in the session of {place}?", abort=True, err=True)
+    except click.Abort:
+        click.echo("\nnothing was changed; --yes answers this question", err=True)
+        raise

@@ -1,0 +1,237 @@
+"""flistfs mount."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from flistfs import launch, mounts
+from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for
+from flistfs.cli.options import Size, json_option, source_date_epoch, store_option
+from flistfs.cli.output import print_json
+from flistfs.cli.secrets import password
+from flistfs.errors import MountError, OutputError, SessionError, UsageError
+from flistfs.stores import default_store_url, without_password
+from flistfs.stores.url import parse_store_url
+
+# Seconds to wait for the daemon of a mount that has just ended.
+_PATIENCE = 5.0
+
+
+@click.command("mount", short_help="Mount an empty file system to be filled.")
+# Whether it can be read is not for click to ask: a dead mount cannot.
+@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False))
+@store_option
+@click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
+@click.option("--allow-other", is_flag=True, help="Let other users in; the kernel checks permissions.")
+@click.option(
+    "--rootfs",
+    is_flag=True,
+    help="For building a root file system inside, as root: devices and set-id programs work, and every user "
+    "may enter (dev, suid, allow_other, default_permissions).",
+)
+@click.option("-o", "options", metavar="OPTION,…", multiple=True, help="Further mount options.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the session lies until it is sealed. Default: below ~/.local/state/flistfs.",
+)
+@click.option(
+    "--seal-to",
+    type=click.Path(path_type=Path),
+    metavar="OUT.flist",
+    help="Seal into this when the mount is unmounted; `flistfs wait` waits for that.",
+)
+@click.option(
+    "--xattr", is_flag=True, help="Keep extended attributes until the seal, for builds that need them."
+)
+@click.option("--offline", is_flag=True, help="Start even if the store does not answer; blocks wait for it.")
+@click.option(
+    "--spool-size",
+    type=Size(),
+    metavar="SIZE",
+    help="Let at most this much wait to be stored, such as 4G. Default: a tenth of what is free on the disk, "
+    "at most 16G.",
+)
+@json_option
+def command(
+    mountpoint: Path,
+    store: str | None,
+    foreground: bool,
+    allow_other: bool,
+    rootfs: bool,
+    options: tuple[str, ...],
+    state: Path | None,
+    seal_to: Path | None,
+    xattr: bool,
+    offline: bool,
+    spool_size: int | None,
+    as_json: bool,
+) -> None:
+    """Mount an empty file system whose content becomes an flist.
+
+    What is copied into it is stored while the copy runs; `flistfs seal` makes the flist. A session that was
+    left without sealing it goes on where it was.
+
+    Without --allow-other or --rootfs only you can enter: processes whose user and group are all yours. Not
+    even root can enter the mount of another user, nor can a program that root runs as another group, such
+    as apt's _apt.
+
+    \b
+    Examples:
+      flistfs mount /mnt/build --store ardb://host:16379
+      cp -a rootfs/. /mnt/build/
+      flistfs seal out.flist
+    \b
+      flistfs mount /mnt/root --rootfs
+      debootstrap stable /mnt/root
+      flistfs seal debian.flist
+    """
+    mountpoint = mounts.resolve_mountpoint(mountpoint)
+    _check_fuse()
+    mount_options = _mount_options(options, allow_other=allow_other, rootfs=rootfs)
+    epoch = source_date_epoch()
+    _make_free(mountpoint)
+    out = _checked_output(seal_to, mountpoint)
+    folder = folder_for(mountpoint, state)
+    lock = _lock(folder)
+    resumed = folder.is_open()
+    store = _kept_store(folder, store, mountpoint) if resumed else _new_session(folder, store, mountpoint)
+    config = launch.Config(
+        state=str(folder.path),
+        lock=lock.descriptor,
+        mountpoint=str(mountpoint),
+        store=store,
+        is_new=not resumed,
+        options=mount_options,
+        seal_to=str(out) if out else None,
+        epoch=epoch,
+        foreground=foreground,
+        keep_xattrs=xattr,
+        offline=offline,
+        spool_limit=spool_size,
+    )
+    if foreground:
+        launch.become(config, password())
+    launch.start(config, password())
+    if as_json:
+        print_json(
+            {"mountpoint": str(mountpoint), "store": store, "state": str(folder.path), "resumed": resumed}
+        )
+    else:
+        again = " again: its session goes on" if resumed else ""
+        click.echo(f"{mountpoint} is mounted{again}; blocks go to {store}")
+        if out is None:
+            click.echo("seal it with: flistfs seal OUT.flist")
+
+
+def _check_fuse() -> None:
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        raise MountError(
+            "/dev/fuse may not be opened by you; an administrator can: chmod a+rw /dev/fuse"
+        ) from None
+    except OSError as error:
+        raise MountError(
+            f"/dev/fuse cannot be opened ({error.strerror}); load the fuse module, or start the container "
+            f"with --device /dev/fuse --cap-add SYS_ADMIN"
+        ) from None
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise MountError("fusermount3 is not there; install the package fuse3")
+
+
+def _mount_options(options: tuple[str, ...], *, allow_other: bool, rootfs: bool) -> list[str]:
+    """Work out what the kernel is told.
+
+    Root's mounts have neither devices nor set-id programs unless they are asked for. Without allow_other only
+    processes whose user and group ids are all the owner's may enter.
+    """
+    is_root = os.geteuid() == 0
+    if rootfs and not is_root:
+        raise UsageError("--rootfs needs root: only root's mounts can have devices and set-id programs")
+    wanted = {"dev", "suid"} if is_root else set()
+    if allow_other or rootfs:
+        wanted.add("allow_other")
+    # In root's own mount there is nobody whose permission has to be checked; that saves a request a file.
+    if allow_other or rootfs or not is_root:
+        wanted.add("default_permissions")
+    given = [option for text in options for option in text.split(",") if option]
+    if any(not option.isascii() for option in given):
+        raise UsageError("mount options are plain ASCII")
+    return [*sorted(wanted), *given]
+
+
+def _make_free(mountpoint: Path) -> None:
+    """Take a dead mount away, and refuse any place that can't be mounted on."""
+    here = mounts.mount_at(mountpoint)
+    if here is not None and here.type == mounts.TYPE:
+        if not mounts.is_dead(mountpoint):
+            raise MountError(f"{mountpoint} is mounted already; flistfs status shows it")
+        mounts.detach_dead(mountpoint)
+    around = mounts.mount_around(mountpoint)
+    if around is not None and around.type == mounts.TYPE:
+        raise MountError(f"{mountpoint} lies inside the flistfs mount {around.path}; choose another place")
+    try:
+        is_empty = not any(mountpoint.iterdir())
+    except FileNotFoundError:
+        raise MountError(f"{mountpoint} is not there; make it first: mkdir {mountpoint}") from None
+    except OSError as error:
+        raise MountError(f"{mountpoint} cannot be mounted on: {error.strerror}") from None
+    if not is_empty:
+        raise MountError(f"{mountpoint} is not empty; choose an empty directory")
+
+
+def _checked_output(out: Path | None, mountpoint: Path) -> Path | None:
+    if out is None:
+        return None
+    out = Path(os.path.abspath(out))  # noqa: PTH100  absolute() would keep `..`
+    if out.is_relative_to(mountpoint):
+        raise OutputError(f"{out} lies in the mount; choose another place for the flist")
+    if out.exists():
+        raise OutputError(f"{out} exists; remove it first, or choose another name")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent} is no directory")
+    return out
+
+
+def _lock(folder: SessionFolder) -> Lock:
+    """Take the session; a daemon whose mount has just ended may need a moment to let go of it."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return folder.lock()
+        except SessionError:
+            is_mounted = mounts.mount_at(Path(folder.settings().mountpoint)) if folder.exists() else None
+            if is_mounted or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _kept_store(folder: SessionFolder, wanted: str | None, mountpoint: Path) -> str:
+    """Return the store of a session that goes on."""
+    settings = folder.settings()
+    if settings.mountpoint != str(mountpoint):
+        raise SessionError(
+            f"{folder.path} holds the open session of {settings.mountpoint}; seal or abort that, or choose "
+            f"another --state"
+        )
+    store = settings.store
+    if wanted is not None and without_password(wanted) != store:
+        raise SessionError(
+            f"the open session of {mountpoint} stores its blocks in {store}, not in "
+            f"{without_password(wanted)}; seal it first, or leave --store out"
+        )
+    return store
+
+
+def _new_session(folder: SessionFolder, wanted: str | None, mountpoint: Path) -> str:
+    """Make a session, and return its store without a password."""
+    store = str(parse_store_url(wanted)) if wanted else default_store_url()
+    folder.create(Settings(str(mountpoint), store, generation=1, created=time.time()))
+    return store

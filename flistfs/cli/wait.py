@@ -1,0 +1,51 @@
+"""flistfs wait."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from flistfs.authoring.folder import SessionFolder, State, find_latest
+from flistfs.cli.options import json_option, mount_option
+from flistfs.cli.output import print_json, seal_lines
+from flistfs.control import ask, remote_error
+from flistfs.errors import FlistfsError, SessionError
+
+
+@click.command("wait", short_help="Wait for the seal of a mount with --seal-to.")
+@mount_option
+@json_option
+def command(mountpoint: Path | None, as_json: bool) -> None:
+    """Wait until a session's daemon has ended, and return the exit code of its seal.
+
+    For mounts with --seal-to, which are sealed by a plain umount.
+
+    \b
+    Example:
+      flistfs mount /mnt/build --seal-to out.flist
+      make install DESTDIR=/mnt/build
+      umount /mnt/build && flistfs wait --mount /mnt/build
+    """
+    folder = find_latest(mountpoint)
+    if folder.state() is State.MOUNTED and not _seals_at_end(folder):
+        click.echo("this mount was not told to --seal-to; waiting until it is unmounted", err=True)
+    folder.wait_unlocked()
+    result = folder.result()
+    if result is None:
+        raise SessionError(f"the session of {folder.settings().mountpoint} has ended without being sealed")
+    if as_json:
+        print_json(asdict(result))
+    if result.exit_code:
+        raise remote_error(result.message, result.exit_code)
+    if not as_json and result.summary:
+        for line in seal_lines(result.summary):
+            click.echo(line)
+
+
+def _seals_at_end(folder: SessionFolder) -> bool:
+    try:
+        return bool(ask(folder.control, {"op": "status"})["seal_to"])
+    except FlistfsError:
+        return True  # it is ending now, and is about to say

@@ -1,0 +1,415 @@
+"""The process that serves a mount, and answers commands on the session's control socket.
+
+`launch` starts it. It ends when the file system is unmounted, by whomever, and has then sealed the session
+if it was told to.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import pyfuse3
+import trio
+
+from flistfs import mounts
+from flistfs.authoring import loop
+from flistfs.authoring.folder import Lock, SessionFolder
+from flistfs.authoring.fuse import Operations
+from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.authoring.session import Session, keep_failure, open_session, seal_session, unwrapped
+from flistfs.authoring.vfs import Caller
+from flistfs.control import MAX_REQUEST, Report, short_path
+from flistfs.errors import FlistfsError, MountError, OutputError, SessionError
+from flistfs.launch import PASSWORD_VARIABLE, Config
+from flistfs.stores import Store, open_store
+
+log = logging.getLogger("flistfs.daemon")  # __name__ is __main__ here
+
+# Progress goes to whoever waits for it this often, in seconds.
+_PROGRESS_EVERY = 0.1
+
+# Requests that are served at the same time. A writer that waits for the store holds one, with up to 1 MiB of
+# memory, and those that look around must find another.
+_MAX_REQUESTS = 300
+
+# A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
+_SIGN_OF_LIFE = 10.0
+
+# Seconds from an unmount that a signal asked for to the end of the kernel's requests.
+_LAST_REQUESTS = 5.0
+
+# Seconds for a command to say what it wants.
+_REQUEST_TIME = 10.0
+
+
+def main() -> NoReturn:
+    """Run the daemon, told by a config on standard input."""
+    config = Config(**json.load(sys.stdin))
+    # In the background stderr is the session's log already, so that libfuse's own messages get there too.
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s" if config.foreground else "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    sys.exit(_run(config))
+
+
+def _run(config: Config) -> int:
+    folder = SessionFolder(Path(config.state))
+    ready = _Ready(config.foreground)
+    lock = Lock(config.lock)
+    daemon = _Daemon(config, folder, ready)
+    try:
+        with unwrapped():
+            code = trio.run(daemon.run)
+    except FlistfsError as error:
+        return _refuse(daemon, lock, error)
+    except OSError as error:
+        log.exception("the session cannot be used")
+        reason = f"the session in {folder.path} cannot be used: {error.strerror or error}"
+        return _refuse(daemon, lock, SessionError(reason))
+    except Exception as error:
+        log.exception("the daemon fails")
+        ready.say({"error": f"the daemon failed: {error} (log: {folder.log})", "exit_code": 1})
+        return 1
+    log.info("ends with code %d", code)
+    lock.release()
+    return code
+
+
+def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
+    """End because of something that the user can mend, and leave no session that was never mounted."""
+    log.error("%s", error)
+    if daemon.is_unused:
+        daemon.folder.end()
+    lock.release()
+    daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
+    return error.exit_code
+
+
+class _Ready:
+    """Tells the command that started the daemon how that went, once; in the foreground the log does."""
+
+    def __init__(self, foreground: bool) -> None:  # noqa: FBT001
+        self._told = foreground
+
+    def say(self, answer: dict[str, Any]) -> None:
+        """Tell it, and let go of its pipes."""
+        if self._told:
+            return
+        self._told = True
+        with suppress(BrokenPipeError):
+            os.write(1, json.dumps(answer).encode() + b"\n")
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+
+
+class _ProgressBoard:
+    """The latest progress, set from any thread and read by whoever shows it."""
+
+    def __init__(self) -> None:
+        self.latest: Report | None = None
+
+    def __call__(self, phase: str, done: int, total: int, trouble: str | None = None) -> None:
+        self.latest = {"phase": phase, "done": done, "total": total, "trouble": trouble}
+
+
+class _Daemon:
+    """One session, mounted."""
+
+    def __init__(self, config: Config, folder: SessionFolder, ready: _Ready) -> None:
+        self._config = config
+        self.folder = folder
+        self.ready = ready
+        self.is_unused = config.is_new
+        self._mountpoint = Path(config.mountpoint)
+        self._started = time.time()
+        self._progress = _ProgressBoard()
+        self._requests: Mapping[str, int] = {}
+        self._sealing = False
+        self._ended: Literal["sealed", "aborted"] | None = None
+        self._stopping = False
+        self._serving = trio.CancelScope()
+        self._answering = trio.Event()
+        self._unmounted = trio.Event()
+
+    async def run(self) -> int:
+        """Serve until the mount ends, seal if told to, and return the exit code."""
+        store = open_store(self._config.store, os.environ.pop(PASSWORD_VARIABLE, None))
+        try:
+            if not self._config.offline:
+                await trio.to_thread.run_sync(store.check)
+            return await self._run_session(store)
+        finally:
+            store.close()
+
+    async def _run_session(self, store: Store) -> int:
+        code = 0
+        async with open_session(
+            self.folder,
+            store,
+            Caller(os.geteuid(), os.getegid()),
+            keep_xattrs=self._config.keep_xattrs,
+            spool_limit=self._config.spool_limit,
+        ) as session:
+            await self._serve(session)
+            if self._config.seal_to and not self._ended and not self._stopping:
+                code = await self._seal_at_end(session, Path(self._config.seal_to))
+        if self._ended == "sealed":
+            self.folder.end()
+        elif self._ended == "aborted":
+            self.folder.discard()
+        return code
+
+    # The mount
+
+    async def _serve(self, session: Session) -> None:
+        """Mount, and serve until the mount has ended and every command has its answer."""
+        operations = Operations(
+            session.vfs,
+            self.folder.path,
+            answering=self._answering.set,
+            keep_xattrs=self._config.keep_xattrs,
+        )
+        self._requests = operations.requests
+        loop.install()
+        _init_fuse(operations, self._mountpoint, self._config.options)
+        self.is_unused = False
+        self.folder.forget_result()
+        try:
+            # A command that asked for a seal gets its answer after the mount has ended.
+            async with trio.open_nursery() as commands, trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, session, commands)
+                nursery.start_soon(self._handle_signals)
+                nursery.start_soon(_log_tasks_on_demand)
+                nursery.start_soon(self._announce, session)
+                with self._serving:
+                    await pyfuse3.main(max_tasks=_MAX_REQUESTS)
+                log.info("%s is unmounted", self._mountpoint)
+                self._unmounted.set()
+                nursery.cancel_scope.cancel()
+        finally:
+            pyfuse3.close(unmount=False)
+
+    async def _announce(self, session: Session) -> None:
+        """Say that the file system answers, when it does."""
+        await self._answering.wait()
+        await trio.to_thread.run_sync(_ask_first_questions, self._mountpoint, abandon_on_cancel=True)
+        log.info("%s is mounted; blocks go to %s", self._mountpoint, session.store.url)
+        self.ready.say({"ready": True})
+
+    async def _handle_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                log.info("%s: unmounting; the session is kept", signal.Signals(number).name)
+                self._stopping = True
+                try:
+                    await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+                except FlistfsError as error:
+                    # The mount point must not look like an empty folder to whoever still writes to it, so it
+                    # is left as a dead mount, which the next `flistfs mount` there takes away.
+                    log.warning("%s; leaving a dead mount", error)
+                    self._serving.cancel()
+                with trio.move_on_after(_LAST_REQUESTS):
+                    await self._unmounted.wait()
+                # Somebody has detached the mount, and processes still hold it.
+                self._serving.cancel()
+
+    # Sealing
+
+    async def _seal(self, session: Session, request: SealRequest) -> dict[str, Any]:
+        """Seal while mounted; one at a time."""
+        if request.out.is_relative_to(self._mountpoint):
+            raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
+        with self._ending():
+            await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
+            try:
+                result = await seal_session(session, self.folder, request, self._unmount, self._progress)
+            except FlistfsError as error:
+                if self._unmounted.is_set():  # else there still is a mount to try again from
+                    keep_failure(self.folder, error)
+                raise
+            self._ended = "sealed"
+        return result
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Let only one command at a time end the session."""
+        if self._sealing or self._unmounted.is_set():
+            raise SessionError("this session is being sealed or unmounted already")
+        self._sealing = True
+        try:
+            yield
+        finally:
+            self._sealing = False
+
+    async def _abort(self, session: Session) -> dict[str, Any]:
+        """Unmount and forget the session."""
+        with self._ending():
+            await self._unmount()
+            self._ended = "aborted"
+        return session.status()
+
+    async def _unmount(self) -> None:
+        if not self._unmounted.is_set():  # somebody else may have done it while the package was built
+            await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+        await self._unmounted.wait()
+
+    async def _seal_at_end(self, session: Session, out: Path) -> int:
+        """Seal because the mount has ended; the exit code is kept as the session's result too."""
+        request = SealRequest(out, options=SealOptions(epoch=self._config.epoch))
+        try:
+            await seal_session(session, self.folder, request, None, self._progress)
+        except FlistfsError as error:
+            keep_failure(self.folder, error)
+            return error.exit_code
+        self._ended = "sealed"
+        return 0
+
+    # Commands
+
+    async def _listen(self, session: Session, commands: trio.Nursery) -> None:
+        control = self.folder.control
+        control.unlink(missing_ok=True)
+        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        with short_path(control) as address:
+            await listener.bind(address)
+        listener.listen()
+
+        async def handle(stream: trio.SocketStream) -> None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():
+                async with stream:
+                    await self._answer(session, stream)
+
+        await trio.serve_listeners(handle, [trio.SocketListener(listener)], handler_nursery=commands)
+
+    async def _answer(self, session: Session, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(_REQUEST_TIME) as asking:
+            line = await _receive_line(stream)
+        if asking.cancelled_caught:
+            return
+        answer = await self._with_progress(session, line, stream)
+        with trio.move_on_after(_REQUEST_TIME):
+            await stream.send_all(json.dumps(answer).encode() + b"\n")
+
+    async def _with_progress(
+        self, session: Session, line: bytes, stream: trio.SocketStream
+    ) -> dict[str, Any]:
+        """Do what a command asks, telling it the progress meanwhile; return the answer."""
+        # What was begun is finished, even if the command that asked for it has gone.
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_progress, stream)
+                try:
+                    return {"result": await self._perform(session, json.loads(line))}
+                except FlistfsError as error:
+                    return {"error": str(error), "exit_code": error.exit_code}
+                except Exception as error:
+                    log.exception("a command failed: %r", line[:200])
+                    return {"error": f"flistfs failed: {error} (log: {self.folder.log})", "exit_code": 1}
+                finally:
+                    nursery.cancel_scope.cancel()
+        raise AssertionError("a shielded block was cancelled")
+
+    async def _send_progress(self, stream: trio.SocketStream) -> None:
+        last = self._progress.latest
+        silent_until = time.monotonic() + _SIGN_OF_LIFE
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while True:
+                await trio.sleep(_PROGRESS_EVERY)
+                if self._progress.latest != last or time.monotonic() > silent_until:
+                    last = self._progress.latest
+                    silent_until = time.monotonic() + _SIGN_OF_LIFE
+                    await stream.send_all(json.dumps({"progress": last}).encode() + b"\n")
+
+    async def _perform(self, session: Session, request: object) -> dict[str, Any]:
+        match request:
+            case {"op": "status"}:
+                return {
+                    "sealing": self._sealing,
+                    "since": self._started,
+                    "seal_to": self._config.seal_to,
+                    "requests": dict(self._requests),
+                    **session.status(),
+                }
+            case {"op": "seal", "request": raw}:
+                return await self._seal(session, SealRequest.from_dict(raw))
+            case {"op": "sync", "timeout": float(timeout)}:
+                await session.sync(timeout, self._progress)
+                return session.status()
+            case {"op": "abort"}:
+                return await self._abort(session)
+            case _:
+                raise SessionError("the daemon does not know this request; it is of another version")
+
+
+async def _log_tasks_on_demand() -> None:
+    """On SIGUSR1, write to the log where every task is; faulthandler has written where every thread is."""
+    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
+        async for _ in signals:
+            root = trio.lowlevel.current_root_task()
+            assert root is not None  # noqa: S101  the type checker's: we run in a task
+            log.info("tasks:\n%s", "\n".join(_describe_task(root, depth=0)))
+
+
+def _describe_task(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
+    """Name a task, its place in the code, and the tasks it has started."""
+    place = " < ".join(
+        f"{frame.f_code.co_name}:{line}" for frame, line in reversed(list(task.iter_await_frames()))
+    )
+    yield f"{'  ' * depth}{task.name}: {place or 'running'}"
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _describe_task(child, depth + 1)
+
+
+def _ask_first_questions(mountpoint: Path) -> None:
+    """See that the mount answers, and let the kernel learn whether there are extended attributes."""
+    mountpoint.stat()
+    with suppress(OSError):
+        os.getxattr(mountpoint, "user.flistfs")
+
+
+def _init_fuse(operations: Operations, mountpoint: Path, options: list[str]) -> None:
+    """Mount; what libfuse prints of a failure becomes the error's message."""
+    reader, writer = os.pipe()
+    stderr = os.dup(2)
+    os.dup2(writer, 2)
+    os.close(writer)
+    try:
+        pyfuse3.init(operations, str(mountpoint), {"fsname=flistfs", "subtype=flistfs", *options})
+    except RuntimeError as error:
+        os.dup2(stderr, 2)
+        said = os.read(reader, 4096).decode(errors="replace").strip().rpartition("\n")[2]
+        raise MountError(f"{mountpoint} cannot be mounted: {said or error}") from None
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(reader)
+
+
+async def _receive_line(stream: trio.SocketStream) -> bytes:
+    data = b""
+    while not data.endswith(b"\n"):
+        more = await stream.receive_some(MAX_REQUEST)
+        data += more
+        if not more or len(data) > MAX_REQUEST:
+            raise trio.BrokenResourceError
+    return data
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What can go wrong in a way that a user can understand.
+
+Every error that is meant for the user derives from `FlistfsError`. Its text is one line that says what is
+wrong and what to do about it; its `exit_code` is what the command ends with. Any other exception that
+reaches the top is a bug in flistfs (exit code 1). The README lists the codes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FlistfsError(Exception):
+    """Base of all errors shown to the user as one line on stderr."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(FlistfsError):
+    """The command line or the environment asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+class StoreError(FlistfsError):
+    """The block store cannot be used."""
+
+    exit_code = 3
+
+
+class StoreUnavailableError(StoreError):
+    """The store does not answer now; the same request may work later."""
+
+
+class StoreRefusedError(StoreError):
+    """The store answers with a refusal that waiting does not heal: wrong password, read-only, full."""
+
+
+class BlockMissingError(StoreError):
+    """The store does not hold a block that it should hold."""
+
+    exit_code = 7
+
+
+class MountError(FlistfsError):
+    """The file system cannot be mounted or unmounted."""
+
+    exit_code = 4
+
+
+class SessionError(FlistfsError):
+    """There is no such session, more than one, or it is in the wrong state for this."""
+
+    exit_code = 5
+
+
+class JournalError(SessionError):
+    """A session's journal is damaged or of an unknown version."""
+
+
+class BusyError(FlistfsError):
+    """The mount is still in use, so it can't be sealed or unmounted."""
+
+    exit_code = 6
+
+
+class FormatError(FlistfsError):
+    """A package, catalog, record or block is not what it should be."""
+
+    exit_code = 8
+
+
+class BlockCorruptError(FormatError):
+    """A block's bytes do not match its hash or its key."""
+
+
+class OutputError(FlistfsError):
+    """The output exists, or cannot be written."""
+
+    exit_code = 9

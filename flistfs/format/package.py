@@ -1,0 +1,210 @@
+"""The package: a gzip-compressed tar of a catalog's files, which is what a sealed flist is.
+
+Readers open every member as a plain file in one folder, so a package has plain files at the top level and
+nothing else: no folder, not even `./`. Of what RocksDB puts into a folder only CURRENT, the MANIFEST and the
+tables belong into a package, and the optional router.yaml: an OPTIONS file of a newer RocksDB makes older
+tools fail.
+
+A package comes from strangers. Unpacking takes nothing from a member but its content and the name that it
+was checked to have.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, Final, cast
+
+from flistfs.errors import FormatError, OutputError
+
+DEFAULT_LIMIT: Final = 4 << 30
+"""Bytes that a package may unpack to: records of some ten million files."""
+
+MAX_MEMBERS: Final = 10_000
+"""Members that a package may have; RocksDB cuts tables at 2 MB or more."""
+
+_PACKED: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|router\.yaml")
+# Old packages have records in a log. What else they carry is of no use for reading, and some of it would be
+# obeyed: rocksdict takes its options from a file in the folder.
+_TAKEN: Final = re.compile(_PACKED.pattern + r"|\d+\.log")
+_LEVEL: Final = 6  # 36 MB/s of the catalog of a real flist; level 9 makes 7 MB/s, and 1.3 % less of it
+_COPY_SIZE: Final = 1 << 20
+_READ_SIZE: Final = 64 << 10  # far less than _MAX_HEADERS: reads that begin in content end in headers
+# Headers between two members: extended ones are as long as they say, and tarfile reads them into memory.
+_MAX_HEADERS: Final = 1 << 20
+_PLAIN_TYPES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
+
+
+def write_package(folder: Path, out: BinaryIO) -> None:
+    """Write the catalog in `folder`, and the router.yaml beside it if there is one, to `out` as a package.
+
+    Members come in the order of their names, with fixed times, owners and modes, and the gzip header names
+    nothing: equal files make equal bytes. Memory stays flat.
+
+    Raises:
+        FormatError: the folder holds no catalog, or one with records in a log, which would be left out.
+        OSError: the folder cannot be read, or `out` not written.
+    """
+    members = _members(folder)
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=out, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for member in members:
+            with member.open("rb") as content:
+                archive.addfile(_header(member), content)
+
+
+def unpack_package(package: Path, folder: Path, *, limit: int = DEFAULT_LIMIT) -> None:
+    """Unpack what belongs to the catalog in the file `package` into `folder`, which is made if need be.
+
+    Members that reading does not need are passed over, as is a member for the top folder itself, which old
+    packages have. `limit` bounds the bytes of everything in the archive, taken or not. After an error,
+    what was unpacked until then is left in `folder`.
+
+    Raises:
+        FormatError: `package` cannot be read; is no gzip-compressed tar, or a damaged one; holds a member
+            that is no plain file at the top level, or one twice; holds more than `limit` bytes or
+            `MAX_MEMBERS` members; or holds no CURRENT.
+        OutputError: `folder` cannot be written.
+    """
+    try:
+        raw = package.open("rb")
+    except FileNotFoundError:
+        raise FormatError(f"there is no file {package}") from None
+    except OSError as error:
+        raise FormatError(f"cannot read {package}: {error.strerror}") from error
+    with raw:
+        try:
+            _unpack(_Inflated(raw, limit), folder)
+        except FormatError as error:
+            raise FormatError(f"{package} is no flist that can be read: {error}") from error
+
+
+class _Inflated:
+    """The bytes in a gzip file, for tarfile to read, with a limit on all and one on headers.
+
+    Of a file it has what tarfile's streams use: `read`.
+    Errors of reading become FormatError here, where they cannot be confused with those of writing.
+    """
+
+    def __init__(self, raw: BinaryIO, limit: int) -> None:
+        self._file = gzip.GzipFile(fileobj=raw, mode="rb")
+        self._left = limit
+        self._headers_left = _MAX_HEADERS
+        self.in_headers = True
+
+    def allow_headers(self) -> None:
+        """What is read next is headers, up to the next call of `allow_content`."""
+        self._headers_left = _MAX_HEADERS
+        self.in_headers = True
+
+    def allow_content(self) -> None:
+        """What is read next is the content of a member."""
+        self.in_headers = False
+
+    def read(self, size: int) -> bytes:
+        try:
+            data = self._file.read(min(size, self._left + 1))
+        except (OSError, EOFError, zlib.error) as error:
+            raise FormatError(f"it is no gzip file, or damaged ({error})") from error
+        self._left -= len(data)
+        if self._left < 0:
+            raise FormatError("it unpacks to more bytes than allowed")
+        if self.in_headers:
+            self._headers_left -= len(data)
+            if self._headers_left < 0:
+                raise FormatError("the headers of a member are too long")
+        return data
+
+    def drain(self) -> None:
+        """Read to the end, where the checksum of it all is."""
+        self.allow_content()
+        while self.read(_COPY_SIZE):
+            pass
+
+
+def _members(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    for path in files:
+        if path.suffix == ".log" and path.stat().st_size > 0:
+            raise FormatError(f"the catalog in {folder} has records in {path.name}, not all in tables")
+    if not (folder / "CURRENT").is_file():
+        raise FormatError(f"there is no catalog in {folder}")
+    return [path for path in files if _PACKED.fullmatch(path.name)]
+
+
+def _header(member: Path) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(member.name)
+    header.size = member.stat().st_size
+    header.mode = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH
+    return header  # time 0, owner and group 0 without a name: TarInfo's own
+
+
+def _unpack(source: _Inflated, folder: Path) -> None:
+    seen: set[str] = set()
+    try:
+        # As a stream: nothing is sought, and each member's content is read before the next header.
+        with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|", bufsize=_READ_SIZE) as archive:
+            folder.mkdir(parents=True, exist_ok=True)
+            for member in _walk(archive, source):
+                name = _checked_name(member)
+                if name is None:
+                    continue
+                if name in seen:
+                    raise FormatError(f"member {name!r} is there twice")
+                seen.add(name)
+                _copy(archive, member, folder / name if _TAKEN.fullmatch(name) else None)
+        source.drain()
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        # tarfile lets ValueError out where a number or a text in an extended header is none.
+        raise FormatError(f"it is no tar archive, or damaged ({error})") from error
+    except OSError as error:
+        raise OutputError(f"cannot unpack into {folder}: {error.strerror}") from error
+    if "CURRENT" not in seen:
+        raise FormatError("it has no member CURRENT")
+
+
+def _walk(archive: tarfile.TarFile, source: _Inflated) -> Iterator[tarfile.TarInfo]:
+    count = 0
+    while True:
+        source.allow_headers()
+        member = archive.next()
+        if member is None:
+            return
+        count += 1
+        if count > MAX_MEMBERS:
+            raise FormatError(f"it has more than {MAX_MEMBERS} members")
+        source.allow_content()
+        yield member
+
+
+def _checked_name(member: tarfile.TarInfo) -> str | None:
+    """Return the name of a plain file at the top level, or None for the top folder itself."""
+    if member.isdir() and member.name in ("", ".", "/"):
+        return None
+    if member.type not in _PLAIN_TYPES or member.issparse():
+        raise FormatError(f"member {member.name!r} is no plain file")
+    name = member.name.removeprefix("./")
+    if "/" in name or name in ("", ".", "..") or not name.isprintable():
+        raise FormatError(f"member {member.name!r} is not at the top level, or has no proper name")
+    return name
+
+
+def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path | None) -> None:
+    content = archive.extractfile(member)
+    if content is None:
+        raise FormatError(f"member {member.name!r} has no content")
+    if target is None:
+        while content.read(_COPY_SIZE):
+            pass
+        return
+    # "x": what is there already, be it a link to elsewhere, is not written to.
+    with target.open("xb") as file:
+        while data := content.read(_COPY_SIZE):
+            file.write(data)

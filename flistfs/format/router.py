@@ -1,0 +1,317 @@
+"""router.yaml: which server holds which blocks.
+
+A router comes from strangers, inside a package. Of YAML only texts, lists and mappings are taken, and their
+events one by one: no tag makes an object, no alias multiplies what it names, and every scalar is text, as
+`00` and `1E3` are prefixes and no numbers.
+
+URLs can hold passwords. No error and no `repr` shows a URL, or any text that might be one in a wrong place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from flistfs.errors import FormatError
+
+if TYPE_CHECKING:
+    import yaml
+
+MAX_SIZE: Final = 1 << 20
+"""Bytes that a router.yaml may have."""
+
+MAX_EVENTS: Final = 50_000
+"""Texts, and beginnings and ends of lists and mappings, in a router.yaml: some 25,000 ranges."""
+
+SCHEMES: Final = frozenset({"ardb", "redis", "zdb"})
+"""The schemes of URLs that readers know."""
+
+_MAX_DEPTH: Final = 16  # a router needs three; what readers pass over may have more
+_MAX_NAME: Final = 255  # a key of YAML in its usual form ends within 1,024 characters, escapes included
+_RANGE: Final = re.compile(r"([0-9A-Fa-f]{1,64})(?::([0-9A-Fa-f]{1,64}))?")
+_URL: Final = re.compile(r"([A-Za-z]+)://(?:[^/?#]*@)?[^@/?#:][^@/?#]*(?:/[^@?#]*)?")
+_HARMLESS: Final = re.compile(r"[A-Za-z0-9_.: -]{1,64}")
+
+# What a document is, with all scalars as text.
+_Value: TypeAlias = "str | list[_Value] | dict[str, _Value]"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """All hashes from one prefix to another: upper-case hex digits, equally many, both included."""
+
+    first: str
+    last: str
+
+    def __str__(self) -> str:
+        return self.first if self.first == self.last else f"{self.first}:{self.last}"
+
+    def matches(self, block_hash: bytes) -> bool:
+        """Whether the hash, as hex digits of either case, is in the range."""
+        prefix = block_hash[: len(self.first)].decode("ascii", "replace").upper()
+        return len(prefix) == len(self.first) and self.first <= prefix <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The server for a range of hashes."""
+
+    range: Range
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A named set of servers. Its ranges may overlap, and need not cover all hashes."""
+
+    name: str
+    rules: tuple[Rule, ...]
+
+    def urls(self, block_hash: bytes) -> list[str]:
+        """Return the URLs of all ranges that the hash (hex digits) is in, in the order of the file."""
+        return [rule.url for rule in self.rules if rule.range.matches(block_hash)]
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """What a router.yaml says."""
+
+    pools: tuple[Pool, ...]
+    lookup: tuple[str, ...]
+    """Names of pools, in the order in which they are asked."""
+    cache: tuple[str, ...] = ()
+    """Names of pools that a reader stores blocks in which it got elsewhere."""
+
+    def urls(self, block_hash: bytes) -> list[str]:
+        """Return the URLs to ask for the block with this hash (hex digits), in order."""
+        pools = {pool.name: pool for pool in self.pools}
+        return [url for name in self.lookup for url in pools[name].urls(block_hash)]
+
+
+def parse_router(raw: bytes) -> Router:
+    """Take a router.yaml apart. What it has beside pools, lookup and cache is passed over, as by readers.
+
+    Raises `FormatError`, which shows no URL.
+    """
+    if len(raw) > MAX_SIZE:
+        raise FormatError(f"router.yaml has more than {MAX_SIZE} bytes")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"router.yaml is not UTF-8 (byte {error.start})") from None
+    document = _load(text)
+    if not isinstance(document, dict):
+        raise FormatError("router.yaml is no mapping with pools and lookup")
+    if "pools" not in document:
+        raise FormatError("router.yaml has no pools")
+    pools = document["pools"]
+    if not isinstance(pools, dict):
+        raise FormatError("pools in router.yaml is no mapping of names to pools")
+    if "lookup" not in document:
+        raise FormatError("router.yaml has no lookup")
+    lookup = _names("lookup", document["lookup"], pools)
+    if not lookup:
+        raise FormatError("lookup in router.yaml names no pool")
+    cache = _names("cache", document.get("cache", []), pools)
+    return Router(tuple(_pool(name, rules) for name, rules in pools.items()), lookup, cache)
+
+
+def format_router(router: Router) -> bytes:
+    """Write a router as YAML that `parse_router` makes an equal one of. Equal routers make equal bytes.
+
+    Raises `FormatError` if there is no such YAML; it shows no URL.
+    """
+    lines = ["pools:"]
+    for pool in router.pools:
+        lines.append(f"  {_quoted(pool.name)}:{'' if pool.rules else ' {}'}")
+        spellings: dict[Range, Iterator[str]] = {}
+        for rule in pool.rules:
+            spelling = next(spellings.setdefault(rule.range, _spellings(rule.range)), None)
+            if spelling is None:
+                raise FormatError(
+                    f"pool {_shown(pool.name)} has a range too often: {_shown(str(rule.range))}"
+                )
+            lines.append(f"    {_quoted(spelling)}: {_quoted(rule.url)}")
+    lines.append(f"lookup: [{', '.join(map(_quoted, router.lookup))}]")
+    if router.cache:
+        lines.append(f"cache: [{', '.join(map(_quoted, router.cache))}]")
+    raw = "".join(f"{line}\n" for line in lines).encode(errors="surrogatepass")
+    # Values made by hand need not make sense; a package with such a router would be refused by readers.
+    if parse_router(raw) != router:
+        raise FormatError("the router cannot be written: its ranges are not in upper case")
+    return raw
+
+
+def without_passwords(router: Router) -> Router:
+    """Return the router as it may be shown and shared: with no password in any URL."""
+    return replace(
+        router,
+        pools=tuple(
+            replace(pool, rules=tuple(replace(rule, url=_without_password(rule.url)) for rule in pool.rules))
+            for pool in router.pools
+        ),
+    )
+
+
+def _load(text: str) -> _Value:
+    # Here and not above: whoever reads or writes a flist without a router needs no YAML.
+    import yaml  # noqa: PLC0415
+
+    # Of a loader only the parser runs, which makes events; nothing is composed or constructed. The one in
+    # Python on purpose: what libyaml's takes differs in details, and not every system has it.
+    try:
+        return _Builder().build(yaml.parse(text, Loader=yaml.BaseLoader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = "" if mark is None else f" (line {mark.line + 1})"
+        raise FormatError(f"router.yaml is no valid YAML{place}") from None
+    except (yaml.YAMLError, ValueError, OverflowError):
+        # The scanner lets the latter two out where an escape or a version is out of bounds.
+        raise FormatError("router.yaml is no valid YAML") from None
+
+
+class _Builder:
+    """Makes the one document of a stream of YAML events."""
+
+    def __init__(self) -> None:
+        self._open: list[list[_Value] | dict[str, _Value]] = []
+        self._keys: list[str | None] = []  # of each open container, the key whose value comes next
+        self._root: _Value | None = None
+
+    def build(self, events: Iterable[yaml.Event]) -> _Value:
+        import yaml  # noqa: PLC0415
+
+        for count, event in enumerate(events):
+            if count > MAX_EVENTS:
+                raise FormatError("router.yaml has too many entries")
+            line = 0 if event.start_mark is None else event.start_mark.line + 1
+            if isinstance(event, yaml.NodeEvent):
+                _check_plain(event, line)
+            if isinstance(event, yaml.ScalarEvent):
+                self._add(event.value, line)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                self._begin({} if isinstance(event, yaml.MappingStartEvent) else [], line)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self._open.pop()
+                self._keys.pop()
+            elif isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
+                raise FormatError("router.yaml has more than one document")
+        if self._root is None or self._root == "":
+            raise FormatError("router.yaml is empty")
+        return self._root
+
+    def _begin(self, container: list[_Value] | dict[str, _Value], line: int) -> None:
+        if len(self._open) == _MAX_DEPTH:
+            raise FormatError("router.yaml is nested too deeply")
+        self._add(container, line)
+        self._open.append(container)
+        self._keys.append(None)
+
+    def _add(self, value: _Value, line: int) -> None:
+        if not self._open:
+            self._root = value
+            return
+        container = self._open[-1]
+        if isinstance(container, list):
+            container.append(value)
+            return
+        key = self._keys[-1]
+        if key is not None:
+            container[key] = value
+            self._keys[-1] = None
+        elif not isinstance(value, str):
+            raise FormatError(f"router.yaml has a key that is no text (line {line})")
+        elif value in container:
+            raise FormatError(f"router.yaml has a key twice in one mapping (line {line})")
+        else:
+            self._keys[-1] = value
+
+
+def _check_plain(event: yaml.NodeEvent, line: int) -> None:
+    import yaml  # noqa: PLC0415
+
+    if event.anchor is not None or isinstance(event, yaml.AliasEvent):
+        raise FormatError(f"router.yaml has an anchor or an alias, and may have none (line {line})")
+    if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag is not None:
+        raise FormatError(f"router.yaml has a tag, and may have none (line {line})")
+
+
+def _names(what: str, value: _Value, pools: dict[str, _Value]) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise FormatError(f"{what} in router.yaml is no list of names of pools")
+    names: dict[str, None] = {}
+    for name in value:
+        if not isinstance(name, str):
+            raise FormatError(f"{what} in router.yaml is no list of names of pools")
+        if name not in pools:
+            raise FormatError(f"{what} in router.yaml names a pool that is not there: {_shown(name)}")
+        if name in names:
+            raise FormatError(f"{what} in router.yaml names a pool twice: {_shown(name)}")
+        names[name] = None
+    return tuple(names)
+
+
+def _pool(name: str, rules: _Value) -> Pool:
+    if not name or len(name) > _MAX_NAME or not name.isprintable():
+        raise FormatError("router.yaml has a pool without a proper name")
+    if not isinstance(rules, dict):
+        raise FormatError(f"pool {_shown(name)} in router.yaml is no mapping of ranges to URLs")
+    return Pool(
+        name, tuple(_rule(name, number, key, url) for number, (key, url) in enumerate(rules.items(), 1))
+    )
+
+
+def _rule(pool: str, number: int, key: str, url: _Value) -> Rule:
+    place = f"pool {_shown(pool)} in router.yaml"
+    found = _RANGE.fullmatch(key)
+    if found is None:
+        # Its text is not repeated: where a comma or a quote is missing, it is the end of a URL.
+        raise FormatError(f"range {number} of {place} is neither a hex prefix nor two of them")
+    first = found[1].upper()
+    last = first if found[2] is None else found[2].upper()
+    place = f"range {first if found[2] is None else f'{first}:{last}'} of {place}"
+    if len(first) != len(last):
+        raise FormatError(f"{place} has prefixes of unequal length")
+    if first > last:
+        raise FormatError(f"{place} ends before it begins")
+    if not isinstance(url, str):
+        raise FormatError(f"{place} has no text for a URL")
+    if url.partition("://")[0].lower() not in SCHEMES:
+        raise FormatError(f"{place} has a URL whose scheme is none of {', '.join(sorted(SCHEMES))}")
+    if not _URL.fullmatch(url) or not url.isprintable() or " " in url:
+        raise FormatError(
+            f"{place} has a malformed URL: it is scheme://host:port or scheme://password@host:port"
+        )
+    return Rule(Range(first, last), url)
+
+
+def _shown(text: str) -> str:
+    return repr(text) if _HARMLESS.fullmatch(text) else "(not shown)"
+
+
+def _quoted(text: str) -> str:
+    # For printable text, a string of JSON means the same in YAML.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _spellings(prefixes: Range) -> Iterator[str]:
+    """Yield all the keys for a range: a mapping with several servers for one range needs different ones."""
+    first, last = prefixes.first, prefixes.last
+    if first == last:
+        yield from _cases(first)
+    yield from _cases(f"{first}:{last}")
+
+
+def _cases(text: str) -> Iterator[str]:
+    choices = [(digit, digit.lower()) if digit != digit.lower() else (digit,) for digit in text]
+    return map("".join, itertools.product(*choices))
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    # Up to the last @: a password that should have been escaped can contain another, or a slash.
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -1,0 +1,115 @@
+"""Starting the daemon of a session.
+
+It is a fresh process and no fork, so that nothing of the command's threads and files is in it. It is handed
+its `Config` on standard input, and a password in the environment, so that neither shows in a list of
+processes. Its first line on standard output says that the file system answers, or why not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from flistfs.authoring.folder import SessionFolder
+from flistfs.control import remote_error
+from flistfs.errors import MountError
+
+PASSWORD_VARIABLE = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
+
+# Of a daemon that ends without a word, this much of its log is read, in bytes.
+_LOG_TAIL = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a daemon is told.
+
+    `lock` is the inherited descriptor of the session's lock. A session that `is_new` is removed again if it
+    cannot be mounted. `options` are mount options as the kernel and libfuse know them; `epoch` is
+    SOURCE_DATE_EPOCH, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
+    answers or not.
+    """
+
+    state: str
+    lock: int
+    mountpoint: str
+    store: str
+    is_new: bool
+    options: list[str] = field(default_factory=list)
+    seal_to: str | None = None
+    epoch: int | None = None
+    keep_xattrs: bool = False
+    spool_limit: int | None = None
+    offline: bool = False
+    foreground: bool = False
+
+
+def _command() -> list[str]:
+    # -P: the directory that the user happens to be in must not be searched for modules.
+    return [sys.executable, "-P", "-m", "flistfs.daemon"]
+
+
+def _environment(password: str | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    environment.pop(PASSWORD_VARIABLE, None)
+    if password is not None:
+        environment[PASSWORD_VARIABLE] = password
+    return environment
+
+
+def start(config: Config, password: str | None) -> None:
+    """Start a daemon in the background; returns when its file system answers.
+
+    Raises:
+        FlistfsError: it could not start; the message says why, the exit code is the daemon's.
+    """
+    log_path = SessionFolder(Path(config.state)).log
+    with log_path.open("ab") as log_file:
+        daemon = subprocess.Popen(
+            _command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            cwd="/",
+            env=_environment(password),
+            pass_fds=[config.lock],
+            start_new_session=True,
+        )
+    assert daemon.stdin is not None  # noqa: S101  the type checker's
+    assert daemon.stdout is not None  # noqa: S101
+    try:
+        with suppress(BrokenPipeError), daemon.stdin:
+            daemon.stdin.write(json.dumps(asdict(config)).encode())
+        with daemon.stdout:
+            answer = daemon.stdout.readline()
+    except BaseException:  # Ctrl-C: no mount may appear after the command has gone
+        daemon.terminate()
+        daemon.wait()
+        raise
+    if not answer:
+        code = daemon.wait()
+        tail = log_path.read_bytes()[-_LOG_TAIL:].decode(errors="replace").strip().rpartition("\n")[2]
+        raise MountError(f"the daemon ended with code {code} before it answered: {tail} (log: {log_path})")
+    reply = json.loads(answer)
+    if "error" in reply:
+        daemon.wait()
+        raise remote_error(reply["error"], reply["exit_code"])
+    daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
+
+
+def become(config: Config, password: str | None) -> NoReturn:
+    """Replace this process by the daemon, in the foreground."""
+    reader, writer = os.pipe()
+    os.write(writer, json.dumps(asdict(config)).encode())
+    os.close(writer)
+    os.dup2(reader, 0)
+    os.close(reader)
+    os.set_inheritable(config.lock, True)
+    command = _command()
+    os.execve(command[0], command, _environment(password))  # noqa: S606  no shell is wanted

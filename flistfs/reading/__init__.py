@@ -1,0 +1,1 @@
+"""The sealed side: flists that are done."""

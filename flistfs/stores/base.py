@@ -1,0 +1,76 @@
+"""What every block store can do.
+
+A store maps hashes to stored values and knows nothing else: no files, no keys, no encryption. Blocks are
+named by a hash of their value, so storing one twice is harmless, and nothing is ever deleted: others may
+share the block.
+
+All methods may be called by several threads at once. They block, and the time they take is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from flistfs.errors import StoreRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flistfs.format.codec import Block
+
+MAX_BLOCK_SIZE: Final = 8 * 1024 * 1024
+"""The largest stored value, in bytes. 0-db takes no more; a 512 KiB chunk needs a sixteenth of it even
+where it does not compress. What a store claims to hold beyond it is never read into memory."""
+
+
+class Store(Protocol):
+    """A place where blocks live.
+
+    Every method may raise `StoreUnavailableError` (it may work later), `StoreRefusedError` (it will not,
+    until somebody changes something) or a plain `StoreError` (the store behaves in a way nobody expects).
+    """
+
+    @property
+    def url(self) -> str:
+        """Where the store is, without any password: for logs and for the user."""
+
+    def check(self) -> None:
+        """Reach the store and prove the password. Says nothing about whether blocks can be written."""
+
+    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Tell which of these the store does not hold; any number of them, repeats allowed."""
+
+    def put(self, blocks: Sequence[Block]) -> None:
+        """Store blocks; returns when the store has acknowledged every one.
+
+        After an error some of them may be stored. Calling it again with the same blocks is right.
+        """
+
+    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+        """Return a block's stored value; raises `BlockMissingError` if the store does not hold it."""
+
+    def sync(self) -> None:
+        """Make what `put` has returned for survive a power cut, as far as the store's disk keeps its word.
+
+        A server follows its own policy, which no command that all servers understand could change: there
+        this does nothing.
+        """
+
+    def close(self) -> None:
+        """Let go of connections and files. Whatever still runs in other threads ends with an error."""
+
+
+def printable(hash_: bytes) -> str:
+    """Show a block's hash to a person: hex text as it is, raw bytes as hex."""
+    if hash_.isalnum():
+        return hash_.decode("ascii")
+    return hash_.hex()
+
+
+def check_size(block: Block, url: str) -> None:
+    """Raise `StoreRefusedError` for a block that no store would give back (see `MAX_BLOCK_SIZE`)."""
+    if block.size > MAX_BLOCK_SIZE:
+        raise StoreRefusedError(
+            f"block {printable(block.hash)} of {block.size} bytes is too large for {url}: "
+            f"the limit is {MAX_BLOCK_SIZE} bytes"
+        )

@@ -1,0 +1,213 @@
+"""Blocks in a local directory: one file a block.
+
+    a/b/abcd…     a block, named by its hash
+    tmp/          files that are being written, renamed into place when they are whole
+
+Two levels of folders with 16 names each, so that a store of millions has some thousand files in a folder, and
+one of some thousand has not a folder for each: with 65,536 folders its first blocks took 1.5 times as long.
+
+Several processes may use one directory. A block is written without being flushed: `sync` flushes all of
+them at once, which is many times quicker. After a power cut before a `sync` some file systems show such a
+block as an empty or a short file: an empty one counts as missing, and `put` replaces one of a wrong size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import secrets
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
+from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from flistfs.format.codec import Block
+
+_NAME: Final = re.compile(rb"[0-9a-f]{8,255}")
+_LEFTOVER_AGE: Final = 24 * 3600.0  # seconds; no write of a block takes a day
+_IOV_MAX: Final = 1024  # UIO_MAXIOV in Linux
+
+_REFUSALS: Final = {
+    errno.ENOSPC: "the disk is full: make room",
+    errno.EDQUOT: "the disk quota is used up: make room",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOTDIR: "part of the path is not a directory",
+    errno.EEXIST: "part of the path is not a directory",
+}
+
+
+class DirectoryStore:
+    """A `Store` in a directory, which is made (mode 0700) when it is first needed."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_absolute():
+            raise ValueError("the path of a directory store must be absolute")
+        self._path = path
+        self._root = os.fspath(path)
+        self._tmp = path / "tmp"
+        self._tmp_root = os.fspath(self._tmp)
+        self._sweep()
+
+    @property
+    def url(self) -> str:
+        """The directory as a `dir://` URL."""
+        return f"dir://{quote(self._path.as_posix(), errors='surrogateescape')}"
+
+    def check(self) -> None:
+        """Make the directory if there is none, and see that it can be read."""
+        with self._explained("open"):
+            self._make_folder()
+            os.close(os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Look for each block's file."""
+        with self._explained("look into"):
+            return {hash_ for hash_ in hashes if not self._stored_size(self._file(hash_))}
+
+    def put(self, blocks: Sequence[Block]) -> None:
+        """Write the blocks that are not there yet, each aside and then renamed into place."""
+        for block in blocks:
+            check_size(block, self.url)
+            file = self._file(block.hash)
+            with self._explained("write to"):
+                if self._stored_size(file) != block.size:
+                    self._write(file, block.parts)
+
+    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+        """Read one block's file; what is larger than any block is refused unread."""
+        with self._explained("read"):
+            try:
+                value = _read(self._file(hash))
+            except FileNotFoundError:
+                value = b""
+        if not value:
+            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+        if len(value) > MAX_BLOCK_SIZE:
+            raise StoreError(f"{self.url}: the file of block {printable(hash)} is too large to be a block")
+        return value
+
+    def sync(self) -> None:
+        """Flush the file system that holds the directory."""
+        with self._explained("flush"):
+            try:
+                folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return  # nothing was ever put
+            try:
+                _syncfs(folder)
+            finally:
+                os.close(folder)
+
+    def close(self) -> None:
+        """Do nothing: no file is kept open."""
+
+    def _file(self, hash_: bytes) -> str:
+        # The one guard between a hash from a stranger's flist and a path.
+        if not _NAME.fullmatch(hash_):
+            raise StoreRefusedError(f"{self.url} names blocks in lower-case hex; {hash_!r:.40} is not")
+        name = hash_.decode("ascii")
+        return f"{self._root}/{name[0]}/{name[1]}/{name}"
+
+    def _stored_size(self, file: str) -> int:
+        try:
+            status = os.lstat(file)
+        except FileNotFoundError:
+            return 0
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+    def _write(self, file: str, parts: Sequence[bytes]) -> None:
+        aside = f"{self._tmp_root}/{os.path.basename(file)}.{secrets.token_hex(8)}"
+        try:
+            descriptor = self._create(aside)
+            try:
+                _write_all(descriptor, parts)
+            finally:
+                os.close(descriptor)  # some network file systems report a full disk only here
+            self._rename(aside, file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            raise
+
+    def _create(self, aside: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(aside, flags, 0o666)
+        except FileNotFoundError:
+            self._make_folder()
+            self._tmp.mkdir(exist_ok=True)
+            return os.open(aside, flags, 0o666)
+
+    def _rename(self, aside: str, file: str) -> None:
+        try:
+            os.rename(aside, file)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            os.rename(aside, file)
+
+    def _make_folder(self) -> None:
+        # Only the store's own folder is private: mode 0700 on its parents would be a surprise.
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            self._path.mkdir(mode=0o700)
+
+    def _sweep(self) -> None:
+        """Remove what writers that died have left behind; never fails."""
+        oldest = time.time() - _LEFTOVER_AGE
+        with contextlib.suppress(OSError), os.scandir(self._tmp) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry.path)
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = _REFUSALS.get(error.errno or 0)
+            if reason is not None:
+                raise StoreRefusedError(f"cannot {what} {self.url}: {reason}") from error
+            raise StoreError(f"cannot {what} {self.url}: {error.strerror or error}") from error
+
+
+def _read(file: str) -> bytes:
+    """Read at most one byte more than a block can have."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb", buffering=0) as opened:
+        size = min(os.fstat(descriptor).st_size, MAX_BLOCK_SIZE)
+        return opened.read(size + 1) or b""
+
+
+def _write_all(descriptor: int, parts: Sequence[bytes]) -> None:
+    views = [memoryview(part) for part in parts if part]
+    while views:
+        written = os.writev(descriptor, views[:_IOV_MAX])
+        while views and written >= views[0].nbytes:
+            written -= views.pop(0).nbytes
+        if written:
+            views[0] = views[0][written:]
+
+
+def _syncfs(folder: int) -> None:
+    """Flush one file system, and hear about writes that failed; Python has no call for it."""
+    try:
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    except AttributeError:  # a C library without it
+        os.sync()
+        return
+    if syncfs(ctypes.c_int(folder)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

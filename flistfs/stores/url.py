@@ -1,0 +1,206 @@
+"""Store URLs: how a user says where blocks live.
+
+| URL | store |
+| --- | --- |
+| `ardb://[:password@]host[:port][/name]` | ARDB, or anything that speaks Redis' protocol |
+| `redis://[:password@]host[:port][/number]` | Redis, Valkey |
+| `rediss://[:password@]host[:port][/number]` | the same over TLS, with the system's certificates |
+| `zdb://[:password@]host[:port][/namespace]` | 0-db |
+| `dir:///absolute/path` | a directory, one file a block |
+
+`ardb://password@host`, as routers spell it, works for all servers. What is special in a URL is
+percent-encoded in passwords, names and paths.
+
+Text of a URL is never repeated in an error: where the URL is wrong, any part of it may be the password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote
+
+import platformdirs
+
+from flistfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from flistfs.stores.base import Store
+
+DEFAULT_TIMEOUT: Final = 20.0
+"""Seconds without any progress after which a server counts as hung. redis-py's 5 s are short for a large
+batch on a busy store; more would make 0-db's occasional stalls (sending again cures them) hurt."""
+
+# ARDB's and Redis' own defaults; 9900 is 0-db's.
+_DEFAULT_PORTS: Final = {"ardb": 16379, "redis": 6379, "rediss": 6379, "zdb": 9900}
+_NUMBERED: Final = frozenset({"redis", "rediss"})  # SELECT takes a number; elsewhere it takes a name
+_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUrl:
+    """A store URL taken apart. `str()` of it has no password."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    password: str | None = field(default=None, repr=False)
+    name: str | None = None
+    """The argument of SELECT: a database number, or a namespace."""
+    path: Path | None = None
+    """The folder of a `dir` store."""
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"{self.scheme}://{quote(self.path.as_posix(), errors='surrogateescape')}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        name = "" if self.name is None else "/" + quote(self.name, safe="", errors="surrogateescape")
+        return f"{self.scheme}://{host}:{self.port}{name}"
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme == "rediss"
+
+
+def parse_store_url(url: str, password: str | None = None) -> StoreUrl:
+    """Take a store URL apart.
+
+    `password` is used if the URL has none. Raises `UsageError`, which never repeats any of the URL.
+    """
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in {*_DEFAULT_PORTS, "dir"}:
+        raise UsageError(
+            "a store URL looks like ardb://host:16379, redis://host:6379 or dir:///absolute/path"
+        )
+    if not url.isprintable() or " " in url:
+        # isprintable() is false for lone surrogates as well: a command line that is not UTF-8.
+        raise UsageError(f"the {scheme}:// URL contains characters that must be percent-encoded")
+    if "?" in rest or "#" in rest:
+        raise UsageError(
+            f"a {scheme}:// URL takes neither a query nor a fragment: write ? as %3F and # as %23"
+        )
+    if scheme == "dir":
+        return StoreUrl(scheme, path=_folder(rest))
+    authority, _, path = rest.partition("/")
+    userinfo, _, address = authority.rpartition("@")
+    host, port = _address(scheme, address)
+    secret = _password(scheme, userinfo) or password or None
+    if secret is not None:
+        _check_encodable(scheme, secret)
+    return StoreUrl(scheme, host, port, secret, _name(scheme, path))
+
+
+def open_store(url: str, password: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> Store:
+    """Make the store a URL stands for, without touching it yet: `check()` does.
+
+    `password` is used if the URL has none; `timeout` is in seconds without progress (servers only).
+    Raises `UsageError` for a URL that makes no sense.
+    """
+    # Here and not above: whoever only parses or prints a URL needs no redis client.
+    from flistfs.stores.directory import DirectoryStore  # noqa: PLC0415
+    from flistfs.stores.redis import RedisStore  # noqa: PLC0415
+
+    parsed = parse_store_url(url, password)
+    if parsed.path is not None:
+        return DirectoryStore(parsed.path)
+    return RedisStore(parsed, timeout=timeout)
+
+
+def default_store_url() -> str:
+    """Where blocks go when nobody says where: a folder among the user's data."""
+    return str(StoreUrl("dir", path=Path(platformdirs.user_data_dir("flistfs")) / "blocks"))
+
+
+def without_password(url: str) -> str:
+    """Give a URL a form that may be shown. Never raises: of a malformed URL nothing is shown at all."""
+    try:
+        return str(parse_store_url(url))
+    except UsageError:
+        return "(malformed store URL)"
+
+
+def _folder(rest: str) -> Path:
+    path = unquote(rest, errors="surrogateescape")
+    if not rest.startswith("/"):
+        raise UsageError("a dir:// URL needs an absolute path: dir:///absolute/path, with three slashes")
+    if "\0" in path:
+        raise UsageError("the path of a dir:// URL contains a NUL byte")
+    # Two slashes at the start would survive in a Path, and mean the same.
+    return Path("/" + path.lstrip("/"))
+
+
+def _password(scheme: str, userinfo: str) -> str | None:
+    user, colon, secret = userinfo.partition(":")
+    if not colon:
+        user, secret = "", user
+    if user:
+        raise UsageError(
+            f"a {scheme}:// URL takes a password but no user name: write {scheme}://:password@host "
+            "(a : inside the password is written %3A)"
+        )
+    return unquote(secret, errors="surrogateescape") or None
+
+
+def _check_encodable(scheme: str, secret: str) -> None:
+    try:
+        secret.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UsageError(f"the password for {scheme}:// is not text") from None
+
+
+def _address(scheme: str, address: str) -> tuple[str, int]:
+    if address.startswith("["):
+        host, bracket, after = address[1:].partition("]")
+        if not bracket or not _is_ipv6(host) or (after and not after.startswith(":")):
+            raise UsageError(f"the {scheme}:// URL has a malformed IPv6 address")
+        colon, port = after[:1], after[1:]
+    else:
+        host, colon, port = address.partition(":")
+        host = _host_name(scheme, host)
+        if ":" in port:
+            raise UsageError(f"the {scheme}:// URL has too many colons: an IPv6 address goes into [brackets]")
+    return host, _port(scheme, port) if colon else _DEFAULT_PORTS[scheme]
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _host_name(scheme: str, host: str) -> str:
+    if not host:
+        raise UsageError(f"the {scheme}:// URL names no host: write {scheme}://host")
+    try:
+        ascii_host = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        ascii_host = ""
+    if len(ascii_host) > 253 or not all(map(_LABEL.fullmatch, ascii_host.removesuffix(".").split("."))):
+        raise UsageError(f"the {scheme}:// URL has a malformed host name")
+    return ascii_host
+
+
+def _port(scheme: str, text: str) -> int:
+    # The text is not repeated: where the @host is forgotten, it is the password.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise UsageError(f"the {scheme}:// URL has a bad port: it is a number from 1 to 65535")
+    return int(text)
+
+
+def _name(scheme: str, path: str) -> str | None:
+    if not path:
+        return None
+    if scheme in _NUMBERED:
+        if not (path.isascii() and path.isdecimal() and len(path) <= 9):
+            raise UsageError(f"what follows the host of a {scheme}:// URL is a database number, as in /2")
+        return path
+    if "/" in path:
+        raise UsageError(f"what follows the host of a {scheme}:// URL is one name, without slashes")
+    return unquote(path, errors="surrogateescape")

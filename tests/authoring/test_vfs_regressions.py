@@ -1,0 +1,158 @@
+"""Mistakes of `Vfs` and `Content` that were found once, each in its smallest form."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+from flistfs.authoring.folder import SessionFolder
+from flistfs.authoring.journal import ROOT_INO
+from flistfs.authoring.session import Session, open_session
+from flistfs.authoring.vfs import Attributes, Caller, Vfs
+from flistfs.format.records import CHUNK_SIZE
+from tests.authoring.model import Create, TroubledStore, Truncate, Write, play
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+CALLER = Caller(os.geteuid(), os.getegid())
+
+
+class SlowStore(TroubledStore):
+    """A store that gives a block back only after `go` is set."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+        self.asked.set()
+        self.go.wait()
+        return super().get(hash)
+
+
+def in_session(
+    path: Path, store: TroubledStore, scenario: Callable[[Session, TroubledStore], Awaitable[None]]
+) -> None:
+    async def run() -> None:
+        (path / "state").mkdir()
+        with trio.fail_after(20):
+            async with open_session(SessionFolder(path / "state"), store, CALLER) as session:
+                try:
+                    await scenario(session, store)
+                finally:
+                    store.let_go()
+                    if isinstance(store, SlowStore):
+                        store.go.set()
+
+    trio.run(run)
+
+
+async def new_file(vfs: Vfs, name: bytes, data: bytes) -> int:
+    _, handle = vfs.create(ROOT_INO, name, 0o644, os.O_RDWR, CALLER)
+    await vfs.write(handle, 0, data)
+    return handle
+
+
+def test_a_write_of_nothing_behind_the_end_changes_nothing(tmp_path: Path) -> None:
+    play(tmp_path, [Create(0, b"a"), Write(0, offset=1, length=0)])
+    play(tmp_path, [Create(0, b"a"), Write(0, 0, 5), Truncate(0, 2), Write(0, CHUNK_SIZE + 1, 0)])
+
+
+def test_a_read_that_waits_for_the_store_gets_nothing_of_other_files(tmp_path: Path) -> None:
+    async def scenario(session: Session, store: TroubledStore) -> None:
+        assert isinstance(store, SlowStore)
+        vfs, content = session.vfs, session.content
+        handle = await new_file(vfs, b"a", b"a" * 2 * CHUNK_SIZE)
+        await content.drain()
+        content.forget_copies()
+        result = []
+
+        async def read() -> None:
+            result.append(await vfs.read(handle, 0, 2 * CHUNK_SIZE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.to_thread.run_sync(store.asked.wait)
+            secret = await new_file(vfs, b"secret", b"s" * CHUNK_SIZE)
+            vfs.release(secret)
+            vfs.unlink(ROOT_INO, b"secret")
+            vfs.forget(secret >> 1)
+            await vfs.setattr(handle >> 1, Attributes(size=0))
+            await vfs.write(handle, 0, b"new")
+            store.go.set()
+        # What was there before and what is there now are both right answers.
+        assert set(result[0]) <= set(b"anew\0")
+        assert result[0] == b"new" or set(result[0]) == {ord("a")}
+
+    in_session(tmp_path, SlowStore(tmp_path / "blocks"), scenario)
+
+
+def test_fsync_does_not_make_a_drain_return_early(tmp_path: Path) -> None:
+    async def scenario(session: Session, store: TroubledStore) -> None:
+        vfs, content = session.vfs, session.content
+        handle = await new_file(vfs, b"a", b"a" * 1000)
+        other = await new_file(vfs, b"b", b"b" * 1000)
+        store.hold()
+        async with trio.open_nursery() as nursery:
+
+            async def drain() -> None:
+                await content.drain()
+                # Nothing was written since: what the drain waited for must be in the store.
+                assert not list(session._journal.spooled(handle >> 1))
+
+            nursery.start_soon(drain)
+            await trio.testing.wait_all_tasks_blocked()
+            await vfs.fsync(handle)
+            vfs.release(other)
+            vfs.unlink(ROOT_INO, b"b")
+            vfs.forget(other >> 1)
+            await trio.testing.wait_all_tasks_blocked()
+            store.let_go()
+
+    in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
+
+
+def test_a_name_that_is_replaced_is_listed_once(tmp_path: Path) -> None:
+    """As `find . -exec sed -i …` meets it: each file is replaced while the directory is being listed."""
+
+    async def scenario(session: Session, _: TroubledStore) -> None:
+        vfs = session.vfs
+        names = [b"%d" % n for n in range(5)]
+        for name in names:
+            vfs.release(await new_file(vfs, name, b""))
+        seen: list[bytes] = []
+        position = 0
+        while len(seen) < 20 and (entry := next(vfs.readdir(ROOT_INO, position), None)):
+            seen.append(entry.name)
+            position = entry.cookie
+            vfs.release(await new_file(vfs, b".new", b"new"))
+            vfs.rename(ROOT_INO, b".new", ROOT_INO, entry.name)
+        assert [name for name in seen if name != b".new"] == names
+
+    in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
+
+
+def test_renaming_what_is_listed_comes_to_an_end(tmp_path: Path) -> None:
+    """As `for entry in os.scandir(): os.rename(…)` does: each file is met once, not again by its new name."""
+
+    async def scenario(session: Session, _: TroubledStore) -> None:
+        vfs = session.vfs
+        for n in range(5):
+            vfs.release(await new_file(vfs, b"%d" % n, b""))
+        position = steps = 0
+        for steps in itertools.count():
+            entry = next(vfs.readdir(ROOT_INO, position), None)
+            if entry is None or steps > 20:
+                break
+            position = entry.cookie
+            vfs.rename(ROOT_INO, entry.name, ROOT_INO, entry.name + b"~")
+        assert steps == 5
+
+    in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)

@@ -1,0 +1,131 @@
+"""The real command line, in a home of its own, and what tests ask of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flistfs import mounts
+
+FLISTFS = Path(sys.executable).with_name("flistfs")
+
+# Long for a busy machine; a test that gets here has failed.
+TIMEOUT = 120
+
+
+@dataclass
+class Home:
+    """A user's home: state and blocks of their own, and a way to run commands."""
+
+    path: Path
+    env: dict[str, str] = field(default_factory=dict)
+    expected_log: list[str] = field(default_factory=list)
+    """Texts of warnings and errors that the test asks for; any other in a log fails it."""
+
+    @property
+    def blocks(self) -> Path:
+        """The default store."""
+        return self.path / "data/flistfs/blocks"
+
+    @property
+    def sessions(self) -> Path:
+        """Where sessions lie."""
+        return self.path / "state/flistfs/sessions"
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """The environment of a command."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("FLISTFS_")}
+        inherited.pop("SOURCE_DATE_EPOCH", None)
+        own = {"XDG_STATE_HOME": str(self.path / "state"), "XDG_DATA_HOME": str(self.path / "data")}
+        return {**inherited, **own, **self.env, **extra}
+
+    def run(
+        self,
+        *arguments: str | Path,
+        code: int = 0,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `flistfs` and expect an exit code; never a traceback."""
+        done = subprocess.run(
+            [FLISTFS, *arguments],
+            env=self.environment(**env or {}),
+            cwd=cwd or self.path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+        )
+        said = f"{done.stdout}\n{done.stderr}"
+        assert done.returncode == code, (
+            f"flistfs {arguments} ended with {done.returncode}:\n{said}{self.logs()}"
+        )
+        assert "Traceback" not in said
+        return done
+
+    def json(self, *arguments: str | Path) -> Any:  # noqa: ANN401  whatever JSON holds
+        """Run `flistfs … --json` and return what it printed."""
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def status(self) -> dict[str, Any]:
+        """The status of the only session."""
+        (session,) = self.json("status")
+        assert isinstance(session, dict)
+        return session
+
+    def logs(self) -> str:
+        """All sessions' logs."""
+        return "\n".join(path.read_text() for path in self.sessions.glob("*/log"))
+
+    def daemons(self) -> list[int]:
+        """The processes that hold this home's sessions now."""
+        return [int(lock.read_text() or 0) for lock in self.sessions.glob("*/lock")]
+
+
+def is_mounted(path: Path) -> bool:
+    """Say whether something is mounted exactly there."""
+    return mounts.mount_at(path) is not None
+
+
+def umount(path: Path) -> None:
+    """Unmount as a user would."""
+    subprocess.run(["fusermount3", "-u", str(path)], check=True, timeout=TIMEOUT)
+
+
+def let_others_reach(path: Path) -> None:
+    """Open the folders on the way to a test's path, which pytest makes for their owner alone."""
+    for folder in path.parents:
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
+
+
+def shell(command: str, cwd: Path, **env: str) -> str:
+    """Run a shell command that has to succeed."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=cwd,
+        env={**os.environ, "LC_ALL": "C", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def wait_until(is_true: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Poll until something holds."""
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.02)

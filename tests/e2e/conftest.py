@@ -1,0 +1,82 @@
+"""Homes and mounts for tests, which are gone afterwards whatever happened."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from flistfs import mounts
+from tests.e2e.commands import Home, wait_until
+from tests.redis_server import RedisServer, running_redis
+
+if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+    pytest.skip("there is no /dev/fuse that this user may open", allow_module_level=True)
+
+# pyfuse3 says so when the kernel no longer waits for an answer: a mount ended while files were released.
+ANSWERED_TOO_LATE = "fuse_reply_* failed with No such file or directory"
+
+
+def _detach_below(folder: Path) -> list[Path]:
+    """Take away every mount below a folder, innermost first; return those that were there."""
+    below = [mount.path for mount in mounts.mounts() if mount.path.is_relative_to(folder)]
+    for path in reversed(below):
+        helper = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
+        subprocess.run([*helper, str(path)], check=False, capture_output=True)
+    return below
+
+
+def _has_ended(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """A user's home; sessions that a test leaves behind, and complaints in logs, fail it."""
+    path = tmp_path.resolve() / "home"
+    path.mkdir()
+    home = Home(path)
+    yield home
+    left = _detach_below(tmp_path.resolve())
+    for pid in filter(None, home.daemons()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            wait_until(partial(_has_ended, pid), f"daemon {pid} ends")
+    assert not left, f"still mounted after the test: {left}"
+    complaints = [
+        line
+        for line in home.logs().splitlines()
+        if re.search(r" (WARNING|ERROR|CRITICAL) |Traceback|Exception", line)
+        and not any(text in line for text in [*home.expected_log, ANSWERED_TOO_LATE])
+    ]
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Path:
+    """An empty directory to mount on."""
+    path = tmp_path.resolve() / "mnt"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty directory for a tree to copy from."""
+    path = tmp_path.resolve() / "source"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A redis-server that many tests share."""
+    with running_redis() as server:
+        yield server

@@ -1,0 +1,203 @@
+"""sync, abort, status --watch, signals, and who may talk to a daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from flistfs.control import short_path
+from tests.e2e.commands import FLISTFS, Home, is_mounted, let_others_reach, umount, wait_until
+from tests.independent_reader import read_flist
+from tests.redis_server import RedisServer
+
+# Version 2; then tag, permissions and id of owner, a user, group, mask and others.
+AN_ACCESS_LIST = struct.pack(
+    "<I" + 5 * "HHI",
+    2,
+    *(1, 6, 2**32 - 1),
+    *(2, 6, 1000),
+    *(4, 4, 2**32 - 1),
+    *(16, 6, 2**32 - 1),
+    *(32, 4, 2**32 - 1),
+)
+
+AS_ROOT = os.geteuid() == 0
+
+
+def test_sync_returns_when_everything_is_in_the_store(
+    home: Home, mountpoint: Path, redis: RedisServer
+) -> None:
+    client = redis_client.Redis(port=redis.port)
+    client.flushall()
+    home.run("mount", mountpoint, "--store", redis.url)
+    with (mountpoint / "open").open("wb", buffering=0) as file:
+        file.write(os.urandom(1000))
+        for number in range(100):
+            (mountpoint / str(number)).write_bytes(os.urandom(100))
+        told = home.json("sync")
+    assert client.dbsize() == 101
+    assert (told["queued"], told["spooled_chunks"], told["new_blocks"]) == (0, 0, 101)
+    home.run("seal", "out.flist")
+
+
+def test_sync_without_a_mount_says_what_to_do(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    umount(mountpoint)
+    home.run("wait", "--mount", mountpoint, code=5)
+    assert "is not mounted" in home.run("sync", code=5).stderr
+    home.run("abort", "--yes")
+
+
+def test_abort_asks_and_forgets_everything(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "file").write_bytes(os.urandom(1000))
+    home.run("sync")
+    blocks = [path for path in home.blocks.rglob("*") if path.is_file()]
+    home.run("abort", code=130)  # nobody answers the question
+    assert (mountpoint / "file").exists()
+    assert "is gone" in home.run("abort", "--yes").stdout
+    assert not is_mounted(mountpoint)
+    assert home.json("status") == []
+    assert [path for path in home.blocks.rglob("*") if path.is_file()] == blocks
+    assert "no open session" in home.run("seal", "out.flist", code=5).stderr
+    home.run("mount", mountpoint)
+    assert not list(mountpoint.iterdir())
+    home.run("seal", "out.flist")
+
+
+def test_abort_of_a_busy_mount_is_refused_and_keeps_it(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["is in use"]
+    home.run("mount", mountpoint)
+    with (mountpoint / "file").open("w"):
+        assert "is in use" in home.run("abort", "--yes", code=6).stderr
+    (mountpoint / "file").write_text("still here")
+    home.run("seal", "out.flist")
+    assert read_flist(home.path / "out.flist")[b"file"].size == 10
+
+
+def test_abort_of_a_session_whose_daemon_died(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (pid,) = home.daemons()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: home.status()["state"] == "died", "the death is seen")
+    home.run("abort", "--yes")
+    assert not is_mounted(mountpoint)
+    assert home.json("status") == []
+
+
+def test_status_watch_reports_rates(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    command: list[str | Path] = [FLISTFS, "status", "--watch", "--json"]
+    with subprocess.Popen(command, env=home.environment(), stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        (first,) = json.loads(watch.stdout.readline())
+        (mountpoint / "file").write_bytes(bytes(1 << 20))
+        (second,) = json.loads(watch.stdout.readline())
+        watch.send_signal(signal.SIGINT)
+    assert first["rates"] is None
+    assert second["rates"]["size"] == pytest.approx(1 << 20, rel=0.5)
+    assert second["rates"]["files"] == pytest.approx(1, rel=0.5)
+    assert watch.returncode == 130
+    home.run("seal", "out.flist")
+
+
+def test_a_signal_shows_what_every_task_and_thread_does(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (pid,) = home.daemons()
+    os.kill(pid, signal.SIGUSR1)
+    wait_until(lambda: "tasks:" in home.logs(), "the tasks are logged")
+    assert "uploader.py" in home.logs()  # a thread
+    assert "_settle_idle" in home.logs()  # a task
+    (mountpoint / "file").touch()
+    home.run("seal", "out.flist")
+
+
+def test_nonsense_on_the_control_socket_does_no_harm(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["failed", "Traceback", "Error"]
+    home.run("mount", mountpoint)
+    (control,) = home.sessions.glob("*/control")
+    for said in (b"", b"no json\n", b"[]\n", b'{"op": "no such"}\n', b'{"op": "seal"}\n', b"x" * 100_000):
+        with socket.socket(socket.AF_UNIX) as connection, short_path(control) as address:
+            connection.connect(address)
+            connection.sendall(said)
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.makefile().read()
+        assert not answer or "error" in json.loads(answer)
+    (mountpoint / "file").touch()
+    home.run("seal", "out.flist")
+
+
+def test_a_sessions_directory_is_its_users_alone(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (control,) = home.sessions.glob("*/control")
+    assert control.parent.stat().st_mode & 0o777 == 0o700
+    home.run("seal", "out.flist")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can run a command as another user")
+def test_another_user_is_told_that_it_is_not_theirs(home: Home, mountpoint: Path, tmp_path: Path) -> None:
+    let_others_reach(mountpoint)
+    home.run("mount", mountpoint)
+    (control,) = home.sessions.glob("*/control")
+    command = f"import flistfs.control as c; c.ask(c.Path('{control}'), {{'op': 'status'}})"
+    # That user may not be able to enter this project's folder: the process gives its rights up by itself.
+    drop = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import flistfs.control; {drop}; {command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1].endswith("belongs to another user")
+    home.run("seal", "out.flist")
+
+
+def test_extended_attributes_live_as_long_as_the_session(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint, "--xattr")
+    file = mountpoint / "file"
+    file.write_text("content")
+    os.setxattr(file, "user.colour", b"green")
+    os.setxattr(file, "user.shape", b"round")
+    os.setxattr(file, "user.colour", b"blue", os.XATTR_REPLACE)
+    with pytest.raises(FileExistsError):
+        os.setxattr(file, "user.colour", b"red", os.XATTR_CREATE)
+    with pytest.raises(OSError, match="No data"):
+        os.setxattr(file, "user.none", b"red", os.XATTR_REPLACE)
+    os.removexattr(file, "user.shape")
+    assert os.listxattr(file) == ["user.colour"]
+    assert os.getxattr(file, "user.colour") == b"blue"
+    with pytest.raises(OSError, match="not supported"):
+        os.setxattr(file, "system.posix_acl_access", AN_ACCESS_LIST)
+    (mountpoint / "gone").touch()
+    os.setxattr(mountpoint / "gone", "user.colour", b"green")
+    (mountpoint / "gone").unlink()
+    sealed = home.json("seal", "out.flist")
+    assert sealed["losses"]["xattrs"] == 2  # the one that is dropped, and the list that was refused
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can set file capabilities")
+def test_capabilities_work_during_the_session(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint, "--xattr", "--rootfs")
+    (mountpoint / "program").write_bytes(Path("/bin/true").read_bytes())
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep
+    os.setxattr(mountpoint / "program", "security.capability", capability)
+    assert os.getxattr(mountpoint / "program", "security.capability") == capability
+    home.run("seal", "out.flist")
+
+
+def test_set_attributes_with_flags_are_still_counted(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "file").touch()
+    for _ in range(3):
+        with pytest.raises(OSError, match="not supported"):
+            os.setxattr(mountpoint / "file", "user.colour", b"green", os.XATTR_CREATE)
+    assert home.json("seal", "out.flist")["losses"]["xattrs"] == 3

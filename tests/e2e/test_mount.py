@@ -1,0 +1,364 @@
+"""Mounting: what it refuses, what it lets in, and that blocks leave while files are still being written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from tests.e2e.commands import FLISTFS, Home, is_mounted, let_others_reach, umount, wait_until
+from tests.independent_reader import read_flist
+from tests.redis_server import RedisServer, free_port, running_redis
+
+AS_ROOT = os.geteuid() == 0
+
+
+def test_answers_when_the_command_returns(home: Home, mountpoint: Path) -> None:
+    said = home.run("mount", mountpoint).stdout
+    (mountpoint / "file").write_text("at once")
+    assert (mountpoint / "file").read_text() == "at once"
+    assert str(mountpoint) in said
+    assert "flistfs seal" in said
+    home.run("seal", "out.flist")
+
+
+def test_json_tells_where(home: Home, mountpoint: Path) -> None:
+    told = home.json("mount", mountpoint)
+    assert told["mountpoint"] == str(mountpoint)
+    assert told["store"] == f"dir://{home.blocks}"
+    assert not told["resumed"]
+    assert Path(told["state"]).is_dir()
+    home.run("seal", "out.flist")
+
+
+def test_a_relative_path_and_a_link_name_the_same_mount(home: Home, mountpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(mountpoint)
+    home.run("mount", "../link", cwd=home.path)
+    assert is_mounted(mountpoint)
+    (mountpoint / "file").touch()
+    home.run("seal", "out.flist", "--mount", "../mnt")
+    assert b"file" in read_flist(home.path / "out.flist")
+
+
+def test_started_twice_is_refused(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "file").touch()
+    refused = home.run("mount", mountpoint, code=4)
+    assert refused.stderr == f"flistfs: {mountpoint} is mounted already; flistfs status shows it\n"
+    home.run("seal", "out.flist")
+    assert b"file" in read_flist(home.path / "out.flist")
+
+
+def test_two_starts_at_the_same_time_make_one_mount(home: Home, mountpoint: Path) -> None:
+    starts = [
+        subprocess.Popen([FLISTFS, "mount", mountpoint], env=home.environment(), stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for start in starts:
+        start.communicate(timeout=60)
+    assert sorted(start.returncode == 0 for start in starts) == [False, True]
+    home.expected_log += ["in use by process"]
+    (mountpoint / "file").touch()
+    home.run("seal", "out.flist")
+
+
+def test_inside_another_mount_is_refused(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "inner").mkdir()
+    refused = home.run("mount", mountpoint / "inner", code=4)
+    assert "lies inside the flistfs mount" in refused.stderr
+    home.run("seal", "out.flist")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: (path / "file").touch(), "is not empty"),
+        (lambda path: path.rmdir(), "make it first: mkdir "),
+        (lambda path: (path.rmdir(), path.touch()), "Not a directory"),
+    ],
+)
+def test_what_cannot_be_mounted_on_is_refused(
+    home: Home, mountpoint: Path, make: object, reason: str
+) -> None:
+    assert callable(make)
+    make(mountpoint)
+    assert reason in home.run("mount", mountpoint, code=4).stderr
+    assert home.json("status") == []
+
+
+def test_a_store_that_is_down_is_refused(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["does not answer", "cannot be reached", "127.0.0.1"]
+    refused = home.run("mount", mountpoint, "--store", f"ardb://127.0.0.1:{free_port()}", code=3)
+    assert "ardb://127.0.0.1" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not is_mounted(mountpoint)
+    assert home.json("status") == []
+
+
+def test_a_wrong_password_is_refused_and_no_password_shown(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["password"]
+    with running_redis(password="right-secret") as server:
+        url = f"redis://:wrong-secret@127.0.0.1:{server.port}"
+        refused = home.run("mount", mountpoint, "--store", url, code=3)
+        assert "password" in refused.stderr
+        assert "wrong-secret" not in refused.stderr + home.logs()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can hide a device")
+def test_without_dev_fuse_it_says_how_to_get_it(home: Home, mountpoint: Path) -> None:
+    script = f"mount -t tmpfs none /dev && exec {FLISTFS} mount {mountpoint}"
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-euc", script],
+        env=home.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert done.stderr.startswith("flistfs: /dev/fuse cannot be opened")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("given", ["url", "variable", "store variable"])
+def test_a_password_is_seen_nowhere(home: Home, mountpoint: Path, given: str) -> None:
+    secret = "s3cr3t-of-the-store"
+    with running_redis(password=secret) as server:
+        url = f"redis://127.0.0.1:{server.port}"
+        with_secret = f"redis://:{secret}@127.0.0.1:{server.port}"
+        arguments, env = {
+            "url": (["--store", with_secret], {}),
+            "variable": ([f"--store={url}"], {"FLISTFS_STORE_PASSWORD": secret}),
+            "store variable": ([], {"FLISTFS_STORE": with_secret}),
+        }[given]
+        told = home.run("mount", mountpoint, *arguments, env=env)
+        (mountpoint / "file").write_text("content")
+        status = home.run("status", "--json")
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            assert secret not in read_or_empty(process), process
+        sealed = home.run("seal", "out.flist")
+        said = told.stdout + told.stderr + status.stdout + sealed.stdout + sealed.stderr + home.logs()
+        assert secret not in said
+        assert url in status.stdout
+        for path in [*home.path.rglob("*"), home.path / "out.flist"]:
+            assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+
+def read_or_empty(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""  # it has ended
+
+
+def test_a_password_on_the_command_line_is_gone_while_it_runs(home: Home, mountpoint: Path) -> None:
+    with running_redis(password="s3cr3t") as server:
+        url = f"redis://:s3cr3t@127.0.0.1:{server.port}"
+        command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--foreground", "--store", url]
+        with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: is_mounted(mountpoint), "mounted")
+            line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            umount(mountpoint)
+            _, said = process.communicate(timeout=60)
+    assert b"s3cr3t" not in line
+    assert "s3cr3t" not in said
+    assert process.returncode == 0
+
+
+def test_foreground_logs_to_standard_error_and_ends_with_the_mount(home: Home, mountpoint: Path) -> None:
+    command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--foreground"]
+    with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: is_mounted(mountpoint), "mounted")
+        (mountpoint / "file").write_text("content")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"{mountpoint} is mounted" in said
+    assert not is_mounted(mountpoint)
+    home.run("seal", "out.flist")
+    assert b"file" in read_flist(home.path / "out.flist")
+
+
+def test_blocks_go_while_the_file_is_still_being_written(
+    home: Home, mountpoint: Path, redis: RedisServer
+) -> None:
+    client = redis_client.Redis(port=redis.port)
+    client.flushall()
+    home.run("mount", mountpoint, "--store", redis.url)
+    seen = []
+    with (mountpoint / "large").open("wb", buffering=0) as file:
+        for _ in range(50):
+            file.write(os.urandom(4 << 20))
+            seen.append(client.dbsize())
+            time.sleep(0.02)
+        wait_until(lambda: client.dbsize() >= 390, "all but the last of 400 blocks are stored")
+    assert any(0 < count < 300 for count in seen), seen
+    summary = json.loads(home.run("seal", "out.flist", "--json").stdout)
+    assert summary["size"] == 200 << 20
+    assert summary["new_blocks"] == 400
+
+
+def test_what_is_left_alone_is_stored_though_it_is_open(
+    home: Home, mountpoint: Path, redis: RedisServer
+) -> None:
+    client = redis_client.Redis(port=redis.port)
+    client.flushall()
+    home.run("mount", mountpoint, "--store", redis.url)
+    with (mountpoint / "log").open("wb", buffering=0) as file:
+        file.write(os.urandom(1000))
+        wait_until(lambda: client.dbsize() == 1, "the block is stored")
+        file.write(os.urandom(1000))
+        assert (mountpoint / "log").stat().st_size == 2000
+    home.run("seal", "out.flist")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can make devices")
+def test_devices_and_set_id_programs_work_for_root(home: Home, mountpoint: Path, tmp_path: Path) -> None:
+    let_others_reach(mountpoint)
+    home.run("mount", mountpoint, "--rootfs")
+    os.mknod(mountpoint / "null", 0o020666, os.makedev(1, 3))
+    (mountpoint / "null").write_text("nothing")
+    shutil.copy("/usr/bin/id", mountpoint / "id")
+    (mountpoint / "id").chmod(0o4755)
+    who = subprocess.run(
+        [mountpoint / "id", "-u"], user=65534, group=65534, extra_groups=[], capture_output=True, check=True
+    )
+    assert who.stdout == b"0\n"
+    # The kernel checks permissions once others may enter.
+    (mountpoint / "secret").touch(mode=0o600)
+    refused = subprocess.run(["cat", mountpoint / "secret"], user=65534, group=65534, check=False)
+    assert refused.returncode == 1
+    home.run("seal", "out.flist")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can run a command as another user")
+def test_nobody_else_enters_without_allow_other(home: Home, mountpoint: Path, tmp_path: Path) -> None:
+    let_others_reach(mountpoint)
+    home.run("mount", mountpoint)
+    refused = subprocess.run(
+        ["ls", mountpoint], user=65534, group=65534, capture_output=True, check=False, text=True
+    )
+    assert "Permission denied" in refused.stderr
+    home.run("seal", "out.flist")
+
+
+def test_a_session_in_a_directory_of_the_users_choice(home: Home, mountpoint: Path, tmp_path: Path) -> None:
+    # Longer than a socket's address may be.
+    state = tmp_path / ("deep" * 20) / ("er" * 40)
+    home.run("mount", mountpoint, "--state", state)
+    (mountpoint / "file").touch()
+    assert (state / "journal").is_dir()
+    assert home.status()["state_directory"] == str(state)
+    home.run("seal", "out.flist")
+    assert home.status()["state"] == "sealed"
+    assert not (state / "journal").exists()
+
+
+def test_several_sessions_run_side_by_side(home: Home, tmp_path: Path) -> None:
+    points = [tmp_path.resolve() / name for name in ("one", "two")]
+    for point in points:
+        point.mkdir()
+        home.run("mount", point)
+        (point / point.name).write_text("the same content")
+    refused = home.run("seal", "out.flist", code=5)
+    assert all(str(point) in refused.stderr for point in points)
+    for point in points:
+        home.run("seal", f"{point.name}.flist", "--mount", point)
+        assert set(read_flist(home.path / f"{point.name}.flist")) == {b"", point.name.encode()}
+
+
+def test_another_store_than_the_sessions_is_refused(home: Home, mountpoint: Path, redis: RedisServer) -> None:
+    home.run("mount", mountpoint)
+    umount(mountpoint)
+    home.run("wait", "--mount", mountpoint, code=5)
+    refused = home.run("mount", mountpoint, "--store", redis.url, code=5)
+    assert "stores its blocks in dir://" in refused.stderr
+    home.run("seal", "out.flist")
+
+
+def test_a_state_directory_with_other_things_in_it_is_refused(
+    home: Home, mountpoint: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "project"
+    for name in ("log", "journal", "result"):
+        (mine / name).mkdir(parents=True)
+        (mine / name / "precious").write_text("mine")
+    refused = home.run("mount", mountpoint, "--state", mine, code=5)
+    assert "holds no session" in refused.stderr
+    assert sorted(path.name for path in mine.rglob("precious")) == ["precious"] * 3
+    assert not is_mounted(mountpoint)
+
+
+def test_a_state_directory_that_is_gone_can_be_replaced(home: Home, mountpoint: Path, tmp_path: Path) -> None:
+    home.run("mount", mountpoint, "--state", tmp_path / "first")
+    home.run("abort", "--yes")
+    shutil.rmtree(tmp_path / "first")
+    home.run("mount", mountpoint, "--state", tmp_path / "second")
+    assert home.status()["state_directory"] == str(tmp_path / "second")
+    home.run("seal", "out.flist")
+
+
+def test_the_open_session_of_another_mount_point_is_refused(
+    home: Home, mountpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    home.run("mount", mountpoint, "--state", tmp_path / "state")
+    umount(mountpoint)
+    home.run("wait", "--mount", mountpoint, code=5)
+    refused = home.run("mount", tmp_path / "other", "--state", tmp_path / "state", code=5)
+    assert f"open session of {mountpoint}" in refused.stderr
+    home.run("seal", "out.flist", "--mount", mountpoint)
+
+
+def test_a_refused_mount_leaves_the_last_result(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["127.0.0.1", "cannot be mounted"]
+    home.run("mount", mountpoint)
+    home.run("seal", "out.flist")
+    home.run("mount", mountpoint, code=2, env={"SOURCE_DATE_EPOCH": "yesterday"})
+    home.run("mount", mountpoint, "--store", f"redis://127.0.0.1:{free_port()}", code=3)
+    home.run("mount", mountpoint, "-o", "bogus", code=4)
+    home.run("mount", mountpoint, "-o", "bogus", "--foreground", code=4)
+    assert home.json("wait", "--mount", mountpoint)["exit_code"] == 0
+    assert home.status()["state"] == "sealed"
+
+
+def test_a_mount_that_never_was_leaves_no_session(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["cannot be mounted"]
+    home.run("mount", mountpoint, "-o", "bogus", "--foreground", code=4)
+    home.run("mount", mountpoint, "-o", "bogus", code=4)
+    assert home.json("status") == []
+
+
+def test_an_interrupted_mount_does_not_appear_later(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["SIGTERM"]
+    with running_redis() as server:
+        server.hang()
+        command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--store", server.url]
+        with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE) as process:
+            wait_until(lambda: list(home.sessions.glob("*/lock")), "the daemon was started")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        server.resume()
+    assert process.returncode == 130
+    assert not is_mounted(mountpoint)
+    assert home.json("status") == []
+
+
+def test_a_password_with_an_equals_sign(home: Home, mountpoint: Path) -> None:
+    with running_redis(password="a=b") as server:
+        home.run("mount", mountpoint, f"--store=redis://:a=b@127.0.0.1:{server.port}")
+        home.run("seal", "out.flist")
+
+
+def test_the_password_of_another_store_is_not_sent(home: Home, mountpoint: Path, redis: RedisServer) -> None:
+    # A server without a password refuses any.
+    other = "redis://:topsecret@127.0.0.1:1"
+    home.run("mount", mountpoint, "--store", redis.url, env={"FLISTFS_STORE": other})
+    home.run("seal", "out.flist")

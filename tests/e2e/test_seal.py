@@ -1,0 +1,319 @@
+"""Sealing: what it refuses, and that a refusal changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+import redis as redis_client
+
+from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, shell, umount, wait_until
+from tests.independent_reader import read_content, read_flist
+from tests.redis_server import RedisServer, running_redis
+
+AS_ROOT = os.geteuid() == 0
+
+
+def assert_in_use(home: Home, mountpoint: Path) -> None:
+    """The mount works on as before, and nothing was left beside the output."""
+    (mountpoint / "later").write_text("more")
+    assert (mountpoint / "later").read_text() == "more"
+    assert home.status()["state"] == "mounted"
+    assert not list(home.path.glob("*.flist*"))
+    assert not list(home.path.glob(".*.flist*"))
+
+
+@pytest.mark.parametrize(
+    ("holding", "what"),
+    [
+        ("exec sleep 100 < file", "has {mnt}/file open"),
+        ("exec sleep 100 < .", "working directory"),
+        ("cp /bin/sleep . && cd / && exec {mnt}/sleep 100", "has {mnt}/sleep mapped"),
+        pytest.param(
+            "cp --parents /bin/sleep $(ldd /bin/sleep | grep -o '/[^ ]*') . && exec chroot . /bin/sleep 100",
+            "root directory",
+            marks=pytest.mark.skipif(not AS_ROOT, reason="only root can chroot"),
+        ),
+    ],
+)
+def test_a_busy_mount_is_refused_and_the_process_named(
+    home: Home, mountpoint: Path, holding: str, what: str
+) -> None:
+    home.expected_log += ["is in use"]
+    home.run("mount", mountpoint)
+    (mountpoint / "file").write_text("content")
+    process = subprocess.Popen(["bash", "-c", holding.format(mnt=mountpoint)], cwd=mountpoint)
+    try:
+        wait_until(
+            lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "the process holds the mount"
+        )
+        refused = home.run("seal", "out.flist", code=6)
+        assert f"sleep (process {process.pid}: " in refused.stderr
+        assert what.format(mnt=mountpoint) in refused.stderr
+        assert_in_use(home, mountpoint)
+    finally:
+        process.kill()
+        process.wait()
+    home.run("seal", "out.flist")
+    assert b"later" in read_flist(home.path / "out.flist")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can mount inside")
+def test_a_mount_inside_is_named(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["is in use"]
+    home.run("mount", mountpoint)
+    (mountpoint / "proc").mkdir()
+    shell("mount -t proc proc proc", cwd=mountpoint)
+    try:
+        refused = home.run("seal", "out.flist", code=6)
+        assert f"proc mounted on {mountpoint}/proc" in refused.stderr
+        assert_in_use(home, mountpoint)
+    finally:
+        shell("umount proc", cwd=mountpoint)
+    home.run("seal", "out.flist")
+
+
+def test_sealing_at_once_after_a_copy_is_never_busy(home: Home, mountpoint: Path, source: Path) -> None:
+    for number in range(300):
+        (source / str(number)).write_text(str(number))
+    for attempt in range(5):
+        home.run("mount", mountpoint)
+        shell(
+            f'cp -r "$SOURCE"/. "$MNT"/ && {FLISTFS} seal "$OUT"',
+            cwd=home.path,
+            **home.environment(SOURCE=str(source), MNT=str(mountpoint), OUT=f"{attempt}.flist"),
+        )
+        assert len(read_flist(home.path / f"{attempt}.flist")) == 301
+
+
+def test_an_output_that_exists_is_refused_unless_forced(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["exists; --force replaces it"]
+    home.run("mount", mountpoint)
+    (home.path / "out.flist").write_text("precious")
+    refused = home.run("seal", "out.flist", code=9)
+    assert "--force" in refused.stderr
+    assert (home.path / "out.flist").read_text() == "precious"
+    assert is_mounted(mountpoint)
+    home.run("seal", "out.flist", "--force")
+    assert set(read_flist(home.path / "out.flist")) == {b""}
+
+
+def test_an_output_that_cannot_be_written_is_refused(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["cannot be written", "lies in the mount"]
+    home.run("mount", mountpoint)
+    assert "cannot be written" in home.run("seal", "nowhere/out.flist", code=9).stderr
+    assert "cannot be written" in home.run("seal", "/proc/out.flist", code=9).stderr
+    assert "lies in the mount" in home.run("seal", mountpoint / "out.flist", code=9).stderr
+    assert_in_use(home, mountpoint)
+    home.run("seal", "out.flist")
+
+
+def test_a_block_that_the_store_lost_is_sent_again_or_its_files_are_named(
+    home: Home, mountpoint: Path
+) -> None:
+    home.expected_log += ["lost", "sealing failed"]
+    with running_redis() as server:
+        client = redis_client.Redis(port=server.port)
+        home.run("mount", mountpoint, "--store", server.url)
+        (mountpoint / "kept").write_bytes(os.urandom(1000))
+        wait_until(client.dbsize, "a block is stored")
+        umount(mountpoint)
+        home.run("wait", "--mount", mountpoint, code=5)
+        # A new daemon has no copies of what was stored before.
+        home.run("mount", mountpoint)
+        client.flushall()
+        refused = home.run("seal", "out.flist", code=7)
+        assert "lost 1 block of 1 file: kept." in refused.stderr
+        assert_in_use(home, mountpoint)
+        content = os.urandom(1000)
+        (mountpoint / "kept").write_bytes(content)
+        wait_until(lambda: client.dbsize() == 2, "both files' blocks are stored")
+        client.flushall()
+        home.run("seal", "out.flist")  # now copies are at hand
+        node = read_flist(home.path / "out.flist")[b"kept"]
+        assert read_content(node, from_redis(client)) == content
+
+
+def from_redis(client: redis_client.Redis) -> Callable[[bytes], bytes | None]:
+    return lambda name: cast("bytes | None", client.get(name))
+
+
+def test_umount_seals_a_mount_that_was_told_to(home: Home, mountpoint: Path) -> None:
+    out = home.path / "out.flist"
+    home.run("mount", mountpoint, "--seal-to", "out.flist")
+    (mountpoint / "file").write_bytes(os.urandom(2_000_000))
+    umount(mountpoint)
+    assert str(out) in home.run("wait", "--mount", mountpoint).stdout
+    assert read_flist(out)[b"file"].size == 2_000_000
+    status = home.status()
+    assert status["state"] == "sealed"
+    assert status["result"]["exit_code"] == 0
+    assert status["result"]["summary"]["files"] == 1
+    assert home.json("wait")["exit_code"] == 0
+
+
+def test_a_seal_that_failed_after_umount_is_reported_and_can_be_done_again(
+    home: Home, mountpoint: Path
+) -> None:
+    home.expected_log += ["exists"]
+    home.run("mount", mountpoint, "--seal-to", "out.flist")
+    (mountpoint / "file").write_text("content")
+    (home.path / "out.flist").write_text("somebody else's")
+    umount(mountpoint)
+    assert "exists" in home.run("wait", "--mount", mountpoint, code=9).stderr
+    assert home.status()["result"]["exit_code"] == 9
+    assert home.status()["state"] == "unmounted"
+    assert (home.path / "out.flist").read_text() == "somebody else's"
+    home.run("seal", "other.flist")
+    assert b"file" in read_flist(home.path / "other.flist")
+
+
+def test_an_unmounted_session_is_sealed_without_a_mount(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "file").write_bytes(os.urandom(1 << 20))
+    umount(mountpoint)
+    wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+    summary = home.json("seal", "out.flist")
+    assert (summary["files"], summary["new_blocks"]) == (1, 2)
+    assert home.status()["state"] == "sealed"
+
+
+def test_a_session_whose_daemon_died_is_shown_and_sealed(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    content = os.urandom(3_000_000)
+    (mountpoint / "file").write_bytes(content)
+    (pid,) = home.daemons()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: home.status()["state"] == "died", "the death is seen")
+    assert "daemon died" in home.run("status").stdout
+    home.run("seal", "out.flist")
+    assert not is_mounted(mountpoint)
+    node = read_flist(home.path / "out.flist")[b"file"]
+    assert (
+        read_content(node, lambda name: (home.blocks / found(home, name)).read_bytes(), fast=True) == content
+    )
+
+
+def found(home: Home, name: bytes) -> Path:
+    (path,) = home.blocks.rglob(name.decode())
+    return path
+
+
+def test_a_session_whose_daemon_died_goes_on_with_mount(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "file").write_text("before")
+    inode = (mountpoint / "file").stat().st_ino
+    (pid,) = home.daemons()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: home.status()["state"] == "died", "the death is seen")
+    with pytest.raises(OSError, match="not connected"):
+        (mountpoint / "file").read_text()
+    assert "goes on" in home.run("mount", mountpoint).stdout
+    assert (mountpoint / "file").read_text() == "before"
+    assert (mountpoint / "file").stat().st_ino == inode
+    home.run("seal", "out.flist")
+
+
+def test_sealing_what_is_sealed_says_so(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    home.run("seal", "out.flist")
+    assert "no open session" in home.run("seal", "again.flist", code=5).stderr
+    assert "has ended: sealed" in home.run("seal", "again.flist", "--mount", mountpoint, code=5).stderr
+
+
+def test_a_terminal_shows_progress_and_a_pipe_does_not(
+    home: Home, mountpoint: Path, redis: RedisServer
+) -> None:
+    home.run("mount", mountpoint, "--store", redis.url)
+    (mountpoint / "file").write_bytes(os.urandom(1 << 20))
+    quiet = home.run("seal", "quiet.flist")
+    assert quiet.stderr == ""
+    home.run("mount", mountpoint, "--store", redis.url)
+    (mountpoint / "file").write_bytes(os.urandom(100 << 20))
+    leader, follower = pty.openpty()
+    command: list[str | Path] = [FLISTFS, "seal", "shown.flist"]
+    with subprocess.Popen(
+        command,
+        cwd=home.path,
+        env=home.environment(TERM="xterm", COLUMNS="100", LINES="30"),
+        stderr=follower,
+        stdout=subprocess.PIPE,
+    ) as process:
+        os.close(follower)
+        shown = read_terminal(leader)
+    assert process.returncode == 0
+    assert "Storing blocks" in shown
+
+
+def read_terminal(leader: int) -> str:
+    """Read what a process writes to a terminal until it has closed it."""
+    said = b""
+    while select.select([leader], [], [], TIMEOUT)[0]:
+        try:
+            said += os.read(leader, 4096)
+        except OSError:  # the other end is closed
+            break
+    os.close(leader)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
+
+
+def test_extended_attributes_are_refused_and_counted(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "file").touch()
+    for _ in range(2):
+        with pytest.raises(OSError, match="not supported"):
+            os.setxattr(mountpoint / "file", "user.colour", b"green")
+    sealed = home.run("seal", "out.flist")
+    assert "note: 2 extended attributes are left out" in sealed.stdout
+
+
+def test_bad_requests_are_refused_in_one_line(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    for arguments, env in (
+        (["--owner", "root"], {}),
+        (["--owner", "1:99999999999"], {}),
+        ([], {"SOURCE_DATE_EPOCH": "yesterday"}),
+    ):
+        refused = home.run("seal", "out.flist", *arguments, code=2, env=env)
+        assert len(refused.stderr.splitlines()) == 1
+    assert_in_use(home, mountpoint)
+    summary = json.loads(home.run("seal", "out.flist", "--json").stdout)
+    assert summary["out"] == str(home.path / "out.flist")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can mount inside")
+def test_only_our_own_mount_is_ever_unmounted(home: Home, mountpoint: Path) -> None:
+    """The user unmounts while the package is built: what lies under the mount is not the seal's."""
+    shell(f"mount -t tmpfs below {mountpoint}", cwd=home.path)
+    try:
+        home.run("mount", mountpoint)
+        for number in range(3000):
+            (mountpoint / str(number)).mkdir()
+        home.run("sync")
+        with subprocess.Popen([FLISTFS, "seal", "out.flist"], cwd=home.path, env=home.environment()) as seal:
+            wait_until(lambda: home.status().get("sealing") or seal.poll() is not None, "the seal has begun")
+            subprocess.run(["umount", "-t", "fuse.flistfs", str(mountpoint)], check=False)
+        assert seal.returncode == 0
+        assert len(read_flist(home.path / "out.flist")) == 3001
+        assert is_mounted(mountpoint)
+    finally:
+        shell(f"umount {mountpoint}", cwd=home.path)
+
+
+def test_a_refusal_while_mounted_is_not_the_sessions_result(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["exists"]
+    home.run("mount", mountpoint)
+    (home.path / "out.flist").touch()
+    home.run("seal", "out.flist", code=9)
+    umount(mountpoint)
+    assert "without being sealed" in home.run("wait", "--mount", mountpoint, code=5).stderr
+    home.run("seal", "other.flist")

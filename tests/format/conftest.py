@@ -1,0 +1,111 @@
+"""Data that all tests of the format share: made by others, so it lies outside the project."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flistfs.format.catalog import Catalog
+from flistfs.format.package import unpack_package
+from flistfs.format.records import CHUNK_SIZE, BlockRef
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+Records = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A block that the reference library made."""
+
+    name: str
+    chunk: bytes
+    ref: BlockRef
+    stored: bytes | None  # only of small ones
+
+
+def _shared(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"the test data {path} is not on this machine")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_flist() -> Path:
+    """A flist that a Zero-OS Hub made in 2017."""
+    return _shared("ubuntu1604-minimal-2017.flist")
+
+
+@pytest.fixture(scope="session")
+def real_records(real_flist: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
+    folder = tmp_path_factory.mktemp("real")
+    unpack_package(real_flist, folder)
+    with Catalog.open(folder) as catalog:
+        return list(catalog.items())
+
+
+@pytest.fixture(scope="session")
+def vectors() -> list[Vector]:
+    return list(_read_vectors(json.loads(_shared("blocks-gen1.json").read_text())))
+
+
+@pytest.fixture
+def tool() -> Callable[[str], str]:
+    """The path of a program of RocksDB's own, at the version that Debian has."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"{name} is not installed (Debian: rocksdb-tools)")
+        return path
+
+    return find
+
+
+def _read_vectors(document: dict[str, Any]) -> Iterator[Vector]:
+    for vector in document["vectors"]:
+        data = _GENERATORS[vector["generator"]](vector["size"])
+        assert hashlib.sha256(data).hexdigest() == vector["sha256"]
+        for index, block in enumerate(vector["blocks"]):
+            stored = block.get("stored_base64")
+            yield Vector(
+                name=f"{vector['generator']}-{vector['size']}-{index}",
+                chunk=data[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE],
+                ref=BlockRef(block["hash"].encode(), block["key"].encode()),
+                stored=None if stored is None else base64.b64decode(stored),
+            )
+
+
+def _lines(size: int) -> bytes:
+    data = bytearray()
+    for i in itertools.count():
+        if len(data) >= size:
+            return bytes(data[:size])
+        digest = hashlib.md5(str(i).encode()).hexdigest()[:8].encode()
+        data += b"%d: the quick brown fox %x jumps over the lazy dog %s\n" % (
+            i,
+            i * 2654435761 % 2**32,
+            digest,
+        )
+    raise AssertionError
+
+
+_GENERATORS: dict[str, Callable[[int], bytes]] = {
+    "mod251": lambda n: (bytes(range(251)) * (n // 251 + 1))[:n],
+    "zeros": bytes,
+    "a": lambda n: b"a" * n,
+    "sha256ctr": lambda n: b"".join(
+        hashlib.sha256(i.to_bytes(8, "little")).digest() for i in range((n + 31) // 32)
+    )[:n],
+    "lines": _lines,
+}

@@ -1,0 +1,167 @@
+"""What every store promises, shown on each of them."""
+
+from __future__ import annotations
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flistfs.errors import BlockMissingError, StoreRefusedError
+from flistfs.format.codec import Block
+from flistfs.stores import MAX_BLOCK_SIZE, Store, open_store
+from tests.redis_server import free_port, running_redis
+from tests.stores.blocks import block, blocks, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PASSWORD = "s3cret: with @ / and ü"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key.pem -out cert.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["dir", "redis", "redis with password", "ardb with name", "rediss"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    match request.param:
+        case "dir":
+            yield f"dir://{tmp_path_factory.mktemp('store')}/a folder/blocks".replace(" ", "%20")
+        case "redis":
+            with running_redis() as server:
+                yield server.url
+        case "redis with password":
+            with running_redis(password=PASSWORD) as server:
+                yield server.url.replace(PASSWORD, "s3cret%3A%20with%20%40%20%2F%20and%20%C3%BC")
+        case "ardb with name":
+            with running_redis() as server:
+                yield f"ardb://127.0.0.1:{server.port}/7"
+        case _:
+            folder: Path = request.getfixturevalue("certificate")
+            port = str(free_port())
+            files = ["--tls-cert-file", f"{folder}/cert.pem", "--tls-key-file", f"{folder}/key.pem"]
+            with running_redis("--tls-port", port, "--tls-auth-clients", "no", *files):
+                yield f"rediss://localhost:{port}"
+
+
+@pytest.fixture
+def store(url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    if url.startswith("rediss"):
+        folder: Path = request.getfixturevalue("certificate")
+        monkeypatch.setenv("SSL_CERT_FILE", f"{folder}/cert.pem")
+    opened = open_store(url)
+    yield opened
+    opened.close()
+
+
+def test_check_passes_and_may_be_repeated(store: Store) -> None:
+    store.check()
+    store.check()
+
+
+def test_what_was_put_comes_back(store: Store) -> None:
+    stored = [block(1), block(16), block(17), block(4096), block(512 * 1024 + 36)]
+    store.put(stored)
+    assert [store.get(one.hash) for one in stored] == [value_of(one) for one in stored]
+
+
+def test_any_number_of_parts(store: Store) -> None:
+    # More parts than one system call takes, empty ones among them.
+    parts = tuple(b"%d" % n if n % 3 else b"" for n in range(3000))
+    odd = Block(b"ab" * 32, b"key", parts)
+    store.put([odd])
+    assert store.get(odd.hash) == b"".join(parts)
+
+
+def test_put_again_changes_nothing(store: Store) -> None:
+    again = block(5000, seed=1)
+    store.put([again, again])
+    store.put([again])
+    assert store.get(again.hash) == value_of(again)
+
+
+def test_put_and_missing_of_nothing(store: Store) -> None:
+    store.put([])
+    assert store.missing([]) == set()
+
+
+def test_missing_names_exactly_what_is_not_there(store: Store) -> None:
+    some = blocks(1500, size=40)
+    there, absent = some[::2], some[1::2]
+    assert store.missing([one.hash for one in some]) == {one.hash for one in some}
+    store.put(there)
+    asked = [one.hash for one in (*some, *some[:3])]
+    assert store.missing(asked) == {one.hash for one in absent}
+
+
+def test_a_large_batch(store: Store) -> None:
+    # More commands and more bytes than go into one pipeline.
+    many = blocks(1100, size=20_000)
+    store.put(many)
+    assert store.missing([one.hash for one in many]) == set()
+    assert all(store.get(one.hash) == value_of(one) for one in many[::100])
+
+
+def test_the_largest_block(store: Store) -> None:
+    largest = block(MAX_BLOCK_SIZE)
+    store.put([largest])
+    assert store.get(largest.hash) == value_of(largest)
+
+
+def test_a_block_that_is_too_large_is_refused(store: Store) -> None:
+    small, large = block(10, seed=2), block(MAX_BLOCK_SIZE + 1)
+    with pytest.raises(StoreRefusedError, match="too large"):
+        store.put([small, large])
+    assert store.missing([large.hash]) == {large.hash}
+
+
+def test_a_missing_block(store: Store) -> None:
+    with pytest.raises(BlockMissingError, match="ff" * 32):
+        store.get(b"ff" * 32)
+
+
+def test_sync_after_put_and_on_its_own(store: Store) -> None:
+    store.sync()
+    store.put([block(3)])
+    store.sync()
+
+
+def test_many_threads(store: Store) -> None:
+    # More of them than there are connections; half of the blocks are the same for all.
+    def work(number: int) -> list[bytes]:
+        mine = [*blocks(8, size=3000), *(block(3000, seed=1000 * number + n) for n in range(1, 9))]
+        store.put(mine)
+        assert store.missing([one.hash for one in mine]) == set()
+        return [one.hash for one in mine if store.get(one.hash) != value_of(one)]
+
+    with ThreadPoolExecutor(24) as pool:
+        assert list(pool.map(work, range(1, 49))) == [[]] * 48
+
+
+def test_the_url_has_no_password(store: Store, url: str) -> None:
+    assert "s3cret" not in store.url
+    assert store.url.partition("://")[0] == url.partition("://")[0]
+
+
+def test_close_may_be_repeated(store: Store) -> None:
+    store.put([block(4)])
+    store.close()
+    store.close()
+
+
+def test_an_untrusted_certificate_is_refused(certificate: Path) -> None:
+    port = str(free_port())
+    files = ["--tls-cert-file", f"{certificate}/cert.pem", "--tls-key-file", f"{certificate}/key.pem"]
+    with running_redis("--tls-port", port, "--tls-auth-clients", "no", *files):
+        store = open_store(f"rediss://localhost:{port}")
+        with pytest.raises(StoreRefusedError, match="certificate that this system does not trust"):
+            store.check()
+        store.close()

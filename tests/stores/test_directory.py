@@ -1,0 +1,247 @@
+"""What only the directory store does."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
+from flistfs.format.codec import Block
+from flistfs.stores import MAX_BLOCK_SIZE, directory
+from flistfs.stores.directory import DirectoryStore
+from tests.stores.blocks import block, blocks, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "parent" / "store"
+
+
+@pytest.fixture
+def store(folder: Path) -> DirectoryStore:
+    return DirectoryStore(folder)
+
+
+def file_of(folder: Path, stored: Block) -> Path:
+    name = stored.hash.decode()
+    return folder / name[0] / name[1] / name
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if not path.is_dir()}
+
+
+def failing(code: int) -> Callable[..., NoReturn]:
+    def fail(*_args: object, **_kwargs: object) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def test_nothing_is_made_before_it_is_needed(store: DirectoryStore, folder: Path) -> None:
+    assert store.missing([block().hash]) == {block().hash}
+    store.sync()
+    assert not folder.parent.exists()
+
+
+def test_the_folder_is_private_and_its_parents_are_not(store: DirectoryStore, folder: Path) -> None:
+    previous = os.umask(0o022)
+    try:
+        store.check()
+    finally:
+        os.umask(previous)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.parent.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_mode_of_a_folder_that_is_there_is_kept(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    folder.chmod(0o750)
+    store = DirectoryStore(folder)
+    store.check()
+    store.put([block()])
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
+def test_layout(store: DirectoryStore, folder: Path) -> None:
+    store.put([block()])
+    assert files_in(folder) == {file_of(folder, block())}
+    assert file_of(folder, block()).read_bytes() == value_of(block())
+
+
+def test_a_block_that_is_there_is_not_written_again(store: DirectoryStore, folder: Path) -> None:
+    store.put([block()])
+    before = file_of(folder, block()).stat()
+    store.put([block()])
+    after = file_of(folder, block()).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_what_a_power_cut_left_is_replaced(store: DirectoryStore, folder: Path) -> None:
+    empty, short = block(seed=1), block(seed=2)
+    store.put([empty, short])
+    os.truncate(file_of(folder, empty), 0)
+    os.truncate(file_of(folder, short), 10)
+    assert store.missing([empty.hash]) == {empty.hash}
+    with pytest.raises(BlockMissingError):
+        store.get(empty.hash)
+    store.put([empty, short])
+    assert [store.get(one.hash) for one in (empty, short)] == [value_of(empty), value_of(short)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"",
+        b"..",
+        b"../../../etc/passwd",
+        b"/etc/passwd",
+        b"ab",
+        b"AB" * 32,
+        b"ab" * 31 + b"\n/",
+        b"\xff" * 16,
+    ],
+)
+def test_names_that_are_not_hashes_are_refused(store: DirectoryStore, folder: Path, name: bytes) -> None:
+    for attempt in (
+        lambda: store.get(name),
+        lambda: store.missing([name]),
+        lambda: store.put([Block(name, b"", (b"value",))]),
+    ):
+        with pytest.raises(StoreRefusedError, match="lower-case hex"):
+            attempt()
+    assert not folder.exists()
+
+
+def test_a_name_with_a_line_end_is_refused(store: DirectoryStore) -> None:
+    with pytest.raises(StoreRefusedError):
+        store.get(b"ab" * 32 + b"\n")
+
+
+def test_a_file_that_is_no_block_is_not_read(store: DirectoryStore, folder: Path) -> None:
+    huge = file_of(folder, block(seed=1))
+    huge.parent.mkdir(parents=True)
+    with huge.open("wb") as sparse:
+        sparse.truncate(MAX_BLOCK_SIZE * 1000)
+    with pytest.raises(StoreError, match="too large"):
+        store.get(block(seed=1).hash)
+    link = file_of(folder, block(seed=2))
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/etc/passwd")
+    assert store.missing([block(seed=2).hash]) == {block(seed=2).hash}
+    with pytest.raises(StoreError):
+        store.get(block(seed=2).hash)
+
+
+@pytest.mark.parametrize("call", ["writev", "open", "rename"])
+def test_a_failing_disk(
+    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    store.put([block(seed=1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(errno.ENOSPC))
+        with pytest.raises(StoreRefusedError, match="disk is full") as caught:
+            store.put([block(seed=2)])
+    assert str(folder) in str(caught.value)
+    assert files_in(folder) == {file_of(folder, block(seed=1))}
+    store.put([block(seed=2)])
+    assert store.get(block(seed=2).hash) == value_of(block(seed=2))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "text"),
+    [
+        (errno.EDQUOT, StoreRefusedError, "quota"),
+        (errno.EROFS, StoreRefusedError, "read-only"),
+        (errno.EACCES, StoreRefusedError, "permission denied"),
+        (errno.EIO, StoreError, "Input/output error"),
+    ],
+)
+def test_what_is_said_of_an_error(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[StoreError], text: str
+) -> None:
+    monkeypatch.setattr(os, "writev", failing(code))
+    with pytest.raises(StoreError, match=text) as caught:
+        store.put([block()])
+    assert type(caught.value) is kind
+
+
+def test_a_really_full_disk(store: DirectoryStore) -> None:
+    # /dev/full is a disk that is full whenever it is written to.
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="No space"):  # noqa: PTH123
+        directory._write_all(full.fileno(), block().parts)
+
+
+def test_short_writes_are_continued(
+    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.writev
+    monkeypatch.setattr(os, "writev", lambda descriptor, views: real(descriptor, [views[0][:7]]))
+    store.put([block(1000)])
+    assert store.get(block(1000).hash) == value_of(block(1000))
+
+
+def test_a_failed_flush_is_reported(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.check()
+    monkeypatch.setattr(directory, "_syncfs", failing(errno.EIO))
+    with pytest.raises(StoreError, match="cannot flush"):
+        store.sync()
+
+
+def test_syncfs_reports_what_the_kernel_says() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        directory._syncfs(-1)
+
+
+def test_old_leftovers_are_swept_and_young_ones_kept(folder: Path) -> None:
+    tmp = folder / "tmp"
+    tmp.mkdir(parents=True)
+    old, young = tmp / "old", tmp / "young"
+    old.touch()
+    young.touch()
+    yesterday = time.time() - 25 * 3600
+    os.utime(old, (yesterday, yesterday))
+    DirectoryStore(folder)
+    assert files_in(folder) == {young}
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "store"):
+        store = DirectoryStore(path)
+        with pytest.raises(StoreRefusedError, match="not a directory"):
+            store.check()
+        with pytest.raises(StoreRefusedError, match="not a directory"):
+            store.put([block()])
+
+
+def test_a_store_that_vanished_is_made_again(store: DirectoryStore, folder: Path) -> None:
+    store.put([block(seed=1)])
+    folder.rename(folder.with_name("moved"))
+    store.put([block(seed=2)])
+    assert files_in(folder) == {file_of(folder, block(seed=2))}
+
+
+def _put_all(folder: Path, sizes: int) -> None:
+    DirectoryStore(folder).put(blocks(60, sizes))
+
+
+def test_several_processes(folder: Path) -> None:
+    context = multiprocessing.get_context("spawn")  # pytest has threads: no fork
+    processes = [context.Process(target=_put_all, args=(folder, 5000)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert files_in(folder) == {file_of(folder, one) for one in blocks(60, 5000)}
+    assert all(DirectoryStore(folder).get(one.hash) == value_of(one) for one in blocks(60, 5000))
