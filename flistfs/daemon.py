@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -29,7 +29,7 @@ from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session, unwrapped
 from flistfs.authoring.vfs import Caller
 from flistfs.control import MAX_REQUEST, Report, short_path
-from flistfs.errors import FlistfsError, MountError, OutputError, SessionError
+from flistfs.errors import FlistfsError, InterruptedByUserError, MountError, OutputError, SessionError
 from flistfs.launch import PASSWORD_VARIABLE, Config
 from flistfs.stores import Store, open_store
 
@@ -78,6 +78,8 @@ def _run(config: Config) -> int:
         log.exception("the session cannot be used")
         reason = f"the session in {folder.path} cannot be used: {error.strerror or error}"
         return _refuse(daemon, lock, SessionError(reason))
+    except KeyboardInterrupt:  # from before there was a mount, which would be unmounted first
+        return _refuse(daemon, lock, InterruptedByUserError("interrupted before anything was mounted"))
     except Exception as error:
         log.exception("the daemon fails")
         ready.say({"error": f"the daemon failed: {error} (log: {folder.log})", "exit_code": 1})
@@ -150,7 +152,8 @@ class _Daemon:
         store = open_store(self._config.store, os.environ.pop(PASSWORD_VARIABLE, None))
         try:
             if not self._config.offline:
-                await trio.to_thread.run_sync(store.check)
+                # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
+                await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
             return await self._run_session(store)
         finally:
             store.close()
@@ -185,14 +188,19 @@ class _Daemon:
         )
         self._requests = operations.requests
         loop.install()
-        _init_fuse(operations, self._mountpoint, self._config.options)
-        self.is_unused = False
-        self.folder.forget_result()
+        # From before there is a mount: the first requests are served before any other task has its turn.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            _init_fuse(operations, self._mountpoint, self._config.options)
+            self.is_unused = False
+            self.folder.forget_result()
+            await self._serve_mounted(session, signals)
+
+    async def _serve_mounted(self, session: Session, signals: AsyncIterator[int]) -> None:
         try:
             # A command that asked for a seal gets its answer after the mount has ended.
             async with trio.open_nursery() as commands, trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, session, commands)
-                nursery.start_soon(self._handle_signals)
+                nursery.start_soon(self._handle_signals, signals)
                 nursery.start_soon(_log_tasks_on_demand)
                 nursery.start_soon(self._announce, session)
                 with self._serving:
@@ -210,22 +218,21 @@ class _Daemon:
         log.info("%s is mounted; blocks go to %s", self._mountpoint, session.store.url)
         self.ready.say({"ready": True})
 
-    async def _handle_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
-                log.info("%s: unmounting; the session is kept", signal.Signals(number).name)
-                self._stopping = True
-                try:
-                    await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
-                except FlistfsError as error:
-                    # The mount point must not look like an empty folder to whoever still writes to it, so it
-                    # is left as a dead mount, which the next `flistfs mount` there takes away.
-                    log.warning("%s; leaving a dead mount", error)
-                    self._serving.cancel()
-                with trio.move_on_after(_LAST_REQUESTS):
-                    await self._unmounted.wait()
-                # Somebody has detached the mount, and processes still hold it.
+    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("%s: unmounting; the session is kept", signal.Signals(number).name)
+            self._stopping = True
+            try:
+                await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+            except FlistfsError as error:
+                # The mount point must not look like an empty folder to whoever still writes to it, so it is
+                # left as a dead mount, which the next `flistfs mount` there takes away.
+                log.warning("%s; leaving a dead mount", error)
                 self._serving.cancel()
+            with trio.move_on_after(_LAST_REQUESTS):
+                await self._unmounted.wait()
+            # Somebody has detached the mount, and processes still hold it.
+            self._serving.cancel()
 
     # Sealing
 

@@ -78,3 +78,9 @@ class OutputError(FlistfsError):
     """The output exists, or cannot be written."""
 
     exit_code = 9
+
+
+class InterruptedByUserError(FlistfsError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130

@@ -16,6 +16,7 @@ import redis as redis_client
 from tests.e2e.commands import FLISTFS, Home, is_mounted, let_others_reach, umount, wait_until
 from tests.independent_reader import read_flist
 from tests.redis_server import RedisServer, free_port, running_redis
+from tests.stores.fake_server import fake_server
 
 AS_ROOT = os.geteuid() == 0
 
@@ -348,6 +349,19 @@ def test_an_interrupted_mount_does_not_appear_later(home: Home, mountpoint: Path
         server.resume()
     assert process.returncode == 130
     assert not is_mounted(mountpoint)
+    assert home.json("status") == []
+
+
+def test_an_interrupted_foreground_mount_does_not_wait_for_the_store(home: Home, mountpoint: Path) -> None:
+    with fake_server(lambda _: None) as server:
+        command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--foreground", "--store"]
+        command.append(f"redis://127.0.0.1:{server.port}")
+        with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: server.commands, "the store is asked")
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in said
     assert home.json("status") == []
 
 
