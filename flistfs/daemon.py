@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -23,13 +25,30 @@ import trio
 
 from flistfs import mounts
 from flistfs.authoring import loop
+from flistfs.authoring.adding import open_directories
+from flistfs.authoring.encoder_process import Settings, make_encoders
 from flistfs.authoring.folder import Lock, SessionFolder
-from flistfs.authoring.fuse import Operations
-from flistfs.authoring.request import SealOptions, SealRequest
-from flistfs.authoring.session import Session, keep_failure, open_session, seal_session, unwrapped
+from flistfs.authoring.fuse import Operations, invalidate
+from flistfs.authoring.known import known_blocks_path
+from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.authoring.session import (
+    AddSummary,
+    Session,
+    keep_failure,
+    open_session,
+    seal_session,
+    unwrapped,
+)
 from flistfs.authoring.vfs import Caller
 from flistfs.control import MAX_REQUEST, Report, short_path
-from flistfs.errors import FlistfsError, InterruptedByUserError, MountError, OutputError, SessionError
+from flistfs.errors import (
+    BusyError,
+    FlistfsError,
+    InterruptedByUserError,
+    MountError,
+    OutputError,
+    SessionError,
+)
 from flistfs.launch import PASSWORD_VARIABLE, Config
 from flistfs.stores import Store, open_store
 
@@ -124,8 +143,15 @@ class _ProgressBoard:
     def __init__(self) -> None:
         self.latest: Report | None = None
 
-    def __call__(self, phase: str, done: int, total: int, trouble: str | None = None) -> None:
-        self.latest = {"phase": phase, "done": done, "total": total, "trouble": trouble}
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        trouble: str | None = None,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        self.latest = {"phase": phase, "done": done, "total": total, "trouble": trouble, "counts": counts}
 
 
 class _Daemon:
@@ -141,6 +167,7 @@ class _Daemon:
         self._progress = _ProgressBoard()
         self._requests: Mapping[str, int] = {}
         self._sealing = False
+        self._adds: set[trio.CancelScope] = set()
         self._ended: Literal["sealed", "aborted"] | None = None
         self._stopping = False
         self._serving = trio.CancelScope()
@@ -149,23 +176,26 @@ class _Daemon:
 
     async def run(self) -> int:
         """Serve until the mount ends, seal if told to, and return the exit code."""
-        store = open_store(self._config.store, os.environ.pop(PASSWORD_VARIABLE, None))
+        password = os.environ.pop(PASSWORD_VARIABLE, None)
+        store = open_store(self._config.store, password)
         try:
             if not self._config.offline:
                 # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
                 await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
-            return await self._run_session(store)
+            return await self._run_session(store, password)
         finally:
             store.close()
 
-    async def _run_session(self, store: Store) -> int:
+    async def _run_session(self, store: Store, password: str | None) -> int:
         code = 0
+        settings = Settings(self._config.store, password, known_blocks_path())
         async with open_session(
             self.folder,
             store,
             Caller(os.geteuid(), os.getegid()),
             keep_xattrs=self._config.keep_xattrs,
             spool_limit=self._config.spool_limit,
+            make_encoders=partial(make_encoders, settings),
         ) as session:
             await self._serve(session)
             if self._config.seal_to and not self._ended and not self._stopping:
@@ -207,6 +237,8 @@ class _Daemon:
                     await pyfuse3.main(max_tasks=_MAX_REQUESTS)
                 log.info("%s is unmounted", self._mountpoint)
                 self._unmounted.set()
+                for scope in self._adds:
+                    scope.cancel()
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=False)
@@ -241,6 +273,8 @@ class _Daemon:
         if request.out.is_relative_to(self._mountpoint):
             raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
         with self._ending():
+            if self._adds:
+                raise BusyError("flistfs add is still at work in this session; wait for it, or end it")
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
             try:
                 result = await seal_session(session, self.folder, request, self._unmount, self._progress)
@@ -268,6 +302,28 @@ class _Daemon:
             await self._unmount()
             self._ended = "aborted"
         return session.status()
+
+    async def _add(self, session: Session, request: AddRequest, stream: trio.SocketStream) -> AddSummary:
+        """Put directories and files of this machine into the mounted tree.
+
+        It ends when the command that asked for it does, or the mount: it may take hours, and what was put
+        into the tree until then stands by itself.
+        """
+        async with trio.open_nursery() as nursery:
+            scope = nursery.cancel_scope
+            self._adds.add(scope)
+            try:
+                nursery.start_soon(_cancel_at_end, stream, scope)
+                # In a thread: the mount point is asked about, and that is for this process to answer.
+                source = await trio.to_thread.run_sync(
+                    open_directories, request, session.store.url, [self.folder.path, self._mountpoint]
+                )
+                caller = Caller(os.geteuid(), os.getegid())
+                return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
+            finally:
+                self._adds.remove(scope)
+                scope.cancel()
+        raise SessionError("the add was interrupted; what was put into the tree before stays")
 
     async def _unmount(self) -> None:
         if not self._unmounted.is_set():  # somebody else may have done it while the package was built
@@ -315,12 +371,12 @@ class _Daemon:
         self, session: Session, line: bytes, stream: trio.SocketStream
     ) -> dict[str, Any]:
         """Do what a command asks, telling it the progress meanwhile; return the answer."""
-        # What was begun is finished, even if the command that asked for it has gone.
+        # What was begun is finished, even if the command that asked for it has gone; but see `_add`.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_progress, stream)
                 try:
-                    return {"result": await self._perform(session, json.loads(line))}
+                    return {"result": await self._perform(session, json.loads(line), stream)}
                 except FlistfsError as error:
                     return {"error": str(error), "exit_code": error.exit_code}
                 except Exception as error:
@@ -341,7 +397,7 @@ class _Daemon:
                     silent_until = time.monotonic() + _SIGN_OF_LIFE
                     await stream.send_all(json.dumps({"progress": last}).encode() + b"\n")
 
-    async def _perform(self, session: Session, request: object) -> dict[str, Any]:
+    async def _perform(self, session: Session, request: object, stream: trio.SocketStream) -> dict[str, Any]:
         match request:
             case {"op": "status"}:
                 return {
@@ -356,10 +412,19 @@ class _Daemon:
             case {"op": "sync", "timeout": float(timeout)}:
                 await session.sync(timeout, self._progress)
                 return session.status()
+            case {"op": "add", "request": raw}:
+                return asdict(await self._add(session, AddRequest.from_dict(raw), stream))
             case {"op": "abort"}:
                 return await self._abort(session)
             case _:
                 raise SessionError("the daemon does not know this request; it is of another version")
+
+
+async def _cancel_at_end(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    """Cancel something when the command that asked for it goes: it says nothing more until then."""
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await stream.receive_some(1)
+    scope.cancel()
 
 
 async def _log_tasks_on_demand() -> None:

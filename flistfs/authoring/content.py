@@ -46,6 +46,7 @@ from functools import partial
 import trio
 
 from flistfs.authoring.disk import Disk
+from flistfs.authoring.encoder import SpoolSource
 from flistfs.authoring.journal import Change, Inode, Journal, Stored
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.uploader import Job, Outcome
@@ -327,6 +328,7 @@ class Content:
             if not self._disk.is_low():
                 return
             if not self._chunks or self._is_stuck():
+                self._tell("the disk is nearly full: writing fails until there is room")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             await self._wait_for_less("the disk is nearly full")
 
@@ -341,9 +343,7 @@ class Content:
 
     async def _wait_for_less(self, reason: str) -> None:
         """Wait until something was stored, or a moment, as the store may have got stuck meanwhile."""
-        if time.monotonic() >= self._tell_again:
-            self._tell_again = time.monotonic() + _TELL_EVERY
-            log.warning("%s: writers wait until the store has taken more", reason)
+        self._tell(f"{reason}: writers wait until the store has taken more")
         self.settle_all()
         self._waiting += 1
         try:
@@ -351,6 +351,11 @@ class Content:
                 await self._less.wait()
         finally:
             self._waiting -= 1
+
+    def _tell(self, reason: str) -> None:
+        if time.monotonic() >= self._tell_again:
+            self._tell_again = time.monotonic() + _TELL_EVERY
+            log.warning("%s", reason)
 
     def border(self, inode: Inode, new_size: int) -> list[int]:
         """Which chunk must be brought before the file's size changes: the partial one at the border."""
@@ -502,7 +507,8 @@ class Content:
 
     def _settle(self, chunk: Chunk) -> None:
         self._unsettled.pop((chunk.ino, chunk.index), None)
-        self._submit(Job(chunk, chunk.version, chunk.slot, chunk.length, chunk.durable))
+        source = SpoolSource(chunk.slot * CHUNK_SIZE, chunk.length)
+        self._submit(Job(chunk, chunk.version, source, chunk.durable))
 
     def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
         """Take note of what the uploader stored."""

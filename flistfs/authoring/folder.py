@@ -264,6 +264,11 @@ def sessions_root() -> Path:
     return platformdirs.user_state_path("flistfs") / "sessions"
 
 
+def packing_root() -> Path:
+    """Return the folder for sessions that last only as long as a command."""
+    return platformdirs.user_state_path("flistfs") / "packing"
+
+
 def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
     """Return the session directory of a mount point (absolute, resolved), made or not.
 

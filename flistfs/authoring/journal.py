@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from rocksdict import (
     WriteBatch,
 )
 
+from flistfs.authoring.disk import Disk
 from flistfs.errors import JournalError
 
 log = logging.getLogger(__name__)
@@ -376,7 +376,7 @@ class Journal(View):
                 f"the session's journal {folder} cannot be opened: {reason}; nothing in it was changed. "
                 f"What was sealed or stored before is not affected"
             ) from error
-        self._folder = folder
+        self._disk = Disk(folder)
         super().__init__(self._db)
         if self._get(_LAST) is None:
             self._put(_LAST, b"")
@@ -392,8 +392,7 @@ class Journal(View):
         Raises:
             OSError: the disk is full (ENOSPC) or broken (EIO); nothing of the change was made.
         """
-        disk = os.statvfs(self._folder)
-        if disk.f_bavail * disk.f_frsize < _RESERVE + change.batch.size_in_bytes():
+        if self._disk.lacks(_RESERVE + change.batch.size_in_bytes()):
             raise OSError(errno.ENOSPC, "the journal cannot be written: the disk is full")
         try:
             self._db.write(change.batch)

@@ -140,7 +140,7 @@ def _check_fuse() -> None:
     except OSError as error:
         raise MountError(
             f"/dev/fuse cannot be opened ({error.strerror}); load the fuse module, or start the container "
-            f"with --device /dev/fuse --cap-add SYS_ADMIN"
+            f"with --device /dev/fuse --cap-add SYS_ADMIN; flistfs new and add make an flist without it"
         ) from None
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise MountError("fusermount3 is not there; install the package fuse3")
