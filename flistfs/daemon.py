@@ -73,7 +73,11 @@ _REQUEST_TIME = 10.0
 
 def main() -> NoReturn:
     """Run the daemon, told by a config on standard input."""
-    config = Config(**json.load(sys.stdin))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which `launch.start` holds back
+    try:
+        config = Config(**json.load(sys.stdin))
+    except ValueError:  # the command was killed before it had told everything: nobody wants a mount any more
+        sys.exit(InterruptedByUserError.exit_code)
     # In the background stderr is the session's log already, so that libfuse's own messages get there too.
     logging.basicConfig(
         level=logging.INFO,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -70,28 +71,21 @@ def start(config: Config, password: str | None) -> None:
         FlistfsError: it could not start; the message says why, the exit code is the daemon's.
     """
     log_path = SessionFolder(Path(config.state)).log
-    with log_path.open("ab") as log_file:
-        daemon = subprocess.Popen(
-            _command(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            cwd="/",
-            env=_environment(password),
-            pass_fds=[config.lock],
-            start_new_session=True,
-        )
-    assert daemon.stdin is not None  # noqa: S101  the type checker's
-    assert daemon.stdout is not None  # noqa: S101
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
-        with suppress(BrokenPipeError), daemon.stdin:
-            daemon.stdin.write(json.dumps(asdict(config)).encode())
-        with daemon.stdout:
-            answer = daemon.stdout.readline()
-    except BaseException:  # Ctrl-C: no mount may appear after the command has gone
-        daemon.terminate()
-        daemon.wait()
-        raise
+        # Ctrl-C between the birth of the daemon and the `try` that ends it would leave it behind. The daemon
+        # inherits this and undoes it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        daemon = _spawn(config, password, log_path)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            answer = _introduce(daemon, config)
+        except BaseException:  # Ctrl-C: no mount may appear after the command has gone
+            daemon.terminate()
+            daemon.wait()
+            raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if not answer:
         code = daemon.wait()
         tail = log_path.read_bytes()[-_LOG_TAIL:].decode(errors="replace").strip().rpartition("\n")[2]
@@ -101,6 +95,30 @@ def start(config: Config, password: str | None) -> None:
         daemon.wait()
         raise remote_error(reply["error"], reply["exit_code"])
     daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
+
+
+def _spawn(config: Config, password: str | None, log_path: Path) -> subprocess.Popen[bytes]:
+    with log_path.open("ab") as log_file:
+        return subprocess.Popen(
+            _command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            cwd="/",
+            env=_environment(password),
+            pass_fds=[config.lock],
+            start_new_session=True,
+        )
+
+
+def _introduce(daemon: subprocess.Popen[bytes], config: Config) -> bytes:
+    """Tell a daemon its config, and return its answer; none if it has ended without one."""
+    assert daemon.stdin is not None  # noqa: S101  the type checker's
+    assert daemon.stdout is not None  # noqa: S101
+    with suppress(BrokenPipeError), daemon.stdin:
+        daemon.stdin.write(json.dumps(asdict(config)).encode())
+    with daemon.stdout:
+        return daemon.stdout.readline()
 
 
 def become(config: Config, password: str | None) -> NoReturn:

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,22 @@ class Home:
         assert "Traceback" not in said
         return done
 
+    @contextmanager
+    def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """Run `flistfs` beside the block, which waits at its end for the command's."""
+        process = subprocess.Popen(
+            [FLISTFS, *arguments],
+            env=self.environment(),
+            cwd=self.path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with watched(process):
+            yield process
+            process.communicate()
+
     def json(self, *arguments: str | Path) -> Any:  # noqa: ANN401  whatever JSON holds
         """Run `flistfs … --json` and return what it printed."""
         return json.loads(self.run(*arguments, "--json").stdout)
@@ -88,6 +106,32 @@ class Home:
     def daemons(self) -> list[int]:
         """The processes that hold this home's sessions now."""
         return [int(lock.read_text() or 0) for lock in self.sessions.glob("*/lock")]
+
+    def processes(self) -> dict[int, str]:
+        """The command lines of all processes that were started in this home: daemons, and what they start."""
+        here = f"XDG_STATE_HOME={self.path / 'state'}\0".encode()
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended, or is another user's
+                if here in (process / "environ").read_bytes():
+                    found[int(process.name)] = (process / "cmdline").read_bytes().decode()
+        return found
+
+
+@contextmanager
+def watched(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Let no process outlive a block that failed, nor keep it for more than `TIMEOUT`."""
+    watchdog = threading.Timer(TIMEOUT, process.kill)
+    watchdog.start()
+    try:
+        with process:
+            try:
+                yield
+            except BaseException:
+                process.kill()
+                raise
+    finally:
+        watchdog.cancel()
 
 
 def is_mounted(path: Path) -> bool:
@@ -123,7 +167,7 @@ def shell(command: str, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
-def wait_until(is_true: Callable[[], object], what: str, seconds: float = 30) -> None:
+def wait_until(is_true: Callable[[], object], what: str, seconds: float = TIMEOUT) -> None:
     """Poll until something holds."""
     deadline = time.monotonic() + seconds
     while not is_true():

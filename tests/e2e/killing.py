@@ -699,13 +699,14 @@ class Campaign:
         time.sleep(self._chance.uniform(0, 1.2 * self._mount_seconds))
         self._kill(_youngest(command.pid))
         self._end(command, codes={0, 4, -signal.SIGKILL})
-        # If the command was killed before it had started a daemon, there is none; else it may live on.
+        # A daemon whose command was killed goes on if it knows its config already, and else ends.
+        wait_until(
+            lambda: mounts.mount_at(self._mountpoint) or not self._session.is_locked(),
+            "the daemon goes on, or ends",
+        )
         if self._session.is_locked():
             self._note("daemon outlived its command")
-            with suppress(AssertionError):
-                wait_until(lambda: mounts.mount_at(self._mountpoint), "the daemon goes on", 5)
-            holder = self._session.holder()
-            if holder is not None:
+            if (holder := self._session.holder()) is not None:
                 self._kill(holder)
         self._wait_dead()
         self._resume()

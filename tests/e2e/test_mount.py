@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import redis as redis_client
 
-from tests.e2e.commands import FLISTFS, Home, is_mounted, let_others_reach, umount, wait_until
+from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, let_others_reach, umount, wait_until
 from tests.independent_reader import read_flist
 from tests.redis_server import RedisServer, free_port, running_redis
 from tests.stores.fake_server import fake_server
@@ -58,13 +60,10 @@ def test_started_twice_is_refused(home: Home, mountpoint: Path) -> None:
 
 
 def test_two_starts_at_the_same_time_make_one_mount(home: Home, mountpoint: Path) -> None:
-    starts = [
-        subprocess.Popen([FLISTFS, "mount", mountpoint], env=home.environment(), stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    for start in starts:
-        start.communicate(timeout=60)
-    assert sorted(start.returncode == 0 for start in starts) == [False, True]
+    with home.started("mount", mountpoint) as one, home.started("mount", mountpoint) as other:
+        for start in (one, other):
+            start.communicate()
+    assert sorted(start.returncode == 0 for start in (one, other)) == [False, True]
     home.expected_log += ["in use by process"]
     (mountpoint / "file").touch()
     home.run("seal", "out.flist")
@@ -130,7 +129,7 @@ def test_without_dev_fuse_it_says_how_to_get_it(home: Home, mountpoint: Path) ->
 
 @pytest.mark.parametrize("given", ["url", "variable", "store variable"])
 def test_a_password_is_seen_nowhere(home: Home, mountpoint: Path, given: str) -> None:
-    secret = "s3cr3t-of-the-store"
+    secret = secrets.token_hex(16)
     with running_redis(password=secret) as server:
         url = f"redis://127.0.0.1:{server.port}"
         with_secret = f"redis://:{secret}@127.0.0.1:{server.port}"
@@ -142,8 +141,10 @@ def test_a_password_is_seen_nowhere(home: Home, mountpoint: Path, given: str) ->
         told = home.run("mount", mountpoint, *arguments, env=env)
         (mountpoint / "file").write_text("content")
         status = home.run("status", "--json")
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            assert secret not in read_or_empty(process), process
+        lines = home.processes().values()
+        assert any("flistfs.daemon" in line for line in lines)
+        assert any("encoder_process" in line for line in lines)
+        assert not [line for line in lines if secret in line]
         sealed = home.run("seal", "out.flist")
         said = told.stdout + told.stderr + status.stdout + sealed.stdout + sealed.stderr + home.logs()
         assert secret not in said
@@ -152,34 +153,25 @@ def test_a_password_is_seen_nowhere(home: Home, mountpoint: Path, given: str) ->
             assert not path.is_file() or secret.encode() not in path.read_bytes(), path
 
 
-def read_or_empty(path: Path) -> str:
-    try:
-        return path.read_bytes().decode(errors="replace")
-    except OSError:
-        return ""  # it has ended
-
-
 def test_a_password_on_the_command_line_is_gone_while_it_runs(home: Home, mountpoint: Path) -> None:
     with running_redis(password="s3cr3t") as server:
         url = f"redis://:s3cr3t@127.0.0.1:{server.port}"
-        command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--foreground", "--store", url]
-        with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE, text=True) as process:
+        with home.started("mount", mountpoint, "--foreground", "--store", url) as process:
             wait_until(lambda: is_mounted(mountpoint), "mounted")
             line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
             umount(mountpoint)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate()
     assert b"s3cr3t" not in line
     assert "s3cr3t" not in said
     assert process.returncode == 0
 
 
 def test_foreground_logs_to_standard_error_and_ends_with_the_mount(home: Home, mountpoint: Path) -> None:
-    command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--foreground"]
-    with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE, text=True) as process:
+    with home.started("mount", mountpoint, "--foreground") as process:
         wait_until(lambda: is_mounted(mountpoint), "mounted")
         (mountpoint / "file").write_text("content")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate()
     assert process.returncode == 0
     assert f"{mountpoint} is mounted" in said
     assert not is_mounted(mountpoint)
@@ -338,28 +330,67 @@ def test_a_mount_that_never_was_leaves_no_session(home: Home, mountpoint: Path) 
 
 
 def test_an_interrupted_mount_does_not_appear_later(home: Home, mountpoint: Path) -> None:
-    home.expected_log += ["SIGTERM"]
     with running_redis() as server:
         server.hang()
-        command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--store", server.url]
-        with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE) as process:
-            wait_until(lambda: list(home.sessions.glob("*/lock")), "the daemon was started")
+        with home.started("mount", mountpoint, "--store", server.url) as process:
+            wait_until(lambda: list(home.sessions.glob("*/lock")), "the daemon is about to be started")
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            process.communicate()
         server.resume()
     assert process.returncode == 130
+    assert home.processes() == {}
     assert not is_mounted(mountpoint)
     assert home.json("status") == []
 
 
+# Runs the command line, and interrupts it in the moment that a daemon was started; prints its process.
+INTERRUPTED_AT_THE_WORST_TIME = """
+import signal
+from flistfs import cli, launch
+
+spawn = launch._spawn
+
+def spawn_and_interrupt(*arguments):
+    daemon = spawn(*arguments)
+    print("spawned", flush=True)
+    signal.raise_signal(signal.SIGINT)
+    return daemon
+
+launch._spawn = spawn_and_interrupt
+cli.main()
+"""
+
+
+def test_a_mount_interrupted_while_the_daemon_is_born(home: Home, mountpoint: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AT_THE_WORST_TIME, "mount", mountpoint],
+        env=home.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+    assert (done.returncode, done.stdout) == (130, "spawned\n")
+    assert home.processes() == {}
+    assert not is_mounted(mountpoint)
+    assert home.json("status") == []
+
+
+@pytest.mark.parametrize("told", [b"", b'{"state": "/tmp/session", "lo'])
+def test_a_daemon_whose_command_was_killed_ends_quietly(told: bytes) -> None:
+    command = [sys.executable, "-P", "-m", "flistfs.daemon"]
+    done = subprocess.run(command, input=told, capture_output=True, check=False, timeout=TIMEOUT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_an_interrupted_foreground_mount_does_not_wait_for_the_store(home: Home, mountpoint: Path) -> None:
     with fake_server(lambda _: None) as server:
-        command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--foreground", "--store"]
-        command.append(f"redis://127.0.0.1:{server.port}")
-        with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE, text=True) as process:
+        store = f"redis://127.0.0.1:{server.port}"
+        with home.started("mount", mountpoint, "--foreground", "--store", store) as process:
             wait_until(lambda: server.commands, "the store is asked")
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=10)
+            # The store is given up after a minute: three tries of 20 s.
+            _, said = process.communicate(timeout=45)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert home.json("status") == []
