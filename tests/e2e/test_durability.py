@@ -20,7 +20,7 @@ from flistfs import offline
 from flistfs.authoring.folder import SessionFolder
 from flistfs.authoring.request import SealRequest
 from flistfs.errors import SessionError
-from tests.e2e.commands import FLISTFS, Home, is_mounted, umount, wait_until
+from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, umount, wait_until, watched
 from tests.e2e.killing import Campaign, compare_flist, differences
 from tests.independent_reader import CHUNK, read_flist
 from tests.redis_server import free_port
@@ -145,13 +145,13 @@ def test_files_that_are_closed_and_unmounted_while_the_daemon_stands_still(
     try:
         closing = threading.Thread(target=close_all, args=(files,))
         closing.start()
-        closing.join(20)
+        closing.join(TIMEOUT)
         assert not closing.is_alive(), "close() waits for the daemon"
         unmounting = subprocess.Popen([*command.split(), str(mountpoint)])
         wait_until(lambda: not is_mounted(mountpoint), "the mount is gone")
     finally:
         signal_daemon(home, signal.SIGCONT)
-    assert unmounting.wait(30) == 0
+    assert unmounting.wait(TIMEOUT) == 0
     wait_ended(home)
     assert home.status()["state"] == "unmounted"
     home.run("seal", "out.flist")
@@ -166,8 +166,7 @@ def test_an_end_keeps_the_session(home: Home, mountpoint: Path, record: Path, en
     if end == "umount" and os.geteuid() != 0:
         pytest.skip("only root may call umount")
     record.mkdir()
-    command: list[str | Path] = [FLISTFS, "mount", mountpoint, "--foreground"]
-    with subprocess.Popen(command, env=home.environment(), stderr=subprocess.PIPE, text=True) as process:
+    with home.started("mount", mountpoint, "--foreground") as process:
         wait_until(lambda: is_mounted(mountpoint), "it is mounted")
         for folder in (mountpoint, record):
             (folder / "file").write_bytes(bytes(range(256)) * 4096)
@@ -175,7 +174,7 @@ def test_an_end_keeps_the_session(home: Home, mountpoint: Path, record: Path, en
             process.send_signal(signal.Signals[end])
         else:
             subprocess.run([*end.split(), mountpoint], check=True)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate()
     assert process.returncode == 0, said
     assert "Traceback" not in said
     assert not is_mounted(mountpoint)
@@ -397,7 +396,7 @@ def ask(damaged: Damaged, *arguments: str | Path) -> subprocess.CompletedProcess
         env=damaged.home.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
     )
 
 
@@ -500,13 +499,13 @@ def test_a_signal_ends_a_daemon_whose_writers_wait(home: Home, mountpoint: Path,
     home.run("mount", mountpoint, "--store", store, "--offline", "--spool-size", "1M")
     (mountpoint / "closed").write_bytes(b"x" * 1000)
     command = ["dd", "if=/dev/urandom", f"of={mountpoint}/large", "bs=1M", "count=20", "status=none"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as writer:
+    writer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    with watched(writer):
         wait_until(lambda: home.status()["waiting_writers"], "the writer waits")
         if state == "detached":
             subprocess.run(["fusermount3", "-uz", str(mountpoint)], check=True)
         signal_daemon(home, signal.SIGTERM)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
-        writer.wait(30)
     assert writer.returncode != 0
     home.run("mount", mountpoint, "--offline")
     assert (mountpoint / "closed").read_bytes() == b"x" * 1000

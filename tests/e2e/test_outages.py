@@ -18,7 +18,7 @@ from typing import Self, cast
 import pytest
 import redis as redis_client
 
-from tests.e2e.commands import Home, is_mounted, umount, wait_until
+from tests.e2e.commands import TIMEOUT, Home, is_mounted, umount, wait_until
 from tests.e2e.proxy import LOADING, NOAUTH, OOM, READONLY, Proxy
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import RedisServer, running_redis
@@ -75,7 +75,7 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         if self._error:
             raise self._error
@@ -392,8 +392,9 @@ def test_a_hung_store_holds_up_neither_a_seal_with_a_timeout_nor_an_unmount(
     assert re.fullmatch(rf"flistfs: gave up after 1 s: {proxy.url} .*\n", refused.stderr)
     assert is_mounted(mountpoint)
     umount(mountpoint)
-    wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended", seconds=100)
-    assert time.monotonic() - started < 15
+    wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+    # About 5 s on an idle machine; a call of the store itself would go on for a minute, three tries of 20 s.
+    assert time.monotonic() - started < 45
     proxy.heal()
     seal_and_compare(home, server, contents)
 
@@ -450,7 +451,7 @@ def test_writers_wait_while_the_spool_is_full_and_go_on_by_themselves(
         assert writer.is_alive()
     finally:
         proxy.come_back()
-        writer.join(60)
+        writer.join(TIMEOUT)
     assert not writer.is_alive()
     wait_until(lambda: home.status()["waiting_writers"] == 0, "nobody waits")
     told = [line for line in home.logs().splitlines() if "writers wait" in line]
@@ -460,11 +461,12 @@ def test_writers_wait_while_the_spool_is_full_and_go_on_by_themselves(
 
 def looks_within(seconds: float, folder: Path) -> bool:
     """Say whether a directory can be looked into."""
-    with subprocess.Popen(["stat", folder / "first", folder / "none"], stderr=subprocess.DEVNULL) as process:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(seconds) == 1
-        process.kill()
-    return False
+    command = ["stat", str(folder / "first"), str(folder / "none")]
+    try:
+        looked = subprocess.run(command, capture_output=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return looked.returncode == 1
 
 
 def test_any_number_of_waiting_writers_leaves_the_tree_usable(
@@ -485,11 +487,11 @@ def test_any_number_of_waiting_writers_leaves_the_tree_usable(
         writer.start()
     try:
         wait_until(lambda: home.status()["waiting_writers"] >= 90, "the writers wait")
-        is_usable = looks_within(10, mountpoint)
+        is_usable = looks_within(60, mountpoint)
     finally:
         proxy.come_back()
         for writer in writers:
-            writer.join(60)
+            writer.join(TIMEOUT)
     assert not any(writer.is_alive() for writer in writers)
     assert is_usable
     seal_and_compare(home, server, contents)
@@ -514,7 +516,7 @@ def test_only_reading_what_is_away_fails_while_the_store_is_down(
     with pytest.raises(OSError, match="Input/output") as caught:
         (mountpoint / "away").read_bytes()
     assert caught.value.errno == errno.EIO
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < TIMEOUT
     # A part of a chunk that is away cannot be changed either, and is left as it was.
     with pytest.raises(OSError, match="Input/output"), (mountpoint / "away").open("r+b", 0) as file:
         file.write(b"new")

@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 import redis as redis_client
 
-from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, shell, umount, wait_until
+from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, shell, umount, wait_until, watched
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import RedisServer, running_redis
 
@@ -241,13 +241,14 @@ def test_a_terminal_shows_progress_and_a_pipe_does_not(
     (mountpoint / "file").write_bytes(os.urandom(100 << 20))
     leader, follower = pty.openpty()
     command: list[str | Path] = [FLISTFS, "seal", "shown.flist"]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=home.path,
         env=home.environment(TERM="xterm", COLUMNS="100", LINES="30"),
         stderr=follower,
-        stdout=subprocess.PIPE,
-    ) as process:
+        stdout=subprocess.DEVNULL,
+    )
+    with watched(process):
         os.close(follower)
         shown = read_terminal(leader)
     assert process.returncode == 0
@@ -299,7 +300,7 @@ def test_only_our_own_mount_is_ever_unmounted(home: Home, mountpoint: Path) -> N
         for number in range(3000):
             (mountpoint / str(number)).mkdir()
         home.run("sync")
-        with subprocess.Popen([FLISTFS, "seal", "out.flist"], cwd=home.path, env=home.environment()) as seal:
+        with home.started("seal", "out.flist") as seal:
             wait_until(lambda: home.status().get("sealing") or seal.poll() is not None, "the seal has begun")
             subprocess.run(["umount", "-t", "fuse.flistfs", str(mountpoint)], check=False)
         assert seal.returncode == 0
