@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -15,7 +16,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_START_SECONDS = 15.0
+_START_SECONDS = 60.0
+
+# Below the ports that Linux gives to whoever asks for any (32768 and up): of these nobody takes one by chance
+# while a server is down, and a client that finds nobody there is not connected to itself.
+_PORTS = range(10_000, 32_768)
+
+# Ports that are tried: several test processes may choose the same at the same time.
+_TRIES = 5
 
 
 @dataclass(slots=True)
@@ -44,7 +52,7 @@ class RedisServer:
                 stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"redis-server did not start:\n{(self.folder / 'log').read_text()}")
@@ -55,14 +63,14 @@ class RedisServer:
         self.resume()
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(_START_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def kill(self) -> None:
         """End it on the spot, as a crash would."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(_START_SECONDS)
 
     def hang(self) -> None:
         """Stop it from running: connections stay open and nothing is answered."""
@@ -74,21 +82,18 @@ class RedisServer:
 
     def command(self, *words: str) -> bytes:
         """Send one command past the code under test and return the raw reply (up to 64 KiB)."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as plain:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=_START_SECONDS) as plain:
             if self.password:
                 plain.sendall(_spelled(("AUTH", self.password)))
                 assert plain.recv(64) == b"+OK\r\n"
             plain.sendall(_spelled(words))
             return plain.recv(65536)
 
-    def _answers(self) -> bool:
-        # A server that loads its file says LOADING, one with a password NOAUTH: the latter is ready.
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", self.port), timeout=2) as plain,
-        ):
-            plain.sendall(_spelled(("PING",)))
-            return plain.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+    def _is_ready(self) -> bool:
+        """Say whether it answers, and itself at that: another server may have got the port first."""
+        with contextlib.suppress(OSError, AssertionError):
+            itself = b"process_id:%d\r\n" % self.process.pid in self.command("INFO", "server")
+            return itself and self.command("PING") == b"+PONG\r\n"  # else it still loads its file
         return False
 
 
@@ -98,10 +103,11 @@ def _spelled(words: tuple[str, ...]) -> bytes:
 
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -111,9 +117,19 @@ def running_redis(*extra_args: str, password: str | None = None) -> Iterator[Red
     if password:
         arguments += ["--requirepass", password]
     with tempfile.TemporaryDirectory(prefix="flistfs-redis-") as folder:
-        server = RedisServer(free_port(), password, Path(folder), (*arguments, *extra_args))
-        server.start()
+        server = _started(Path(folder), password, (*arguments, *extra_args))
         try:
             yield server
         finally:
             server.stop()
+
+
+def _started(folder: Path, password: str | None, arguments: tuple[str, ...]) -> RedisServer:
+    server = RedisServer(free_port(), password, folder, arguments)
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(RuntimeError):
+            server.start()
+            return server
+        server.port = free_port()
+    server.start()
+    return server

@@ -1,6 +1,7 @@
 """`Vfs` behaves like a local file system, whatever happens to chunks, store and daemon meanwhile.
 
-FLISTFS_EXAMPLES sets how many random lists of operations are tried.
+FLISTFS_EXAMPLES sets how many random lists of operations are tried; with HYPOTHESIS_PROFILE=explore they are
+others each time.
 """
 
 from __future__ import annotations
@@ -122,10 +123,6 @@ _tunings = st.builds(
 
 _random = settings(
     max_examples=_EXAMPLES,
-    deadline=None,
-    derandomize="FLISTFS_EXAMPLES" not in os.environ,
-    database=None,
-    print_blob=True,
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )

@@ -67,7 +67,7 @@ class Proxy:
         _shut(self._listener)
         self.disconnect()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
         self._listener.close()
 
@@ -116,7 +116,7 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError, EOFError), self._known(client):
-            server = socket.create_connection((_HOST, self._server_port), timeout=10)
+            server = socket.create_connection((_HOST, self._server_port), timeout=60)
             server.settimeout(None)
             with (
                 self._known(server),

@@ -131,9 +131,7 @@ def test_the_mount_does_what_a_local_file_system_does(home: Home, roots: tuple[P
 
     @settings(
         max_examples=int(os.environ.get("FLISTFS_EXAMPLES", "150")),
-        deadline=None,
         suppress_health_check=list(HealthCheck),
-        print_blob=True,
     )
     @given(st.lists(STEPS, min_size=5, max_size=40))
     def play(steps: list[Step]) -> None:

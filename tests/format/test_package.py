@@ -217,11 +217,12 @@ def test_bytes_that_are_passed_over_count_too(unpack: Unpack) -> None:
 
 def test_bomb_is_refused_in_bounded_time(unpack: Unpack) -> None:
     zeros = gzip.compress(bytes(64 << 20))
-    start = time.monotonic()
-    for bomb in (zeros * 16, gzip.compress(_archive(CURRENT)) + zeros * 16):
+    start = time.process_time()
+    # 32 GiB each; to unpack all of it takes minutes.
+    for bomb in (zeros * 512, gzip.compress(_archive(CURRENT)) + zeros * 512):
         with pytest.raises(FormatError):
             unpack(bomb, limit=64 << 20)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -282,7 +283,7 @@ def test_flips_are_refused_or_change_nothing(catalog: Path, unpack: Unpack) -> N
     assert refused > 0.9 * len(positions)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_damaged_archives_unpack_or_are_refused(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -155,13 +155,14 @@ def test_large_directory_decodes_in_bounded_time() -> None:
     entry = Entry(b"", 5, File((REF,)), b"d" * 32, 1, 2)
     many = tuple(replace(entry, name=b"file%d" % i) for i in range(100_000))
     large = replace(EMPTY, entries=(*many, replace(entry, attributes=File((REF,) * 400_000))))
-    start = time.perf_counter()
+    start = time.process_time()
     raw = encode_directory(large)
-    encoded = time.perf_counter()
+    encoded = time.process_time()
     # 8 MiB of words is the library's own limit for what may be visited: this is beyond it.
     assert len(raw) > 64 << 20
     assert decode_directory(raw) == large
-    assert (encoded - start) / len(many) < 100e-6
+    # About 10 µs; what goes through the list anew for each entry takes milliseconds.
+    assert (encoded - start) / len(many) < 500e-6
 
 
 @given(raw=st.binary(max_size=400))
@@ -222,19 +223,19 @@ _ROOT = _struct_pointer(0, 2, 5)
 def test_list_of_a_billion_structs_without_fields_is_refused_at_once() -> None:
     tag = (2**29 - 1) << 2  # the count stands where a pointer has its offset
     raw = _message(_ROOT, 0, 0, 0, 0, _list_pointer(2, 7, 0), 0, 0, tag)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(FormatError):
         decode_directory(raw)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("kind", range(8))
 def test_long_lists_in_short_messages_are_refused_at_once(kind: int) -> None:
     raw = _message(_ROOT, 0, 0, 0, 0, _list_pointer(2, kind, 2**29 - 1), 0, 0)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(FormatError):
         decode_directory(raw)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5
 
 
 def test_list_of_bytes_that_passes_for_entries_is_refused() -> None:

@@ -90,7 +90,7 @@ def fake_server(script: Callable[[list[bytes]], Answer]) -> Iterator[FakeServer]
         for client in server.sockets:
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -241,7 +241,7 @@ def test_several_processes(folder: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert files_in(folder) == {file_of(folder, one) for one in blocks(60, 5000)}
     assert all(DirectoryStore(folder).get(one.hash) == value_of(one) for one in blocks(60, 5000))
