@@ -60,12 +60,19 @@ find_python() {
     die "Python 3.11 or newer with its venv module is needed"
 }
 
+# Whether .venv has the project with the dependencies EXTRA. Whatever its extras are, it has the project itself.
+has_venv() {
+    local stamp
+    for stamp in "$venv"/.stamp-${1:-*}; do
+        [ -e "$stamp" ] && [ ! "$project/pyproject.toml" -nt "$stamp" ] || continue
+        "$venv/bin/python" -c '' 2>/dev/null && return
+    done
+    return 1
+}
+
 setup_venv() {
     local extras="${1:-}" stamp="$venv/.stamp-${1:-plain}"
-    if [ -e "$stamp" ] && [ ! "$project/pyproject.toml" -nt "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null
-    then
-        return
-    fi
+    has_venv "$extras" && return
     say "Setting up $venv"
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$(find_python)" -m venv --clear "$venv"
     "$venv/bin/python" -m pip install -q --disable-pip-version-check -e "$project${extras:+[$extras]}" >&2

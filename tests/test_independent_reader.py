@@ -20,23 +20,14 @@ import xxtea
 
 from tests import independent_reader as reader
 from tests.independent_reader import Access, DefectError, Directory, Entry, Message, Node, Records
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-OLD_FLIST = SHARED / "ubuntu1604-minimal-2017.flist"
-VECTORS = SHARED / "blocks-gen1.json"
-
-needs_old_flist = pytest.mark.skipif(
-    not OLD_FLIST.exists(), reason=f"the flist of 2017 is not at {OLD_FLIST}"
-)
-needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason=f"the block vectors are not at {VECTORS}")
-
+from tests.needs import needs_old_flist, needs_vectors
 
 # The flist that a Zero-OS Hub made in 2017
 
 
 @pytest.fixture(scope="module")
 def old_records() -> dict[bytes, bytes]:
-    return reader.read_records(OLD_FLIST, strict=False)
+    return reader.read_records(needs_old_flist(), strict=False)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +35,6 @@ def old_tree(old_records: dict[bytes, bytes]) -> dict[bytes, Node]:
     return reader.read_tree(reader.decode_records(old_records), strict=False)
 
 
-@needs_old_flist
 def test_old_flist_has_the_known_counts(old_records: dict[bytes, bytes], old_tree: dict[bytes, Node]) -> None:
     counts = Counter(node.kind for node in old_tree.values())
     assert counts["dir"] == 1083 + 1  # and the root
@@ -54,7 +44,6 @@ def test_old_flist_has_the_known_counts(old_records: dict[bytes, bytes], old_tre
     assert sum(len(key) == 32 for key in old_records) == 32
 
 
-@needs_old_flist
 def test_old_flist_tells_what_a_minimal_ubuntu_has(old_tree: dict[bytes, Node]) -> None:
     shell = old_tree[b"bin/bash"]
     assert (shell.kind, shell.type_mode, shell.uname, shell.uid) == ("file", 0o100755, b"root", reader.NO_ID)
@@ -68,21 +57,19 @@ def test_old_flist_tells_what_a_minimal_ubuntu_has(old_tree: dict[bytes, Node]) 
     assert time.gmtime(shell.mtime).tm_year in {2015, 2016}
 
 
-@needs_old_flist
 def test_every_aci_of_the_old_flist_has_the_key_of_its_text(old_records: dict[bytes, bytes]) -> None:
     accesses = reader.decode_records(old_records).accesses
     assert [key for key, access in accesses.items() if reader.access_key(access) != key] == []
 
 
-@needs_old_flist
 def test_rocksdict_and_ldb_read_the_same(old_records: dict[bytes, bytes]) -> None:
-    assert reader.read_records(OLD_FLIST, strict=False, engine="rocksdict") == old_records
+    assert reader.read_records(needs_old_flist(), strict=False, engine="rocksdict") == old_records
 
 
-@needs_old_flist
 def test_the_old_package_is_not_what_we_would_write() -> None:
+    old = needs_old_flist()
     with pytest.raises(DefectError, match=r"does not belong|gzip header"):
-        reader.read_flist(OLD_FLIST)
+        reader.read_flist(old)
 
 
 # Packages
@@ -523,13 +510,12 @@ def packed_block(chunk: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def small_vectors() -> Iterator[tuple[str, int, dict[str, Any]]]:
-    for vector in json.loads(VECTORS.read_text())["vectors"]:
+    for vector in json.loads(needs_vectors().read_text())["vectors"]:
         for block in vector["blocks"]:
             if "stored_base64" in block:
                 yield vector["generator"], vector["size"], block
 
 
-@needs_vectors
 def test_the_reference_librarys_blocks_decode() -> None:
     seen = 0
     for generator, size, block in small_vectors():

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from flistfs import cli
 from tests.e2e.commands import Home
+from tests.needs import needs_old_flist
 
-REAL = Path(__file__).parents[3] / "shared/data/ubuntu1604-minimal-2017.flist"
 
-
-@pytest.mark.parametrize("command", ["mount", "seal", "wait", "ls", "status"])
+@pytest.mark.parametrize("command", cli._COMMANDS)
 def test_every_command_has_help_with_an_example(home: Home, command: str) -> None:
     said = home.run(command, "--help").stdout
     assert "Example" in said
@@ -48,12 +48,11 @@ def test_ls_shows_what_was_copied(home: Home, mountpoint: Path) -> None:
 
 
 def test_ls_of_the_real_flist(home: Home) -> None:
-    if not REAL.exists():
-        pytest.skip(f"{REAL} is not here")
-    assert home.run("ls", REAL).stdout.split()[:3] == ["bin", "boot", "dev"]
-    passwd = home.run("ls", "-l", REAL, "etc/passwd").stdout
+    real = needs_old_flist()
+    assert home.run("ls", real).stdout.split()[:3] == ["bin", "boot", "dev"]
+    passwd = home.run("ls", "-l", real, "etc/passwd").stdout
     assert passwd.startswith("-rw-r--r-- root     root ")
-    everything = home.run("ls", "-R", REAL).stdout.splitlines()
+    everything = home.run("ls", "-R", real).stdout.splitlines()
     assert len(everything) == 8970 + 1811 + 1083 + 79
 
 
@@ -62,7 +61,7 @@ def test_ls_of_the_real_flist(home: Home) -> None:
     [
         (lambda _: None, "there is no file"),
         (lambda path: path.write_bytes(b"no gzip"), "is no flist"),
-        (lambda path: path.write_bytes(REAL.read_bytes()[:100_000] if REAL.exists() else b""), "is no flist"),
+        (lambda path: path.write_bytes(needs_old_flist().read_bytes()[:100_000]), "is no flist"),
     ],
 )
 def test_what_is_no_flist_is_refused_in_one_line(home: Home, make: object, reason: str) -> None:

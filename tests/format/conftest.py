@@ -6,7 +6,6 @@ import base64
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ import pytest
 from flistfs.format.catalog import Catalog
 from flistfs.format.package import unpack_package
 from flistfs.format.records import CHUNK_SIZE, BlockRef
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.needs import needs_old_flist, needs_tool, needs_vectors
 
 Records = list[tuple[bytes, bytes]]
 
@@ -33,17 +31,10 @@ class Vector:
     stored: bytes | None  # only of small ones
 
 
-def _shared(name: str) -> Path:
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"the test data {path} is not on this machine")
-    return path
-
-
 @pytest.fixture(scope="session")
 def real_flist() -> Path:
     """A flist that a Zero-OS Hub made in 2017."""
-    return _shared("ubuntu1604-minimal-2017.flist")
+    return needs_old_flist()
 
 
 @pytest.fixture(scope="session")
@@ -56,20 +47,13 @@ def real_records(real_flist: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def vectors() -> list[Vector]:
-    return list(_read_vectors(json.loads(_shared("blocks-gen1.json").read_text())))
+    return list(_read_vectors(json.loads(needs_vectors().read_text())))
 
 
 @pytest.fixture
 def tool() -> Callable[[str], str]:
     """The path of a program of RocksDB's own, at the version that Debian has."""
-
-    def find(name: str) -> str:
-        path = shutil.which(name)
-        if path is None:
-            pytest.skip(f"{name} is not installed (Debian: rocksdb-tools)")
-        return path
-
-    return find
+    return needs_tool
 
 
 def _read_vectors(document: dict[str, Any]) -> Iterator[Vector]:
