@@ -114,7 +114,7 @@ class Home:
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has ended, or is another user's
                 if here in (process / "environ").read_bytes():
-                    found[int(process.name)] = (process / "cmdline").read_bytes().decode()
+                    found[int(process.name)] = (process / "cmdline").read_bytes().decode(errors="replace")
         return found
 
 

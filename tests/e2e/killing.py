@@ -781,17 +781,14 @@ class Campaign:
             time.sleep(self._chance.uniform(0, 1.1 * self._seal_seconds))
             return kind
         if kind == "after unmounting":
-            while command.poll() is None and mounts.mount_at(self._mountpoint):
-                pass
+            _watch(command, lambda: not mounts.mount_at(self._mountpoint))
             time.sleep(self._chance.choice([0, self._chance.uniform(0, 0.05)]))
             return kind
         if kind == "while packaging":
-            while command.poll() is None and not any(self._home.path.glob(f".{out.name}*")):
-                pass
+            _watch(command, lambda: any(self._home.path.glob(f".{out.name}*")))
             time.sleep(self._chance.uniform(0, 0.03))
             return kind
-        while command.poll() is None and not out.exists():
-            pass
+        _watch(command, out.exists)
         pause = time.monotonic() + self._chance.choice([0, self._chance.uniform(0, 0.03)])
         while time.monotonic() < pause:
             pass
@@ -836,6 +833,15 @@ class Campaign:
         ((_, kind),) = self._chance.choices(kinds, [weight for weight, _ in kinds])
         self._note(kind.__name__)
         kind()
+
+
+def _watch(command: subprocess.Popen[str], is_there: Callable[[], bool]) -> None:
+    """Look without a pause until something is there, or the command has ended."""
+    deadline = time.monotonic() + TIMEOUT
+    while command.poll() is None and not is_there():
+        if time.monotonic() > deadline:
+            command.kill()
+            raise LossError(f"{command.args!r} hangs")
 
 
 def _youngest(pid: int) -> int:
