@@ -20,6 +20,10 @@ from tests.redis_server import RedisServer, running_redis
 if not os.access("/dev/fuse", os.R_OK | os.W_OK):
     pytest.skip("there is no /dev/fuse that this user may open", allow_module_level=True)
 
+# What a shell runs in the background is deaf to Ctrl-C, and so would be the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # pyfuse3 says so when the kernel no longer waits for an answer: a mount ended while files were released.
 ANSWERED_TOO_LATE = "fuse_reply_* failed with No such file or directory"
 
