@@ -11,14 +11,16 @@ import json
 import logging
 import os
 import signal
+import socket
+import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import pyfuse3
 import trio
@@ -69,6 +71,9 @@ _LAST_REQUESTS = 5.0
 
 # Seconds for a command to say what it wants.
 _REQUEST_TIME = 10.0
+
+
+T = TypeVar("T")
 
 
 def main() -> NoReturn:
@@ -198,6 +203,8 @@ class _Daemon:
             make_encoders=partial(make_encoders, settings),
         ) as session:
             await self._serve(session)
+            if not self._ended:
+                await session.store_rest()
             if self._config.seal_to and not self._ended and not self._stopping:
                 code = await self._seal_at_end(session, Path(self._config.seal_to))
         if self._ended == "sealed":
@@ -268,16 +275,26 @@ class _Daemon:
 
     # Sealing
 
-    async def _seal(self, session: Session, request: SealRequest) -> dict[str, Any]:
-        """Seal while mounted; one at a time."""
+    async def _seal(
+        self, session: Session, request: SealRequest, stream: trio.SocketStream
+    ) -> dict[str, Any]:
+        """Seal while mounted; one at a time. From the unmount on it goes on, whoever is there to see it."""
         if request.out.is_relative_to(self._mountpoint):
             raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
         with self._ending():
             if self._adds:
                 raise BusyError("flistfs add is still at work in this session; wait for it, or end it")
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
+
+            async def work(finish: Callable[[], None]) -> dict[str, Any]:
+                async def unmount() -> None:
+                    finish()
+                    await self._unmount()
+
+                return await seal_session(session, self.folder, request, unmount, self._progress)
+
             try:
-                result = await seal_session(session, self.folder, request, self._unmount, self._progress)
+                result = await _while_wanted(stream, work)
             except FlistfsError as error:
                 if self._unmounted.is_set():  # else there still is a mount to try again from
                     keep_failure(self.folder, error)
@@ -309,21 +326,22 @@ class _Daemon:
         It ends when the command that asked for it does, or the mount: it may take hours, and what was put
         into the tree until then stands by itself.
         """
-        async with trio.open_nursery() as nursery:
-            scope = nursery.cancel_scope
+
+        async def work(_: Callable[[], None]) -> AddSummary:
+            # In a thread: the mount point is asked about, and that is for this process to answer.
+            source = await trio.to_thread.run_sync(
+                open_directories, request, session.store.url, [self.folder.path, self._mountpoint]
+            )
+            caller = Caller(os.geteuid(), os.getegid())
+            return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
+
+        with trio.CancelScope() as scope:
             self._adds.add(scope)
             try:
-                nursery.start_soon(_cancel_at_end, stream, scope)
-                # In a thread: the mount point is asked about, and that is for this process to answer.
-                source = await trio.to_thread.run_sync(
-                    open_directories, request, session.store.url, [self.folder.path, self._mountpoint]
-                )
-                caller = Caller(os.geteuid(), os.getegid())
-                return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
+                return await _while_wanted(stream, work)
             finally:
                 self._adds.remove(scope)
-                scope.cancel()
-        raise SessionError("the add was interrupted; what was put into the tree before stays")
+        raise SessionError("the mount has ended; what was put into the tree before stays")
 
     async def _unmount(self) -> None:
         if not self._unmounted.is_set():  # somebody else may have done it while the package was built
@@ -354,7 +372,8 @@ class _Daemon:
         async def handle(stream: trio.SocketStream) -> None:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():
                 async with stream:
-                    await self._answer(session, stream)
+                    if _peer(stream) in {os.geteuid(), 0}:
+                        await self._answer(session, stream)
 
         await trio.serve_listeners(handle, [trio.SocketListener(listener)], handler_nursery=commands)
 
@@ -371,7 +390,7 @@ class _Daemon:
         self, session: Session, line: bytes, stream: trio.SocketStream
     ) -> dict[str, Any]:
         """Do what a command asks, telling it the progress meanwhile; return the answer."""
-        # What was begun is finished, even if the command that asked for it has gone; but see `_add`.
+        # What ends the session is finished once it was begun, even if the command that asked for it has gone.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_progress, stream)
@@ -408,9 +427,9 @@ class _Daemon:
                     **session.status(),
                 }
             case {"op": "seal", "request": raw}:
-                return await self._seal(session, SealRequest.from_dict(raw))
+                return await self._seal(session, SealRequest.from_dict(raw), stream)
             case {"op": "sync", "timeout": float(timeout)}:
-                await session.sync(timeout, self._progress)
+                await _while_wanted(stream, lambda _: session.sync(timeout, self._progress))
                 return session.status()
             case {"op": "add", "request": raw}:
                 return asdict(await self._add(session, AddRequest.from_dict(raw), stream))
@@ -420,11 +439,30 @@ class _Daemon:
                 raise SessionError("the daemon does not know this request; it is of another version")
 
 
-async def _cancel_at_end(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-    """Cancel something when the command that asked for it goes: it says nothing more until then."""
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await stream.receive_some(1)
-    scope.cancel()
+async def _while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
+    """Do something for as long as the command that asked for it is there: it says nothing more until then.
+
+    `work` is given a function to call when it is to be finished all the same.
+
+    Raises:
+        SessionError: the command has gone.
+    """
+    watching = trio.CancelScope()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                with watching:
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await stream.receive_some(1)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            try:
+                return await work(watching.cancel)
+            finally:
+                watching.cancel()
+    raise SessionError("interrupted")
 
 
 async def _log_tasks_on_demand() -> None:
@@ -446,6 +484,14 @@ def _describe_task(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
             yield from _describe_task(child, depth + 1)
+
+
+def _peer(stream: trio.SocketStream) -> int:
+    """Return the user id of who has connected: struct ucred of unix(7) is pid, uid, gid."""
+    size = struct.calcsize("3i")
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, uid, _ = struct.unpack("3i", raw)
+    return int(uid)
 
 
 def _ask_first_questions(mountpoint: Path) -> None:

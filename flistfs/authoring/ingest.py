@@ -22,7 +22,6 @@ import trio
 
 from flistfs.authoring.encoder import BytesSource
 from flistfs.authoring.graft import Grafted, Grafter, Ready
-from flistfs.authoring.journal import Stored
 from flistfs.authoring.source import Item, Problem, TreeSource
 from flistfs.authoring.source import Piece as SourcePiece
 from flistfs.authoring.uploader import Failure, Job, Outcome, Report
@@ -53,13 +52,13 @@ class IngestCounts:
 
 @dataclass(slots=True)
 class _File:
-    """A file of which chunks are on their way, and items that are further names of it."""
+    """A file of which chunks are on their way, and what must come after it: further names, or the like."""
 
     item: Item
     waiting: int
-    chunks: list[tuple[int, Stored, int]] = field(default_factory=list)
+    chunks: list[tuple[int, Outcome[Piece]]] = field(default_factory=list)
     failure: str | None = None
-    links: list[Ready] = field(default_factory=list)
+    after: list[Ready] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +140,7 @@ class Ingest:
         self._messages: deque[_Message | None] = deque()
         self._ready: deque[Ready] = deque()
         self._in_flight: dict[bytes, _File] = {}
+        self._on_the_way = 0
         self._wake = trio.Event()
         self._is_read = False
         self.counts = IngestCounts()
@@ -168,8 +168,8 @@ class Ingest:
         """Take note of what became of a chunk (in the event loop's thread)."""
         self._budget.give(piece.cost)
         match report:
-            case Outcome(stored=stored, new_bytes=new_bytes):
-                piece.file.chunks.append((piece.number, stored, new_bytes))
+            case Outcome():
+                piece.file.chunks.append((piece.number, report))
             case Failure(reason=reason):
                 piece.file.failure = reason
         self._count_down(piece.file, 1)
@@ -237,13 +237,14 @@ class Ingest:
     def _take_in(self, messages: Sequence[_Message | None]) -> None:
         for message in messages:
             if isinstance(message, _File):
-                self._in_flight[message.item.path] = message  # before its chunks are reported
+                self._on_the_way += 1
+                self._in_flight.setdefault(message.item.path, message)  # before its chunks are reported
             else:
                 self._messages.append(message)
         self._wake.set()
 
     async def _work(self) -> None:
-        while not (self._is_read and not self._messages and not self._in_flight and not self._ready):
+        while not (self._is_read and not self._messages and not self._on_the_way and not self._ready):
             await self._wake.wait()
             self._wake = trio.Event()
             while self._messages or self._ready:
@@ -258,8 +259,10 @@ class Ingest:
                 case Problem() as problem:
                     self._complain(problem)
                 case Ready() as ready:
-                    file = self._in_flight.get(ready.item.link) if ready.item.link is not None else None
-                    (self._ready if file is None else file.links).append(ready)
+                    file = self._in_flight.get(
+                        ready.item.path if ready.item.link is None else ready.item.link
+                    )
+                    (self._ready if file is None else file.after).append(ready)
                 case _File():
                     raise AssertionError("files are taken in at once")
 
@@ -275,14 +278,17 @@ class Ingest:
             self._wake.set()
 
     def _finish_file(self, file: _File) -> None:
-        del self._in_flight[file.item.path]
+        self._on_the_way -= 1
+        first = self._in_flight.get(file.item.path, file)
         if file.failure is not None:
             self._messages.append(Problem(file.item.path, file.failure))
             self._budget.give(_COST)
         else:
             file.chunks.sort(key=lambda chunk: chunk[0])
-            self._ready.append(Ready(file.item, file.chunks))
-        self._ready += file.links
+            (self._ready if first is file else first.after).append(Ready(file.item, file.chunks))
+        if first is file:
+            self._in_flight.pop(file.item.path, None)
+            self._ready += file.after
 
     async def _graft(self) -> None:
         batch = [self._ready.popleft() for _ in range(min(len(self._ready), _GRAFT_ITEMS))]

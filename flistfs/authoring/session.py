@@ -23,7 +23,7 @@ from flistfs.authoring import seal as sealing
 from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
-from flistfs.authoring.folder import Result, SessionFolder
+from flistfs.authoring.folder import Result, SessionFolder, sync_folder
 from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import Ingest, Piece
 from flistfs.authoring.journal import Journal, View
@@ -46,6 +46,9 @@ _TRIES = 5
 
 # Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
 _QUIET = 2.0
+
+# Seconds that storing the rest may take when a mount has ended: what stops services kills after ten.
+_AT_END = 8.0
 
 # Why a seal that started again and again gives up.
 _CHANGING = "files are still being written; wait for that, or end it, and seal again"
@@ -149,7 +152,7 @@ class Session:
         """
         started = time.monotonic()
         await trio.to_thread.run_sync(lambda: sealing.check_output(request.out, force=request.force))
-        part = sealing.part_path(request.out, self._folder.path.name)
+        part = sealing.part_path(request.out, self._folder.path)
         try:
             survey, changes = await self._build(request, part, progress)
             if unmount is not None:
@@ -249,6 +252,18 @@ class Session:
         """
         await self._drain(Patience(timeout, progress))
         await trio.to_thread.run_sync(self.uploader.sync_store)
+
+    async def store_rest(self) -> None:
+        """Store what is there now, as long as the store takes it without delay; the rest stays spooled."""
+        self.content.settle_all()
+        queued, moved, end = -1, time.monotonic(), time.monotonic() + _AT_END
+        while (status := self.uploader.status()).queued and status.trouble is None:
+            now = time.monotonic()
+            if status.queued != queued:
+                queued, moved = status.queued, now
+            if now > end or now - moved > _QUIET:
+                return
+            await trio.sleep(0.02)
 
     async def add(
         self,
@@ -412,6 +427,9 @@ async def open_session(
     journal = Journal(folder.journal)
     try:
         spool = Spool(folder.spool, (spooled.slot for spooled in journal.spooled()))
+        # An fsync in the mount is of no use if the file that it wrote to has no name after a power cut.
+        sync_folder(folder.path)
+        sync_folder(folder.path.parent)
 
         is_open = True
 

@@ -82,7 +82,7 @@ def command(
 
 
 def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict[str, Any]:
-    state = folder.state()
+    state = folder.settled_state()
     if state is State.MOUNTED:
         return ask(folder.control, {"op": "add", "request": request.as_dict()}, following(progress))
     mountpoint = Path(folder.settings().mountpoint)

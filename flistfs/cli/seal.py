@@ -74,7 +74,7 @@ def command(
 
 
 def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> dict[str, Any]:
-    state = folder.state()
+    state = folder.settled_state()
     if state is State.MOUNTED:
         summary = ask(
             folder.control,
