@@ -74,7 +74,8 @@ class _JsonProgress:
     """Prints a line of JSON a second: {"progress": …}."""
 
     def __init__(self) -> None:
-        self._started = self._next = time.monotonic()
+        self._started = time.monotonic()
+        self._next = self._started + _JSON_EVERY
 
     def __call__(
         self,
