@@ -44,9 +44,9 @@ MAX_PROBLEMS = 10_000
 
 @dataclass(slots=True)
 class IngestCounts:
-    """How far it is: files and bytes of content that are in the tree."""
+    """How far it is: entries, and bytes of content, that are in the tree."""
 
-    files: int = 0
+    entries: int = 0
     size: int = 0
 
 
@@ -298,9 +298,9 @@ class Ingest:
         self._budget.give(len(batch) * _COST)
         refused = {problem.path for problem in done.problems}
         for ready in batch:
-            if ready.chunks and ready.item.path not in refused:
-                self.counts.size += ready.item.size
-            self.counts.files += ready.item.path not in refused
+            if ready.item.path not in refused:
+                self.counts.entries += 1
+                self.counts.size += ready.item.size if ready.item.link is None else 0
         for problem in done.problems:
             self._complain(problem)
         await self._tell_changed(done)

@@ -320,7 +320,7 @@ class Session:
             source.close()
         after = self.content.counts
         return AddSummary(
-            entries=ingest.counts.files,
+            entries=ingest.counts.entries,
             size=ingest.counts.size,
             new_blocks=after.new_blocks - before.new_blocks,
             new_bytes=after.new_bytes - before.new_bytes,
@@ -340,7 +340,7 @@ class Session:
                 total,
                 self.uploader.status().trouble,
                 {
-                    "entries": ingest.counts.files,
+                    "entries": ingest.counts.entries,
                     "size": ingest.counts.size,
                     "new_blocks": counts.new_blocks,
                     "shared_blocks": counts.shared_blocks,
