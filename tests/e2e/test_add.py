@@ -37,7 +37,7 @@ def test_a_mounted_session_gets_every_kind_of_entry(home: Home, mountpoint: Path
     summary = home.json("add", f"{source}/.")
     assert comparable(mountpoint) == comparable(source)
     assert summary["entries"] == len(wanted)
-    files = [path.lstat() for path in source.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = [path.lstat() for path in source.rglob("*") if not path.is_symlink() and path.is_file()]
     assert summary["size"] == sum({status.st_ino: status.st_size for status in files}.values())
     home.run("seal", "out.flist")
     assert_flist_equals(
