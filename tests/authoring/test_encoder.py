@@ -16,6 +16,7 @@ from flistfs.authoring.encoder import (
     BytesSource,
     FileSource,
     LocalEncoder,
+    Source,
     SpoolSource,
     StoredChunk,
     Unreadable,
@@ -51,7 +52,7 @@ def test_chunks_from_everywhere(store: DirectoryStore, tmp_path: Path) -> None:
         spool.write(b"in the spool")
         spool.flush()
         encoder = LocalEncoder(store, spool.fileno(), KnownBlocks())
-        sources = [
+        sources: list[Source] = [
             SpoolSource(3, 3),
             SpoolSource(7, 9),
             source_of(tmp_path / "file", 4),
