@@ -137,7 +137,7 @@ class Ingest:
         self._keep_going = keep_going
         self._budget = _Budget(_BUDGET)
         self._token = trio.lowlevel.current_trio_token()
-        self._messages: deque[_Message | None] = deque()
+        self._complaints: deque[Problem] = deque()
         self._ready: deque[Ready] = deque()
         self._in_flight: dict[bytes, _File] = {}
         self._on_the_way = 0
@@ -235,36 +235,29 @@ class Ingest:
     # Everything else, in the event loop
 
     def _take_in(self, messages: Sequence[_Message | None]) -> None:
+        """Take what the reader hands over, at once: a chunk that is reported next may belong to it."""
         for message in messages:
-            if isinstance(message, _File):
-                self._on_the_way += 1
-                self._in_flight.setdefault(message.item.path, message)  # before its chunks are reported
-            else:
-                self._messages.append(message)
+            match message:
+                case None:
+                    self._is_read = True
+                case Problem():
+                    self._complaints.append(message)
+                case Ready(item=item):
+                    file = self._in_flight.get(item.path if item.link is None else item.link)
+                    (self._ready if file is None else file.after).append(message)
+                case _File():
+                    self._on_the_way += 1
+                    self._in_flight.setdefault(message.item.path, message)
         self._wake.set()
 
     async def _work(self) -> None:
-        while not (self._is_read and not self._messages and not self._on_the_way and not self._ready):
+        while not (self._is_read and not self._on_the_way):
             await self._wake.wait()
             self._wake = trio.Event()
-            while self._messages or self._ready:
-                self._sort_messages()
+            while self._complaints or self._ready:
+                while self._complaints:
+                    self._complain(self._complaints.popleft())
                 await self._graft()
-
-    def _sort_messages(self) -> None:
-        while self._messages:
-            match self._messages.popleft():
-                case None:
-                    self._is_read = True
-                case Problem() as problem:
-                    self._complain(problem)
-                case Ready() as ready:
-                    file = self._in_flight.get(
-                        ready.item.path if ready.item.link is None else ready.item.link
-                    )
-                    (self._ready if file is None else file.after).append(ready)
-                case _File():
-                    raise AssertionError("files are taken in at once")
 
     def _cut_short(self, file: _File, missing: int, reason: str) -> None:
         """Take note that the last chunks of a file could not be read."""
@@ -281,7 +274,7 @@ class Ingest:
         self._on_the_way -= 1
         first = self._in_flight.get(file.item.path, file)
         if file.failure is not None:
-            self._messages.append(Problem(file.item.path, file.failure))
+            self._complaints.append(Problem(file.item.path, file.failure))
             self._budget.give(_COST)
         else:
             file.chunks.sort(key=lambda chunk: chunk[0])
