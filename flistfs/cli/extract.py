@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from flistfs.cli.options import flist_argument, from_store_option, json_option
-from flistfs.cli.output import human_size, kinds, plural, print_json, progress_bar
+from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import OutputError
 from flistfs.reading.content import store_of
@@ -50,7 +50,7 @@ def command(
     with (
         Flist.open(package) as flist,
         closing(store_of(flist, store, password())) as blocks,
-        progress_bar("extract") as progress,
+        progress_shown() as progress,
     ):
         found = extract(flist, blocks, target, only=only, devices=not no_devices, progress=progress)
     if as_json:

@@ -11,7 +11,7 @@ import click
 
 from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import flist_argument, json_option
-from flistfs.cli.output import human_size, kinds, plural, print_json, progress_bar
+from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
 from flistfs.format.router import Router, without_passwords
 from flistfs.reading.flist import Flist, Kind, printable
 from flistfs.reading.survey import Survey, take_survey
@@ -35,7 +35,7 @@ def command(package: Path, largest: int, as_json: bool) -> None:
     Example:
       flistfs info out.flist
     """
-    with Flist.open(package) as flist, progress_bar("structure") as progress:
+    with Flist.open(package) as flist, progress_shown() as progress:
         summary = _as_dict(flist, take_survey(flist, largest=largest, progress=progress))
     if as_json:
         print_json(summary)

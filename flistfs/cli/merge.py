@@ -12,7 +12,7 @@ import click
 
 from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import json_option
-from flistfs.cli.output import human_size, kinds, plural, print_json, progress_bar
+from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
 from flistfs.reading.flist import Flist, Kind, printable
 from flistfs.reading.merge import Clash, Merged, PathsClashError, Prefer, Source, merge
 
@@ -47,7 +47,7 @@ def command(packages: tuple[Path, ...], out: Path, prefer: str | None, force: bo
       flistfs merge -o out.flist base.flist patch.flist --prefer last
     """
     try:
-        with ExitStack() as opened, progress_bar("structure") as progress:
+        with ExitStack() as opened, progress_shown() as progress:
             sources = [Source(str(path), opened.enter_context(Flist.open(path))) for path in packages]
             wanted = Prefer(prefer) if prefer else None
             merged = merge(sources, out, prefer=wanted, force=force, progress=progress)

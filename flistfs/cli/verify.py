@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from flistfs.cli.options import flist_argument, from_store_option, json_option
-from flistfs.cli.output import plural, print_json, progress_bar
+from flistfs.cli.output import plural, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import FaultsError
 from flistfs.reading.content import store_of
@@ -39,7 +39,7 @@ def command(package: Path, store: str | None, deep: bool, no_store: bool, as_jso
     with ExitStack() as opened:
         flist = opened.enter_context(Flist.open(package))
         blocks = None if no_store else opened.enter_context(closing(store_of(flist, store, password())))
-        with progress_bar("structure") as progress:
+        with progress_shown() as progress:
             report = verify(flist, blocks, deep=deep, progress=progress)
     _print(report, as_json=as_json)
     if report.faults:
