@@ -21,8 +21,7 @@ class Owners:
         """Return the ids to give (-1: none), and whether they are others than the flist says."""
         if aci not in self._known:
             assert aci is not None  # noqa: S101  the type checker's
-            uid = aci.uid if aci.uid >= 0 else _uid_of(aci.uname)
-            gid = aci.gid if aci.gid >= 0 else _gid_of(aci.gname)
+            uid, gid = uid_of(aci), gid_of(aci)
             may_uid = uid is not None and (self._is_root or uid == os.geteuid())
             may_gid = gid is not None and (self._is_root or gid in self._groups)
             self._known[aci] = (
@@ -36,7 +35,11 @@ class Owners:
 # Old flists have names only: root is 0, a number is one, and for the rest this machine is asked, as tar does.
 
 
-def _uid_of(name: bytes) -> int | None:
+def uid_of(aci: Aci) -> int | None:
+    """Return the number of the user; None for a name that nobody has here."""
+    if aci.uid >= 0:
+        return aci.uid
+    name = aci.uname
     if (number := _number_of(name)) is not None:
         return number
     try:
@@ -45,7 +48,11 @@ def _uid_of(name: bytes) -> int | None:
         return None
 
 
-def _gid_of(name: bytes) -> int | None:
+def gid_of(aci: Aci) -> int | None:
+    """Return the number of the group; None for a name that no group has here."""
+    if aci.gid >= 0:
+        return aci.gid
+    name = aci.gname
     if (number := _number_of(name)) is not None:
         return number
     try:
