@@ -41,12 +41,12 @@ def command(package: Path, store: str | None, deep: bool, no_store: bool, as_jso
         blocks = None if no_store else opened.enter_context(closing(store_of(flist, store, password())))
         with progress_shown() as progress:
             report = verify(flist, blocks, deep=deep, progress=progress)
-    _print(report, as_json=as_json)
+    _print(report, as_json=as_json, no_store=no_store)
     if report.faults:
         raise FaultsError(f"{package} has {plural(len(report.faults), 'fault')}")
 
 
-def _print(report: Report, *, as_json: bool) -> None:
+def _print(report: Report, *, as_json: bool, no_store: bool) -> None:
     if as_json:
         faults = [{"path": os.fsdecode(fault.path), "fault": fault.what} for fault in report.faults]
         print_json(asdict(report) | {"faults": faults})
@@ -57,6 +57,6 @@ def _print(report: Report, *, as_json: bool) -> None:
         looked_at = (
             plural(report.directories, "directory", "directories"),
             plural(report.files, "file"),
-            plural(report.blocks, "block"),
+            "their records only" if no_store else plural(report.blocks, "block"),
         )
-        click.echo(f"no faults in {looked_at[0]}, {looked_at[1]} and {looked_at[2]}")
+        click.echo(f"no faults in {looked_at[0]} and {looked_at[1]} ({looked_at[2]})")

@@ -217,7 +217,7 @@ class Flist:
         Raises:
             FormatError: there is nothing of that name.
         """
-        path = path.strip(b"/")
+        path = b"/".join(part for part in path.split(b"/") if part not in {b"", b"."})
         directory = self.head(path)
         parent, _, name = path.rpartition(b"/")
         if directory is not None:

@@ -124,15 +124,21 @@ def test_a_reader_that_leaves_ends_it_quietly(home: Home, package: Path, command
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_ctrl_c_ends_a_cat_that_waits_for_its_store(home: Home) -> None:
+@pytest.mark.parametrize(
+    ("command", "rest"),
+    [("cat", ["usr/lib/big"]), ("extract", ["out"]), ("verify", ["--deep"]), ("verify", [])],
+    ids=["cat", "extract", "verify --deep", "verify"],
+)
+def test_ctrl_c_ends_what_waits_for_its_store(home: Home, command: str, rest: list[str]) -> None:
     with running_redis() as server:
         package = packed(home.path / "b.flist", records_of(TREE, open_store(server.url)))
         server.hang()
         port = f":{server.port:04X}"
         before = _connections(port)
         with subprocess.Popen(
-            [FLISTFS, "cat", package, "usr/lib/big", "--store", server.url],
+            [FLISTFS, command, package, *rest, "--store", server.url],
             env=home.environment(),
+            cwd=home.path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as running:
@@ -155,7 +161,7 @@ def _connections(port: str) -> int:
 
 
 def test_verify_lists_faults_and_has_its_own_code(home: Home, package: Path, redis: RedisServer) -> None:
-    assert home.run("verify", package).stdout == "no faults in 4 directories, 3 files and 5 blocks\n"
+    assert home.run("verify", package).stdout == "no faults in 4 directories and 3 files (5 blocks)\n"
     next(path for path in home.blocks.rglob("*") if path.is_file()).unlink()
     failed = home.run("verify", package, code=10)
     assert failed.stderr.endswith("a.flist has 1 fault\n")
@@ -183,7 +189,7 @@ def test_verify_names_faults_on_one_line(home: Home) -> None:
 
 def test_find_and_stat(home: Home, package: Path) -> None:
     assert home.run("find", package, "--type", "f", "--min-size", "1K").stdout == "usr/lib/big\n"
-    assert home.run("find", package, "etc", "--name", "os-*").stdout == "etc/os-release\n"
+    assert home.run("find", package, "./etc//", "--name", "os-*").stdout == "etc/os-release\n"
     raw = subprocess.run(
         [FLISTFS, "find", package, "--name", "odd*", "-0"],
         env=home.environment(),
