@@ -63,6 +63,7 @@ class ReaderConfig:
     store: str | None = None
     options: list[str] = field(default_factory=list)
     cache_size: int | None = None
+    offline: bool = False
     foreground: bool = False
 
 

@@ -31,6 +31,9 @@ log = logging.getLogger("flistfs.reader")  # __name__ is __main__ here
 # Requests that are served at the same time; those for content wait for the store.
 _MAX_REQUESTS = 100
 
+# A block that no store has.
+_NO_BLOCK = b"0" * 64
+
 
 def main() -> NoReturn:
     """Run it, told by a config on standard input."""
@@ -85,6 +88,9 @@ class _Reader:
             Flist.open(Path(config.package)) as flist,
             closing(store_of(flist, config.store, password)) as store,
         ):
+            if not config.offline:
+                # Makes no folder, as `check` would. A server that hangs must not keep Ctrl-C waiting.
+                await trio.to_thread.run_sync(store.missing, [_NO_BLOCK], abandon_on_cancel=True)
             chunks = Chunks(store, config.cache_size or DEFAULT_LIMIT)
             loop.install()
             # From before there is a mount: the first requests are served before any other task has its turn.

@@ -116,7 +116,7 @@ def command(
         options, allow_other=allow_other, rootfs=rootfs, is_sealed=package is not None
     )
     if package is not None:
-        if state or seal_to or xattr or offline or spool_size:
+        if state or seal_to or xattr or spool_size:
             raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
         _make_free(mountpoint)
         mount_sealed(
@@ -125,6 +125,7 @@ def command(
             store,
             mount_options,
             cache_size,
+            offline=offline,
             foreground=foreground,
             as_json=as_json,
         )

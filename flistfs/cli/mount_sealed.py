@@ -22,6 +22,7 @@ def mount_sealed(
     options: list[str],
     cache_size: int | None,
     *,
+    offline: bool,
     foreground: bool,
     as_json: bool,
 ) -> None:
@@ -37,6 +38,7 @@ def mount_sealed(
         store=store,
         options=["ro", *options],
         cache_size=cache_size,
+        offline=offline,
         foreground=foreground,
     )
     if foreground:

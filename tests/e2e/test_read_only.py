@@ -105,7 +105,9 @@ def test_blocks_come_when_they_are_read_and_again_when_the_store_is_back(
     with running_redis("--appendonly", "yes", password="secret") as server:
         package = packed(home.path / "a.flist", records_of(TREE, open_store(server.url)))
         server.stop()
-        home.run("mount", "--read-only", package, mountpoint, "--store", server.url)
+        mount: list[str | Path] = ["mount", "--read-only", package, mountpoint, "--store", server.url]
+        assert "cannot reach" in home.run(*mount, code=3).stderr
+        home.run(*mount, "--offline")
         assert (mountpoint / "empty").read_bytes() == b""
         with pytest.raises(OSError, match="Input/output error"):
             (mountpoint / "big").read_bytes()

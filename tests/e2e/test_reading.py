@@ -261,7 +261,7 @@ def test_merge(home: Home, package: Path) -> None:
     assert json.loads(answer)["clashes"][0]["path"] == "usr"
     assert not (home.path / "out2.flist").exists()
     assert "exists; --force" in home.run("merge", "-o", "out.flist", package, code=9).stderr
-    home.run("merge", "-o", "out.flist", package, "b.flist", "--prefer", "last", "--force")
+    home.run("merge", "-o", "out.flist", "out.flist", "b.flist", "--prefer", "last", "--force")
     assert home.run("cat", "out.flist", "usr").stdout == ""
     assert sorted(path.name for path in home.path.glob(".*")) == []
 

@@ -252,6 +252,18 @@ def test_devices_can_be_left_out(tmp_path: Path, store: Store) -> None:
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out/file"]
 
 
+@pytest.mark.skipif(not AS_ROOT, reason="only root can mount a small disk")
+def test_a_full_disk_is_said_to_be_full(tmp_path: Path, store: Store) -> None:
+    records = records_of({b"random": Item(what=os.urandom(3 * CHUNK_SIZE))}, store)
+    (tmp_path / "out").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", tmp_path / "out"], check=True)
+    try:
+        with pytest.raises(OutputError, match="out/random cannot be made: the disk is full"):
+            _extracted(tmp_path, records, store)
+    finally:
+        subprocess.run(["umount", "-l", tmp_path / "out"], check=True)
+
+
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
