@@ -117,6 +117,7 @@ def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> 
             total += node.size if node.kind is Kind.FILE else 0
         if fault is not None:
             raise FormatError(f"{printable(node.path)} cannot be made: {fault} (flistfs verify shows all)")
+    progress("structure", 1, 1)
     if is_empty and not chosen(root):
         raise FormatError("nothing in this flist is to be extracted: the patterns match no path")
     return total

@@ -169,6 +169,7 @@ class _Union:
                 self._acis.note(chosen[0])
                 self.merged.kinds[node.kind] += 1
                 self.merged.size += node.size if node.kind is Kind.FILE else 0
+        self._progress("structure", 1, 1)
         self._acis.settle()
         self._directories.sort()
         self._clashes.sort(key=lambda clash: clash.path)
@@ -178,6 +179,7 @@ class _Union:
         for done, (key, path, united) in enumerate(self._directories):
             self._progress("catalog", done, total)
             yield key, encode_directory(self._directory(path, united))
+        self._progress("catalog", total, total)
 
     def _directory(self, path: bytes, united: tuple[int, ...]) -> Directory:
         preferred = self._preferred(self._heads(path, united))

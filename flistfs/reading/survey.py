@@ -48,6 +48,7 @@ def take_survey(flist: Flist, *, largest: int = 10, progress: Progress = quiet) 
     seen: set[bytes] = set()
     survey.largest = heapq.nlargest(largest, _count(flist, survey, seen, progress))
     survey.unique_blocks = len(seen)
+    progress("structure", 1, 1)
     return survey
 
 

@@ -71,6 +71,7 @@ def verify(flist: Flist, store: Store | None, *, deep: bool = False, progress: P
             counts = [len(e.attributes.blocks) for e in directory.entries if isinstance(e.attributes, File)]
             report.files += len(counts)
             total += sum(counts)
+    progress("structure", 1, 1)
     if store is not None:
         report.faults += _block_faults(flist, _Blocks(store, deep=deep), report, total, progress)
     return report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ from flistfs.format.records import CHUNK_SIZE
 from flistfs.reading.flist import Flist
 from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, shell, wait_until
+from tests.e2e.test_seal import read_terminal
 from tests.reading.making import DIR, Item, change_entry, looks, packed, records_of
 from tests.redis_server import RedisServer, running_redis
 from tests.trees import LATEST, SECOND, Snap, make_everything, snapshot
@@ -175,6 +177,34 @@ def test_verify_lists_faults_and_has_its_own_code(home: Home, package: Path, red
     assert len(json.loads(answer)["faults"]) == 5
     assert "leave one out" in home.run("verify", package, "--deep", "--no-store", code=2).stderr
     assert "cannot reach" in home.run("verify", package, "--store", "redis://127.0.0.1:1", code=3).stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "phases"),
+    [
+        (["verify", "a.flist"], ["Reading the flist", "Checking blocks"]),
+        (["extract", "a.flist", "out"], ["Reading the flist", "Extracting"]),
+        (["merge", "-o", "out.flist", "a.flist"], ["Reading the flist", "Writing the catalog", "Packing"]),
+        (["info", "a.flist"], ["Reading the flist"]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_terminal_shows_progress(home: Home, package: Path, command: list[str], phases: list[str]) -> None:
+    assert package.name == "a.flist"
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [FLISTFS, *command],
+        cwd=home.path,
+        env=home.environment(TERM="xterm", COLUMNS="100", LINES="30"),
+        stderr=follower,
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        os.close(follower)
+        shown = read_terminal(leader)
+    assert process.returncode == 0
+    last = shown[shown.rindex(phases[0]) :]
+    assert [phase for phase in phases if phase in last] == phases
+    assert last.count("100%") == len(phases)
 
 
 def test_verify_names_faults_on_one_line(home: Home) -> None:
