@@ -150,7 +150,7 @@ def test_a_reader_that_was_killed_leaves_a_place_to_mount_again(home: Home, moun
     package = packed(home.path / "a.flist", records_of(TREE))
     with subprocess.Popen(
         [FLISTFS, "mount", "--foreground", "--read-only", package, mountpoint],
-        env=home.environment(),
+        env=home.environment(TMPDIR=str(home.path)),  # it cannot clean up
         stderr=subprocess.DEVNULL,
     ) as running:
         wait_until(lambda: is_mounted(mountpoint), "it is mounted")
