@@ -6,7 +6,6 @@ if it was told to.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import logging
 import os
@@ -47,11 +46,11 @@ from flistfs.errors import (
     BusyError,
     FlistfsError,
     InterruptedByUserError,
-    MountError,
     OutputError,
     SessionError,
 )
 from flistfs.launch import PASSWORD_VARIABLE, Config
+from flistfs.serving import Ready, init_fuse, log_tasks_on_demand
 from flistfs.stores import Store, open_store
 
 log = logging.getLogger("flistfs.daemon")  # __name__ is __main__ here
@@ -90,7 +89,7 @@ def main() -> NoReturn:
 
 def _run(config: Config) -> int:
     folder = SessionFolder(Path(config.state))
-    ready = _Ready(config.foreground)
+    ready = Ready(config.foreground)
     lock = Lock(config.lock)
     daemon = _Daemon(config, folder, ready)
     try:
@@ -123,25 +122,6 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     return error.exit_code
 
 
-class _Ready:
-    """Tells the command that started the daemon how that went, once; in the foreground the log does."""
-
-    def __init__(self, foreground: bool) -> None:  # noqa: FBT001
-        self._told = foreground
-
-    def say(self, answer: dict[str, Any]) -> None:
-        """Tell it, and let go of its pipes."""
-        if self._told:
-            return
-        self._told = True
-        with suppress(BrokenPipeError):
-            os.write(1, json.dumps(answer).encode() + b"\n")
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.close(null)
-
-
 class _ProgressBoard:
     """The latest progress, set from any thread and read by whoever shows it."""
 
@@ -162,7 +142,7 @@ class _ProgressBoard:
 class _Daemon:
     """One session, mounted."""
 
-    def __init__(self, config: Config, folder: SessionFolder, ready: _Ready) -> None:
+    def __init__(self, config: Config, folder: SessionFolder, ready: Ready) -> None:
         self._config = config
         self.folder = folder
         self.ready = ready
@@ -227,7 +207,7 @@ class _Daemon:
         loop.install()
         # From before there is a mount: the first requests are served before any other task has its turn.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            _init_fuse(operations, self._mountpoint, self._config.options)
+            init_fuse(operations, self._mountpoint, self._config.options)
             self.is_unused = False
             self.folder.forget_result()
             await self._serve_mounted(session, signals)
@@ -238,7 +218,7 @@ class _Daemon:
             async with trio.open_nursery() as commands, trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, session, commands)
                 nursery.start_soon(self._handle_signals, signals)
-                nursery.start_soon(_log_tasks_on_demand)
+                nursery.start_soon(log_tasks_on_demand)
                 nursery.start_soon(self._announce, session)
                 with self._serving:
                     await pyfuse3.main(max_tasks=_MAX_REQUESTS)
@@ -465,27 +445,6 @@ async def _while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], 
     raise SessionError("interrupted")
 
 
-async def _log_tasks_on_demand() -> None:
-    """On SIGUSR1, write to the log where every task is; faulthandler has written where every thread is."""
-    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
-        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
-        async for _ in signals:
-            root = trio.lowlevel.current_root_task()
-            assert root is not None  # noqa: S101  the type checker's: we run in a task
-            log.info("tasks:\n%s", "\n".join(_describe_task(root, depth=0)))
-
-
-def _describe_task(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
-    """Name a task, its place in the code, and the tasks it has started."""
-    place = " < ".join(
-        f"{frame.f_code.co_name}:{line}" for frame, line in reversed(list(task.iter_await_frames()))
-    )
-    yield f"{'  ' * depth}{task.name}: {place or 'running'}"
-    for nursery in task.child_nurseries:
-        for child in nursery.child_tasks:
-            yield from _describe_task(child, depth + 1)
-
-
 def _peer(stream: trio.SocketStream) -> int:
     """Return the user id of who has connected: struct ucred of unix(7) is pid, uid, gid."""
     size = struct.calcsize("3i")
@@ -499,24 +458,6 @@ def _ask_first_questions(mountpoint: Path) -> None:
     mountpoint.stat()
     with suppress(OSError):
         os.getxattr(mountpoint, "user.flistfs")
-
-
-def _init_fuse(operations: Operations, mountpoint: Path, options: list[str]) -> None:
-    """Mount; what libfuse prints of a failure becomes the error's message."""
-    reader, writer = os.pipe()
-    stderr = os.dup(2)
-    os.dup2(writer, 2)
-    os.close(writer)
-    try:
-        pyfuse3.init(operations, str(mountpoint), {"fsname=flistfs", "subtype=flistfs", *options})
-    except RuntimeError as error:
-        os.dup2(stderr, 2)
-        said = os.read(reader, 4096).decode(errors="replace").strip().rpartition("\n")[2]
-        raise MountError(f"{mountpoint} cannot be mounted: {said or error}") from None
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(reader)
 
 
 async def _receive_line(stream: trio.SocketStream) -> bytes:

@@ -50,9 +50,27 @@ class Config:
     foreground: bool = False
 
 
-def _command() -> list[str]:
+@dataclass(frozen=True, slots=True)
+class ReaderConfig:
+    """What the process is told that serves a sealed flist, `package`; `cache_size` is in bytes.
+
+    `store` is the URL that the user named, if any. In the background its log goes to the file `log`.
+    """
+
+    package: str
+    mountpoint: str
+    log: str
+    store: str | None = None
+    options: list[str] = field(default_factory=list)
+    cache_size: int | None = None
+    offline: bool = False
+    foreground: bool = False
+
+
+def _command(config: Config | ReaderConfig) -> list[str]:
+    module = "flistfs.daemon" if isinstance(config, Config) else "flistfs.reader"
     # -P: the directory that the user happens to be in must not be searched for modules.
-    return [sys.executable, "-P", "-m", "flistfs.daemon"]
+    return [sys.executable, "-P", "-m", module]
 
 
 def _environment(password: str | None) -> dict[str, str]:
@@ -63,22 +81,22 @@ def _environment(password: str | None) -> dict[str, str]:
     return environment
 
 
-def start(config: Config, password: str | None) -> None:
+def start(config: Config | ReaderConfig, password: str | None) -> None:
     """Start a daemon in the background; returns when its file system answers.
 
     Raises:
         FlistfsError: it could not start; the message says why, the exit code is the daemon's.
     """
-    log_path = SessionFolder(Path(config.state)).log
+    log_path = SessionFolder(Path(config.state)).log if isinstance(config, Config) else Path(config.log)
     with log_path.open("ab") as log_file:
         daemon = subprocess.Popen(
-            _command(),
+            _command(config),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
             cwd="/",
             env=_environment(password),
-            pass_fds=[config.lock],
+            pass_fds=[config.lock] if isinstance(config, Config) else [],
             start_new_session=True,
         )
     assert daemon.stdin is not None  # noqa: S101  the type checker's
@@ -103,13 +121,14 @@ def start(config: Config, password: str | None) -> None:
     daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
 
 
-def become(config: Config, password: str | None) -> NoReturn:
+def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
     """Replace this process by the daemon, in the foreground."""
     reader, writer = os.pipe()
     os.write(writer, json.dumps(asdict(config)).encode())
     os.close(writer)
     os.dup2(reader, 0)
     os.close(reader)
-    os.set_inheritable(config.lock, True)
-    command = _command()
+    if isinstance(config, Config):
+        os.set_inheritable(config.lock, True)
+    command = _command(config)
     os.execve(command[0], command, _environment(password))  # noqa: S606  no shell is wanted

@@ -23,6 +23,7 @@ from typing import Any
 import platformdirs
 
 from flistfs import mounts
+from flistfs.durable import sync_folder
 from flistfs.errors import JournalError, SessionError
 
 SCHEMA = 1
@@ -398,15 +399,6 @@ def _write(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     part.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut (blocks)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 PATIENCE = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
@@ -84,20 +84,3 @@ class AddRequest:
     def from_dict(cls, raw: dict[str, Any]) -> AddRequest:
         """Make the request that was sent."""
         return cls(**{**raw, "sources": tuple(raw["sources"]), "exclude": tuple(raw["exclude"])})
-
-
-class Progress(Protocol):
-    """Is told how far something is; called from any thread, and often."""
-
-    def __call__(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        trouble: str | None = None,
-        counts: dict[str, int] | None = None,
-    ) -> None:
-        """Take note: `done` of `total` of a phase (0: nobody knows), and what keeps it from going on.
-
-        `counts` says more, by name.
-        """

@@ -5,23 +5,19 @@ Plain blocking functions over a view of the journal; `session` says when they ru
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from flistfs.authoring.content import chunk_length
 from flistfs.authoring.excludes import Excludes
-from flistfs.authoring.folder import sync_folder
 from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, Stored, View
-from flistfs.authoring.request import Progress, SealOptions
+from flistfs.authoring.request import SealOptions
 from flistfs.authoring.source import Filter, nothing_excluded
 from flistfs.authoring.survey import (
     Owner,
@@ -39,7 +35,6 @@ from flistfs.errors import FormatError, JournalError, OutputError
 from flistfs.format.catalog import write_catalog
 from flistfs.format.codec import encode_block
 from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
-from flistfs.format.package import write_package
 from flistfs.format.records import (
     CHUNK_SIZE,
     Aci,
@@ -55,6 +50,8 @@ from flistfs.format.records import (
     encode_aci,
     encode_directory,
 )
+from flistfs.output_file import pack
+from flistfs.progress import Progress
 from flistfs.stores import Store
 
 # Hashes that are asked for at a time while checking that the store has every block.
@@ -332,10 +329,7 @@ def build_package(
         scratch.mkdir()
         write_catalog(scratch, tree.records(progress))
         progress("package", 0, 1)
-        with part.open("wb") as file:
-            write_package(scratch, file)
-            file.flush()
-            os.fsync(file.fileno())
+        pack(scratch, part)
     except (
         OSError,
         ValueError,
@@ -346,68 +340,3 @@ def build_package(
         shutil.rmtree(scratch, ignore_errors=True)
     progress("package", 1, 1)
     return survey
-
-
-# The output
-
-
-def part_path(out: Path, session: Path) -> Path:
-    """Where the package is written before it takes its place: beside it, so that a rename suffices.
-
-    A digest of the session's directory is in it and no process number, so that what a killed seal leaves is
-    written over by the next; and of the output's name, which may be as long as a name can be.
-    """
-    digest = hashlib.blake2b(os.fsencode(out.name) + b"\0" + os.fsencode(session), digest_size=8).hexdigest()
-    return out.with_name(f".flistfs-{digest}.part")
-
-
-def check_output(out: Path, *, force: bool) -> None:
-    """Refuse an output that exists (unless `force`) or cannot be written.
-
-    Raises:
-        OutputError: says which.
-    """
-    if out.is_dir():
-        raise OutputError(f"{out} is a directory; name a file in it")
-    if os.path.lexists(out) and not force:
-        raise OutputError(f"{out} exists; --force replaces it")
-    try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise OutputError(f"{out.parent} cannot be written: {error.strerror}") from error
-
-
-def _link(part: Path, out: Path) -> bool:
-    """Give the part its name without ever replacing anything; say whether the file system can do that.
-
-    Raises:
-        FileExistsError: somebody else has put something there meanwhile.
-    """
-    try:
-        out.hardlink_to(part)
-    except FileExistsError:
-        raise
-    except OSError:
-        if out.exists():
-            raise FileExistsError from None
-        return False
-    part.unlink()
-    return True
-
-
-def publish(part: Path, out: Path, *, force: bool) -> None:
-    """Put the finished package in its place: whole, or not at all.
-
-    Raises:
-        OutputError: the output appeared meanwhile, or its folder cannot be written.
-    """
-    try:
-        if force or not _link(part, out):
-            part.replace(out)
-    except FileExistsError:
-        raise OutputError(f"{out} has appeared meanwhile; --force replaces it") from None
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror}") from error
-    with suppress(OSError):  # it is in its place; a folder that may only be written cannot be opened for this
-        sync_folder(out.parent)

@@ -23,20 +23,23 @@ from flistfs.authoring import seal as sealing
 from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
-from flistfs.authoring.folder import Result, SessionFolder, sync_folder
+from flistfs.authoring.folder import Result, SessionFolder
 from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import Ingest, Piece
 from flistfs.authoring.journal import Journal, View
 from flistfs.authoring.known import KnownBlocks
 from flistfs.authoring.patience import Patience
-from flistfs.authoring.request import AddRequest, Progress, SealRequest
+from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
 from flistfs.authoring.source import TreeSource
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.survey import Losses, Survey
 from flistfs.authoring.uploader import Outcome, Report, Uploader
 from flistfs.authoring.vfs import Caller, Vfs
+from flistfs.durable import sync_folder
 from flistfs.errors import BlockMissingError, BusyError, FlistfsError, SessionError, StoreUnavailableError
+from flistfs.output_file import check_output, part_path, publish
+from flistfs.progress import Progress
 from flistfs.stores import Store
 
 log = logging.getLogger(__name__)
@@ -151,8 +154,8 @@ class Session:
             StoreError: the store can't be asked.
         """
         started = time.monotonic()
-        await trio.to_thread.run_sync(lambda: sealing.check_output(request.out, force=request.force))
-        part = sealing.part_path(request.out, self._folder.path)
+        await trio.to_thread.run_sync(lambda: check_output(request.out, force=request.force))
+        part = part_path(request.out, self._folder.path)
         try:
             survey, changes = await self._build(request, part, progress)
             if unmount is not None:
@@ -162,7 +165,7 @@ class Session:
                 log.info("the tree changed until it was unmounted: packaging it again")
                 survey, _ = await self._build(request, part, progress)
             package_size = part.stat().st_size
-            await trio.to_thread.run_sync(lambda: sealing.publish(part, request.out, force=request.force))
+            await trio.to_thread.run_sync(lambda: publish(part, request.out, force=request.force))
         finally:
             part.unlink(missing_ok=True)
         return SealSummary(

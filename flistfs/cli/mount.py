@@ -11,6 +11,7 @@ import click
 
 from flistfs import launch, mounts
 from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for, sessions_root
+from flistfs.cli.mount_sealed import mount_sealed
 from flistfs.cli.options import Size, json_option, source_date_epoch, store_option
 from flistfs.cli.output import print_json
 from flistfs.cli.secrets import password
@@ -58,6 +59,19 @@ _PATIENCE = 20.0
     help="Let at most this much wait to be stored, such as 4G. Default: a tenth of what is free on the disk, "
     "at most 16G.",
 )
+@click.option(
+    "--read-only",
+    "package",
+    type=click.Path(path_type=Path),
+    metavar="FLIST",
+    help="Mount this sealed flist instead, read-only, its blocks fetched from the store as they are read.",
+)
+@click.option(
+    "--cache-size",
+    type=Size(),
+    metavar="SIZE",
+    help="With --read-only: keep this much content. Default: 64M.",
+)
 @json_option
 def command(
     mountpoint: Path,
@@ -71,9 +85,11 @@ def command(
     xattr: bool,
     offline: bool,
     spool_size: int | None,
+    package: Path | None,
+    cache_size: int | None,
     as_json: bool,
 ) -> None:
-    """Mount an empty file system whose content becomes an flist.
+    """Mount an empty file system whose content becomes an flist, or with --read-only a sealed flist.
 
     What is copied into it is stored while the copy runs; `flistfs seal` makes the flist. A session that was
     left without sealing it goes on where it was.
@@ -91,10 +107,31 @@ def command(
       flistfs mount /mnt/root --rootfs
       debootstrap stable /mnt/root
       flistfs seal debian.flist
+    \b
+      flistfs mount --read-only out.flist /mnt/look
     """
     mountpoint = mounts.resolve_mountpoint(mountpoint)
     _check_fuse()
-    mount_options = _mount_options(options, allow_other=allow_other, rootfs=rootfs)
+    mount_options = _mount_options(
+        options, allow_other=allow_other, rootfs=rootfs, is_sealed=package is not None
+    )
+    if package is not None:
+        if state or seal_to or xattr or spool_size:
+            raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
+        _make_free(mountpoint)
+        mount_sealed(
+            package,
+            mountpoint,
+            store,
+            mount_options,
+            cache_size,
+            offline=offline,
+            foreground=foreground,
+            as_json=as_json,
+        )
+        return
+    if cache_size is not None:
+        raise UsageError("--cache-size belongs to --read-only")
     epoch = source_date_epoch()
     _make_free(mountpoint)
     out = _checked_output(seal_to, mountpoint)
@@ -147,20 +184,23 @@ def _check_fuse() -> None:
         raise MountError("fusermount3 is not there; install the package fuse3")
 
 
-def _mount_options(options: tuple[str, ...], *, allow_other: bool, rootfs: bool) -> list[str]:
+def _mount_options(
+    options: tuple[str, ...], *, allow_other: bool, rootfs: bool, is_sealed: bool
+) -> list[str]:
     """Work out what the kernel is told.
 
     Root's mounts have neither devices nor set-id programs unless they are asked for. Without allow_other only
-    processes whose user and group ids are all the owner's may enter.
+    processes whose user and group ids are all the owner's may enter. A sealed flist may be a stranger's, and
+    whoever mounts it for themselves may see all of it.
     """
     is_root = os.geteuid() == 0
     if rootfs and not is_root:
         raise UsageError("--rootfs needs root: only root's mounts can have devices and set-id programs")
-    wanted = {"dev", "suid"} if is_root else set()
+    wanted = {"dev", "suid"} if is_root and (rootfs or not is_sealed) else set()
     if allow_other or rootfs:
         wanted.add("allow_other")
     # In root's own mount there is nobody whose permission has to be checked; that saves a request a file.
-    if allow_other or rootfs or not is_root:
+    if allow_other or rootfs or not (is_root or is_sealed):
         wanted.add("default_permissions")
     given = [option for text in options for option in text.split(",") if option]
     if any(not option.isascii() for option in given):

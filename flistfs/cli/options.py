@@ -31,6 +31,17 @@ store_option = click.option(
     "Default: $FLISTFS_STORE, else a directory of yours. A password may come from $FLISTFS_STORE_PASSWORD.",
 )
 
+from_store_option = click.option(
+    "--store",
+    metavar="URL",
+    envvar="FLISTFS_STORE",
+    help="Where blocks are read from. Default: $FLISTFS_STORE, else the directory of yours where they go by "
+    "default. A password may come from $FLISTFS_STORE_PASSWORD.",
+)
+
+flist_argument = click.argument(
+    "package", type=click.Path(path_type=Path), metavar="FLIST"
+)  # a package, or a directory that one was unpacked into
 
 timeout_option = click.option(
     "--timeout",

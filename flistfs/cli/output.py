@@ -6,15 +6,15 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flistfs.authoring.request import Progress
 from flistfs.control import Report
 from flistfs.errors import SourceError
+from flistfs.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -26,6 +26,9 @@ _PHASES = {
     "catalog": "Writing the catalog",
     "package": "Packing",
     "unmount": "Unmounting",
+    "structure": "Reading the flist",
+    "verify": "Checking blocks",
+    "extract": "Extracting",
 }
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
@@ -34,6 +37,14 @@ _UNITS = ("KiB", "MiB", "GiB", "TiB")
 def print_json(value: object) -> None:
     """Print JSON, on one line."""
     click.echo(json.dumps(value))
+
+
+def print_json_list(values: Iterable[object]) -> None:
+    """Print a list as JSON on one line, each value as it comes."""
+    click.echo("[", nl=False)
+    for index, value in enumerate(values):
+        click.echo(f"{', ' if index else ''}{json.dumps(value)}", nl=False)
+    click.echo("]")
 
 
 def human_size(size: float) -> str:
@@ -60,7 +71,7 @@ def progress_shown(*, as_json: bool = False) -> Iterator[Progress]:
     if as_json:
         yield _JsonProgress()
     elif not is_watched():
-        yield _quiet
+        yield quiet
     else:
         with _bars() as progress:
             yield progress
@@ -144,12 +155,6 @@ def _told(counts: dict[str, int], seconds: float) -> str:
 def following(progress: Progress) -> Callable[[Report], None]:
     """Make what shows the progress that a daemon reports."""
     return lambda report: progress(**report)
-
-
-def _quiet(
-    phase: str, done: int, total: int, trouble: str | None = None, counts: dict[str, int] | None = None
-) -> None:
-    """Show nothing."""
 
 
 def kinds(counts: dict[str, Any]) -> str:

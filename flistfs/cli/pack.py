@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
-from flistfs.authoring.seal import check_output
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -25,6 +24,7 @@ from flistfs.cli.options import (
 )
 from flistfs.cli.output import complain_left_out, is_watched, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import password
+from flistfs.output_file import check_output
 from flistfs.stores import default_store_url
 from flistfs.stores.url import parse_store_url
 

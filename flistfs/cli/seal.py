@@ -10,7 +10,7 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
-from flistfs.authoring.request import Progress, SealOptions, SealRequest
+from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -28,6 +28,7 @@ from flistfs.cli.output import following, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import password
 from flistfs.control import ask
 from flistfs.errors import SessionError
+from flistfs.progress import Progress
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
