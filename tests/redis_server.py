@@ -136,16 +136,7 @@ def bulk_reply(reply: bytes) -> bytes:
 def running_cluster(password: str | None = None) -> Iterator[RedisCluster]:
     """Run a Redis Cluster of three until the block ends."""
     with contextlib.ExitStack() as stack:
-        # A short time-out, so that what happens when a server is gone does so within a test.
-        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
-        if password:
-            options += ["--masterauth", password]
-        servers = [
-            stack.enter_context(
-                running_redis(*options, "--cluster-port", str(free_port()), password=password, databases=1)
-            )
-            for _ in range(3)
-        ]
+        servers = [stack.enter_context(running_cluster_server(password)) for _ in range(3)]
         addresses = [f"127.0.0.1:{server.port}" for server in servers]
         done = subprocess.run(
             ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"],
@@ -161,6 +152,18 @@ def running_cluster(password: str | None = None) -> Iterator[RedisCluster]:
             assert time.monotonic() < deadline, "the cluster does not come to be"
             time.sleep(0.05)
         yield RedisCluster(servers)
+
+
+def running_cluster_server(
+    password: str | None = None,
+) -> contextlib.AbstractContextManager[RedisServer]:
+    """Run a server that may become one of a cluster until the block ends."""
+    # A short time-out, so that what happens when a server is gone does so within a test.
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+    secret = ["--masterauth", password] if password else []
+    # The usual port for the others is 10,000 higher, which not every free port has above it.
+    port = ["--cluster-port", str(free_port())]
+    return running_redis(*options, *secret, *port, password=password, databases=1)
 
 
 @contextlib.contextmanager

@@ -243,12 +243,12 @@ class ClusterStore:
         """Do something with redis-py's client; whatever goes wrong leaves as one of our errors."""
         try:
             return work()
-        except redis.exceptions.RedisError as error:
+        except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
             raise self._meaning(error) from error
         except OSError as error:
             raise StoreUnavailableError(f"cannot reach {self.url}: {error.strerror or error}") from error
 
-    def _meaning(self, error: redis.exceptions.RedisError) -> StoreError:
+    def _meaning(self, error: Exception) -> StoreError:
         reasons = [error, *_causes(error)]
         said = next((one for one in reversed(reasons) if isinstance(one, _REPLIES)), None)
         if said is not None and "cluster support disabled" in str(said):

@@ -10,7 +10,7 @@ from flistfs.errors import StoreError, StoreRefusedError, StoreUnavailableError
 _MAX_TEXT: Final = 200  # characters of a server's own words in a message
 
 
-class RedirectedError(StoreError):
+class RedirectedError(StoreRefusedError):
     """The server is one of a cluster, and says that another one has this block, for good or for now."""
 
 
@@ -38,7 +38,15 @@ _MEANINGS: Final = (
         "wants no password: leave it out",
     ),
     _Meaning(
-        ("noauth", "wrongpass", "error code:-1004", "invalid password", "access denied", "authentication"),
+        (
+            "noauth",
+            "wrongpass",
+            "invalid username-password",
+            "error code:-1004",
+            "invalid password",
+            "access denied",
+            "authentication",
+        ),
         StoreRefusedError,
         "wants another password: check the one in the store's URL",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from flistfs.format.codec import Block
 from flistfs.stores import MAX_BLOCK_SIZE, Store, open_store
 from tests.redis_server import free_port, running_cluster, running_redis
 from tests.stores.blocks import block, blocks, value_of
+from tests.stores.routers import router_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,20 +44,6 @@ KINDS = [
     "cluster",
     "cluster with password",
 ]
-
-
-def router_file(folder: Path, *pools: dict[str, str]) -> Path:
-    """Write a router of these pools: URLs by range."""
-    file = folder / "router.yaml"
-    file.write_text(
-        json.dumps(
-            {
-                "pools": {str(n): pool for n, pool in enumerate(pools)},
-                "lookup": list(map(str, range(len(pools)))),
-            }
-        )
-    )
-    return file
 
 
 @pytest.fixture(scope="module", params=KINDS)
