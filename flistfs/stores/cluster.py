@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
-from flistfs.stores.fanout import Fanout, most_telling
+from flistfs.stores.fanout import ask_all, most_telling
 from flistfs.stores.redis import ANONYMOUS, CONNECT_TIMEOUT, RedisStore
 from flistfs.stores.refusals import RedirectedError, meaning_of, presentable
 from flistfs.stores.url import StoreUrl
@@ -62,7 +62,6 @@ class ClusterStore:
     def __init__(self, url: StoreUrl, *, timeout: float) -> None:
         self._url = url
         self._timeout = timeout
-        self._fanout = Fanout()
         self._lock = threading.Lock()  # of what follows
         self._client: _Client | None = None
         self._servers: dict[tuple[str, int], RedisStore] = {}
@@ -81,7 +80,7 @@ class ClusterStore:
         """Reach every server that has blocks."""
         client = self._connected()
         servers = [self._server(node) for node in client.get_primaries()]
-        for answer in self._fanout.ask({server: partial(_check, server) for server in servers}).values():
+        for answer in ask_all({server: partial(_check, server) for server in servers}).values():
             if isinstance(answer, StoreError):
                 raise answer
 
@@ -137,7 +136,6 @@ class ClusterStore:
             server.close()
         if client is not None:
             client.close()
-        self._fanout.close()
 
     def _each(
         self,
@@ -172,7 +170,7 @@ class ClusterStore:
         answers: list[Any] = []
         left: list[tuple[list[_T], StoreError]] = []
         asked = {server: partial(question, server, batch) for server, batch in batches.items()}
-        for server, answer in self._fanout.ask(asked).items():
+        for server, answer in ask_all(asked).items():
             if isinstance(answer, StoreUnavailableError):
                 left.append((batches[server], answer))
             elif isinstance(answer, StoreError):

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
 from flistfs.format.router import MAX_SIZE, Router, parse_router, without_passwords
 from flistfs.stores.base import check_size, printable
-from flistfs.stores.fanout import Fanout, most_telling
+from flistfs.stores.fanout import ask_all, most_telling
 from flistfs.stores.redis import RedisStore
 from flistfs.stores.url import StoreUrl, parse_store_url
 
@@ -180,7 +180,6 @@ class RoutedStore:
         self._table = self._make_table(password, timeout)
         if not reading:
             self._table.check_complete(min_replicas or 1)
-        self._fanout = Fanout()
 
     @classmethod
     def of_package(cls, router: Router, *, timeout: float) -> Self:
@@ -271,7 +270,6 @@ class RoutedStore:
         """Close all servers' connections; calls in other threads end with an error at once."""
         for server in self._servers.values():
             server.store.close()
-        self._fanout.close()
 
     # Who has what
 
@@ -335,7 +333,7 @@ class RoutedStore:
                 for server in tally.route:
                     if (server in resting) is late:
                         wanted.setdefault(server, []).append(number)
-            answers = self._fanout.ask(
+            answers = ask_all(
                 {
                     server: partial(server.ask, partial(_ask, question, numbers))
                     for server, numbers in wanted.items()
