@@ -30,6 +30,7 @@ from flistfs.authoring.survey import Losses, Survey
 from flistfs.authoring.uploader import Outcome, Uploader
 from flistfs.authoring.vfs import Caller, Vfs
 from flistfs.errors import BlockMissingError, BusyError, FlistfsError, JournalError, StoreUnavailableError
+from flistfs.format.router import Router, parse_router
 from flistfs.stores import Store
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ _NAMED_FILES = 5
 
 @dataclass(frozen=True, slots=True)
 class SealSummary:
-    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took."""
+    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
+
+    `servers` are the URLs that the package's router.yaml names to readers.
+    """
 
     out: str
     package_size: int
@@ -70,6 +74,7 @@ class SealSummary:
     shared_blocks: int
     seconds: float
     losses: Losses
+    servers: tuple[str, ...] = ()
 
 
 class Session:
@@ -122,16 +127,19 @@ class Session:
             StoreError: the store can't be asked.
         """
         started = time.monotonic()
+        router = self.store.readers_router
+        if request.router is not None:
+            router = parse_router(request.router.encode())
         await trio.to_thread.run_sync(lambda: sealing.check_output(request.out, force=request.force))
         part = sealing.part_path(request.out, self._folder.path.name)
         try:
-            survey, changes = await self._build(request, part, progress)
+            survey, changes = await self._build(request, router, part, progress)
             if unmount is not None:
                 progress("unmount", 0, 1)
                 await unmount()
             if self.vfs.changes != changes:
                 log.info("the tree changed until it was unmounted: packaging it again")
-                survey, _ = await self._build(request, part, progress)
+                survey, _ = await self._build(request, router, part, progress)
             package_size = part.stat().st_size
             await trio.to_thread.run_sync(lambda: sealing.publish(part, request.out, force=request.force))
         finally:
@@ -147,9 +155,12 @@ class Session:
             **asdict(self.content.counts),
             seconds=time.monotonic() - started,
             losses=survey.losses,
+            servers=() if router is None else router.all_urls(),
         )
 
-    async def _build(self, request: SealRequest, part: Path, progress: Progress) -> tuple[Survey, int]:
+    async def _build(
+        self, request: SealRequest, router: Router | None, part: Path, progress: Progress
+    ) -> tuple[Survey, int]:
         """Store what is not stored, check the store, and package the tree as it is then.
 
         Also returns the count of changes that the package has in it.
@@ -174,6 +185,7 @@ class Session:
                     self.store,
                     accounts,
                     request.options,
+                    router,
                     part,
                     self._folder.scratch,
                     progress,
@@ -240,14 +252,18 @@ class Session:
                 change.drop_block(key)
         self.uploader.forget(list(lost.values()))
         saved = self.content.store_again(set(lost))
-        gone = lost.keys() - saved
+        gone = await trio.to_thread.run_sync(
+            sealing.copy_replicas,
+            self.store,
+            {block_hash: key for block_hash, key in lost.items() if block_hash not in saved},
+        )
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone)
         for name, hashes in files.items():
             lacking = ", ".join(block_hash.decode() for block_hash in hashes)
             log.warning("the store lost of %s: %s", os.fsdecode(name), lacking)
         if files:
             raise BlockMissingError(_lost_message(len(gone), files))
-        return not saved
+        return gone == lost.keys()  # no file needs those
 
     async def _accounts(self) -> Accounts:
         """Read the accounts from the tree that is being sealed, never from this host."""

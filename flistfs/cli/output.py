@@ -22,6 +22,9 @@ _PHASES = {
     "unmount": "Unmounting",
 }
 
+# How many servers a summary names.
+_NAMED_SERVERS = 3
+
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
@@ -104,6 +107,9 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"{summary['shared_blocks']:,} shared; package: {human_size(summary['package_size'])}; "
         f"sealed in {summary['seconds']:.1f} s"
     )
+    if servers := summary.get("servers"):
+        more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
+        yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
     for name, text in _LOSSES.items():
         if count := summary["losses"][name]:
             yield f"note: {plural(count, *text[:2])} {text[2]}"

@@ -12,11 +12,19 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import Progress, SealOptions, SealRequest
-from flistfs.cli.options import json_option, mount_option, source_date_epoch, timeout_option
+from flistfs.cli.options import (
+    json_option,
+    mount_option,
+    public_url_option,
+    router_option,
+    source_date_epoch,
+    timeout_option,
+)
 from flistfs.cli.output import following, print_json, progress_bar, seal_lines
 from flistfs.cli.secrets import password
 from flistfs.control import ask
 from flistfs.errors import SessionError, UsageError
+from flistfs.stores import router_for_readers
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
@@ -24,10 +32,19 @@ from flistfs.errors import SessionError, UsageError
 @mount_option
 @click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
 @click.option("--owner", metavar="UID:GID", help="Let everything belong to this user and group.")
+@router_option
+@public_url_option
 @timeout_option
 @json_option
 def command(
-    out: Path, mountpoint: Path | None, force: bool, owner: str | None, timeout: float, as_json: bool
+    out: Path,
+    mountpoint: Path | None,
+    force: bool,
+    owner: str | None,
+    router: Path | None,
+    public_url: str | None,
+    timeout: float,
+    as_json: bool,
 ) -> None:
     """Seal a session into OUT.flist: store what is left, check the store, unmount, package.
 
@@ -38,12 +55,15 @@ def command(
     Example:
       flistfs seal out.flist
       flistfs seal out.flist --mount /mnt/build --owner 0:0
+      flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
     folder = find(mountpoint)
+    route = router_for_readers(router, public_url)
     # Absolute, with its folder's links resolved, so that an output inside the mount is seen as such.
     out = Path(os.path.realpath(out.parent)) / out.name
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
-    request = SealRequest(out, force, timeout, SealOptions(_parse_owner(owner), source_date_epoch()))
+    options = SealOptions(_parse_owner(owner), source_date_epoch())
+    request = SealRequest(out, force, timeout, options, route)
     with progress_bar() as progress:
         summary = _seal(folder, request, progress)
     if as_json:

@@ -91,6 +91,11 @@ class Router:
         pools = {pool.name: pool for pool in self.pools}
         return [url for name in self.lookup for url in pools[name].urls(block_hash)]
 
+    def all_urls(self) -> tuple[str, ...]:
+        """Return the URLs that are asked for any block, each once, in the order of pools and their ranges."""
+        pools = {pool.name: pool for pool in self.pools}
+        return tuple(dict.fromkeys(rule.url for name in self.lookup for rule in pools[name].rules))
+
 
 def router_to(url: str) -> Router:
     """Make the router that finds every block at one server."""

@@ -39,15 +39,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
-from flistfs.format.router import MAX_SIZE, Router, parse_router, without_passwords
+from flistfs.format.router import Router, without_passwords
 from flistfs.stores.base import check_size, printable
 from flistfs.stores.fanout import ask_all, most_telling
+from flistfs.stores.readers import read_router
 from flistfs.stores.redis import RedisStore
 from flistfs.stores.url import StoreUrl, parse_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from flistfs.format.codec import Block
     from flistfs.stores.base import Store
@@ -366,21 +366,6 @@ def _count(answer: set[int] | StoreError, asked: Iterable[tuple[int, _Tally]]) -
         else:
             tally.answered += 1
             tally.held += number in answer
-
-
-def read_router(file: Path) -> Router:
-    """Read a router that the user named.
-
-    Raises:
-        UsageError: it cannot be read, or is no router.
-    """
-    try:
-        with file.open("rb") as opened:
-            return parse_router(opened.read(MAX_SIZE + 1))
-    except OSError as error:
-        raise UsageError(f"the router {file} cannot be read: {error.strerror}") from None
-    except FormatError as error:
-        raise UsageError(f"{file} cannot be used: {error}") from None
 
 
 def open_router(url: StoreUrl, password: str | None, *, timeout: float, reading: bool) -> RoutedStore:

@@ -19,8 +19,9 @@ Text of a URL is never repeated in an error: where the URL is wrong, any part of
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
@@ -97,6 +98,35 @@ def parse_store_url(url: str, password: str | None = None) -> StoreUrl:
     if secret is not None:
         _check_encodable(scheme, secret)
     return StoreUrl(scheme, host, port, secret, _name(scheme, path))
+
+
+def named_store(text: str) -> str:
+    """Give what a user calls a store, a URL or the path of a router.yaml, the form of a URL.
+
+    Raises:
+        UsageError: it is neither; the text is not repeated.
+    """
+    if "://" in text:
+        return text
+    if not os.path.isfile(text):  # noqa: PTH113  absolute() below would keep `..`, as would all of pathlib
+        raise UsageError(
+            "the store is neither the path of a router.yaml nor a URL; those look like ardb://host:16379, "
+            "redis://host:6379 or dir:///absolute/path"
+        )
+    return str(StoreUrl("router", path=Path(os.path.abspath(text))))  # noqa: PTH100
+
+
+def with_min_replicas(url: StoreUrl, number: int | None) -> StoreUrl:
+    """Return the URL of a router with another number of least replicas; None leaves it as it is.
+
+    Raises:
+        UsageError: it is no router's.
+    """
+    if number is None:
+        return url
+    if url.scheme != "router":
+        raise UsageError("--min-replicas is for a store of several servers: give a router.yaml with --store")
+    return replace(url, min_replicas=number)
 
 
 def default_store_url() -> str:
