@@ -16,6 +16,8 @@ from flistfs.control import Report
 
 _PHASES = {
     "upload": "Storing blocks",
+    "list": "Reading the flist",
+    "push": "Pushing blocks",
     "check": "Checking the store",
     "catalog": "Writing the catalog",
     "package": "Packing",
@@ -47,8 +49,8 @@ def plural(count: int, word: str, many: str = "") -> str:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """Show progress on a terminal (standard error), and nothing in a pipe."""
+def progress_bar(first: str = "upload") -> Iterator[Progress]:
+    """Show progress on a terminal (standard error), and nothing in a pipe; `first` is the first phase."""
     if not sys.stderr.isatty():
         yield _quiet
         return
@@ -66,7 +68,7 @@ def progress_bar() -> Iterator[Progress]:
     )
     with bars:
         # The first phase is shown at once: a quick seal reports none before it is done.
-        tasks = {"upload": bars.add_task(_PHASES["upload"], total=None, trouble="")}
+        tasks = {first: bars.add_task(_PHASES[first], total=None, trouble="")}
 
         def show(phase: str, done: int, total: int, trouble: str | None = None) -> None:
             if phase not in tasks:

@@ -14,6 +14,10 @@ from flistfs.format.catalog import Catalog
 from flistfs.format.keys import directory_key
 from flistfs.format.package import unpack_package
 from flistfs.format.records import Aci, Directory, Entry, SubDirectory, decode_aci, decode_directory
+from flistfs.format.router import Router, parse_router
+
+# The other records are ACIs, whose keys are half as long.
+_DIRECTORY_KEY_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,25 @@ class Flist:
         """Close it and remove the temporary folder."""
         self._catalog.close()
         self._folder.cleanup()
+
+    def router(self) -> Router | None:
+        """Return what the package says of where its blocks are; None if it says nothing.
+
+        Raises:
+            FormatError: its router.yaml is none.
+        """
+        file = Path(self._folder.name) / "router.yaml"
+        return parse_router(file.read_bytes()) if file.exists() else None
+
+    def directories(self) -> Iterator[Directory]:
+        """Walk the records of all directories, in no order that means anything.
+
+        Raises:
+            FormatError: one is damaged.
+        """
+        for key, raw in self._catalog.items():
+            if len(key) == _DIRECTORY_KEY_SIZE:
+                yield decode_directory(raw)
 
     def directory(self, path: bytes) -> Directory | None:
         """Return the record of the directory at `path` (no slash at either end; the root is empty)."""
