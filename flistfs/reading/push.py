@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Self
 
@@ -65,7 +64,7 @@ def push(flist: Flist, source: Store, target: Store, progress: Progress) -> Push
     """
     with (
         _Blocks.of(flist, progress) as blocks,
-        closing(_Pusher(source, target, len(blocks), progress)) as pusher,
+        _Pusher(source, target, len(blocks), progress) as pusher,
     ):
         for batch in blocks.batches(_BATCH):
             pusher.submit(batch)
@@ -224,10 +223,14 @@ class _Pusher:
         while self._waiting:
             self._waiting.popleft().result()
 
-    def close(self) -> None:
-        """Begin nothing new. Exchanges on their way end by themselves, or when their store is closed."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Begin nothing new, and wait for what is on its way; after Ctrl-C it ends with its store."""
         self._stopped = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        self._threads.shutdown(wait=not is_interrupted, cancel_futures=True)
 
     def _push(self, batch: list[BlockRef]) -> None:
         absent = self._target.missing([ref.hash for ref in batch])
@@ -251,6 +254,8 @@ class _Pusher:
         self._send(group)
 
     def _send(self, group: Sequence[Block]) -> None:
+        if not group or self._stopped:
+            return
         self._target.put(group)
         with self._lock:
             self.sent += len(group)
