@@ -121,15 +121,14 @@ class Session:
             progress: Is told how far it is.
 
         Raises:
+            FormatError: the router is none.
             OutputError: the output exists or cannot be written.
             BusyError: the mount is in use, or files go on changing.
             BlockMissingError: the store lost blocks.
             StoreError: the store can't be asked.
         """
         started = time.monotonic()
-        router = self.store.readers_router
-        if request.router is not None:
-            router = parse_router(request.router.encode())
+        router = await trio.to_thread.run_sync(self._router, request)
         await trio.to_thread.run_sync(lambda: sealing.check_output(request.out, force=request.force))
         part = sealing.part_path(request.out, self._folder.path.name)
         try:
@@ -157,6 +156,10 @@ class Session:
             losses=survey.losses,
             servers=() if router is None else router.all_urls(),
         )
+
+    def _router(self, request: SealRequest) -> Router | None:
+        """Return what the package is to say of where its blocks are; a large one takes seconds to parse."""
+        return self.store.readers_router if request.router is None else parse_router(request.router.encode())
 
     async def _build(
         self, request: SealRequest, router: Router | None, part: Path, progress: Progress

@@ -13,6 +13,7 @@ import click
 
 from flistfs.authoring.request import Progress
 from flistfs.control import Report
+from flistfs.stores.readers import local_servers
 
 _PHASES = {
     "upload": "Storing blocks",
@@ -112,6 +113,8 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
     if servers := summary.get("servers"):
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
+        if local := local_servers(servers):
+            yield f"note: {local[0]} is another server to other machines; --public-url names one for them"
     for name, text in _LOSSES.items():
         if count := summary["losses"][name]:
             yield f"note: {plural(count, *text[:2])} {text[2]}"

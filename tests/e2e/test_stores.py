@@ -61,7 +61,8 @@ def test_the_package_names_the_server_and_never_its_password(home: Home, mountpo
         said = home.run("seal", "out.flist").stdout
     url = f"redis://127.0.0.1:{server.port}"
     assert router_in(home.path / "out.flist") == format_router(router_to(url))
-    assert f"readers fetch from {url}" in said
+    assert f"readers fetch from {url}\nnote: {url} is another server to other machines" in said
+    assert home.status()["result"]["summary"]["servers"] == [url]
     assert b"000" in read_flist(home.path / "out.flist")
 
 
@@ -75,8 +76,7 @@ def test_the_package_names_what_it_is_told_to(home: Home, mountpoint: Path, redi
     (home.path / "given.yaml").write_text("pools: {x: {00:ff: zdb://one/ns, '7': ARDB://two}}\nlookup: [x]\n")
     for number, arguments in enumerate((["--public-url", "ardb://example.org"], ["--router", "given.yaml"])):
         home.run("mount", mountpoint, "--store", redis.url)
-        summary = home.json("seal", f"{number}.flist", *arguments)
-        assert len(summary["servers"]) == number + 1
+        assert "note: redis" not in home.run("seal", f"{number}.flist", *arguments).stdout
     public, given = (router_in(home.path / f"{number}.flist") for number in range(2))
     assert public == format_router(router_to("ardb://example.org:16379"))
     assert given == format_router(parse_router((home.path / "given.yaml").read_bytes()))
@@ -91,7 +91,7 @@ def test_a_mount_that_seals_itself_names_what_it_is_told_to(home: Home, mountpoi
 
 def test_a_large_router_reaches_the_daemon(home: Home, mountpoint: Path) -> None:
     rules = "".join(
-        f"    {number:04x}: ardb://a-server-with-a-long-name-{number}.example.org\n" for number in range(9000)
+        f"    {number:04x}: ardb://a-server-with-a-long-name-{number}.example.org\n" for number in range(3000)
     )
     (home.path / "r.yaml").write_text(f"pools:\n  p:\n{rules}lookup: [p]\n")
     home.run("mount", mountpoint)
@@ -237,7 +237,6 @@ def test_with_a_replica_down_writing_waits_or_goes_on_as_told_and_reading_goes_o
     (mountpoint / "more").write_bytes(contents[b"more"])
     refused = home.run("sync", "--timeout", "1", code=3)
     assert f"cannot reach redis://127.0.0.1:{one.port}" in refused.stderr
-    assert held(two) <= 6
     umount(mountpoint)
     wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
     home.run("mount", mountpoint, "--min-replicas", "1")
