@@ -62,6 +62,7 @@ class ClusterStore:
     def __init__(self, url: StoreUrl, *, timeout: float) -> None:
         self._url = url
         self._timeout = timeout
+        self._connecting = threading.Lock()  # held for as long as that takes, so never by `close`
         self._lock = threading.Lock()  # of what follows
         self._client: _Client | None = None
         self._servers: dict[tuple[str, int], RedisStore] = {}
@@ -183,18 +184,26 @@ class ClusterStore:
 
     def _connected(self) -> _Client:
         """Return redis-py's client, which asks the cluster what it looks like when it is made."""
-        with self._lock:
-            if self._closed:
-                raise StoreUnavailableError(f"{self.url} is no longer in use")
-            if self._client is None:
-                self._client = self._explained(self._connect)
-            return self._client
+        with self._connecting:
+            client = self._client or self._explained(self._connect)
+            with self._lock:
+                if not self._closed:
+                    self._client = client
+                    return client
+        client.close()
+        raise self._gone()
+
+    def _gone(self) -> StoreUnavailableError:
+        return StoreUnavailableError(f"{self.url} is no longer in use")
 
     def _connect(self) -> _Client:
+        if self._closed:
+            raise self._gone()
+        secret = self._url.password
         return cast("Callable[..., _Client]", RedisCluster)(
             host=self._url.host,
             port=self._url.port,
-            password=self._url.password,
+            password=None if secret is None else secret.encode("utf-8", "surrogateescape"),
             protocol=2,
             **ANONYMOUS,
             socket_timeout=self._timeout,
@@ -216,7 +225,7 @@ class ClusterStore:
     def _server(self, node: _Node) -> RedisStore:
         with self._lock:
             if self._closed:
-                raise StoreUnavailableError(f"{self.url} is no longer in use")
+                raise self._gone()
             address = node.host, node.port
             if address not in self._servers:
                 url = StoreUrl("redis", node.host, node.port, self._url.password)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from tests.redis_server import (
     running_redis,
 )
 from tests.stores.blocks import block, blocks, value_of
+from tests.stores.fake_server import fake_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,6 +176,25 @@ def test_after_close_every_call_ends_with_an_error(cluster: RedisCluster) -> Non
     for attempt in (store.check, lambda: store.put(SOME), lambda: store.get(ALL_HASHES[0])):
         with pytest.raises(StoreUnavailableError, match="no longer in use"):
             attempt()
+
+
+def test_closing_does_not_wait_for_a_server_that_hangs() -> None:
+    with fake_server(lambda _words: None) as server:
+        store = open_store(f"redis+cluster://127.0.0.1:{server.port}", timeout=60)
+        checking = threading.Thread(target=store.check, daemon=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threading, "excepthook", lambda _args: None)
+            checking.start()
+            deadline = time.monotonic() + 30
+            while not server.commands:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            started = time.monotonic()
+            store.close()
+            assert time.monotonic() - started < 20
+            server.sockets[0].shutdown(2)
+            checking.join(30)
+        assert not checking.is_alive()
 
 
 def test_a_server_that_is_gone_and_one_that_takes_its_place() -> None:
