@@ -59,7 +59,8 @@ _NAMED_FILES = 5
 class SealSummary:
     """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
 
-    `servers` are the URLs that the package's router.yaml names to readers.
+    `servers` are the URLs that the package's router.yaml names to readers; `store_trouble` is what was wrong
+    with a server that others stood in for.
     """
 
     out: str
@@ -75,6 +76,7 @@ class SealSummary:
     seconds: float
     losses: Losses
     servers: tuple[str, ...] = ()
+    store_trouble: str | None = None
 
 
 class Session:
@@ -104,6 +106,7 @@ class Session:
             **asdict(self.content.counts),
             **asdict(content),
             **asdict(uploads),
+            "store_trouble": self.store.trouble,
         }
 
     async def seal(
@@ -155,6 +158,7 @@ class Session:
             seconds=time.monotonic() - started,
             losses=survey.losses,
             servers=() if router is None else router.all_urls(),
+            store_trouble=self.store.trouble,
         )
 
     def _router(self, request: SealRequest) -> Router | None:

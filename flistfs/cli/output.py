@@ -115,6 +115,8 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
         if local := local_servers(servers):
             yield f"note: {local[0]} is another server to other machines; --public-url names one for them"
+    if summary.get("store_trouble"):
+        yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
     for name, text in _LOSSES.items():
         if count := summary["losses"][name]:
             yield f"note: {plural(count, *text[:2])} {text[2]}"

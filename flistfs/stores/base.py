@@ -39,6 +39,10 @@ class Store(Protocol):
     def readers_router(self) -> Router | None:
         """What a package says of where its blocks are, without any password; None if readers can't use it."""
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong though the store works: a server that others stand in for."""
+
     def check(self) -> None:
         """Reach the store and prove the password. Says nothing about whether blocks can be written."""
 

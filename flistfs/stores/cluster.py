@@ -77,6 +77,10 @@ class ClusterStore:
     def readers_router(self) -> None:
         """Nothing: readers of generation 1 follow no redirections."""
 
+    @property
+    def trouble(self) -> None:
+        """Nothing: it works or not."""
+
     def check(self) -> None:
         """Reach every server that has blocks."""
         client = self._connected()

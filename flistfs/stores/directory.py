@@ -69,6 +69,10 @@ class DirectoryStore:
     def readers_router(self) -> None:
         """Nothing: readers fetch from servers."""
 
+    @property
+    def trouble(self) -> None:
+        """Nothing: it works or not."""
+
     def check(self) -> None:
         """Make the directory if there is none, and see that it can be read."""
         with self._explained("open"):

@@ -129,6 +129,10 @@ class RedisStore:
         """A router to this server; readers know no TLS."""
         return router_to(self.url) if self._url.scheme in SCHEMES else None
 
+    @property
+    def trouble(self) -> None:
+        """Nothing: it works or not."""
+
     def check(self) -> None:
         """Reach the server; a PING may be free for all, so a key is asked for as well."""
 

@@ -61,6 +61,8 @@ costs a tenth of the time at most."""
 _SHORTEST_REST: Final = 2.0
 _LONGEST_REST: Final = 300.0
 
+_TOLD_TROUBLES: Final = 3  # that many servers are named
+
 _DIGITS: Final = 64  # of the longest prefix; hashes of generation 1 have as many
 _HASH: Final = re.compile(rb"[0-9a-fA-F]{1,64}")
 
@@ -76,7 +78,7 @@ class _Server:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._is_down = False
+        self.trouble: str | None = None
         self._rests_until = 0.0
 
     @property
@@ -87,7 +89,7 @@ class _Server:
     def ask(self, question: Callable[[Store], _T]) -> _T:
         """Ask it, and note how that went."""
         started = time.monotonic()
-        if self._is_down:  # one thread is enough to find out
+        if self.trouble:  # one thread is enough to find out
             self._rests_until = started + _LONGEST_REST
         try:
             answer = question(self.store)
@@ -101,15 +103,15 @@ class _Server:
         return answer
 
     def _works(self) -> None:
-        if self._is_down:
+        if self.trouble:
             _log.info("%s works again", self.store.url)
-        self._is_down = False
+        self.trouble = None
         self._rests_until = 0.0
 
     def _fails(self, error: StoreError, seconds: float) -> None:
-        if not self._is_down:
+        if not self.trouble:
             _log.warning("a server of the router fails: %s", error)
-        self._is_down = True
+        self.trouble = str(error)
         rest = min(max(_SHORTEST_REST, _REST * seconds), _LONGEST_REST)
         self._rests_until = time.monotonic() + rest
 
@@ -202,6 +204,12 @@ class RoutedStore:
     def readers_router(self) -> Router:
         """The router itself, without passwords."""
         return without_passwords(self._router)
+
+    @property
+    def trouble(self) -> str | None:
+        """What the servers say that failed when they were asked last."""
+        said = [server.trouble for server in self._servers.values() if server.trouble]
+        return "; ".join(said[:_TOLD_TROUBLES]) or None
 
     def check(self) -> None:
         """Reach enough servers of every range, and prove the passwords."""

@@ -242,7 +242,8 @@ def test_with_a_replica_down_writing_waits_or_goes_on_as_told_and_reading_goes_o
     home.run("mount", mountpoint, "--min-replicas", "1")
     home.run("sync")
     assert home.status()["store"] == f"router://{home.path}/router.yaml?min-replicas=1"
-    home.run("seal", "out.flist")
+    assert f"others stand in for it: cannot reach redis://127.0.0.1:{one.port}" in home.run("status").stdout
+    assert f"note: cannot reach redis://127.0.0.1:{one.port}" in home.run("seal", "out.flist").stdout
     assert held(two) == 6
     get = blocks_in_redis(two)
     nodes = read_flist(home.path / "out.flist")

@@ -179,8 +179,10 @@ def test_with_a_replica_down_writing_waits_and_reading_goes_on(
     with pytest.raises(StoreUnavailableError):
         store.get(b"ff" * 32)  # who knows
     assert len(caplog.records) == 1  # not one for each time it is asked
+    assert f"cannot reach redis://127.0.0.1:{servers[0].port}" in str(store.trouble)
     servers[0].start()
     store.check()
+    assert store.trouble is None
     assert store.missing(ALL_HASHES) == set(ALL_HASHES[20:])
     store.put(SOME[20:])
     assert held(servers[0]) == held(servers[1]) == set(ALL_HASHES)

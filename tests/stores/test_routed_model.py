@@ -83,7 +83,7 @@ class World:
             inner = inside(server)
             inner.is_down = state.is_down
             inner.held = {one.hash: value_of(one) for one in BLOCKS if one.hash in state.held}
-            server._is_down = state.rests
+            server.trouble = "it failed" if state.rests else None
             server._rests_until = float("inf") if state.rests else 0.0
         return store
 
