@@ -25,12 +25,13 @@ PATIENCE = 60.0
 
 
 class Report(TypedDict):
-    """How far something is: `trouble` says why it does not go on, if it doesn't."""
+    """How far something is, as `Progress` is told."""
 
     phase: str
     done: int
     total: int
     trouble: str | None
+    counts: dict[str, int] | None
 
 
 @contextmanager

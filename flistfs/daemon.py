@@ -11,25 +11,46 @@ import json
 import logging
 import os
 import signal
+import socket
+import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import pyfuse3
 import trio
 
 from flistfs import mounts
 from flistfs.authoring import loop
+from flistfs.authoring.adding import open_directories
+from flistfs.authoring.encoder_process import Settings, make_encoders
 from flistfs.authoring.folder import Lock, SessionFolder
-from flistfs.authoring.fuse import Operations
-from flistfs.authoring.request import SealOptions, SealRequest
-from flistfs.authoring.session import Session, keep_failure, open_session, seal_session, unwrapped
+from flistfs.authoring.fuse import Operations, invalidate
+from flistfs.authoring.known import known_blocks_path
+from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.authoring.session import (
+    AddSummary,
+    Session,
+    keep_failure,
+    open_session,
+    seal_session,
+    unwrapped,
+)
 from flistfs.authoring.vfs import Caller
 from flistfs.control import MAX_REQUEST, Report, short_path
-from flistfs.errors import FlistfsError, InterruptedByUserError, MountError, OutputError, SessionError
+from flistfs.errors import (
+    BusyError,
+    FlistfsError,
+    InterruptedByUserError,
+    MountError,
+    OutputError,
+    SessionError,
+)
 from flistfs.launch import PASSWORD_VARIABLE, Config
 from flistfs.stores import Store, open_store
 
@@ -53,6 +74,9 @@ _RECEIVE_SIZE = 1 << 16
 
 # Seconds for a command to say what it wants.
 _REQUEST_TIME = 10.0
+
+
+T = TypeVar("T")
 
 
 def main() -> NoReturn:
@@ -127,8 +151,15 @@ class _ProgressBoard:
     def __init__(self) -> None:
         self.latest: Report | None = None
 
-    def __call__(self, phase: str, done: int, total: int, trouble: str | None = None) -> None:
-        self.latest = {"phase": phase, "done": done, "total": total, "trouble": trouble}
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        trouble: str | None = None,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        self.latest = {"phase": phase, "done": done, "total": total, "trouble": trouble, "counts": counts}
 
 
 class _Daemon:
@@ -144,6 +175,7 @@ class _Daemon:
         self._progress = _ProgressBoard()
         self._requests: Mapping[str, int] = {}
         self._sealing = False
+        self._adds: set[trio.CancelScope] = set()
         self._ended: Literal["sealed", "aborted"] | None = None
         self._stopping = False
         self._serving = trio.CancelScope()
@@ -152,25 +184,30 @@ class _Daemon:
 
     async def run(self) -> int:
         """Serve until the mount ends, seal if told to, and return the exit code."""
-        store = open_store(self._config.store, os.environ.pop(PASSWORD_VARIABLE, None))
+        password = os.environ.pop(PASSWORD_VARIABLE, None)
+        store = open_store(self._config.store, password)
         try:
             if not self._config.offline:
                 # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
                 await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
-            return await self._run_session(store)
+            return await self._run_session(store, password)
         finally:
             store.close()
 
-    async def _run_session(self, store: Store) -> int:
+    async def _run_session(self, store: Store, password: str | None) -> int:
         code = 0
+        settings = Settings(self._config.store, password, known_blocks_path())
         async with open_session(
             self.folder,
             store,
             Caller(os.geteuid(), os.getegid()),
             keep_xattrs=self._config.keep_xattrs,
             spool_limit=self._config.spool_limit,
+            make_encoders=partial(make_encoders, settings),
         ) as session:
             await self._serve(session)
+            if not self._ended:
+                await session.store_rest()
             if self._config.seal_to and not self._ended and not self._stopping:
                 code = await self._seal_at_end(session, Path(self._config.seal_to))
         if self._ended == "sealed":
@@ -210,6 +247,8 @@ class _Daemon:
                     await pyfuse3.main(max_tasks=_MAX_REQUESTS)
                 log.info("%s is unmounted", self._mountpoint)
                 self._unmounted.set()
+                for scope in self._adds:
+                    scope.cancel()
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=False)
@@ -239,14 +278,26 @@ class _Daemon:
 
     # Sealing
 
-    async def _seal(self, session: Session, request: SealRequest) -> dict[str, Any]:
-        """Seal while mounted; one at a time."""
+    async def _seal(
+        self, session: Session, request: SealRequest, stream: trio.SocketStream
+    ) -> dict[str, Any]:
+        """Seal while mounted; one at a time. From the unmount on it goes on, whoever is there to see it."""
         if request.out.is_relative_to(self._mountpoint):
             raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
         with self._ending():
+            if self._adds:
+                raise BusyError("flistfs add is still at work in this session; wait for it, or end it")
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
+
+            async def work(finish: Callable[[], None]) -> dict[str, Any]:
+                async def unmount() -> None:
+                    finish()
+                    await self._unmount()
+
+                return await seal_session(session, self.folder, request, unmount, self._progress)
+
             try:
-                result = await seal_session(session, self.folder, request, self._unmount, self._progress)
+                result = await _while_wanted(stream, work)
             except FlistfsError as error:
                 if self._unmounted.is_set():  # else there still is a mount to try again from
                     keep_failure(self.folder, error)
@@ -271,6 +322,29 @@ class _Daemon:
             await self._unmount()
             self._ended = "aborted"
         return session.status()
+
+    async def _add(self, session: Session, request: AddRequest, stream: trio.SocketStream) -> AddSummary:
+        """Put directories and files of this machine into the mounted tree.
+
+        It ends when the command that asked for it does, or the mount: it may take hours, and what was put
+        into the tree until then stands by itself.
+        """
+
+        async def work(_: Callable[[], None]) -> AddSummary:
+            # In a thread: the mount point is asked about, and that is for this process to answer.
+            source = await trio.to_thread.run_sync(
+                open_directories, request, session.store.url, [self.folder.path, self._mountpoint]
+            )
+            caller = Caller(os.geteuid(), os.getegid())
+            return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
+
+        with trio.CancelScope() as scope:
+            self._adds.add(scope)
+            try:
+                return await _while_wanted(stream, work)
+            finally:
+                self._adds.remove(scope)
+        raise SessionError("the mount has ended; what was put into the tree before stays")
 
     async def _unmount(self) -> None:
         if not self._unmounted.is_set():  # somebody else may have done it while the package was built
@@ -301,7 +375,8 @@ class _Daemon:
         async def handle(stream: trio.SocketStream) -> None:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():
                 async with stream:
-                    await self._answer(session, stream)
+                    if _peer(stream) in {os.geteuid(), 0}:
+                        await self._answer(session, stream)
 
         await trio.serve_listeners(handle, [trio.SocketListener(listener)], handler_nursery=commands)
 
@@ -318,12 +393,12 @@ class _Daemon:
         self, session: Session, line: bytes, stream: trio.SocketStream
     ) -> dict[str, Any]:
         """Do what a command asks, telling it the progress meanwhile; return the answer."""
-        # What was begun is finished, even if the command that asked for it has gone.
+        # What ends the session is finished once it was begun, even if the command that asked for it has gone.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_progress, stream)
                 try:
-                    return {"result": await self._perform(session, json.loads(line))}
+                    return {"result": await self._perform(session, json.loads(line), stream)}
                 except FlistfsError as error:
                     return {"error": str(error), "exit_code": error.exit_code}
                 except Exception as error:
@@ -344,7 +419,7 @@ class _Daemon:
                     silent_until = time.monotonic() + _SIGN_OF_LIFE
                     await stream.send_all(json.dumps({"progress": last}).encode() + b"\n")
 
-    async def _perform(self, session: Session, request: object) -> dict[str, Any]:
+    async def _perform(self, session: Session, request: object, stream: trio.SocketStream) -> dict[str, Any]:
         match request:
             case {"op": "status"}:
                 return {
@@ -355,14 +430,42 @@ class _Daemon:
                     **session.status(),
                 }
             case {"op": "seal", "request": raw}:
-                return await self._seal(session, SealRequest.from_dict(raw))
+                return await self._seal(session, SealRequest.from_dict(raw), stream)
             case {"op": "sync", "timeout": float(timeout)}:
-                await session.sync(timeout, self._progress)
+                await _while_wanted(stream, lambda _: session.sync(timeout, self._progress))
                 return session.status()
+            case {"op": "add", "request": raw}:
+                return asdict(await self._add(session, AddRequest.from_dict(raw), stream))
             case {"op": "abort"}:
                 return await self._abort(session)
             case _:
                 raise SessionError("the daemon does not know this request; it is of another version")
+
+
+async def _while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
+    """Do something for as long as the command that asked for it is there: it says nothing more until then.
+
+    `work` is given a function to call when it is to be finished all the same.
+
+    Raises:
+        SessionError: the command has gone.
+    """
+    watching = trio.CancelScope()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                with watching:
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await stream.receive_some(1)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            try:
+                return await work(watching.cancel)
+            finally:
+                watching.cancel()
+    raise SessionError("interrupted")
 
 
 async def _log_tasks_on_demand() -> None:
@@ -384,6 +487,14 @@ def _describe_task(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
             yield from _describe_task(child, depth + 1)
+
+
+def _peer(stream: trio.SocketStream) -> int:
+    """Return the user id of who has connected: struct ucred of unix(7) is pid, uid, gid."""
+    size = struct.calcsize("3i")
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, uid, _ = struct.unpack("3i", raw)
+    return int(uid)
 
 
 def _ask_first_questions(mountpoint: Path) -> None:

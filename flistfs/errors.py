@@ -80,6 +80,12 @@ class OutputError(FlistfsError):
     exit_code = 9
 
 
+class SourceError(FlistfsError):
+    """What is to be put into a tree cannot be read, changed while it was read, or makes no sense."""
+
+    exit_code = 11
+
+
 class InterruptedByUserError(FlistfsError):
     """The user pressed Ctrl-C."""
 

@@ -1,21 +1,35 @@
-"""What the daemon would do, for a session that has none."""
+"""What the daemon would do, for a session that has none; and whole flists without a session of the user's."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import trio
 
-from flistfs.authoring.folder import SessionFolder
-from flistfs.authoring.request import Progress, SealRequest
-from flistfs.authoring.session import keep_failure, open_session, seal_session, unwrapped
+from flistfs.authoring.adding import open_directories, open_tree
+from flistfs.authoring.encoder_process import Settings as EncoderSettings
+from flistfs.authoring.encoder_process import make_encoders
+from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.folder import SessionFolder, Settings, packing_root
+from flistfs.authoring.known import known_blocks_path
+from flistfs.authoring.request import AddRequest, Progress, SealRequest
+from flistfs.authoring.session import AddSummary, Session, keep_failure, open_session, seal_session, unwrapped
 from flistfs.authoring.vfs import Caller
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.stores import open_store
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def seal(
@@ -27,37 +41,175 @@ def seal(
         SessionError: another process has the session.
         FlistfsError: as a seal of a mounted session does. The session is kept.
     """
-    lock = folder.lock()
-    # What a daemon would write into its log; without this the last-resort handler would say it on stderr.
-    logging.basicConfig(
-        filename=folder.log,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    try:
-        if not folder.is_open():
-            raise SessionError(f"the session in {folder.path} has ended meanwhile")
-        with unwrapped():
-            summary = trio.run(_seal, folder, password, request, progress)
+
+    async def work(session: Session) -> dict[str, Any]:
+        return await seal_session(session, folder, request, None, progress)
+
+    with _taken(folder):
+        try:
+            summary = _run(folder, password, work)
+        except FlistfsError as error:
+            keep_failure(folder, error)
+            raise
         folder.end()
-    except FlistfsError as error:
-        keep_failure(folder, error)
-        raise
-    except OSError as error:
-        log.exception("the session cannot be used")
-        raise SessionError(f"the session in {folder.path} cannot be used: {error.strerror}") from error
-    finally:
-        lock.release()
     return summary
 
 
-async def _seal(
-    folder: SessionFolder, password: str | None, request: SealRequest, progress: Progress
-) -> dict[str, Any]:
-    store = open_store(folder.settings().store, password)
+def add(folder: SessionFolder, password: str | None, request: AddRequest, progress: Progress) -> AddSummary:
+    """Put directories and files into a session that is not mounted.
+
+    Raises:
+        SessionError: another process has the session.
+        FlistfsError: as `Session.add` does. The session is kept.
+    """
+
+    async def work(session: Session) -> AddSummary:
+        source = open_directories(request, session.store.url, [folder.path])
+        return await session.add(source, request, progress, owner=_caller())
+
+    with _taken(folder):
+        return _run(folder, password, work)
+
+
+def create(folder: SessionFolder, password: str | None, settings: Settings, *, offline: bool) -> None:
+    """Make a session that is not mounted.
+
+    Raises:
+        SessionError: there is one already, or the folder cannot be written.
+        StoreError: the store cannot be reached, and it was not told to be offline.
+    """
+
+    async def work(session: Session) -> None:
+        log.info("a session without a mount; blocks go to %s", session.store.url)
+
+    lock = folder.lock()
     try:
-        await trio.to_thread.run_sync(store.check)
-        async with open_session(folder, store, Caller(os.geteuid(), os.getegid())) as session:
-            return await seal_session(session, folder, request, None, progress)
+        if folder.is_open():
+            raise SessionError(
+                f"{settings.mountpoint} has an open session already: add to it, seal it or abort it"
+            )
+        folder.create(settings)
+        _log_to(folder.log)
+        try:
+            _run(folder, password, work, offline=offline)
+        except FlistfsError:
+            folder.discard()
+            raise
+        folder.forget_result()
+    finally:
+        lock.release()
+
+
+def pack(
+    source: str,
+    store: str,
+    password: str | None,
+    request: SealRequest,
+    options: AddRequest,
+    progress: Progress,
+) -> tuple[AddSummary, dict[str, Any]]:
+    """Make an flist of a directory or an archive, in one go; nothing is left of the session.
+
+    Args:
+        source: A directory, or a tar archive; `-` is an archive on standard input.
+        store: Where blocks go: a URL without a password.
+        password: The store's.
+        request: The output, and how to seal.
+        options: How to read the source.
+        progress: Is told how far it is.
+
+    Raises:
+        FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
+    """
+    with _packing_folder(store) as folder:
+
+        async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
+            tree = open_tree(source, Excludes(options.exclude), store, [folder.path])
+            added = await session.add(tree, options, progress, owner=_caller(), unique=True)
+            return added, await seal_session(session, folder, request, None, progress)
+
+        return _run(folder, password, work)
+
+
+@contextmanager
+def _packing_folder(store: str) -> Iterator[SessionFolder]:
+    """Make a session's folder for as long as it is used; those that a crash left behind are removed."""
+    root = packing_root()
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in root.iterdir():
+        if not SessionFolder(left).is_locked():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = SessionFolder(Path(tempfile.mkdtemp(dir=root)))
+    lock = folder.lock()
+    try:
+        folder.create(Settings("", store, generation=1, created=time.time()))
+        _log_to(folder.log)
+        yield folder
+    finally:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        lock.release()
+
+
+@contextmanager
+def _taken(folder: SessionFolder) -> Iterator[None]:
+    """Have an open session for this process alone."""
+    lock = folder.lock()
+    _log_to(folder.log)
+    try:
+        if not folder.is_open():
+            raise SessionError(f"the session in {folder.path} has ended meanwhile")
+        yield
+    finally:
+        lock.release()
+
+
+def _log_to(path: Path) -> None:
+    # What a daemon would write into its log; without this the last-resort handler would say it on stderr.
+    logging.basicConfig(
+        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+def _run(
+    folder: SessionFolder,
+    password: str | None,
+    work: Callable[[Session], Awaitable[T]],
+    *,
+    offline: bool = False,
+) -> T:
+    """Open a session and do something with it.
+
+    Raises:
+        SessionError: the session cannot be used; its log says more.
+    """
+    try:
+        with unwrapped():
+            return trio.run(partial(_in_session, folder, password, work, offline=offline))
+    except OSError as error:
+        log.exception("the session cannot be used")
+        raise SessionError(f"the session in {folder.path} cannot be used: {error.strerror}") from error
+
+
+async def _in_session(
+    folder: SessionFolder,
+    password: str | None,
+    work: Callable[[Session], Awaitable[T]],
+    *,
+    offline: bool,
+) -> T:
+    url = folder.settings().store
+    store = open_store(url, password)
+    settings = EncoderSettings(url, password, known_blocks_path())
+    try:
+        if not offline:
+            await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
+        async with open_session(
+            folder, store, _caller(), make_encoders=partial(make_encoders, settings)
+        ) as session:
+            return await work(session)
     finally:
         store.close()
+
+
+def _caller() -> Caller:
+    return Caller(os.geteuid(), os.getegid())

@@ -18,7 +18,8 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -91,6 +92,19 @@ def _nothing() -> EntryAttributes:
     entry.st_ino = InodeT(0)
     entry.entry_timeout = _TIMEOUT
     return entry
+
+
+def invalidate(names: Sequence[tuple[int, bytes]], inodes: Iterable[int]) -> None:
+    """Let the kernel forget names and what it knows of inodes, because the tree was changed without it.
+
+    Blocks, and waits for requests that concern the same names: never in the event loop.
+    """
+    for parent, name in names:
+        with suppress(OSError):  # most it has never heard of
+            pyfuse3.invalidate_entry(InodeT(parent), pyfuse3.FileNameT(name))
+    for ino in inodes:
+        with suppress(OSError):
+            pyfuse3.invalidate_inode(InodeT(ino))
 
 
 class Operations(pyfuse3.Operations):

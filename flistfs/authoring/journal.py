@@ -11,7 +11,7 @@ Keys (integers are big-endian, so that neighbours in the tree are neighbours on 
                           in it stays true while entries come and go
     c INO INDEX           a chunk that is stored: length, hash, key
     s INO INDEX           a chunk that lies in a slot of the spool and is not stored yet
-    b KEY                 a block this session has stored: its hash, by the hash of the plain chunk
+    b KEY                 a block this session has stored: its size and hash, by the hash of the plain chunk
     o INO                 an inode without a name that the kernel may still hold
     x INO NAME            an extended attribute, in sessions that keep them
     m NAME                settings and counters
@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from rocksdict import (
     WriteBatch,
 )
 
+from flistfs.authoring.disk import Disk
 from flistfs.errors import JournalError
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ _ENTRY = struct.Struct(">QQH")
 _ORDERED_ENTRY = struct.Struct(">QH")
 _CHUNK_KEY = struct.Struct(">cQQ")
 _CHUNK_HEAD = struct.Struct(">IB")
+_BLOCK_HEAD = struct.Struct(">I")
 
 _SEQUENCE = b"msequence"
 _LAST = b"\xff"
@@ -208,9 +209,9 @@ class Change:
         """Forget a chunk's slot."""
         self.batch.delete(_CHUNK_KEY.pack(b"s", ino, index))
 
-    def put_block(self, key: bytes, block_hash: bytes) -> None:
-        """Note that this session stored a block."""
-        self.batch.put(b"b" + key, block_hash)
+    def put_block(self, key: bytes, block_hash: bytes, size: int) -> None:
+        """Note that this session stored a block, of `size` bytes as stored."""
+        self.batch.put(b"b" + key, _BLOCK_HEAD.pack(size) + block_hash)
 
     def drop_block(self, key: bytes) -> None:
         """Trust no longer that a block is in the store."""
@@ -326,14 +327,14 @@ class View:
             _, owner, index = _CHUNK_KEY.unpack(key)
             yield Spooled(owner, index, _ID.unpack(raw)[0])
 
-    def block(self, key: bytes) -> bytes | None:
-        """Return the hash of the block that this session stored for a chunk, by the chunk's own hash."""
-        return self._get(b"b" + key)
+    def has_block(self, key: bytes) -> bool:
+        """Say whether this session stored a block for a chunk, by the chunk's own hash."""
+        return self._get(b"b" + key) is not None
 
-    def blocks(self) -> Iterator[tuple[bytes, bytes]]:
-        """Walk the blocks that this session stored: (key, hash)."""
-        for key, block_hash in self._scan(b"b"):
-            yield key[1:], block_hash
+    def blocks(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """Walk the blocks that this session stored: key, hash, and size as stored."""
+        for key, raw in self._scan(b"b"):
+            yield key[1:], raw[_BLOCK_HEAD.size :], _BLOCK_HEAD.unpack_from(raw)[0]
 
     def orphans(self) -> Iterator[int]:
         """Walk the inodes that have no name left."""
@@ -376,7 +377,7 @@ class Journal(View):
                 f"the session's journal {folder} cannot be opened: {reason}; nothing in it was changed. "
                 f"What was sealed or stored before is not affected"
             ) from error
-        self._folder = folder
+        self._disk = Disk(folder)
         super().__init__(self._db)
         if self._get(_LAST) is None:
             self._put(_LAST, b"")
@@ -392,8 +393,7 @@ class Journal(View):
         Raises:
             OSError: the disk is full (ENOSPC) or broken (EIO); nothing of the change was made.
         """
-        disk = os.statvfs(self._folder)
-        if disk.f_bavail * disk.f_frsize < _RESERVE + change.batch.size_in_bytes():
+        if self._disk.lacks(_RESERVE + change.batch.size_in_bytes()):
             raise OSError(errno.ENOSPC, "the journal cannot be written: the disk is full")
         try:
             self._db.write(change.batch)

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 from types import SimpleNamespace, TracebackType
 
 import pyfuse3
 import trio
 
-# How long to look for the next request without the event loop, in seconds. It is spent asleep.
-_LOOK = 0.0002
+# How long to look for the next request without the event loop, in milliseconds. It is spent asleep.
+_LOOK = 1
 
 # After so many requests in a row the event loop has its turn.
 _TURN = 32
@@ -57,10 +58,15 @@ class _QuickWait:
 
     def __init__(self) -> None:
         self._served = 0
+        self._poll: Callable[[float], list[tuple[int, int]]] | None = None
 
     async def wait_readable(self, descriptor: int) -> None:
+        if self._poll is None:  # a process has one mount
+            device = select.poll()
+            device.register(descriptor, select.POLLIN)
+            self._poll = device.poll
         self._served += 1
-        if self._served < _TURN and select.select([descriptor], (), (), _LOOK)[0]:
+        if self._served < _TURN and self._poll(_LOOK):
             return
         self._served = 0
         await trio.lowlevel.wait_readable(descriptor)

@@ -17,10 +17,12 @@ class SealOptions:
     Attributes:
         owner: (uid, gid) that everything is to belong to, instead of who owns it in the tree.
         epoch: Times later than this (seconds since 1970, from SOURCE_DATE_EPOCH) become this.
+        exclude: Patterns of what is left out (see `excludes`).
     """
 
     owner: tuple[int, int] | None = None
     epoch: int | None = None
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,53 @@ class SealRequest:
     def from_dict(cls, raw: dict[str, Any]) -> SealRequest:
         """Make the request that was sent."""
         owner = raw["owner"]
-        options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"])
+        options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"], tuple(raw["exclude"]))
         return cls(Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"])
 
 
-class Progress(Protocol):
-    """Is told how far a seal is; called from any thread, and often."""
+@dataclass(frozen=True, slots=True)
+class AddRequest:
+    """What to put into a session's tree.
 
-    def __call__(self, phase: str, done: int, total: int, trouble: str | None = None) -> None:
-        """Take note: `done` of `total` of a phase, and why it does not go on, if it doesn't."""
+    Attributes:
+        sources: Directories and files of this machine, as absolute paths; one that ends in `/.` stands for
+            what is in it.
+        to: The directory of the tree that they go to (no slash at either end); made if need be.
+        exclude: Patterns of what is left out (see `excludes`).
+        keep_going: Whether what cannot be read is left out instead of ending everything.
+        timeout: Seconds to wait while the store takes nothing.
+        measure: Whether to find out how much there is, so that the progress has a total.
+    """
+
+    sources: tuple[str, ...]
+    to: str = ""
+    exclude: tuple[str, ...] = ()
+    keep_going: bool = False
+    timeout: float = PATIENCE
+    measure: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the request as plain data, to be sent as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> AddRequest:
+        """Make the request that was sent."""
+        return cls(**{**raw, "sources": tuple(raw["sources"]), "exclude": tuple(raw["exclude"])})
+
+
+class Progress(Protocol):
+    """Is told how far something is; called from any thread, and often."""
+
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        trouble: str | None = None,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        """Take note: `done` of `total` of a phase (0: nobody knows), and what keeps it from going on.
+
+        `counts` says more, by name.
+        """

@@ -5,23 +5,29 @@ Plain blocking functions over a view of the journal; `session` says when they ru
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from flistfs.authoring.content import chunk_length
+from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.folder import sync_folder
 from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, Stored, View
 from flistfs.authoring.request import Progress, SealOptions
+from flistfs.authoring.source import Filter, nothing_excluded
 from flistfs.authoring.survey import (
     Owner,
     Survey,
     clamp_time,
+    entries_of,
     join,
     known_inode,
     owner_of,
@@ -116,19 +122,24 @@ def lost_blocks(view: View, store: Store, progress: Progress) -> dict[bytes, byt
     blocks = _needed_blocks(view)
     lost: dict[bytes, bytes] = {}
     done = 0
-    while batch := {block_hash: key for key, block_hash in islice(blocks, _CHECK_BATCH)}:
-        lost.update((block_hash, batch[block_hash]) for block_hash in store.missing(list(batch)))
+    while batch := {block_hash: (key, size) for key, block_hash, size in islice(blocks, _CHECK_BATCH)}:
+        sizes = {block_hash: size for block_hash, (_, size) in batch.items() if size is not None}
+        missing = store.missing(list(batch), sizes)
+        lost.update((block_hash, batch[block_hash][0]) for block_hash in missing)
         done += len(batch)
         progress("check", done, total)
     return lost
 
 
-def _needed_blocks(view: View) -> Iterator[tuple[bytes, bytes]]:
-    """Walk the blocks that this session stored (key, hash), also those that a seal before found lost."""
+def _needed_blocks(view: View) -> Iterator[tuple[bytes, bytes, int | None]]:
+    """Walk the blocks that this session stored, also those that a seal before found lost.
+
+    Of each its key and hash, and its size as stored, where that is known.
+    """
     yield from view.blocks()
     for _, _, stored in view.all_stored_chunks():
-        if view.block(stored.key) is None:
-            yield stored.key, stored.hash
+        if not view.has_block(stored.key):
+            yield stored.key, stored.hash, None
 
 
 def files_lacking(view: View, lost: Iterable[bytes]) -> dict[bytes, list[bytes]]:
@@ -219,9 +230,16 @@ class _Tree:
     """Makes the records of a tree."""
 
     def __init__(
-        self, view: View, survey: Survey, acis: _Acis, holes: Mapping[int, BlockRef], options: SealOptions
+        self,
+        view: View,
+        survey: Survey,
+        acis: _Acis,
+        holes: Mapping[int, BlockRef],
+        options: SealOptions,
+        excluded: Filter,
     ) -> None:
         self._view = view
+        self._excluded = excluded
         self._survey = survey
         self._acis = acis
         self._holes = holes
@@ -245,7 +263,7 @@ class _Tree:
             location=path,
             entries=[
                 self._folder_entry(path, entry.name) if stat.S_ISDIR(entry.kind) else self._entry(entry)
-                for entry in self._view.children_by_name(ino)
+                for entry in entries_of(self._view, ino, path, self._excluded)
             ],
             parent=directory_key(parent) if path else b"",
             size=DIRECTORY_SIZE,
@@ -320,9 +338,10 @@ def build_package(
     """
     if any(known_inode(view, spooled.ino).nlink for spooled in view.spooled()):
         raise ChangedError
-    survey = take_survey(view, options.owner)
+    excluded = Excludes(options.exclude) if options.exclude else nothing_excluded
+    survey = take_survey(view, options.owner, excluded)
     holes = store_holes(store, survey.hole_lengths)
-    tree = _Tree(view, survey, _Acis(survey.owners, accounts), holes, options)
+    tree = _Tree(view, survey, _Acis(survey.owners, accounts), holes, options, excluded)
     shutil.rmtree(scratch, ignore_errors=True)  # a daemon that died may have left one
     try:
         scratch.mkdir()
@@ -334,7 +353,11 @@ def build_package(
             write_package(scratch, file)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, FormatError) as error:  # of what we write ourselves, only the disk can be wrong
+    except (
+        OSError,
+        ValueError,
+        FormatError,
+    ) as error:  # of what we write ourselves, only the disk can be wrong
         raise OutputError(f"the flist cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -345,13 +368,14 @@ def build_package(
 # The output
 
 
-def part_path(out: Path, session: str) -> Path:
+def part_path(out: Path, session: Path) -> Path:
     """Where the package is written before it takes its place: beside it, so that a rename suffices.
 
-    The session's name is in it and no process number, so that what a killed seal leaves is written over
-    by the next.
+    A digest of the session's directory is in it and no process number, so that what a killed seal leaves is
+    written over by the next; and of the output's name, which may be as long as a name can be.
     """
-    return out.with_name(f".{out.name}.{session}.part")
+    digest = hashlib.blake2b(os.fsencode(out.name) + b"\0" + os.fsencode(session), digest_size=8).hexdigest()
+    return out.with_name(f".flistfs-{digest}.part")
 
 
 def check_output(out: Path, *, force: bool) -> None:
@@ -362,7 +386,7 @@ def check_output(out: Path, *, force: bool) -> None:
     """
     if out.is_dir():
         raise OutputError(f"{out} is a directory; name a file in it")
-    if out.exists() and not force:
+    if os.path.lexists(out) and not force:
         raise OutputError(f"{out} exists; --force replaces it")
     try:
         with tempfile.TemporaryFile(dir=out.parent):
@@ -398,12 +422,9 @@ def publish(part: Path, out: Path, *, force: bool) -> None:
     try:
         if force or not _link(part, out):
             part.replace(out)
-        folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except FileExistsError:
         raise OutputError(f"{out} has appeared meanwhile; --force replaces it") from None
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
+    with suppress(OSError):  # it is in its place; a folder that may only be written cannot be opened for this
+        sync_folder(out.parent)

@@ -10,26 +10,33 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 
 from flistfs.authoring import seal as sealing
 from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
-from flistfs.authoring.folder import Result, SessionFolder
+from flistfs.authoring.encoder import Encoder, LocalEncoder
+from flistfs.authoring.folder import Result, SessionFolder, sync_folder
+from flistfs.authoring.graft import Grafted, Grafter
+from flistfs.authoring.ingest import Ingest, Piece
 from flistfs.authoring.journal import Journal, View
-from flistfs.authoring.request import Progress, SealRequest
+from flistfs.authoring.known import KnownBlocks
+from flistfs.authoring.patience import Patience
+from flistfs.authoring.request import AddRequest, Progress, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
+from flistfs.authoring.source import TreeSource
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.survey import Losses, Survey
-from flistfs.authoring.uploader import Outcome, Uploader
+from flistfs.authoring.uploader import Outcome, Report, Uploader
 from flistfs.authoring.vfs import Caller, Vfs
-from flistfs.errors import BlockMissingError, BusyError, FlistfsError, JournalError, StoreUnavailableError
+from flistfs.errors import BlockMissingError, BusyError, FlistfsError, SessionError, StoreUnavailableError
 from flistfs.format.router import Router, parse_router
 from flistfs.stores import Store
 
@@ -41,8 +48,8 @@ _TRIES = 5
 # Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
 _QUIET = 2.0
 
-# Seconds until a store that did not answer is asked again.
-_ASK_AGAIN = 2.0
+# Seconds that storing the rest may take when a mount has ended: what stops services kills after ten.
+_AT_END = 8.0
 
 # Why a seal that started again and again gives up.
 _CHANGING = "files are still being written; wait for that, or end it, and seal again"
@@ -79,6 +86,28 @@ class SealSummary:
     store_trouble: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AddSummary:
+    """What was put into a tree past the mount.
+
+    `size` is in bytes, `new_bytes` as stored; `left_out` names entries that could not be read, up to a
+    number, and `left_out_count` counts them all.
+    """
+
+    entries: int
+    size: int
+    new_blocks: int
+    new_bytes: int
+    shared_blocks: int
+    seconds: float
+    left_out: list[str]
+    left_out_count: int
+
+
+Invalidate = Callable[[Sequence[tuple[int, bytes]], Iterable[int]], None]
+"""Lets the kernel forget names (of parent inodes) and inodes; blocks, and must not run in the event loop."""
+
+
 class Session:
     """An open session. Made by `open_session`."""
 
@@ -87,7 +116,7 @@ class Session:
         folder: SessionFolder,
         journal: Journal,
         store: Store,
-        uploader: Uploader[Chunk],
+        uploader: Uploader[Chunk | Piece],
         content: Content,
         vfs: Vfs,
     ) -> None:
@@ -133,7 +162,7 @@ class Session:
         started = time.monotonic()
         router = await trio.to_thread.run_sync(self._router, request)
         await trio.to_thread.run_sync(lambda: sealing.check_output(request.out, force=request.force))
-        part = sealing.part_path(request.out, self._folder.path.name)
+        part = sealing.part_path(request.out, self._folder.path)
         try:
             survey, changes = await self._build(request, router, part, progress)
             if unmount is not None:
@@ -172,8 +201,8 @@ class Session:
 
         Also returns the count of changes that the package has in it.
         """
-        patience = _Patience(request.timeout, progress)
-        asking = _Patience(request.timeout, progress)
+        patience = Patience(request.timeout, progress)
+        asking = Patience(request.timeout, progress)
         refusal: FlistfsError = BusyError(_CHANGING)
         tries = 0
         while tries < _TRIES:
@@ -207,7 +236,7 @@ class Session:
             return survey, changes
         raise refusal
 
-    async def _drain(self, patience: _Patience) -> None:
+    async def _drain(self, patience: Patience) -> None:
         """Wait until everything is stored, telling how far it is and what is wrong.
 
         Raises:
@@ -240,8 +269,103 @@ class Session:
         Raises:
             StoreUnavailableError: the store took nothing for `timeout` seconds.
         """
-        await self._drain(_Patience(timeout, progress))
+        await self._drain(Patience(timeout, progress))
         await trio.to_thread.run_sync(self.uploader.sync_store)
+
+    async def store_rest(self) -> None:
+        """Store what is there now, as long as the store takes it without delay; the rest stays spooled."""
+        self.content.settle_all()
+        queued, moved, end = -1, time.monotonic(), time.monotonic() + _AT_END
+        while (status := self.uploader.status()).queued and status.trouble is None:
+            now = time.monotonic()
+            if status.queued != queued:
+                queued, moved = status.queued, now
+            if now > end or now - moved > _QUIET:
+                return
+            await trio.sleep(0.02)
+
+    async def add(
+        self,
+        source: TreeSource,
+        request: AddRequest,
+        progress: Progress,
+        *,
+        owner: Caller,
+        unique: bool = False,
+        invalidate: Invalidate | None = None,
+    ) -> AddSummary:
+        """Put what a source has into the tree; returns when it is there, with all its blocks stored.
+
+        Args:
+            source: Where it comes from.
+            request: Where it goes, and how.
+            progress: Is told how far it is.
+            owner: Who owns directories that are made for it to go to.
+            unique: Whether an entry that comes twice is a problem.
+            invalidate: For a tree that is mounted.
+
+        Raises:
+            SourceError: something could not be taken; what was put before stays.
+            StoreError: the store takes nothing.
+            SessionError: the journal cannot be written.
+        """
+        started, before = time.monotonic(), replace(self.content.counts)
+
+        async def changed(done: Grafted) -> None:
+            if invalidate is not None:
+                await trio.to_thread.run_sync(invalidate, done.names, done.inodes)
+                return
+            for ino in done.nameless:  # no kernel holds them
+                self.vfs.forget(ino)
+
+        top, made = self.vfs.make_folders(os.fsencode(request.to), owner)
+        if invalidate is not None:
+            await trio.to_thread.run_sync(invalidate, made, [parent for parent, _ in made])
+        grafter = Grafter(self._journal, self.content, self.vfs, top, unique=unique)
+        ingest = Ingest(source, grafter, self.uploader.submit, changed, keep_going=request.keep_going)
+        try:
+            with unwrapped():
+                async with trio.open_nursery() as nursery:
+                    if request.measure:
+                        nursery.start_soon(
+                            partial(trio.to_thread.run_sync, abandon_on_cancel=True), source.measure
+                        )
+                    nursery.start_soon(self._tell_adding, source, ingest, Patience(request.timeout, progress))
+                    await ingest.run()
+                    nursery.cancel_scope.cancel()
+        except OSError as error:
+            raise SessionError(f"the session cannot be written: {error.strerror or error}") from error
+        finally:
+            source.close()
+        after = self.content.counts
+        return AddSummary(
+            entries=ingest.counts.entries,
+            size=ingest.counts.size,
+            new_blocks=after.new_blocks - before.new_blocks,
+            new_bytes=after.new_bytes - before.new_bytes,
+            shared_blocks=after.shared_blocks - before.shared_blocks,
+            seconds=time.monotonic() - started,
+            left_out=[str(problem) for problem in ingest.problems],
+            left_out_count=ingest.problem_count,
+        )
+
+    async def _tell_adding(self, source: TreeSource, ingest: Ingest, patience: Patience) -> None:
+        while True:
+            counts = self.content.counts
+            done, total = source.extent(ingest.counts.size)
+            patience.tell(
+                "add",
+                done,
+                total,
+                self.uploader.status().trouble,
+                {
+                    "entries": ingest.counts.entries,
+                    "size": ingest.counts.size,
+                    "new_blocks": counts.new_blocks,
+                    "shared_blocks": counts.shared_blocks,
+                },
+            )
+            await trio.sleep(0.1)
 
     async def _all_stored(self, view: View, progress: Progress) -> bool:
         """Check that the store has every block; False means that some are on their way once more.
@@ -257,7 +381,6 @@ class Session:
         with self._journal.change() as change:
             for key in lost.values():
                 change.drop_block(key)
-        self.uploader.forget(list(lost.values()))
         saved = self.content.store_again(set(lost))
         gone = await trio.to_thread.run_sync(
             sealing.copy_replicas,
@@ -286,34 +409,6 @@ class Session:
             raise StoreUnavailableError(f"{os.fsdecode(path)} of the tree cannot be read: {error}") from error
 
 
-class _Patience:
-    """How long to wait for a store in trouble: `timeout` seconds from the moment that it is waited for."""
-
-    def __init__(self, timeout: float, progress: Progress) -> None:
-        self._timeout = timeout
-        self._progress = progress
-        self._troubled_since: float | None = None
-
-    def tell(self, phase: str, done: int, total: int, trouble: str | None) -> None:
-        """Tell the progress; in trouble, give up when it lasts too long."""
-        self._progress(phase, done, total, trouble)
-        if trouble is None:
-            self._troubled_since = None
-            return
-        now = time.monotonic()
-        self._troubled_since = self._troubled_since or now
-        if now - self._troubled_since >= self._timeout:
-            raise StoreUnavailableError(
-                f"gave up after {self._timeout:.0f} s: {trouble}. Everything is kept; try again later, "
-                f"or with a longer --timeout"
-            )
-
-    async def wait(self, trouble: str) -> None:
-        """Wait a moment before the store is asked again."""
-        self.tell("check", 0, 1, trouble)
-        await trio.sleep(_ASK_AGAIN)
-
-
 def _lost_message(blocks: int, files: Iterable[bytes]) -> str:
     names = [os.fsdecode(name) for name in files]
     more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
@@ -334,6 +429,7 @@ async def open_session(
     *,
     keep_xattrs: bool = False,
     spool_limit: int | None = None,
+    make_encoders: Callable[[int], Sequence[Encoder]] | None = None,
 ) -> AsyncIterator[Session]:
     """Open the session in a folder that this process has locked; what was left over is sent again.
 
@@ -343,6 +439,8 @@ async def open_session(
         owner: Who owns the root directory of a new one.
         keep_xattrs: Whether extended attributes live as long as the session.
         spool_limit: Bytes that may wait to be stored; by default what suits the disk.
+        make_encoders: Makes what stores chunks, given the spool file's descriptor; by default one that works
+            in a thread of this process.
 
     Raises:
         JournalError: the journal is damaged.
@@ -352,24 +450,25 @@ async def open_session(
     journal = Journal(folder.journal)
     try:
         spool = Spool(folder.spool, (spooled.slot for spooled in journal.spooled()))
+        # An fsync in the mount is of no use if the file that it wrote to has no name after a power cut.
+        sync_folder(folder.path)
+        sync_folder(folder.path.parent)
 
         is_open = True
 
-        def note(outcomes: list[Outcome[Chunk]]) -> None:
+        def note(reports: list[Report[Chunk | Piece]]) -> None:
             if is_open:  # else they are asked for again when the session resumes
-                content.stored(outcomes)
+                _distribute(reports, content)
 
-        def report(outcomes: list[Outcome[Chunk]]) -> None:
+        def report(reports: list[Report[Chunk | Piece]]) -> None:
             with suppress(trio.RunFinishedError):
-                token.run_sync_soon(note, outcomes)
+                token.run_sync_soon(note, reports)
 
-        def known(key: bytes) -> bytes | None:
-            try:
-                return journal.block(key)
-            except JournalError:  # it is only a short cut; whoever needs the journal says that it is damaged
-                return None
-
-        uploader: Uploader[Chunk] = Uploader(store, spool, known, report)
+        if make_encoders is None:
+            encoders: Sequence[Encoder] = [LocalEncoder(store, spool.fileno(), KnownBlocks())]
+        else:
+            encoders = make_encoders(spool.fileno())
+        uploader: Uploader[Chunk | Piece] = Uploader(encoders, store.sync, report)
         try:
             content = Content(
                 journal,
@@ -394,6 +493,19 @@ async def open_session(
             spool.close()
     finally:
         journal.close()
+
+
+def _distribute(reports: list[Report[Chunk | Piece]], content: Content) -> None:
+    """Tell everybody what became of their chunks."""
+    stored: list[Outcome[Chunk]] = []
+    for report in reports:
+        owner = report.job.owner
+        if isinstance(owner, Piece):
+            owner.ingest.report(owner, cast("Report[Piece]", report))
+        elif isinstance(report, Outcome):
+            stored.append(cast("Outcome[Chunk]", report))
+    if stored:
+        content.stored(stored)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ A slot's bytes are what was last written to them, by whichever chunk: a slot tha
 another chunk's bytes, and what lies behind a chunk's end is undefined. Who needs zeros asks for them
 (`zero`). So a file that is written from its start to its end costs one `pwrite` a write and nothing else.
 
-Allocation belongs to one thread; `read` may be called from any.
+Allocation belongs to one thread; encoders in other processes read the file too.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ class Spool:
         self._cold = [slot for slot in range(self._end - 1, -1, -1) if slot not in used]
         for slot in self._cold:
             self._punch(slot, 0, CHUNK_SIZE)
+
+    def fileno(self) -> int:
+        """Return the file's descriptor, by which encoders read it: slot N begins at N * CHUNK_SIZE."""
+        return self._fd
 
     def allocate(self) -> int:
         """Take a slot; its bytes are undefined."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from flistfs.authoring.content import chunk_length
 from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, View
+from flistfs.authoring.source import Filter, nothing_excluded
 from flistfs.errors import JournalError
 from flistfs.format.keys import directory_key
 from flistfs.format.records import CHUNK_SIZE
@@ -57,12 +58,19 @@ class Survey:
     losses: Losses = field(default_factory=Losses)
 
 
-def walk(view: View) -> Iterator[tuple[bytes, int, list[Dirent]]]:
+def entries_of(view: View, ino: int, path: bytes, excluded: Filter) -> Iterator[Dirent]:
+    """Walk the entries of a directory by name, save those that are left out."""
+    for entry in view.children_by_name(ino):
+        if not excluded(join(path, entry.name), stat.S_ISDIR(entry.kind)):
+            yield entry
+
+
+def walk(view: View, excluded: Filter = nothing_excluded) -> Iterator[tuple[bytes, int, list[Dirent]]]:
     """Walk the directories of a tree: path (no slash at either end), inode number, entries by name."""
     waiting = [(b"", ROOT_INO)]
     while waiting:
         path, ino = waiting.pop()
-        entries = list(view.children_by_name(ino))
+        entries = list(entries_of(view, ino, path, excluded))
         yield path, ino, entries
         waiting += [(join(path, entry.name), entry.ino) for entry in entries if stat.S_ISDIR(entry.kind)]
 
@@ -84,15 +92,15 @@ def known_inode(view: View, ino: int) -> Inode:
     return inode
 
 
-def take_survey(view: View, owner: tuple[int, int] | None) -> Survey:
-    """Walk the whole tree once. `owner` (uid, gid) stands for the owner of everything.
+def take_survey(view: View, owner: tuple[int, int] | None, excluded: Filter) -> Survey:
+    """Walk the whole tree once, save what is left out. `owner` (uid, gid) stands for everybody.
 
     Raises:
         JournalError: the tree has a name that stands for nothing.
     """
     survey = Survey()
     survey.losses.xattrs = int(view.setting(b"xattrs") or 0) + view.count_xattrs()
-    for path, ino, entries in walk(view):
+    for path, ino, entries in walk(view, excluded):
         survey.directories.append((directory_key(path), ino, path))
         _count(survey, known_inode(view, ino), owner)
         for entry in entries:

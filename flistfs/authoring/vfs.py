@@ -16,13 +16,14 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import trio
 
 from flistfs.authoring.content import MAX_SIZE, Content
 from flistfs.authoring.journal import ROOT_INO, Change, Dirent, Inode, Journal
+from flistfs.errors import SessionError
 from flistfs.format.records import CHUNK_SIZE
 
 # What the Linux VFS allows in a name and in a link's target (limits.h, NAME_MAX and PATH_MAX - 1).
@@ -285,6 +286,25 @@ class Vfs:
         """Make a directory."""
         return self._make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), caller)
 
+    def make_folders(self, path: bytes, caller: Caller) -> tuple[int, list[tuple[int, bytes]]]:
+        """Make the directories of a path that are not there yet.
+
+        Returns the last one's number, and what was made: the names, each with its parent's number.
+
+        Raises:
+            SessionError: something else is in the way.
+        """
+        ino, made = ROOT_INO, []
+        for name in filter(None, path.split(b"/")):
+            inode = None if name in {b".", b".."} else self.lookup(ino, name)
+            if inode is None and name not in {b".", b".."}:
+                made.append((ino, name))
+                inode = self.mkdir(ino, name, 0o755, caller)
+            if inode is None or not stat.S_ISDIR(inode.mode):
+                raise SessionError(f"{os.fsdecode(path)} is no path of directories in the tree")
+            ino = inode.ino
+        return ino, made
+
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Inode:
         """Make a file, fifo, socket or device; `mode` has the type bits."""
         if not stat.S_IFMT(mode):
@@ -525,9 +545,27 @@ class Vfs:
         self._changed()
 
     def _count_refused_xattr(self) -> None:
-        self._refused_xattrs += 1
         with self._journal.change() as change:
-            change.put_setting(b"xattrs", str(self._refused_xattrs).encode())
+            self._refuse_xattrs(change, 1)
+
+    def _refuse_xattrs(self, change: Change, count: int) -> None:
+        self._refused_xattrs += count
+        change.put_setting(b"xattrs", str(self._refused_xattrs).encode())
+
+    def adopt_xattrs(self, change: Change, ino: int, xattrs: Mapping[bytes, bytes]) -> None:
+        """Set the extended attributes that something has which is put into the tree, or count them."""
+        if not self._keep_xattrs:
+            if xattrs:
+                self._refuse_xattrs(change, len(xattrs))
+            return
+        for name, value in xattrs.items():
+            change.put_xattr(ino, name, value)
+
+    def took(self, made: Iterable[Inode]) -> None:
+        """Take note of inodes that were put into the tree past the operations here."""
+        for inode in made:
+            self.totals.add(inode, 1)
+        self._changed()
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """Return an extended attribute."""

@@ -14,7 +14,7 @@ from flistfs.errors import FlistfsError
 
 # Command: the module that has it under the same name. Loaded when it is called, so that `flistfs ls` does
 # not pay for what only a mount needs.
-_COMMANDS = ("abort", "ls", "mount", "push", "seal", "status", "sync", "wait")
+_COMMANDS = ("abort", "add", "ls", "mount", "new", "pack", "push", "seal", "status", "sync", "wait")
 
 
 class _Group(click.Group):

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from flistfs import launch, mounts
-from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for
+from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for, sessions_root
 from flistfs.cli.options import (
     Size,
     json_option,
@@ -28,7 +28,7 @@ from flistfs.stores import default_store_url, router_for_readers
 from flistfs.stores.url import parse_store_url, with_min_replicas
 
 # Seconds to wait for the daemon of a mount that has just ended.
-_PATIENCE = 5.0
+_PATIENCE = 20.0
 
 
 @click.command("mount", short_help="Mount an empty file system to be filled.")
@@ -118,6 +118,7 @@ def command(
         )
     _make_free(mountpoint)
     out = _checked_output(seal_to, mountpoint)
+    _check_outside(mountpoint, state or sessions_root(), store or default_store_url())
     folder = folder_for(mountpoint, state)
     lock = _lock(folder)
     resumed = folder.is_open()
@@ -162,7 +163,7 @@ def _check_fuse() -> None:
     except OSError as error:
         raise MountError(
             f"/dev/fuse cannot be opened ({error.strerror}); load the fuse module, or start the container "
-            f"with --device /dev/fuse --cap-add SYS_ADMIN"
+            f"with --device /dev/fuse --cap-add SYS_ADMIN; flistfs new and add make an flist without it"
         ) from None
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise MountError("fusermount3 is not there; install the package fuse3")
@@ -209,13 +210,21 @@ def _make_free(mountpoint: Path) -> None:
         raise MountError(f"{mountpoint} is not empty; choose an empty directory")
 
 
+def _check_outside(mountpoint: Path, state: Path, store: str) -> None:
+    """Refuse to mount over what the session needs: it would wait for itself, or store what it stores."""
+    places = {"the session": state, "the store": parse_store_url(store).path}
+    for what, place in places.items():
+        if place is not None and place.resolve().is_relative_to(mountpoint):
+            raise UsageError(f"{what} would lie in the mount itself, in {place}; choose another place for it")
+
+
 def _checked_output(out: Path | None, mountpoint: Path) -> Path | None:
     if out is None:
         return None
     out = Path(os.path.abspath(out))  # noqa: PTH100  absolute() would keep `..`
     if out.is_relative_to(mountpoint):
         raise OutputError(f"{out} lies in the mount; choose another place for the flist")
-    if out.exists():
+    if os.path.lexists(out):
         raise OutputError(f"{out} exists; remove it first, or choose another name")
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent} is no directory")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from flistfs.authoring.excludes import Excludes, read_patterns
 from flistfs.authoring.request import PATIENCE
 from flistfs.errors import UsageError
 from flistfs.stores.url import named_store
@@ -72,6 +74,67 @@ timeout_option = click.option(
     metavar="SECONDS",
     help="Give up when the store takes nothing for so long.",
 )
+
+
+exclude_option = click.option(
+    "--exclude",
+    metavar="PATTERN",
+    multiple=True,
+    help="Leave out what fits this pattern, as in a .gitignore file; repeatable.",
+)
+
+exclude_from_option = click.option(
+    "--exclude-from",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    multiple=True,
+    help="Leave out what fits the patterns in this file, one a line; repeatable.",
+)
+
+keep_going_option = click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Leave out what cannot be read, name it, and end with exit code 11.",
+)
+
+force_option = click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
+
+owner_option = click.option(
+    "--owner", metavar="UID:GID", help="Let everything belong to this user and group."
+)
+
+
+def exclude_patterns(patterns: Sequence[str], files: Sequence[Path]) -> tuple[str, ...]:
+    """Gather the patterns of --exclude-from and --exclude; the latter count last.
+
+    Raises:
+        UsageError: a file cannot be read, or a pattern makes no sense.
+    """
+    gathered = (*(line for file in files for line in read_patterns(file)), *patterns)
+    Excludes(gathered)
+    return gathered
+
+
+def parse_owner(text: str | None) -> tuple[int, int] | None:
+    """Read what --owner says.
+
+    Raises:
+        UsageError: it is no UID:GID.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,10}):(\d{1,10})", text, re.ASCII)
+    if match is None:
+        raise UsageError(f"--owner takes UID:GID, two numbers such as 0:0, not {text!r}")
+    owner = int(match[1]), int(match[2])
+    if max(owner) >= 2**32 - 1:
+        raise UsageError("--owner takes numbers below 4294967295")
+    return owner
+
+
+def absolute_output(out: Path) -> Path:
+    """Make an output's path absolute and its folder's links resolved: one inside a mount is seen as such."""
+    return Path(os.path.realpath(out.parent)) / out.name
 
 
 class Size(click.ParamType[int]):

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flistfs.authoring.request import Progress
 from flistfs.control import Report
+from flistfs.errors import SourceError
 from flistfs.stores.readers import local_servers
 
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
 _PHASES = {
+    "add": "Adding",
     "upload": "Storing blocks",
     "list": "Reading the flist",
     "push": "Pushing blocks",
@@ -49,14 +55,54 @@ def plural(count: int, word: str, many: str = "") -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
+def is_watched() -> bool:
+    """Say whether somebody looks at the progress."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
-def progress_bar(first: str = "upload") -> Iterator[Progress]:
-    """Show progress on a terminal (standard error), and nothing in a pipe; `first` is the first phase."""
-    if not sys.stderr.isatty():
+def progress_shown(*, as_json: bool = False) -> Iterator[Progress]:
+    """Show progress: on a terminal (standard error) as bars, as JSON in lines, and else not at all."""
+    if as_json:
+        yield _JsonProgress()
+    elif not is_watched():
         yield _quiet
-        return
+    else:
+        with _bars() as progress:
+            yield progress
+
+
+# Seconds between two lines of JSON that tell the progress.
+_JSON_EVERY = 1.0
+
+
+class _JsonProgress:
+    """Prints a line of JSON a second: {"progress": …}."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._next = self._started + _JSON_EVERY
+
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        trouble: str | None = None,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _JSON_EVERY
+        report = {"phase": phase, "done": done, "total": total, "trouble": trouble, **(counts or {})}
+        print_json({"progress": {**report, "seconds": round(now - self._started, 1)}})
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
     from rich.console import Console  # noqa: PLC0415  a pipe need not wait for it
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
     from rich.progress import Progress as Bars  # noqa: PLC0415
 
     bars = Bars(
@@ -64,29 +110,51 @@ def progress_bar(first: str = "upload") -> Iterator[Progress]:
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"),
         TextColumn("{task.fields[trouble]}", style="red"),
         console=Console(stderr=True),
     )
+    started = time.monotonic()
     with bars:
-        # The first phase is shown at once: a quick seal reports none before it is done.
-        tasks = {first: bars.add_task(_PHASES[first], total=None, trouble="")}
+        tasks: dict[str, TaskID] = {}
 
-        def show(phase: str, done: int, total: int, trouble: str | None = None) -> None:
+        def show(
+            phase: str,
+            done: int,
+            total: int,
+            trouble: str | None = None,
+            counts: dict[str, int] | None = None,
+        ) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(_PHASES.get(phase, phase), total=total, trouble="")
-            # A phase of nothing is done.
-            full = max(total, 1)
-            bars.update(tasks[phase], completed=done if total else full, total=full, trouble=trouble or "")
+                tasks[phase] = bars.add_task(_PHASES.get(phase, phase), total=None, trouble="", counts="")
+            said = _told(counts, time.monotonic() - started) if counts else ""
+            if total:
+                bars.update(tasks[phase], completed=done, total=total, trouble=trouble or "", counts=said)
+            elif counts:  # nobody knows how much there is
+                bars.update(tasks[phase], trouble=trouble or "", counts=said)
+            else:  # a phase of nothing is done
+                bars.update(tasks[phase], completed=1, total=1, trouble=trouble or "")
 
         yield show
 
 
+def _told(counts: dict[str, int], seconds: float) -> str:
+    rate = counts["size"] / max(seconds, 0.1)
+    return (
+        f"{counts['entries']:,} entries, {human_size(counts['size'])}, {human_size(rate)}/s; "
+        f"{counts['new_blocks']:,} new, {counts['shared_blocks']:,} shared"
+    )
+
+
 def following(progress: Progress) -> Callable[[Report], None]:
     """Make what shows the progress that a daemon reports."""
-    return lambda report: progress(report["phase"], report["done"], report["total"], report["trouble"])
+    return lambda report: progress(**report)
 
 
-def _quiet(phase: str, done: int, total: int, trouble: str | None = None) -> None:
+def _quiet(
+    phase: str, done: int, total: int, trouble: str | None = None, counts: dict[str, int] | None = None
+) -> None:
     """Show nothing."""
 
 
@@ -100,6 +168,27 @@ def kinds(counts: dict[str, Any]) -> str:
             plural(counts["specials"], "special file"),
         )
     )
+
+
+def added_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """Say what was put into a tree."""
+    yield (
+        f"added {plural(summary['entries'], 'entry', 'entries')}, {human_size(summary['size'])} of content; "
+        f"blocks: {summary['new_blocks']:,} new ({human_size(summary['new_bytes'])}), "
+        f"{summary['shared_blocks']:,} shared; in {summary['seconds']:.1f} s"
+    )
+
+
+def complain_left_out(summary: dict[str, Any]) -> None:
+    """Name what was left out because it could not be read.
+
+    Raises:
+        SourceError: anything was.
+    """
+    for line in summary["left_out"]:
+        click.echo(f"flistfs: left out: {line}", err=True)
+    if count := summary["left_out_count"]:
+        raise SourceError(f"{plural(count, 'entry', 'entries')} could not be read and left out")
 
 
 def seal_lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from flistfs.cli.options import StorePlace, json_option, min_replicas_option
-from flistfs.cli.output import human_size, plural, print_json, progress_bar
+from flistfs.cli.output import human_size, plural, print_json, progress_shown
 from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import push
@@ -52,7 +52,7 @@ def command(package: Path, to: str, source: str | None, min_replicas: int | None
         closing(open_store(to, password())) as target,
     ):
         target.check()
-        with progress_bar("list") as progress:
+        with progress_shown() as progress:
             summary = push(flist, origin, target, progress)
     if as_json:
         print_json(asdict(summary))

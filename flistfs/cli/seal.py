@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,34 @@ from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import Progress, SealOptions, SealRequest
 from flistfs.cli.options import (
+    absolute_output,
+    exclude_from_option,
+    exclude_option,
+    exclude_patterns,
+    force_option,
     json_option,
     mount_option,
+    owner_option,
+    parse_owner,
     public_url_option,
     router_option,
     source_date_epoch,
     timeout_option,
 )
-from flistfs.cli.output import following, print_json, progress_bar, seal_lines
+from flistfs.cli.output import following, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import password
 from flistfs.control import ask
-from flistfs.errors import SessionError, UsageError
+from flistfs.errors import SessionError
 from flistfs.stores import router_for_readers
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
 @click.argument("out", type=click.Path(path_type=Path), metavar="OUT.flist")
 @mount_option
-@click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
-@click.option("--owner", metavar="UID:GID", help="Let everything belong to this user and group.")
+@force_option
+@owner_option
+@exclude_option
+@exclude_from_option
 @router_option
 @public_url_option
 @timeout_option
@@ -41,6 +49,8 @@ def command(
     mountpoint: Path | None,
     force: bool,
     owner: str | None,
+    exclude: tuple[str, ...],
+    exclude_from: tuple[Path, ...],
     router: Path | None,
     public_url: str | None,
     timeout: float,
@@ -58,13 +68,12 @@ def command(
       flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
     folder = find(mountpoint)
+    patterns = exclude_patterns(exclude, exclude_from)
+    options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
     route = router_for_readers(router, public_url)
-    # Absolute, with its folder's links resolved, so that an output inside the mount is seen as such.
-    out = Path(os.path.realpath(out.parent)) / out.name
+    request = SealRequest(absolute_output(out), force, timeout, options, route)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
-    options = SealOptions(_parse_owner(owner), source_date_epoch())
-    request = SealRequest(out, force, timeout, options, route)
-    with progress_bar() as progress:
+    with progress_shown() as progress:
         summary = _seal(folder, request, progress)
     if as_json:
         print_json(summary)
@@ -74,7 +83,7 @@ def command(
 
 
 def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> dict[str, Any]:
-    state = folder.state()
+    state = folder.settled_state()
     if state is State.MOUNTED:
         summary = ask(
             folder.control,
@@ -92,15 +101,3 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
     from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
 
     return offline.seal(folder, password(), request, progress)
-
-
-def _parse_owner(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,10}):(\d{1,10})", text, re.ASCII)
-    if match is None:
-        raise UsageError(f"--owner takes UID:GID, two numbers such as 0:0, not {text!r}")
-    owner = int(match[1]), int(match[2])
-    if max(owner) >= 2**32 - 1:
-        raise UsageError("--owner takes numbers below 4294967295")
-    return owner

@@ -8,7 +8,7 @@ import click
 
 from flistfs.authoring.folder import State, find
 from flistfs.cli.options import json_option, mount_option, timeout_option
-from flistfs.cli.output import following, print_json, progress_bar
+from flistfs.cli.output import following, print_json, progress_shown
 from flistfs.control import ask
 from flistfs.errors import SessionError
 
@@ -25,9 +25,9 @@ def command(mountpoint: Path | None, timeout: float, as_json: bool) -> None:
       make install DESTDIR=/mnt/build && flistfs sync
     """
     folder = find(mountpoint)
-    if folder.state() is not State.MOUNTED:
+    if folder.settled_state() is not State.MOUNTED:
         raise SessionError(f"{folder.settings().mountpoint} is not mounted; mount it to go on, or seal it")
-    with progress_bar() as progress:
+    with progress_shown() as progress:
         status = ask(folder.control, {"op": "sync", "timeout": timeout}, following(progress))
     if as_json:
         print_json(status)

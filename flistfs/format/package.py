@@ -15,12 +15,11 @@ import gzip
 import re
 import stat
 import tarfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from flistfs.errors import FormatError, OutputError
+from flistfs.format.tarstream import TarStream
 
 DEFAULT_LIMIT: Final = 4 << 30
 """Bytes that a package may unpack to: records of some ten million files."""
@@ -34,9 +33,6 @@ _PACKED: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|router\.yaml")
 _TAKEN: Final = re.compile(_PACKED.pattern + r"|\d+\.log")
 _LEVEL: Final = 6  # 36 MB/s of the catalog of a real flist; level 9 makes 7 MB/s, and 1.3 % less of it
 _COPY_SIZE: Final = 1 << 20
-_READ_SIZE: Final = 64 << 10  # far less than _MAX_HEADERS: reads that begin in content end in headers
-# Headers between two members: extended ones are as long as they say, and tarfile reads them into memory.
-_MAX_HEADERS: Final = 1 << 20
 _PLAIN_TYPES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
 
 
@@ -81,52 +77,9 @@ def unpack_package(package: Path, folder: Path, *, limit: int = DEFAULT_LIMIT) -
         raise FormatError(f"cannot read {package}: {error.strerror}") from error
     with raw:
         try:
-            _unpack(_Inflated(raw, limit), folder)
+            _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), folder)
         except FormatError as error:
             raise FormatError(f"{package} is no flist that can be read: {error}") from error
-
-
-class _Inflated:
-    """The bytes in a gzip file, for tarfile to read, with a limit on all and one on headers.
-
-    Of a file it has what tarfile's streams use: `read`.
-    Errors of reading become FormatError here, where they cannot be confused with those of writing.
-    """
-
-    def __init__(self, raw: BinaryIO, limit: int) -> None:
-        self._file = gzip.GzipFile(fileobj=raw, mode="rb")
-        self._left = limit
-        self._headers_left = _MAX_HEADERS
-        self.in_headers = True
-
-    def allow_headers(self) -> None:
-        """What is read next is headers, up to the next call of `allow_content`."""
-        self._headers_left = _MAX_HEADERS
-        self.in_headers = True
-
-    def allow_content(self) -> None:
-        """What is read next is the content of a member."""
-        self.in_headers = False
-
-    def read(self, size: int) -> bytes:
-        try:
-            data = self._file.read(min(size, self._left + 1))
-        except (OSError, EOFError, zlib.error) as error:
-            raise FormatError(f"it is no gzip file, or damaged ({error})") from error
-        self._left -= len(data)
-        if self._left < 0:
-            raise FormatError("it unpacks to more bytes than allowed")
-        if self.in_headers:
-            self._headers_left -= len(data)
-            if self._headers_left < 0:
-                raise FormatError("the headers of a member are too long")
-        return data
-
-    def drain(self) -> None:
-        """Read to the end, where the checksum of it all is."""
-        self.allow_content()
-        while self.read(_COPY_SIZE):
-            pass
 
 
 def _members(folder: Path) -> list[Path]:
@@ -146,13 +99,14 @@ def _header(member: Path) -> tarfile.TarInfo:
     return header  # time 0, owner and group 0 without a name: TarInfo's own
 
 
-def _unpack(source: _Inflated, folder: Path) -> None:
+def _unpack(source: TarStream, folder: Path) -> None:
     seen: set[str] = set()
     try:
-        # As a stream: nothing is sought, and each member's content is read before the next header.
-        with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|", bufsize=_READ_SIZE) as archive:
+        with source.open() as archive:
             folder.mkdir(parents=True, exist_ok=True)
-            for member in _walk(archive, source):
+            for count, member in enumerate(source.members(archive), 1):
+                if count > MAX_MEMBERS:
+                    raise FormatError(f"it has more than {MAX_MEMBERS} members")
                 name = _checked_name(member)
                 if name is None:
                     continue
@@ -168,20 +122,6 @@ def _unpack(source: _Inflated, folder: Path) -> None:
         raise OutputError(f"cannot unpack into {folder}: {error.strerror}") from error
     if "CURRENT" not in seen:
         raise FormatError("it has no member CURRENT")
-
-
-def _walk(archive: tarfile.TarFile, source: _Inflated) -> Iterator[tarfile.TarInfo]:
-    count = 0
-    while True:
-        source.allow_headers()
-        member = archive.next()
-        if member is None:
-            return
-        count += 1
-        if count > MAX_MEMBERS:
-            raise FormatError(f"it has more than {MAX_MEMBERS} members")
-        source.allow_content()
-        yield member
 
 
 def _checked_name(member: tarfile.TarInfo) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from flistfs.errors import StoreRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flistfs.format.codec import Block
     from flistfs.format.router import Router
@@ -46,8 +46,12 @@ class Store(Protocol):
     def check(self) -> None:
         """Reach the store and prove the password. Says nothing about whether blocks can be written."""
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Tell which of these the store does not hold; any number of them, repeats allowed."""
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
+        """Tell which of these the store does not hold; any number of them, repeats allowed.
+
+        `sizes` says how many bytes blocks have as stored, of those where it is known: a store that can be
+        left with a part of a block, by a power cut, takes one of another size for missing.
+        """
 
     def put(self, blocks: Sequence[Block]) -> None:
         """Store blocks; returns when the store has acknowledged every one.

@@ -28,7 +28,7 @@ from flistfs.stores.refusals import RedirectedError, meaning_of, presentable
 from flistfs.stores.url import StoreUrl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from flistfs.format.codec import Block
 
@@ -89,12 +89,12 @@ class ClusterStore:
             if isinstance(answer, StoreError):
                 raise answer
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
         """Ask each server for what it has."""
 
         def question(server: RedisStore, batch: Sequence[bytes]) -> set[bytes]:
             try:
-                return server.missing(batch)
+                return server.missing(batch, sizes)
             except RedirectedError:
                 return {hash_ for hash_ in batch if self._follow("EXISTS", hash_) != 1}
 

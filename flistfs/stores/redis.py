@@ -38,7 +38,7 @@ from flistfs.stores.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, 
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flistfs.format.codec import Block
     from flistfs.format.router import Router
@@ -143,8 +143,11 @@ class RedisStore:
 
         self._exchange(work)
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Ask for each hash with a command of its own: neither ARDB nor 0-db take several."""
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:  # noqa: ARG002
+        """Ask for each hash with a command of its own: neither ARDB nor 0-db take several.
+
+        A server has a value whole or not at all, so sizes say nothing.
+        """
         absent: set[bytes] = set()
         for start in range(0, len(hashes), _MAX_COMMANDS):
             batch = hashes[start : start + _MAX_COMMANDS]

@@ -47,7 +47,7 @@ from flistfs.stores.redis import RedisStore
 from flistfs.stores.url import StoreUrl, parse_store_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from flistfs.format.codec import Block
     from flistfs.stores.base import Store
@@ -222,11 +222,11 @@ class RoutedStore:
         for tally in self._tallies(routes, question):
             _require_answers(tally, self._needed(tally.route))
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
         """Ask the servers of each hash."""
 
         def question(store: Store, numbers: list[int]) -> set[int]:
-            absent = store.missing([hashes[number] for number in numbers])
+            absent = store.missing([hashes[number] for number in numbers], sizes)
             return {number for number in numbers if hashes[number] not in absent}
 
         absent: set[bytes] = set()

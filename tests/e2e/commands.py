@@ -43,7 +43,7 @@ class Home:
         """The environment of a command."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("FLISTFS_")}
         inherited.pop("SOURCE_DATE_EPOCH", None)
-        own = {"XDG_STATE_HOME": str(self.path / "state"), "XDG_DATA_HOME": str(self.path / "data")}
+        own = {f"XDG_{kind.upper()}_HOME": str(self.path / kind) for kind in ("state", "data", "cache")}
         return {**inherited, **own, **self.env, **extra}
 
     def run(
@@ -72,8 +72,8 @@ class Home:
         return done
 
     def json(self, *arguments: str | Path) -> Any:  # noqa: ANN401  whatever JSON holds
-        """Run `flistfs … --json` and return what it printed."""
-        return json.loads(self.run(*arguments, "--json").stdout)
+        """Run `flistfs … --json` and return its answer: the last line, as those before tell the progress."""
+        return json.loads(self.run(*arguments, "--json").stdout.splitlines()[-1])
 
     def status(self) -> dict[str, Any]:
         """The status of the only session."""

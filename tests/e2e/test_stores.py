@@ -89,6 +89,24 @@ def test_a_mount_that_seals_itself_names_what_it_is_told_to(home: Home, mountpoi
     assert router_in(home.path / "out.flist") == format_router(router_to("ardb://example.org:1"))
 
 
+def test_pack_and_new_take_what_mount_and_seal_do(
+    home: Home, source: Path, servers: list[RedisServer]
+) -> None:
+    one, two = servers
+    router_file(home.path, *({"00:FF": server.url} for server in servers))
+    write_files(source, 5)
+    store = ["--store", "router.yaml", "--min-replicas", "1"]
+    home.run("pack", source, "packed.flist", *store, "--public-url", "ardb://example.org:1")
+    assert router_in(home.path / "packed.flist") == format_router(router_to("ardb://example.org:1"))
+    assert home.json("new", home.path / "place", *store)["store"].endswith("router.yaml?min-replicas=1")
+    home.run("add", f"{source}/.")
+    home.run("seal", "sealed.flist")
+    in_package = router_in(home.path / "sealed.flist")
+    assert in_package is not None
+    assert list(parse_router(in_package).all_urls()) == [one.url, two.url]
+    assert held(one) == held(two) == 5
+
+
 def test_a_large_router_reaches_the_daemon(home: Home, mountpoint: Path) -> None:
     rules = "".join(
         f"    {number:04x}: ardb://a-server-with-a-long-name-{number}.example.org\n" for number in range(3000)

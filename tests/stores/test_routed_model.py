@@ -36,7 +36,7 @@ class Server:
         if self.is_down:
             raise StoreUnavailableError(f"{self.url} is down")
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
+    def missing(self, hashes: Sequence[bytes], _sizes: object = None) -> set[bytes]:
         self.check()
         return set(hashes) - self.held.keys()
 

@@ -1,0 +1,73 @@
+"""Sources for what a user names: directories and files, or an archive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.request import AddRequest
+from flistfs.authoring.source import DirectorySource, Start, TreeSource, starting_points
+from flistfs.authoring.tarball import TarSource
+from flistfs.errors import SourceError
+from flistfs.stores.url import parse_store_url
+
+
+def absolute_source(source: str) -> str:
+    """Make a source's path absolute, and keep the `/.` at its end that stands for what is in it."""
+    end = "/." if source in {".", "/"} or source.endswith("/.") else ""
+    return os.path.abspath(source).rstrip("/") + end  # noqa: PTH100  a Path would drop the dot
+
+
+def normal_target(path: str) -> str:
+    """Write a directory of the tree without slashes at its ends.
+
+    Raises:
+        SourceError: it leads upwards.
+    """
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise SourceError(f"{path} leads out of the tree; name a directory in it")
+    return "/".join(parts)
+
+
+def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -> DirectorySource:
+    """Open the directories and files of a request (blocks).
+
+    Args:
+        request: Names them.
+        store: The URL of the session's store, which must not be read while it is written.
+        session: The directories that the session itself lies in or is mounted at: they neither.
+    """
+    return DirectorySource(
+        starting_points(request.sources),
+        excluded=Excludes(request.exclude),
+        forbidden=_forbidden(store, session),
+    )
+
+
+def open_tree(path: str, excluded: Excludes, store: str, session: Iterable[Path]) -> TreeSource:
+    """Open what a whole tree is made of: a directory, or an archive (`-`: from standard input).
+
+    Raises:
+        SourceError: it is not there.
+    """
+    if path == "-" or not Path(path).is_dir():
+        return TarSource.open(path, excluded=excluded)
+    start = Start(os.fsencode(os.path.realpath(path)), b"")
+    return DirectorySource([start], excluded=excluded, forbidden=_forbidden(store, session))
+
+
+def _forbidden(store: str, session: Iterable[Path]) -> dict[tuple[int, int], str]:
+    found = {}
+    places = [(path, "where this session lies") for path in session]
+    folder = parse_store_url(store).path
+    if folder is not None:
+        places.append((folder, "the store"))
+    for path, what in places:
+        with suppress(OSError):
+            status = path.stat()
+            found[status.st_dev, status.st_ino] = what
+    return found

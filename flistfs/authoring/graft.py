@@ -1,0 +1,275 @@
+"""Items become entries of a session's tree, many in one change, with content that is stored already.
+
+As `cp -a` does it: directories unite and take the attributes of the item, anything else is replaced, but a
+directory is never replaced by something else, nor the other way round. What is replaced lives on for whoever
+has it open.
+
+All methods run in the event loop's thread, and none of them waits: each is atomic.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
+
+from flistfs.authoring.content import Content, Counts
+from flistfs.authoring.journal import Change, Dirent, Inode, Journal
+from flistfs.authoring.source import Item, Problem
+from flistfs.authoring.uploader import Outcome
+from flistfs.authoring.vfs import MAX_NAME, MAX_TARGET, Vfs
+
+# Directories whose numbers are remembered; others are looked up from the top.
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An item whose content is stored: its chunks, and the number of each."""
+
+    item: Item
+    chunks: Sequence[tuple[int, Outcome[Any]]] = ()
+
+
+@dataclass(slots=True)
+class Grafted:
+    """What a batch changed, for the kernel's caches, and what of it could not be taken."""
+
+    names: list[tuple[int, bytes]] = field(default_factory=list)
+    inodes: set[int] = field(default_factory=set)
+    nameless: list[int] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class _Draft:
+    """The tree as it will be when a change is made."""
+
+    def __init__(self, journal: Journal, change: Change) -> None:
+        self._journal = journal
+        self.change = change
+        self.changed: dict[int, Inode] = {}
+        self._names: dict[tuple[int, bytes], Dirent] = {}
+        self.made: list[Inode] = []
+        self.resized = 0
+
+    def inode(self, ino: int) -> Inode | None:
+        return self.changed.get(ino) or self._journal.inode(ino)
+
+    def child(self, parent: int, name: bytes) -> Dirent | None:
+        return self._names.get((parent, name)) or self._journal.child(parent, name)
+
+    def put(self, inode: Inode) -> None:
+        self.changed[inode.ino] = inode
+
+    def put_name(self, parent: int, entry: Dirent) -> None:
+        self._names[parent, entry.name] = entry
+        self.change.put_name(parent, entry)
+
+    def finish(self) -> None:
+        for inode in self.changed.values():
+            self.change.put_inode(inode)
+
+
+class _RefusedError(Exception):
+    """An item that does not fit into the tree."""
+
+
+class Grafter:
+    """Puts items below one directory of a tree."""
+
+    def __init__(self, journal: Journal, content: Content, vfs: Vfs, top: int, *, unique: bool) -> None:
+        """Put items below the directory `top`; with `unique` nothing but directories may come twice."""
+        self._journal = journal
+        self._content = content
+        self._vfs = vfs
+        self._top = top
+        self._unique = unique
+        self._top_is_named = False
+        self._folders: OrderedDict[bytes, int] = OrderedDict()
+
+    def graft(self, batch: Sequence[Ready]) -> Grafted:
+        """Put items into the tree, all in one change.
+
+        Raises:
+            OSError: the journal cannot be written; nothing of the batch was taken.
+        """
+        done = Grafted()
+        counts = replace(self._content.counts)
+        with self._journal.change() as change:
+            draft = _Draft(self._journal, change)
+            for ready in batch:
+                try:
+                    self._put(draft, ready, done)
+                except _RefusedError as error:
+                    done.problems.append(Problem(ready.item.path, str(error)))
+                self._count(change, counts, ready)
+            draft.finish()
+            change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
+        self._content.counts = counts
+        self._vfs.took(draft.made)
+        done.inodes.update(draft.changed)
+        return done
+
+    def _count(self, change: Change, counts: Counts, ready: Ready) -> None:
+        for _, outcome in ready.chunks:
+            change.put_block(outcome.stored.key, outcome.stored.hash, outcome.size)
+            counts.add(outcome.size, is_new=outcome.is_new)
+
+    def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
+        item = ready.item
+        if not item.path:
+            self._put_top(draft, item)
+            return
+        folder, _, name = item.path.rpartition(b"/")
+        if len(name) > MAX_NAME:
+            raise _RefusedError(f"its name is longer than {MAX_NAME} bytes")
+        parent = self._folder(draft, folder)
+        existing = draft.child(parent.ino, name)
+        if stat.S_ISDIR(item.mode):
+            ino = self._put_folder(draft, item, parent, name, existing)
+            self._remember(item.path, ino)
+            if existing is not None:
+                return  # its name stays; and without it the kernel would let go of what is mounted inside
+        else:
+            self._check_replaceable(existing)
+            inode = self._other_name(draft, item) if item.link is not None else self._new(draft, ready)
+            self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFMT(inode.mode)), existing, done)
+        done.names.append((parent.ino, name))
+
+    def _put_top(self, draft: _Draft, item: Item) -> None:
+        if not stat.S_ISDIR(item.mode):
+            raise _RefusedError("it has no name")
+        top = self._folder(draft, b"")
+        self._top_is_named = True
+        self._give_attributes(draft, top, item)
+
+    def _folder(self, draft: _Draft, path: bytes) -> Inode:
+        """Find a directory below the top."""
+        known = self._top if not path else self._folders.get(path)
+        inode = draft.inode(known) if known is not None else None
+        if inode is None and path:
+            parent, _, name = path.rpartition(b"/")
+            entry = draft.child(self._folder(draft, parent).ino, name)
+            inode = draft.inode(entry.ino) if entry is not None else None
+        if inode is None or not stat.S_ISDIR(inode.mode) or inode.nlink == 0:
+            raise _RefusedError("what it lies in is no directory")
+        if path:
+            self._remember(path, inode.ino)
+        return inode
+
+    def _remember(self, path: bytes, ino: int) -> None:
+        self._folders[path] = ino
+        self._folders.move_to_end(path)
+        while len(self._folders) > _REMEMBERED:
+            self._folders.popitem(last=False)
+
+    def _put_folder(
+        self, draft: _Draft, item: Item, parent: Inode, name: bytes, existing: Dirent | None
+    ) -> int:
+        if existing is not None:
+            inode = draft.inode(existing.ino)
+            if item.is_implied:  # if it is no directory, what lies in it says so
+                return existing.ino
+            if inode is None or not stat.S_ISDIR(inode.mode):
+                raise _RefusedError("something that is no directory is there already")
+            self._give_attributes(draft, inode, item)
+            return inode.ino
+        inode = self._make(draft, item, parent=parent.ino)
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Grafted())
+        return inode.ino
+
+    def _give_attributes(self, draft: _Draft, folder: Inode, item: Item) -> None:
+        draft.put(
+            folder._replace(
+                mode=item.mode,
+                uid=item.uid,
+                gid=item.gid,
+                mtime_ns=item.mtime_ns,
+                atime_ns=item.atime_ns,
+                ctime_ns=time.time_ns(),
+            )
+        )
+        self._vfs.adopt_xattrs(draft.change, folder.ino, item.xattrs)
+
+    def _check_replaceable(self, existing: Dirent | None) -> None:
+        if existing is None:
+            return
+        if existing.kind == stat.S_IFDIR:
+            raise _RefusedError("a directory is there already")
+        if self._unique:
+            raise _RefusedError("it is there twice")
+
+    def _other_name(self, draft: _Draft, item: Item) -> Inode:
+        """Find the file that an item is a further name of."""
+        folder, _, name = (item.link or b"").rpartition(b"/")
+        try:
+            entry = draft.child(self._folder(draft, folder).ino, name)
+        except _RefusedError:
+            entry = None
+        inode = None if entry is None else draft.inode(entry.ino)
+        if inode is None or stat.S_ISDIR(inode.mode):
+            raise _RefusedError("it is a further name of a file that is not there")
+        inode = inode._replace(nlink=inode.nlink + 1, ctime_ns=time.time_ns())
+        draft.put(inode)
+        return inode
+
+    def _new(self, draft: _Draft, ready: Ready) -> Inode:
+        if len(ready.item.target) > MAX_TARGET:
+            raise _RefusedError(f"its target is longer than {MAX_TARGET} bytes")
+        inode = self._make(draft, ready.item, chunks=len(ready.chunks))
+        for number, outcome in ready.chunks:
+            draft.change.put_stored(inode.ino, number, outcome.stored)
+        return inode
+
+    def _make(self, draft: _Draft, item: Item, *, parent: int = 0, chunks: int = 0) -> Inode:
+        is_folder = stat.S_ISDIR(item.mode)
+        inode = Inode(
+            ino=self._journal.next_id(),
+            mode=item.mode,
+            uid=item.uid,
+            gid=item.gid,
+            nlink=2 if is_folder else 1,
+            rdev=item.rdev,
+            size=len(item.target) or item.size,
+            chunks=chunks,
+            atime_ns=item.atime_ns,
+            mtime_ns=item.mtime_ns,
+            ctime_ns=time.time_ns(),
+            parent=parent,
+            target=item.target,
+        )
+        draft.put(inode)
+        draft.made.append(inode)
+        if item.xattrs:
+            self._vfs.adopt_xattrs(draft.change, inode.ino, item.xattrs)
+        return inode
+
+    def _name(
+        self, draft: _Draft, parent: Inode, entry: Dirent, existing: Dirent | None, done: Grafted
+    ) -> None:
+        """Give an inode a name, in place of what had it."""
+        if existing is not None:
+            draft.change.drop_name(parent.ino, existing)
+            self._lose_name(draft, existing, done)
+        draft.put_name(parent.ino, entry._replace(cookie=self._journal.next_id()))
+        parent = draft.changed.get(parent.ino, parent)
+        parent = parent._replace(
+            size=parent.size + (existing is None), nlink=parent.nlink + (entry.kind == stat.S_IFDIR)
+        )
+        if parent.ino == self._top and not self._top_is_named:
+            now = time.time_ns()
+            parent = parent._replace(mtime_ns=now, ctime_ns=now)
+        draft.put(parent)
+
+    def _lose_name(self, draft: _Draft, entry: Dirent, done: Grafted) -> None:
+        inode = draft.inode(entry.ino)
+        if inode is None:
+            return
+        draft.put(inode._replace(nlink=inode.nlink - 1, ctime_ns=time.time_ns()))
+        if inode.nlink == 1:
+            draft.change.put_orphan(inode.ino)
+            done.nameless.append(inode.ino)

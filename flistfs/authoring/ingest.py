@@ -1,0 +1,318 @@
+"""A source's items into a session, without FUSE: read, stored, and put into the tree, all at the same time.
+
+What runs at the same time, and why it is safe:
+
+- A thread of its own walks the source. It hands items to the event loop in batches, and chunks to the
+  uploader after the batch with their file: `run_sync_soon` keeps the order, so the loop knows a file before
+  its first chunk is reported.
+- The task that runs `Ingest.run` has everything else to itself: it takes in items, counts reported chunks,
+  and grafts a file when its last chunk is stored. So a file is in the tree with its whole content or not at
+  all.
+- A budget bounds what is on its way, in bytes of memory: the reader waits while it is used up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from flistfs.authoring.encoder import BytesSource
+from flistfs.authoring.graft import Grafted, Grafter, Ready
+from flistfs.authoring.source import Item, Problem, TreeSource
+from flistfs.authoring.source import Piece as SourcePiece
+from flistfs.authoring.uploader import Failure, Job, Outcome, Report
+from flistfs.errors import SourceError
+
+# Memory that items and chunks on their way may take, and what an item or a chunk elsewhere is counted as.
+_BUDGET = 32 << 20
+_COST = 1 << 10
+
+# A batch is handed over with so many items or bytes of chunks.
+_BATCH_ITEMS = 64
+_BATCH_BYTES = 1 << 20
+
+# Items in one change of the journal: 20 µs each, in which the event loop does nothing else.
+_GRAFT_ITEMS = 128
+
+# How many problems are kept with their names.
+MAX_PROBLEMS = 10_000
+
+
+@dataclass(slots=True)
+class IngestCounts:
+    """How far it is: entries, and bytes of content, that are in the tree."""
+
+    entries: int = 0
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _File:
+    """A file of which chunks are on their way, and what must come after it: further names, or the like."""
+
+    item: Item
+    waiting: int
+    chunks: list[tuple[int, Outcome[Piece]]] = field(default_factory=list)
+    failure: str | None = None
+    after: list[Ready] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk on its way: the owner of its job."""
+
+    ingest: Ingest
+    file: _File
+    number: int
+    cost: int
+
+
+class _StoppedError(Exception):
+    """The ingest has ended; the reader goes on for nobody."""
+
+
+class _Budget:
+    """Bounds what is on its way; the reader takes, the event loop gives back."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def has_room(self, cost: int) -> bool:
+        return self._used == 0 or self._used + cost <= self._limit
+
+    def take(self, cost: int) -> None:
+        with self._changed:
+            while not self._closed and not self.has_room(cost):
+                self._changed.wait()
+            if self._closed:
+                raise _StoppedError
+            self._used += cost
+
+    def give(self, cost: int) -> None:
+        with self._changed:
+            self._used -= cost
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+
+_Message = Ready | _File | Problem
+
+
+class Ingest:
+    """Puts the items of one source into a session's tree."""
+
+    def __init__(
+        self,
+        source: TreeSource,
+        grafter: Grafter,
+        submit: Callable[[Job[Piece]], None],
+        changed: Callable[[Grafted], Awaitable[None]],
+        *,
+        keep_going: bool,
+    ) -> None:
+        """Prepare to put what `source` has into the tree.
+
+        Args:
+            source: Where items come from.
+            grafter: Puts them into the tree.
+            submit: Gets every chunk, to be stored; `report` is to get what became of it.
+            changed: Is told what each batch changed in the tree.
+            keep_going: Whether to leave out what cannot be taken, instead of ending with it.
+        """
+        self._source = source
+        self._grafter = grafter
+        self._submit = submit
+        self._tell_changed = changed
+        self._keep_going = keep_going
+        self._budget = _Budget(_BUDGET)
+        self._token = trio.lowlevel.current_trio_token()
+        self._complaints: deque[Problem] = deque()
+        self._ready: deque[Ready] = deque()
+        self._in_flight: dict[bytes, _File] = {}
+        self._on_the_way = 0
+        self._wake = trio.Event()
+        self._is_read = False
+        self.counts = IngestCounts()
+        self.problems: list[Problem] = []
+        self.problem_count = 0
+
+    async def run(self) -> None:
+        """Put everything into the tree; returns when it is there, with all its blocks stored.
+
+        What was put before an error stays.
+
+        Raises:
+            SourceError: something could not be taken, and it was not told to keep going; or the source
+                cannot be read at all.
+            OSError: the journal cannot be written.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read)
+            try:
+                await self._work()
+            finally:
+                self._budget.close()
+
+    def report(self, piece: Piece, report: Report[Piece]) -> None:
+        """Take note of what became of a chunk (in the event loop's thread)."""
+        self._budget.give(piece.cost)
+        match report:
+            case Outcome():
+                piece.file.chunks.append((piece.number, report))
+            case Failure(reason=reason):
+                piece.file.failure = reason
+        self._count_down(piece.file, 1)
+
+    # Reading, in a thread
+
+    async def _read(self) -> None:
+        try:
+            # A pipe that says nothing must not keep a cancelled ingest waiting.
+            await trio.to_thread.run_sync(self._walk, abandon_on_cancel=True)
+        except _StoppedError:
+            return
+        self._take_in([None])
+
+    def _walk(self) -> None:
+        parcel = _Parcel()
+        for entry in self._source.items():
+            if isinstance(entry, Problem):
+                parcel.messages.append(entry)
+                self._hand_over(parcel)
+                continue
+            self._spend(_COST, parcel)
+            if not entry.count:
+                parcel.messages.append(Ready(entry))
+            else:
+                self._cut(entry, parcel)
+            if len(parcel.messages) >= _BATCH_ITEMS:
+                self._hand_over(parcel)
+        self._hand_over(parcel)
+
+    def _cut(self, item: Item, parcel: _Parcel) -> None:
+        file = _File(item, item.count)
+        parcel.messages.append(file)
+        submitted = 0
+        try:
+            for piece in item.pieces:
+                self._submit_later(file, piece, parcel)
+                submitted += 1
+        except SourceError as error:
+            self._hand_over(parcel)
+            self._token.run_sync_soon(self._cut_short, file, item.count - submitted, str(error))
+
+    def _submit_later(self, file: _File, piece: SourcePiece, parcel: _Parcel) -> None:
+        cost = _COST + (piece.source.length if isinstance(piece.source, BytesSource) else 0)
+        self._spend(cost, parcel)
+        parcel.jobs.append(Job(Piece(self, file, piece.number, cost), 0, piece.source))
+        parcel.size += piece.source.length
+        if parcel.size >= _BATCH_BYTES:
+            self._hand_over(parcel)
+
+    def _spend(self, cost: int, parcel: _Parcel) -> None:
+        if not self._budget.has_room(cost):
+            self._hand_over(parcel)  # what waits in here can only come back once it has left
+        self._budget.take(cost)
+
+    def _hand_over(self, parcel: _Parcel) -> None:
+        if parcel.messages:
+            self._token.run_sync_soon(self._take_in, parcel.messages)
+        for job in parcel.jobs:
+            self._submit(job)
+        parcel.clear()
+
+    # Everything else, in the event loop
+
+    def _take_in(self, messages: Sequence[_Message | None]) -> None:
+        """Take what the reader hands over, at once: a chunk that is reported next may belong to it."""
+        for message in messages:
+            match message:
+                case None:
+                    self._is_read = True
+                case Problem():
+                    self._complaints.append(message)
+                case Ready(item=item):
+                    file = self._in_flight.get(item.path if item.link is None else item.link)
+                    (self._ready if file is None else file.after).append(message)
+                case _File():
+                    self._on_the_way += 1
+                    self._in_flight.setdefault(message.item.path, message)
+        self._wake.set()
+
+    async def _work(self) -> None:
+        while not (self._is_read and not self._on_the_way):
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._complaints or self._ready:
+                while self._complaints:
+                    self._complain(self._complaints.popleft())
+                await self._graft()
+
+    def _cut_short(self, file: _File, missing: int, reason: str) -> None:
+        """Take note that the last chunks of a file could not be read."""
+        file.failure = reason
+        self._count_down(file, missing)
+
+    def _count_down(self, file: _File, chunks: int) -> None:
+        file.waiting -= chunks
+        if file.waiting == 0:
+            self._finish_file(file)
+            self._wake.set()
+
+    def _finish_file(self, file: _File) -> None:
+        self._on_the_way -= 1
+        first = self._in_flight.get(file.item.path, file)
+        if file.failure is not None:
+            self._complaints.append(Problem(file.item.path, file.failure))
+            self._budget.give(_COST)
+        else:
+            file.chunks.sort(key=lambda chunk: chunk[0])
+            (self._ready if first is file else first.after).append(Ready(file.item, file.chunks))
+        if first is file:
+            self._in_flight.pop(file.item.path, None)
+            self._ready += file.after
+
+    async def _graft(self) -> None:
+        batch = [self._ready.popleft() for _ in range(min(len(self._ready), _GRAFT_ITEMS))]
+        if not batch:
+            return
+        done = self._grafter.graft(batch)
+        self._budget.give(len(batch) * _COST)
+        refused = {problem.path for problem in done.problems}
+        for ready in batch:
+            if ready.item.path not in refused:
+                self.counts.entries += 1
+                self.counts.size += ready.item.size if ready.item.link is None else 0
+        for problem in done.problems:
+            self._complain(problem)
+        await self._tell_changed(done)
+
+    def _complain(self, problem: Problem) -> None:
+        if not self._keep_going:
+            raise SourceError(str(problem))
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """What the reader hands over next."""
+
+    messages: list[_Message] = field(default_factory=list)
+    jobs: list[Job[Piece]] = field(default_factory=list)
+    size: int = 0
+
+    def clear(self) -> None:
+        self.messages, self.jobs, self.size = [], [], 0

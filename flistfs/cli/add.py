@@ -1,0 +1,94 @@
+"""flistfs add."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flistfs import mounts
+from flistfs.authoring.adding import absolute_source, normal_target
+from flistfs.authoring.folder import SessionFolder, State, find
+from flistfs.authoring.request import AddRequest, Progress
+from flistfs.cli.options import (
+    exclude_from_option,
+    exclude_option,
+    exclude_patterns,
+    json_option,
+    keep_going_option,
+    mount_option,
+    timeout_option,
+)
+from flistfs.cli.output import (
+    added_lines,
+    complain_left_out,
+    following,
+    is_watched,
+    print_json,
+    progress_shown,
+)
+from flistfs.cli.secrets import password
+from flistfs.control import ask
+from flistfs.errors import SessionError
+
+
+@click.command("add", short_help="Put directories and files into a session, past the mount.")
+@click.argument("sources", metavar="SOURCE…", nargs=-1, required=True)
+@click.option("--to", metavar="PATH", default="", help="The directory of the tree that they go to.")
+@exclude_option
+@exclude_from_option
+@keep_going_option
+@mount_option
+@timeout_option
+@json_option
+def command(
+    sources: tuple[str, ...],
+    to: str,
+    exclude: tuple[str, ...],
+    exclude_from: tuple[Path, ...],
+    keep_going: bool,
+    mountpoint: Path | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Put directories and files of this machine into a session, mounted or not, quicker than `cp -a` would.
+
+    SOURCE becomes PATH/SOURCE; with `/.` at its end, what is in it goes to PATH. Owners, modes, times, links
+    and devices are kept, for whoever calls it. It returns when everything is in the tree and stored.
+
+    \b
+    Example:
+      flistfs add rootfs/.
+      flistfs add /opt/tool --to opt --exclude '*.pyc'
+    """
+    folder = find(mountpoint)
+    request = AddRequest(
+        sources=tuple(absolute_source(source) for source in sources),
+        to=normal_target(to),
+        exclude=exclude_patterns(exclude, exclude_from),
+        keep_going=keep_going,
+        timeout=timeout,
+        measure=is_watched(),
+    )
+    with progress_shown(as_json=as_json) as progress:
+        summary = _add(folder, request, progress)
+    if as_json:
+        print_json(summary)
+    else:
+        click.echo("\n".join(added_lines(summary)))
+    complain_left_out(summary)
+
+
+def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict[str, Any]:
+    state = folder.settled_state()
+    if state is State.MOUNTED:
+        return ask(folder.control, {"op": "add", "request": request.as_dict()}, following(progress))
+    mountpoint = Path(folder.settings().mountpoint)
+    if state is State.SEALED:
+        raise SessionError(f"the session of {mountpoint} has ended; start one with: flistfs new {mountpoint}")
+    mounts.detach_if_dead(mountpoint)
+    from flistfs import offline  # noqa: PLC0415  a mounted session needs none of it
+
+    return asdict(offline.add(folder, password(), request, progress))

@@ -1,0 +1,61 @@
+"""flistfs new."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from flistfs import mounts
+from flistfs.authoring.folder import Settings, folder_for
+from flistfs.cli.options import json_option, min_replicas_option, store_option
+from flistfs.cli.output import print_json
+from flistfs.cli.secrets import password
+from flistfs.stores import default_store_url
+from flistfs.stores.url import parse_store_url, with_min_replicas
+
+
+@click.command("new", short_help="Start a session without a mount.")
+@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), default=".")
+@store_option
+@min_replicas_option
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the session lies until it is sealed. Default: below ~/.local/state/flistfs.",
+)
+@click.option("--offline", is_flag=True, help="Start even if the store does not answer.")
+@json_option
+def command(
+    mountpoint: Path,
+    store: str | None,
+    min_replicas: int | None,
+    state: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Start a session without a mount, for machines and containers without /dev/fuse: `add` fills it.
+
+    MOUNTPOINT is what the session is called, and where `flistfs mount` can mount it later; it need not be
+    there. Without one the session is called after the current directory.
+
+    \b
+    Example:
+      flistfs new --store ardb://host:16379
+      flistfs add rootfs/.
+      flistfs seal out.flist
+    """
+    mountpoint = mounts.resolve_mountpoint(mountpoint)
+    folder = folder_for(mountpoint, state)
+    url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
+    from flistfs import offline as without_mount  # noqa: PLC0415  --help need not wait for it
+
+    settings = Settings(str(mountpoint), url, generation=1, created=time.time())
+    without_mount.create(folder, password(), settings, offline=offline)
+    if as_json:
+        print_json({"mountpoint": str(mountpoint), "store": url, "state": str(folder.path)})
+    else:
+        click.echo(f"a session for {mountpoint}; blocks go to {url}")
+        click.echo("fill it with: flistfs add SOURCE…   and seal it with: flistfs seal OUT.flist")

@@ -1,0 +1,89 @@
+"""flistfs pack."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.authoring.seal import check_output
+from flistfs.cli.options import (
+    absolute_output,
+    exclude_from_option,
+    exclude_option,
+    exclude_patterns,
+    force_option,
+    json_option,
+    keep_going_option,
+    min_replicas_option,
+    owner_option,
+    parse_owner,
+    public_url_option,
+    router_option,
+    source_date_epoch,
+    store_option,
+    timeout_option,
+)
+from flistfs.cli.output import complain_left_out, is_watched, print_json, progress_shown, seal_lines
+from flistfs.cli.secrets import password
+from flistfs.stores import default_store_url, router_for_readers
+from flistfs.stores.url import parse_store_url, with_min_replicas
+
+
+@click.command("pack", short_help="Make an flist of a directory or a tar archive, in one go.")
+@click.argument("source", metavar="SOURCE")
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.flist")
+@store_option
+@force_option
+@owner_option
+@exclude_option
+@exclude_from_option
+@keep_going_option
+@min_replicas_option
+@router_option
+@public_url_option
+@timeout_option
+@json_option
+def command(
+    source: str,
+    out: Path,
+    store: str | None,
+    force: bool,
+    owner: str | None,
+    exclude: tuple[str, ...],
+    exclude_from: tuple[Path, ...],
+    keep_going: bool,
+    min_replicas: int | None,
+    router: Path | None,
+    public_url: str | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Make an flist of a directory, or of a tar archive (plain, gzip, bzip2, xz, zstd; `-`: standard input).
+
+    No mount is needed, and no root: owners, modes, times, links and devices are taken as they are.
+
+    \b
+    Example:
+      flistfs pack rootfs out.flist --store ardb://host:16379
+      docker export CONTAINER | flistfs pack - out.flist
+    """
+    patterns = exclude_patterns(exclude, exclude_from)
+    options = SealOptions(parse_owner(owner), source_date_epoch())
+    route = router_for_readers(router, public_url)
+    request = SealRequest(absolute_output(out), force, timeout, options, route)
+    check_output(request.out, force=force)  # before the hours that reading may take
+    reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
+    url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
+    from flistfs import offline  # noqa: PLC0415  --help need not wait for it
+
+    with progress_shown(as_json=as_json) as progress:
+        added, summary = offline.pack(source, url, password(), request, reading, progress)
+    plain = asdict(added)
+    if as_json:
+        print_json({**summary, "left_out": added.left_out, "left_out_count": added.left_out_count})
+    else:
+        click.echo("\n".join(seal_lines(summary)))
+    complain_left_out(plain)
