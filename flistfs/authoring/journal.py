@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ _INODE = struct.Struct(">IIIIQQQqqqQ")
 _ID = struct.Struct(">Q")
 _ENTRY = struct.Struct(">QQH")
 _ORDERED_ENTRY = struct.Struct(">QH")
+_FOLDER_KIND = struct.pack(">H", stat.S_IFDIR)
 _CHUNK_KEY = struct.Struct(">cQQ")
 _CHUNK_HEAD = struct.Struct(">IB")
 _BLOCK_HEAD = struct.Struct(">I")
@@ -214,8 +216,9 @@ class Change:
         self.batch.put(b"b" + key, _BLOCK_HEAD.pack(size) + block_hash)
 
     def drop_block(self, key: bytes) -> None:
-        """Trust no longer that a block is in the store."""
+        """Trust no longer that a block is in the store; from then on `has_lost_blocks`."""
         self.batch.delete(b"b" + key)
+        self.put_setting(b"lost", b"1")
 
     def put_xattr(self, ino: int, name: bytes, value: bytes) -> None:
         """Set an extended attribute."""
@@ -303,6 +306,12 @@ class View:
         for key, raw in self._scan(b"d" + _ID.pack(parent)):
             yield Dirent(key[9:], *_ENTRY.unpack(raw))
 
+    def folder_names(self) -> Iterator[tuple[int, bytes, int]]:
+        """Walk the names of all directories: parent, name, and the directory's own number."""
+        for key, raw in self._scan(b"d"):
+            if raw.endswith(_FOLDER_KIND):
+                yield _ID.unpack_from(key, 1)[0], key[9:], _ID.unpack_from(raw)[0]
+
     def stored(self, ino: int, index: int) -> Stored | None:
         """Return where a chunk is stored, or None if it isn't (it may be spooled, or a hole)."""
         raw = self._get(_CHUNK_KEY.pack(b"c", ino, index))
@@ -330,6 +339,10 @@ class View:
     def has_block(self, key: bytes) -> bool:
         """Say whether this session stored a block for a chunk, by the chunk's own hash."""
         return self._get(b"b" + key) is not None
+
+    def has_lost_blocks(self) -> bool:
+        """Say whether a block was ever found lost, so that chunks may need blocks that are not noted here."""
+        return self.setting(b"lost") is not None
 
     def blocks(self) -> Iterator[tuple[bytes, bytes, int]]:
         """Walk the blocks that this session stored: key, hash, and size as stored."""
