@@ -68,6 +68,9 @@ _SIGN_OF_LIFE = 10.0
 # Seconds from an unmount that a signal asked for to the end of the kernel's requests.
 _LAST_REQUESTS = 5.0
 
+# Bytes of a request that are taken at a time.
+_RECEIVE_SIZE = 1 << 16
+
 # Seconds for a command to say what it wants.
 _REQUEST_TIME = 10.0
 
@@ -330,7 +333,7 @@ class _Daemon:
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:
         """Seal because the mount has ended; the exit code is kept as the session's result too."""
-        request = SealRequest(out, options=SealOptions(epoch=self._config.epoch))
+        request = SealRequest(out, options=SealOptions(epoch=self._config.epoch), router=self._config.router)
         try:
             await seal_session(session, self.folder, request, None, self._progress)
         except FlistfsError as error:
@@ -461,13 +464,13 @@ def _ask_first_questions(mountpoint: Path) -> None:
 
 
 async def _receive_line(stream: trio.SocketStream) -> bytes:
-    data = b""
+    data = bytearray()
     while not data.endswith(b"\n"):
-        more = await stream.receive_some(MAX_REQUEST)
+        more = await stream.receive_some(_RECEIVE_SIZE)
         data += more
         if not more or len(data) > MAX_REQUEST:
             raise trio.BrokenResourceError
-    return data
+    return bytes(data)
 
 
 if __name__ == "__main__":

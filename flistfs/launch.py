@@ -32,8 +32,8 @@ class Config:
 
     `lock` is the inherited descriptor of the session's lock. A session that `is_new` is removed again if it
     cannot be mounted. `options` are mount options as the kernel and libfuse know them; `epoch` is
-    SOURCE_DATE_EPOCH, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
-    answers or not.
+    SOURCE_DATE_EPOCH and `router` the text of a router.yaml, for `seal_to`; `spool_limit` is in bytes; an
+    `offline` daemon starts whether the store answers or not.
     """
 
     state: str
@@ -43,6 +43,7 @@ class Config:
     is_new: bool
     options: list[str] = field(default_factory=list)
     seal_to: str | None = None
+    router: str | None = None
     epoch: int | None = None
     keep_xattrs: bool = False
     spool_limit: int | None = None

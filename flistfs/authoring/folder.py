@@ -16,7 +16,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,10 @@ class SessionFolder:
         self.end()
         _write(self.path / "schema", str(SCHEMA))
         _write(self._settings, json.dumps(asdict(settings)))
+
+    def change_store(self, url: str) -> None:
+        """Let the session go on with another store (a URL without a password)."""
+        _write(self._settings, json.dumps(asdict(replace(self.settings(), store=url))))
 
     def settings(self) -> Settings:
         """Read what the session was made with.

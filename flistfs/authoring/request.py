@@ -30,13 +30,15 @@ class SealRequest:
     """What to seal into.
 
     `force` replaces an output that exists. `timeout` is how long to wait, in seconds, while the store takes
-    nothing.
+    nothing. `router` is the text of the package's router.yaml; without one the package says where the store
+    is, if readers can use it.
     """
 
     out: Path
     force: bool = False
     timeout: float = PATIENCE
     options: SealOptions = field(default_factory=SealOptions)
+    router: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""
@@ -44,6 +46,7 @@ class SealRequest:
             "out": str(self.out),
             "force": self.force,
             "timeout": self.timeout,
+            "router": self.router,
             **asdict(self.options),
         }
 
@@ -52,7 +55,7 @@ class SealRequest:
         """Make the request that was sent."""
         owner = raw["owner"]
         options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"], tuple(raw["exclude"]))
-        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options)
+        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ from flistfs.authoring.survey import (
     walk,
 )
 from flistfs.authoring.vfs import DIRECTORY_SIZE
-from flistfs.errors import FormatError, JournalError, OutputError
+from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError, JournalError, OutputError
 from flistfs.format.catalog import write_catalog
-from flistfs.format.codec import encode_block
+from flistfs.format.codec import Block, decode_block, encode_block
 from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
 from flistfs.format.records import (
     CHUNK_SIZE,
@@ -50,6 +50,7 @@ from flistfs.format.records import (
     encode_aci,
     encode_directory,
 )
+from flistfs.format.router import Router, format_router
 from flistfs.output_file import pack
 from flistfs.progress import Progress
 from flistfs.stores import Store
@@ -154,6 +155,24 @@ def files_lacking(view: View, lost: Iterable[bytes]) -> dict[bytes, list[bytes]]
         if entry.ino in lacking
     )
     return dict(sorted(named))
+
+
+def copy_replicas(store: Store, blocks: Mapping[bytes, bytes]) -> set[bytes]:
+    """Store blocks (key by hash) again that a replica of the store still has; return those that none has.
+
+    Raises:
+        StoreError: it can't be told, or not be done.
+    """
+    gone: set[bytes] = set()
+    for block_hash, key in blocks.items():
+        try:
+            stored = store.get(block_hash)
+            decode_block(stored, BlockRef(block_hash, key))
+        except (BlockMissingError, BlockCorruptError):
+            gone.add(block_hash)
+        else:
+            store.put([Block(block_hash, key, (stored,))])
+    return gone
 
 
 def store_holes(store: Store, lengths: Iterable[int]) -> dict[int, BlockRef]:
@@ -305,11 +324,12 @@ def build_package(
     store: Store,
     accounts: Accounts,
     options: SealOptions,
+    router: Router | None,
     part: Path,
     scratch: Path,
     progress: Progress,
 ) -> Survey:
-    """Write the package of a tree to the file `part`, flushed to the disk.
+    """Write the package of a tree, and the router in it, to the file `part`, flushed to the disk.
 
     The catalog is made in the folder `scratch`, which is made anew and removed again.
 
@@ -328,6 +348,8 @@ def build_package(
     try:
         scratch.mkdir()
         write_catalog(scratch, tree.records(progress))
+        if router is not None:
+            (scratch / "router.yaml").write_bytes(format_router(router))
         progress("package", 0, 1)
         pack(scratch, part)
     except (

@@ -38,6 +38,7 @@ from flistfs.authoring.uploader import Outcome, Report, Uploader
 from flistfs.authoring.vfs import Caller, Vfs
 from flistfs.durable import sync_folder
 from flistfs.errors import BlockMissingError, BusyError, FlistfsError, SessionError, StoreUnavailableError
+from flistfs.format.router import Router, parse_router
 from flistfs.output_file import check_output, part_path, publish
 from flistfs.progress import Progress
 from flistfs.stores import Store
@@ -66,7 +67,11 @@ _NAMED_FILES = 5
 
 @dataclass(frozen=True, slots=True)
 class SealSummary:
-    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took."""
+    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
+
+    `servers` are the URLs that the package's router.yaml names to readers; `store_trouble` is what was wrong
+    with a server that others stood in for.
+    """
 
     out: str
     package_size: int
@@ -80,6 +85,8 @@ class SealSummary:
     shared_blocks: int
     seconds: float
     losses: Losses
+    servers: tuple[str, ...] = ()
+    store_trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,7 @@ class Session:
             **asdict(self.content.counts),
             **asdict(content),
             **asdict(uploads),
+            "store_trouble": self.store.trouble,
         }
 
     async def seal(
@@ -148,22 +156,24 @@ class Session:
             progress: Is told how far it is.
 
         Raises:
+            FormatError: the router is none.
             OutputError: the output exists or cannot be written.
             BusyError: the mount is in use, or files go on changing.
             BlockMissingError: the store lost blocks.
             StoreError: the store can't be asked.
         """
         started = time.monotonic()
+        router = await trio.to_thread.run_sync(self._router, request)
         await trio.to_thread.run_sync(lambda: check_output(request.out, force=request.force))
         part = part_path(request.out, self._folder.path)
         try:
-            survey, changes = await self._build(request, part, progress)
+            survey, changes = await self._build(request, router, part, progress)
             if unmount is not None:
                 progress("unmount", 0, 1)
                 await unmount()
             if self.vfs.changes != changes:
                 log.info("the tree changed until it was unmounted: packaging it again")
-                survey, _ = await self._build(request, part, progress)
+                survey, _ = await self._build(request, router, part, progress)
             package_size = part.stat().st_size
             await trio.to_thread.run_sync(lambda: publish(part, request.out, force=request.force))
         finally:
@@ -179,9 +189,17 @@ class Session:
             **asdict(self.content.counts),
             seconds=time.monotonic() - started,
             losses=survey.losses,
+            servers=() if router is None else router.all_urls(),
+            store_trouble=self.store.trouble,
         )
 
-    async def _build(self, request: SealRequest, part: Path, progress: Progress) -> tuple[Survey, int]:
+    def _router(self, request: SealRequest) -> Router | None:
+        """Return what the package is to say of where its blocks are; a large one takes seconds to parse."""
+        return self.store.readers_router if request.router is None else parse_router(request.router.encode())
+
+    async def _build(
+        self, request: SealRequest, router: Router | None, part: Path, progress: Progress
+    ) -> tuple[Survey, int]:
         """Store what is not stored, check the store, and package the tree as it is then.
 
         Also returns the count of changes that the package has in it.
@@ -206,6 +224,7 @@ class Session:
                     self.store,
                     accounts,
                     request.options,
+                    router,
                     part,
                     self._folder.scratch,
                     progress,
@@ -366,14 +385,18 @@ class Session:
             for key in lost.values():
                 change.drop_block(key)
         saved = self.content.store_again(set(lost))
-        gone = lost.keys() - saved
+        gone = await trio.to_thread.run_sync(
+            sealing.copy_replicas,
+            self.store,
+            {block_hash: key for block_hash, key in lost.items() if block_hash not in saved},
+        )
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone)
         for name, hashes in files.items():
             lacking = ", ".join(block_hash.decode() for block_hash in hashes)
             log.warning("the store lost of %s: %s", os.fsdecode(name), lacking)
         if files:
             raise BlockMissingError(_lost_message(len(gone), files))
-        return not saved
+        return gone == lost.keys()  # no file needs those
 
     async def _accounts(self) -> Accounts:
         """Read the accounts from the tree that is being sealed, never from this host."""

@@ -27,6 +27,7 @@ _COMMANDS = (
     "mount",
     "new",
     "pack",
+    "push",
     "seal",
     "stat",
     "status",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,12 +13,20 @@ import click
 from flistfs import launch, mounts
 from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for, sessions_root
 from flistfs.cli.mount_sealed import mount_sealed
-from flistfs.cli.options import Size, json_option, source_date_epoch, store_option
+from flistfs.cli.options import (
+    Size,
+    json_option,
+    min_replicas_option,
+    public_url_option,
+    router_option,
+    source_date_epoch,
+    store_option,
+)
 from flistfs.cli.output import print_json
 from flistfs.cli.secrets import password
 from flistfs.errors import MountError, OutputError, SessionError, UsageError
-from flistfs.stores import default_store_url, without_password
-from flistfs.stores.url import parse_store_url
+from flistfs.stores import default_store_url, router_for_readers
+from flistfs.stores.url import parse_store_url, with_min_replicas
 
 # Seconds to wait for the daemon of a mount that has just ended.
 _PATIENCE = 20.0
@@ -48,6 +57,9 @@ _PATIENCE = 20.0
     metavar="OUT.flist",
     help="Seal into this when the mount is unmounted; `flistfs wait` waits for that.",
 )
+@router_option
+@public_url_option
+@min_replicas_option
 @click.option(
     "--xattr", is_flag=True, help="Keep extended attributes until the seal, for builds that need them."
 )
@@ -82,6 +94,9 @@ def command(
     options: tuple[str, ...],
     state: Path | None,
     seal_to: Path | None,
+    router: Path | None,
+    public_url: str | None,
+    min_replicas: int | None,
     xattr: bool,
     offline: bool,
     spool_size: int | None,
@@ -133,13 +148,19 @@ def command(
     if cache_size is not None:
         raise UsageError("--cache-size belongs to --read-only")
     epoch = source_date_epoch()
+    route = router_for_readers(router, public_url)
+    if route is not None and seal_to is None:
+        raise UsageError(
+            "--router and --public-url belong to a seal: add --seal-to, or give them to flistfs seal"
+        )
     _make_free(mountpoint)
     out = _checked_output(seal_to, mountpoint)
     _check_outside(mountpoint, state or sessions_root(), store or default_store_url())
     folder = folder_for(mountpoint, state)
     lock = _lock(folder)
     resumed = folder.is_open()
-    store = _kept_store(folder, store, mountpoint) if resumed else _new_session(folder, store, mountpoint)
+    choose_store = _kept_store if resumed else _new_session
+    store = choose_store(folder, store, min_replicas, mountpoint)
     config = launch.Config(
         state=str(folder.path),
         lock=lock.descriptor,
@@ -148,6 +169,7 @@ def command(
         is_new=not resumed,
         options=mount_options,
         seal_to=str(out) if out else None,
+        router=route,
         epoch=epoch,
         foreground=foreground,
         keep_xattrs=xattr,
@@ -262,7 +284,7 @@ def _lock(folder: SessionFolder) -> Lock:
             time.sleep(0.05)
 
 
-def _kept_store(folder: SessionFolder, wanted: str | None, mountpoint: Path) -> str:
+def _kept_store(folder: SessionFolder, wanted: str | None, min_replicas: int | None, mountpoint: Path) -> str:
     """Return the store of a session that goes on."""
     settings = folder.settings()
     if settings.mountpoint != str(mountpoint):
@@ -270,17 +292,25 @@ def _kept_store(folder: SessionFolder, wanted: str | None, mountpoint: Path) -> 
             f"{folder.path} holds the open session of {settings.mountpoint}; seal or abort that, or choose "
             f"another --state"
         )
-    store = settings.store
-    if wanted is not None and without_password(wanted) != store:
-        raise SessionError(
-            f"the open session of {mountpoint} stores its blocks in {store}, not in "
-            f"{without_password(wanted)}; seal it first, or leave --store out"
-        )
+    kept = parse_store_url(settings.store)
+    if wanted is not None:
+        url = parse_store_url(wanted)
+        if str(replace(url, min_replicas=None)) != str(replace(kept, min_replicas=None)):
+            raise SessionError(
+                f"the open session of {mountpoint} stores its blocks in {kept}, not in {url}; seal it first, "
+                f"or leave --store out"
+            )
+        kept = with_min_replicas(kept, url.min_replicas)
+    store = str(with_min_replicas(kept, min_replicas))
+    if store != settings.store:
+        folder.change_store(store)
     return store
 
 
-def _new_session(folder: SessionFolder, wanted: str | None, mountpoint: Path) -> str:
+def _new_session(
+    folder: SessionFolder, wanted: str | None, min_replicas: int | None, mountpoint: Path
+) -> str:
     """Make a session, and return its store without a password."""
-    store = str(parse_store_url(wanted)) if wanted else default_store_url()
+    store = str(with_min_replicas(parse_store_url(wanted or default_store_url()), min_replicas))
     folder.create(Settings(str(mountpoint), store, generation=1, created=time.time()))
     return store

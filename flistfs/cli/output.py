@@ -15,6 +15,7 @@ import click
 from flistfs.control import Report
 from flistfs.errors import SourceError
 from flistfs.progress import Progress, quiet
+from flistfs.stores.readers import local_servers
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _PHASES = {
     "add": "Adding",
     "upload": "Storing blocks",
+    "list": "Reading the flist",
+    "push": "Pushing blocks",
     "check": "Checking the store",
     "catalog": "Writing the catalog",
     "package": "Packing",
@@ -30,6 +33,9 @@ _PHASES = {
     "verify": "Checking blocks",
     "extract": "Extracting",
 }
+
+# How many servers a summary names.
+_NAMED_SERVERS = 3
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
@@ -198,6 +204,13 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"{summary['shared_blocks']:,} shared; package: {human_size(summary['package_size'])}; "
         f"sealed in {summary['seconds']:.1f} s"
     )
+    if servers := summary.get("servers"):
+        more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
+        yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
+        if local := local_servers(servers):
+            yield f"note: {local[0]} is another server to other machines; --public-url names one for them"
+    if summary.get("store_trouble"):
+        yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
     for name, text in _LOSSES.items():
         if count := summary["losses"][name]:
             yield f"note: {plural(count, *text[:2])} {text[2]}"

@@ -21,6 +21,8 @@ from flistfs.cli.options import (
     mount_option,
     owner_option,
     parse_owner,
+    public_url_option,
+    router_option,
     source_date_epoch,
     timeout_option,
 )
@@ -29,6 +31,7 @@ from flistfs.cli.secrets import password
 from flistfs.control import ask
 from flistfs.errors import SessionError
 from flistfs.progress import Progress
+from flistfs.stores import router_for_readers
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
@@ -38,6 +41,8 @@ from flistfs.progress import Progress
 @owner_option
 @exclude_option
 @exclude_from_option
+@router_option
+@public_url_option
 @timeout_option
 @json_option
 def command(
@@ -47,6 +52,8 @@ def command(
     owner: str | None,
     exclude: tuple[str, ...],
     exclude_from: tuple[Path, ...],
+    router: Path | None,
+    public_url: str | None,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -59,11 +66,13 @@ def command(
     Example:
       flistfs seal out.flist
       flistfs seal out.flist --mount /mnt/build --owner 0:0
+      flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
     folder = find(mountpoint)
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
-    request = SealRequest(absolute_output(out), force, timeout, options)
+    route = router_for_readers(router, public_url)
+    request = SealRequest(absolute_output(out), force, timeout, options, route)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
         summary = _seal(folder, request, progress)

@@ -67,6 +67,9 @@ _TYPE_BITS = {
     Kind.SOCKET: stat.S_IFSOCK,
 }
 
+# The other records are ACIs, whose keys are half as long.
+_DIRECTORY_KEY_SIZE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -200,6 +203,16 @@ class Flist:
     def has(self, key: bytes) -> bool:
         """Say whether there is a record of this key."""
         return self._catalog.get(key) is not None
+
+    def directories(self) -> Iterator[Directory]:
+        """Walk the records of all directories, in no order that means anything.
+
+        Raises:
+            FormatError: one is damaged.
+        """
+        for key, raw in self._catalog.items():
+            if len(key) == _DIRECTORY_KEY_SIZE:
+                yield decode_directory(raw)
 
     def directory(self, path: bytes) -> Directory | None:
         """Return the record of the directory at `path` (no slash at either end; the root is empty)."""

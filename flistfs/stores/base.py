@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flistfs.format.codec import Block
+    from flistfs.format.router import Router
 
 MAX_BLOCK_SIZE: Final = 8 * 1024 * 1024
 """The largest stored value, in bytes. 0-db takes no more; a 512 KiB chunk needs a sixteenth of it even
@@ -33,6 +34,14 @@ class Store(Protocol):
     @property
     def url(self) -> str:
         """Where the store is, without any password: for logs and for the user."""
+
+    @property
+    def readers_router(self) -> Router | None:
+        """What a package says of where its blocks are, without any password; None if readers can't use it."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong though the store works: a server that others stand in for."""
 
     def check(self) -> None:
         """Reach the store and prove the password. Says nothing about whether blocks can be written."""

@@ -65,6 +65,14 @@ class DirectoryStore:
         """The directory as a `dir://` URL."""
         return f"dir://{quote(self._path.as_posix(), errors='surrogateescape')}"
 
+    @property
+    def readers_router(self) -> None:
+        """Nothing: readers fetch from servers."""
+
+    @property
+    def trouble(self) -> None:
+        """Nothing: it works or not."""
+
     def check(self) -> None:
         """Make the directory if there is none, and see that it can be read."""
         with self._explained("open"):

@@ -31,6 +31,7 @@ import redis.exceptions
 from redis.connection import AbstractConnection, BlockingConnectionPool, Connection, SSLConnection
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.format.router import SCHEMES, router_to
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
 from flistfs.stores.refusals import meaning_of
 from flistfs.stores.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flistfs.format.codec import Block
+    from flistfs.format.router import Router
     from flistfs.stores.url import StoreUrl
 
 _log = logging.getLogger(__name__)
@@ -61,12 +63,12 @@ _PAUSES: Final = (0.2, 0.8)
 """Seconds before the second and the third try: a server that restarts is back within a second. Waiting
 out a longer outage is up to the caller."""
 
-_CONNECT_TIMEOUT: Final = 10.0
+CONNECT_TIMEOUT: Final = 10.0
 """Seconds to reach a server: Linux sends a lost SYN again after 1, 3 and 7."""
 
 # Keeps redis-py from sending CLIENT SETINFO. Newer releases warn about the old names, older ones do not know
 # the new one.
-_ANONYMOUS: Final[dict[str, None]] = (
+ANONYMOUS: Final[dict[str, None]] = (
     {"driver_info": None}
     if "driver_info" in inspect.signature(AbstractConnection).parameters
     else {"lib_name": None, "lib_version": None}
@@ -111,9 +113,9 @@ class RedisStore:
             host=url.host,
             port=url.port,
             protocol=2,  # the default, 3, starts with HELLO
-            **_ANONYMOUS,
+            **ANONYMOUS,
             socket_timeout=timeout,
-            socket_connect_timeout=min(timeout, _CONNECT_TIMEOUT),
+            socket_connect_timeout=min(timeout, CONNECT_TIMEOUT),
             redis_connect_func=self._greet,
         )
 
@@ -121,6 +123,15 @@ class RedisStore:
     def url(self) -> str:
         """The server's URL without its password."""
         return str(self._url)
+
+    @property
+    def readers_router(self) -> Router | None:
+        """A router to this server; readers know no TLS."""
+        return router_to(self.url) if self._url.scheme in SCHEMES else None
+
+    @property
+    def trouble(self) -> None:
+        """Nothing: it works or not."""
 
     def check(self) -> None:
         """Reach the server; a PING may be free for all, so a key is asked for as well."""
