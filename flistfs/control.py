@@ -17,8 +17,8 @@ from typing import Any, TypedDict
 
 from flistfs.errors import FlistfsError, SessionError
 
-MAX_REQUEST = 1 << 16
-"""A request is at most this long, in bytes."""
+MAX_REQUEST = 8 << 20
+"""A request is at most this long, in bytes: the largest router, in the longest spelling that JSON has."""
 
 # A daemon that is alive answers at once, or tells its progress; after this many seconds of silence it hangs.
 PATIENCE = 60.0

@@ -6,19 +6,20 @@ if it was told to.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import logging
 import os
 import signal
+import socket
+import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import pyfuse3
 import trio
@@ -45,11 +46,11 @@ from flistfs.errors import (
     BusyError,
     FlistfsError,
     InterruptedByUserError,
-    MountError,
     OutputError,
     SessionError,
 )
-from flistfs.launch import PASSWORD_VARIABLE, Config
+from flistfs.launch import PASSWORD_VARIABLE, Config, told
+from flistfs.serving import Ready, init_fuse, log_tasks_on_demand
 from flistfs.stores import Store, open_store
 
 log = logging.getLogger("flistfs.daemon")  # __name__ is __main__ here
@@ -67,17 +68,19 @@ _SIGN_OF_LIFE = 10.0
 # Seconds from an unmount that a signal asked for to the end of the kernel's requests.
 _LAST_REQUESTS = 5.0
 
+# Bytes of a request that are taken at a time.
+_RECEIVE_SIZE = 1 << 16
+
 # Seconds for a command to say what it wants.
 _REQUEST_TIME = 10.0
 
 
+T = TypeVar("T")
+
+
 def main() -> NoReturn:
     """Run the daemon, told by a config on standard input."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which `launch.start` holds back
-    try:
-        config = Config(**json.load(sys.stdin))
-    except ValueError:  # the command was killed before it had told everything: nobody wants a mount any more
-        sys.exit(InterruptedByUserError.exit_code)
+    config = Config(**told())
     # In the background stderr is the session's log already, so that libfuse's own messages get there too.
     logging.basicConfig(
         level=logging.INFO,
@@ -89,7 +92,7 @@ def main() -> NoReturn:
 
 def _run(config: Config) -> int:
     folder = SessionFolder(Path(config.state))
-    ready = _Ready(config.foreground)
+    ready = Ready(config.foreground)
     lock = Lock(config.lock)
     daemon = _Daemon(config, folder, ready)
     try:
@@ -122,25 +125,6 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     return error.exit_code
 
 
-class _Ready:
-    """Tells the command that started the daemon how that went, once; in the foreground the log does."""
-
-    def __init__(self, foreground: bool) -> None:  # noqa: FBT001
-        self._told = foreground
-
-    def say(self, answer: dict[str, Any]) -> None:
-        """Tell it, and let go of its pipes."""
-        if self._told:
-            return
-        self._told = True
-        with suppress(BrokenPipeError):
-            os.write(1, json.dumps(answer).encode() + b"\n")
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.close(null)
-
-
 class _ProgressBoard:
     """The latest progress, set from any thread and read by whoever shows it."""
 
@@ -161,7 +145,7 @@ class _ProgressBoard:
 class _Daemon:
     """One session, mounted."""
 
-    def __init__(self, config: Config, folder: SessionFolder, ready: _Ready) -> None:
+    def __init__(self, config: Config, folder: SessionFolder, ready: Ready) -> None:
         self._config = config
         self.folder = folder
         self.ready = ready
@@ -202,6 +186,8 @@ class _Daemon:
             make_encoders=partial(make_encoders, settings),
         ) as session:
             await self._serve(session)
+            if not self._ended:
+                await session.store_rest()
             if self._config.seal_to and not self._ended and not self._stopping:
                 code = await self._seal_at_end(session, Path(self._config.seal_to))
         if self._ended == "sealed":
@@ -224,7 +210,7 @@ class _Daemon:
         loop.install()
         # From before there is a mount: the first requests are served before any other task has its turn.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            _init_fuse(operations, self._mountpoint, self._config.options)
+            init_fuse(operations, self._mountpoint, self._config.options)
             self.is_unused = False
             self.folder.forget_result()
             await self._serve_mounted(session, signals)
@@ -235,7 +221,7 @@ class _Daemon:
             async with trio.open_nursery() as commands, trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, session, commands)
                 nursery.start_soon(self._handle_signals, signals)
-                nursery.start_soon(_log_tasks_on_demand)
+                nursery.start_soon(log_tasks_on_demand)
                 nursery.start_soon(self._announce, session)
                 with self._serving:
                     await pyfuse3.main(max_tasks=_MAX_REQUESTS)
@@ -272,16 +258,26 @@ class _Daemon:
 
     # Sealing
 
-    async def _seal(self, session: Session, request: SealRequest) -> dict[str, Any]:
-        """Seal while mounted; one at a time."""
+    async def _seal(
+        self, session: Session, request: SealRequest, stream: trio.SocketStream
+    ) -> dict[str, Any]:
+        """Seal while mounted; one at a time. From the unmount on it goes on, whoever is there to see it."""
         if request.out.is_relative_to(self._mountpoint):
             raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
         with self._ending():
             if self._adds:
                 raise BusyError("flistfs add is still at work in this session; wait for it, or end it")
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
+
+            async def work(finish: Callable[[], None]) -> dict[str, Any]:
+                async def unmount() -> None:
+                    finish()
+                    await self._unmount()
+
+                return await seal_session(session, self.folder, request, unmount, self._progress)
+
             try:
-                result = await seal_session(session, self.folder, request, self._unmount, self._progress)
+                result = await _while_wanted(stream, work)
             except FlistfsError as error:
                 if self._unmounted.is_set():  # else there still is a mount to try again from
                     keep_failure(self.folder, error)
@@ -313,21 +309,22 @@ class _Daemon:
         It ends when the command that asked for it does, or the mount: it may take hours, and what was put
         into the tree until then stands by itself.
         """
-        async with trio.open_nursery() as nursery:
-            scope = nursery.cancel_scope
+
+        async def work(_: Callable[[], None]) -> AddSummary:
+            # In a thread: the mount point is asked about, and that is for this process to answer.
+            source = await trio.to_thread.run_sync(
+                open_directories, request, session.store.url, [self.folder.path, self._mountpoint]
+            )
+            caller = Caller(os.geteuid(), os.getegid())
+            return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
+
+        with trio.CancelScope() as scope:
             self._adds.add(scope)
             try:
-                nursery.start_soon(_cancel_at_end, stream, scope)
-                # In a thread: the mount point is asked about, and that is for this process to answer.
-                source = await trio.to_thread.run_sync(
-                    open_directories, request, session.store.url, [self.folder.path, self._mountpoint]
-                )
-                caller = Caller(os.geteuid(), os.getegid())
-                return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
+                return await _while_wanted(stream, work)
             finally:
                 self._adds.remove(scope)
-                scope.cancel()
-        raise SessionError("the add was interrupted; what was put into the tree before stays")
+        raise SessionError("the mount has ended; what was put into the tree before stays")
 
     async def _unmount(self) -> None:
         if not self._unmounted.is_set():  # somebody else may have done it while the package was built
@@ -336,7 +333,7 @@ class _Daemon:
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:
         """Seal because the mount has ended; the exit code is kept as the session's result too."""
-        request = SealRequest(out, options=SealOptions(epoch=self._config.epoch))
+        request = SealRequest(out, options=SealOptions(epoch=self._config.epoch), router=self._config.router)
         try:
             await seal_session(session, self.folder, request, None, self._progress)
         except FlistfsError as error:
@@ -358,7 +355,8 @@ class _Daemon:
         async def handle(stream: trio.SocketStream) -> None:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():
                 async with stream:
-                    await self._answer(session, stream)
+                    if _peer(stream) in {os.geteuid(), 0}:
+                        await self._answer(session, stream)
 
         await trio.serve_listeners(handle, [trio.SocketListener(listener)], handler_nursery=commands)
 
@@ -375,7 +373,7 @@ class _Daemon:
         self, session: Session, line: bytes, stream: trio.SocketStream
     ) -> dict[str, Any]:
         """Do what a command asks, telling it the progress meanwhile; return the answer."""
-        # What was begun is finished, even if the command that asked for it has gone; but see `_add`.
+        # What ends the session is finished once it was begun, even if the command that asked for it has gone.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_progress, stream)
@@ -412,9 +410,9 @@ class _Daemon:
                     **session.status(),
                 }
             case {"op": "seal", "request": raw}:
-                return await self._seal(session, SealRequest.from_dict(raw))
+                return await self._seal(session, SealRequest.from_dict(raw), stream)
             case {"op": "sync", "timeout": float(timeout)}:
-                await session.sync(timeout, self._progress)
+                await _while_wanted(stream, lambda _: session.sync(timeout, self._progress))
                 return session.status()
             case {"op": "add", "request": raw}:
                 return asdict(await self._add(session, AddRequest.from_dict(raw), stream))
@@ -424,32 +422,38 @@ class _Daemon:
                 raise SessionError("the daemon does not know this request; it is of another version")
 
 
-async def _cancel_at_end(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-    """Cancel something when the command that asked for it goes: it says nothing more until then."""
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await stream.receive_some(1)
-    scope.cancel()
+async def _while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
+    """Do something for as long as the command that asked for it is there: it says nothing more until then.
+
+    `work` is given a function to call when it is to be finished all the same.
+
+    Raises:
+        SessionError: the command has gone.
+    """
+    watching = trio.CancelScope()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                with watching:
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await stream.receive_some(1)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            try:
+                return await work(watching.cancel)
+            finally:
+                watching.cancel()
+    raise SessionError("interrupted")
 
 
-async def _log_tasks_on_demand() -> None:
-    """On SIGUSR1, write to the log where every task is; faulthandler has written where every thread is."""
-    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
-        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
-        async for _ in signals:
-            root = trio.lowlevel.current_root_task()
-            assert root is not None  # noqa: S101  the type checker's: we run in a task
-            log.info("tasks:\n%s", "\n".join(_describe_task(root, depth=0)))
-
-
-def _describe_task(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
-    """Name a task, its place in the code, and the tasks it has started."""
-    place = " < ".join(
-        f"{frame.f_code.co_name}:{line}" for frame, line in reversed(list(task.iter_await_frames()))
-    )
-    yield f"{'  ' * depth}{task.name}: {place or 'running'}"
-    for nursery in task.child_nurseries:
-        for child in nursery.child_tasks:
-            yield from _describe_task(child, depth + 1)
+def _peer(stream: trio.SocketStream) -> int:
+    """Return the user id of who has connected: struct ucred of unix(7) is pid, uid, gid."""
+    size = struct.calcsize("3i")
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, uid, _ = struct.unpack("3i", raw)
+    return int(uid)
 
 
 def _ask_first_questions(mountpoint: Path) -> None:
@@ -459,32 +463,14 @@ def _ask_first_questions(mountpoint: Path) -> None:
         os.getxattr(mountpoint, "user.flistfs")
 
 
-def _init_fuse(operations: Operations, mountpoint: Path, options: list[str]) -> None:
-    """Mount; what libfuse prints of a failure becomes the error's message."""
-    reader, writer = os.pipe()
-    stderr = os.dup(2)
-    os.dup2(writer, 2)
-    os.close(writer)
-    try:
-        pyfuse3.init(operations, str(mountpoint), {"fsname=flistfs", "subtype=flistfs", *options})
-    except RuntimeError as error:
-        os.dup2(stderr, 2)
-        said = os.read(reader, 4096).decode(errors="replace").strip().rpartition("\n")[2]
-        raise MountError(f"{mountpoint} cannot be mounted: {said or error}") from None
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(reader)
-
-
 async def _receive_line(stream: trio.SocketStream) -> bytes:
-    data = b""
+    data = bytearray()
     while not data.endswith(b"\n"):
-        more = await stream.receive_some(MAX_REQUEST)
+        more = await stream.receive_some(_RECEIVE_SIZE)
         data += more
         if not more or len(data) > MAX_REQUEST:
             raise trio.BrokenResourceError
-    return data
+    return bytes(data)
 
 
 if __name__ == "__main__":

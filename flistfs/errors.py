@@ -80,10 +80,22 @@ class OutputError(FlistfsError):
     exit_code = 9
 
 
+class FaultsError(FlistfsError):
+    """An flist has faults, or the store lacks blocks of it; what they are was said before."""
+
+    exit_code = 10
+
+
 class SourceError(FlistfsError):
     """What is to be put into a tree cannot be read, changed while it was read, or makes no sense."""
 
     exit_code = 11
+
+
+class ClashError(FlistfsError):
+    """Flists that are to be merged have the same path."""
+
+    exit_code = 12
 
 
 class InterruptedByUserError(FlistfsError):

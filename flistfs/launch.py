@@ -15,11 +15,11 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from flistfs.authoring.folder import SessionFolder
 from flistfs.control import remote_error
-from flistfs.errors import MountError
+from flistfs.errors import InterruptedByUserError, MountError
 
 PASSWORD_VARIABLE = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
 
@@ -33,8 +33,8 @@ class Config:
 
     `lock` is the inherited descriptor of the session's lock. A session that `is_new` is removed again if it
     cannot be mounted. `options` are mount options as the kernel and libfuse know them; `epoch` is
-    SOURCE_DATE_EPOCH, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
-    answers or not.
+    SOURCE_DATE_EPOCH and `router` the text of a router.yaml, for `seal_to`; `spool_limit` is in bytes; an
+    `offline` daemon starts whether the store answers or not.
     """
 
     state: str
@@ -44,6 +44,7 @@ class Config:
     is_new: bool
     options: list[str] = field(default_factory=list)
     seal_to: str | None = None
+    router: str | None = None
     epoch: int | None = None
     keep_xattrs: bool = False
     spool_limit: int | None = None
@@ -51,9 +52,27 @@ class Config:
     foreground: bool = False
 
 
-def _command() -> list[str]:
+@dataclass(frozen=True, slots=True)
+class ReaderConfig:
+    """What the process is told that serves a sealed flist, `package`; `cache_size` is in bytes.
+
+    `store` is the URL that the user named, if any. In the background its log goes to the file `log`.
+    """
+
+    package: str
+    mountpoint: str
+    log: str
+    store: str | None = None
+    options: list[str] = field(default_factory=list)
+    cache_size: int | None = None
+    offline: bool = False
+    foreground: bool = False
+
+
+def _command(config: Config | ReaderConfig) -> list[str]:
+    module = "flistfs.daemon" if isinstance(config, Config) else "flistfs.reader"
     # -P: the directory that the user happens to be in must not be searched for modules.
-    return [sys.executable, "-P", "-m", "flistfs.daemon"]
+    return [sys.executable, "-P", "-m", module]
 
 
 def _environment(password: str | None) -> dict[str, str]:
@@ -64,13 +83,13 @@ def _environment(password: str | None) -> dict[str, str]:
     return environment
 
 
-def start(config: Config, password: str | None) -> None:
+def start(config: Config | ReaderConfig, password: str | None) -> None:
     """Start a daemon in the background; returns when its file system answers.
 
     Raises:
         FlistfsError: it could not start; the message says why, the exit code is the daemon's.
     """
-    log_path = SessionFolder(Path(config.state)).log
+    log_path = SessionFolder(Path(config.state)).log if isinstance(config, Config) else Path(config.log)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
         # Ctrl-C between the birth of the daemon and the `try` that ends it would leave it behind. The daemon
@@ -97,21 +116,21 @@ def start(config: Config, password: str | None) -> None:
     daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
 
 
-def _spawn(config: Config, password: str | None, log_path: Path) -> subprocess.Popen[bytes]:
+def _spawn(config: Config | ReaderConfig, password: str | None, log_path: Path) -> subprocess.Popen[bytes]:
     with log_path.open("ab") as log_file:
         return subprocess.Popen(
-            _command(),
+            _command(config),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
             cwd="/",
             env=_environment(password),
-            pass_fds=[config.lock],
+            pass_fds=[config.lock] if isinstance(config, Config) else [],
             start_new_session=True,
         )
 
 
-def _introduce(daemon: subprocess.Popen[bytes], config: Config) -> bytes:
+def _introduce(daemon: subprocess.Popen[bytes], config: Config | ReaderConfig) -> bytes:
     """Tell a daemon its config, and return its answer; none if it has ended without one."""
     assert daemon.stdin is not None  # noqa: S101  the type checker's
     assert daemon.stdout is not None  # noqa: S101
@@ -121,13 +140,27 @@ def _introduce(daemon: subprocess.Popen[bytes], config: Config) -> bytes:
         return daemon.stdout.readline()
 
 
-def become(config: Config, password: str | None) -> NoReturn:
+def told() -> dict[str, Any]:
+    """Return the config that this process, a daemon, is told; it ends if there is none.
+
+    A command that was killed has not told everything, and nobody wants its mount any more.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which `start` holds back
+    try:
+        config: dict[str, Any] = json.load(sys.stdin)
+    except ValueError:
+        sys.exit(InterruptedByUserError.exit_code)
+    return config
+
+
+def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
     """Replace this process by the daemon, in the foreground."""
     reader, writer = os.pipe()
     os.write(writer, json.dumps(asdict(config)).encode())
     os.close(writer)
     os.dup2(reader, 0)
     os.close(reader)
-    os.set_inheritable(config.lock, True)
-    command = _command()
+    if isinstance(config, Config):
+        os.set_inheritable(config.lock, True)
+    command = _command(config)
     os.execve(command[0], command, _environment(password))  # noqa: S606  no shell is wanted

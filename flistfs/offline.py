@@ -21,10 +21,11 @@ from flistfs.authoring.encoder_process import make_encoders
 from flistfs.authoring.excludes import Excludes
 from flistfs.authoring.folder import SessionFolder, Settings, packing_root
 from flistfs.authoring.known import known_blocks_path
-from flistfs.authoring.request import AddRequest, Progress, SealRequest
+from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.session import AddSummary, Session, keep_failure, open_session, seal_session, unwrapped
 from flistfs.authoring.vfs import Caller
 from flistfs.errors import FlistfsError, SessionError
+from flistfs.progress import Progress
 from flistfs.stores import open_store
 
 log = logging.getLogger(__name__)

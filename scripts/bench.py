@@ -70,12 +70,20 @@ def make_many(folder: Path, count: int = 100_000) -> None:
         path.write_bytes(b"line %d\n" % number if number % 2 else b"")
 
 
+def make_huge(folder: Path) -> None:
+    with (folder / "huge").open("wb") as file:
+        for _ in range(8 * 1024):
+            file.write(os.urandom(MIB))
+
+
 INPUTS = {
     "large": Input("one random file of 1 GiB", make_large),
     "small": Input("5,000 small files", make_small),
     "library": Input("Python's standard library", make_library),
     "many": Input("100,000 tiny files in 1,000 directories", make_many),
+    "few": Input("10,000 tiny files in 1,000 directories", lambda folder: make_many(folder, 10_000)),
     "million": Input("1,000,000 tiny files", lambda folder: make_many(folder, 1_000_000)),
+    "huge": Input("one random file of 8 GiB", make_huge),
 }
 
 
@@ -157,32 +165,65 @@ def codec(source: Path, threads: int) -> float:
 
 
 @contextmanager
-def session(work: Path, store: str, **environment: str) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Mount a fresh session, and leave nothing of it."""
-    home = Path(tempfile.mkdtemp(dir=work))
-    mountpoint = home / "mount"
-    mountpoint.mkdir()
-    env = {**os.environ, "XDG_STATE_HOME": str(home / "state"), **environment}
-    run(FLISTFS, "mount", mountpoint, "--store", store, env=env)
+def home(work: Path, **environment: str) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Make a user's home for flistfs, in which nothing is remembered, and leave nothing of it."""
+    folder = Path(tempfile.mkdtemp(dir=work))
+    own = {f"XDG_{kind.upper()}_HOME": str(folder / kind) for kind in ("state", "data", "cache")}
     try:
-        yield mountpoint, env
+        yield folder, {**os.environ, **own, **environment}
     finally:
-        if mountpoint.is_mount():
-            run(FLISTFS, "abort", "--yes", env=env)
-        shutil.rmtree(home)
+        shutil.rmtree(folder)
 
 
-def through_mount(source: Path, work: Path, store: str, **environment: str) -> dict[str, Any]:
+@contextmanager
+def session(
+    work: Path, store: str, *options: str, **environment: str
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Mount a fresh session, and leave nothing of it."""
+    with home(work, **environment) as (folder, env):
+        mountpoint = folder / "mount"
+        mountpoint.mkdir()
+        run(FLISTFS, "mount", mountpoint, "--store", store, *options, env=env)
+        try:
+            yield mountpoint, env
+        finally:
+            if mountpoint.is_mount():
+                run(FLISTFS, "abort", "--yes", env=env)
+
+
+def status_of(env: dict[str, str]) -> dict[str, Any]:
+    (status,) = json.loads(run(FLISTFS, "status", "--json", env=env).stdout)
+    assert isinstance(status, dict)
+    return status
+
+
+def processes_of(daemon: int) -> list[int]:
+    """Return a daemon and the processes that encode for it."""
+    return [daemon, *map(int, Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split())]
+
+
+def cpu_of(process: int) -> float:
+    """Return the CPU seconds of a process."""
+    ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_of(process: int) -> int:
+    """Return the most memory that a process ever had, in bytes."""
+    return int(Path(f"/proc/{process}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def through_mount(source: Path, work: Path, store: str, *options: str, **environment: str) -> dict[str, Any]:
     """Copy a tree into a mount, wait for the store, seal."""
-    with session(work, store, **environment) as (mountpoint, env):
+    with session(work, store, *options, **environment) as (mountpoint, env):
         found: dict[str, Any] = {"copy": copy(source, mountpoint)}
         found["sync"] = timed(lambda: run(FLISTFS, "sync", env=env))
-        (status,) = json.loads(run(FLISTFS, "status", "--json", env=env).stdout)
-        daemon = Path("/proc") / (Path(status["state_directory"]) / "lock").read_text()
-        ticks = (daemon / "stat").read_text().rpartition(")")[2].split()
-        found["cpu"] = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
-        memory = (daemon / "status").read_text().partition("VmHWM:")[2].split()[0]
-        found["memory"] = int(memory) * 1024
+        status = status_of(env)
+        daemon, *encoders = processes_of(int((Path(status["state_directory"]) / "lock").read_text()))
+        found["cpu"] = cpu_of(daemon)
+        found["encoders_cpu"] = sum(map(cpu_of, encoders))
+        found["memory"] = memory_of(daemon)
+        found["encoders_memory"] = sum(map(memory_of, encoders))
         found["requests"] = status["requests"]
         found["entries"] = status["files"] + status["directories"] + status["links"]
         found["files"] = status["files"]
@@ -191,6 +232,54 @@ def through_mount(source: Path, work: Path, store: str, **environment: str) -> d
         found["seal"] = json.loads(sealed.stdout)["seconds"]
         found["total"] = found["copy"] + found["sync"] + found["seal"]
         return found
+
+
+def packing(source: Path, work: Path, store: str) -> dict[str, float]:
+    """Pack a tree into an empty store, and again into one that has all its blocks."""
+    with home(work) as (folder, env):
+        cold, warm = (
+            timed(lambda out=out: run(FLISTFS, "pack", source, folder / out, "--store", store, env=env))
+            for out in ("cold.flist", "warm.flist")
+        )
+    return {"cold": cold, "warm": warm}
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    with path.open("r+b" if path.exists() else "wb", buffering=0) as file:
+        for start in range(0, len(data), MIB):
+            file.write(data[start : start + MIB])
+
+
+def special_writes(work: Path) -> dict[str, float]:
+    """Measure what linkers and databases do: reserving before writing, and writing into what is stored."""
+    found: dict[str, float] = {}
+    data = os.urandom(64 * MIB)
+    with session(work, f"dir://{work}/blocks") as (mountpoint, env):
+        found["64 MiB written"] = timed(lambda: write_whole(mountpoint / "plain", data))
+
+        def reserve_and_write() -> None:
+            with (mountpoint / "reserved").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, len(data))
+            write_whole(mountpoint / "reserved", data)
+
+        found["64 MiB reserved, then written"] = timed(reserve_and_write)
+        large = mountpoint / "large"
+        for _ in range(16):
+            with large.open("ab", buffering=0) as file:
+                file.write(os.urandom(64 * MIB))
+        run(FLISTFS, "sync", env=env)
+        blocks = status_of(env)["new_blocks"]
+
+        def overwrite() -> None:
+            with large.open("r+b", buffering=0) as file:
+                file.seek(300 * MIB + 1000)
+                file.write(data[:MIB])
+            run(FLISTFS, "sync", env=env)
+
+        found["1 MiB over a part of 1 GiB that is stored"] = timed(overwrite)
+        found["blocks that this stored"] = status_of(env)["new_blocks"] - blocks
+    shutil.rmtree(work / "blocks")
+    return found
 
 
 def measure(source: Path, work: Path) -> dict[str, Any]:
@@ -206,7 +295,15 @@ def measure(source: Path, work: Path) -> dict[str, Any]:
         found["mount, redis"] = through_mount(source, work, server.url)
     with running_redis() as server:
         found["mount, redis, stock loop"] = through_mount(source, work, server.url, FLISTFS_STOCK_LOOP="1")
+    with running_redis() as server:
+        found["mount --rootfs, redis"] = through_mount(source, work, server.url, "--rootfs")
     found["mount, directory"] = through_mount(source, work, f"dir://{work}/blocks")
+    shutil.rmtree(work / "blocks")
+    with running_redis() as server:
+        for when, seconds in packing(source, work, server.url).items():
+            found[f"pack, redis, {when}"] = seconds
+    for when, seconds in packing(source, work, f"dir://{work}/blocks").items():
+        found[f"pack, directory, {when}"] = seconds
     shutil.rmtree(work / "blocks")
     return found
 
@@ -238,8 +335,10 @@ def print_table(name: str, size: int, found: dict[str, Any]) -> None:
             requests = sum(value["requests"].values()) / max(value["files"], 1)
             print(
                 f"    copy {value['copy']:.2f}, sync {value['sync']:.2f}, seal {value['seal']:.2f} "
-                f"({1e6 * value['seal'] / value['entries']:.0f} µs an entry); daemon: {value['cpu']:.1f} s "
-                f"CPU, {value['memory'] / MIB:.0f} MiB, {requests:.1f} requests a file"
+                f"({1e6 * value['seal'] / value['entries']:.0f} µs an entry); "
+                f"{requests:.1f} requests a file\n"
+                f"    daemon: {value['cpu']:.1f} s CPU, {value['memory'] / MIB:.0f} MiB; "
+                f"encoders: {value['encoders_cpu']:.1f} s CPU, {value['encoders_memory'] / MIB:.0f} MiB"
             )
 
 
@@ -254,7 +353,7 @@ def main() -> None:
     options = parser.parse_args()
     names = options.input or (["small"] if options.quick else ["large", "small", "library", "many"])
     if options.scale:
-        names.append("million")
+        names += ["few", "million", "huge"]
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="flistfs-bench-") as folder:
         work = Path(folder)
@@ -268,6 +367,12 @@ def main() -> None:
             report[name] = medians(rounds)
             if not options.json:
                 print_table(name, size, report[name])
+        if not options.input and not options.quick:
+            report["special writes"] = medians([special_writes(work) for _ in range(options.rounds)])
+            if not options.json:
+                print()
+                for what, value in report["special writes"].items():
+                    print(f"{what:45}{value:9.2f}")
     if options.json:
         print(json.dumps(report, indent=2))
 

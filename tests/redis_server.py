@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -110,10 +111,73 @@ def free_port() -> int:
             return port
 
 
+@dataclass(slots=True)
+class RedisCluster:
+    """Three redis-servers that share the slots; `url` names the first."""
+
+    servers: list[RedisServer]
+
+    @property
+    def url(self) -> str:
+        return self.servers[0].url.replace("redis://", "redis+cluster://")
+
+    def name(self, number: int) -> str:
+        """What a server is called by the others."""
+        return bulk_reply(self.servers[number].command("CLUSTER", "MYID")).decode()
+
+    def owner(self, key: bytes) -> tuple[int, int]:
+        """Return the slot of a key, and the number of the server that has it."""
+        slot = int(self.servers[0].command("CLUSTER", "KEYSLOT", key.decode())[1:])
+        moved = (server.command("EXISTS", key.decode()) for server in self.servers)
+        return slot, next(number for number, reply in enumerate(moved) if reply.startswith(b":"))
+
+
+def bulk_reply(reply: bytes) -> bytes:
+    """Take the value out of a reply that is one."""
+    assert reply.startswith(b"$"), reply
+    return reply.partition(b"\r\n")[2][:-2]
+
+
 @contextlib.contextmanager
-def running_redis(*extra_args: str, password: str | None = None) -> Iterator[RedisServer]:
+def running_cluster(password: str | None = None) -> Iterator[RedisCluster]:
+    """Run a Redis Cluster of three until the block ends."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(running_cluster_server(password)) for _ in range(3)]
+        addresses = [f"127.0.0.1:{server.port}" for server in servers]
+        done = subprocess.run(
+            ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"],
+            env={**os.environ, **({"REDISCLI_AUTH": password} if password else {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        deadline = time.monotonic() + _START_SECONDS
+        while any(b"cluster_state:ok" not in server.command("CLUSTER", "INFO") for server in servers):
+            assert time.monotonic() < deadline, "the cluster does not come to be"
+            time.sleep(0.05)
+        yield RedisCluster(servers)
+
+
+def running_cluster_server(
+    password: str | None = None,
+) -> contextlib.AbstractContextManager[RedisServer]:
+    """Run a server that may become one of a cluster until the block ends."""
+    # A short time-out, so that what happens when a server is gone does so within a test.
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+    secret = ["--masterauth", password] if password else []
+    # The usual port for the others is 10,000 higher, which not every free port has above it.
+    port = ["--cluster-port", str(free_port())]
+    return running_redis(*options, *secret, *port, password=password, databases=1)
+
+
+@contextlib.contextmanager
+def running_redis(
+    *extra_args: str, password: str | None = None, databases: int = 16
+) -> Iterator[RedisServer]:
     """Run a redis-server until the block ends; without persistence unless `extra_args` ask for it."""
-    arguments = ["--save", "", "--appendonly", "no", "--databases", "16"]
+    arguments = ["--save", "", "--appendonly", "no", "--databases", str(databases)]
     if password:
         arguments += ["--requirepass", password]
     with tempfile.TemporaryDirectory(prefix="flistfs-redis-") as folder:

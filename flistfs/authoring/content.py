@@ -57,8 +57,9 @@ from flistfs.stores import Store
 
 log = logging.getLogger(__name__)
 
-# The largest file: 2**32 chunks, 2 PiB. Above it is EFBIG.
-MAX_SIZE = CHUNK_SIZE << 32
+# The largest file: 2**19 chunks, 256 GiB. Above it is EFBIG. A directory's record names every chunk of the
+# files in it, holes too, and both the seal and every reader have it in memory: 84 MB for such a file.
+MAX_SIZE = CHUNK_SIZE << 19
 
 # A chunk that nobody wrote to for this long is settled even if its file is still open, in seconds.
 SETTLE_AFTER = 2.0
@@ -89,8 +90,9 @@ ChunkId = tuple[int, int]  # inode number, index of the chunk in the file
 class Chunk:
     """A spooled chunk.
 
-    `length` is in bytes, `written` on the monotonic clock; `version` counts the changes. `durable` says that
-    an fsync covers it: its slot may go only when its block survives a power cut too.
+    `length` is in bytes, `written` on the monotonic clock; `version` counts the changes, and `reported` is
+    the latest one of which a block was stored. `durable` says that an fsync covers it: its slot may go only
+    when its block survives a power cut too.
     """
 
     ino: int
@@ -100,6 +102,7 @@ class Chunk:
     version: int = 0
     durable: bool = False
     written: float = 0.0
+    reported: int = -1
 
 
 @dataclass(slots=True)
@@ -126,6 +129,14 @@ class Counts:
     new_blocks: int = 0
     new_bytes: int = 0
     shared_blocks: int = 0
+
+    def add(self, size: int, *, is_new: bool) -> None:
+        """Count a block of `size` bytes as stored."""
+        if is_new:
+            self.new_blocks += 1
+            self.new_bytes += size
+        else:
+            self.shared_blocks += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +260,11 @@ class Content:
             del self._fetches[chunk_id]
             fetch.done.set()
         if self._away(*chunk_id) == stored:
-            self._keep(chunk_id, self._fill_slot(data), stored.length)
+            try:
+                self._keep(chunk_id, self._fill_slot(data), stored.length)
+            except OSError as error:  # a full disk: to a reader that is no reason that read() could give
+                fetch.failure = str(error)
+                raise OSError(errno.EIO, str(error)) from error
 
     def _fill_slot(self, data: bytes) -> int:
         slot = self._spool.allocate()
@@ -514,9 +529,7 @@ class Content:
         """Take note of what the uploader stored."""
         counts = replace(self.counts)
         for outcome in outcomes:
-            counts.new_blocks += outcome.new_bytes > 0
-            counts.new_bytes += outcome.new_bytes
-            counts.shared_blocks += outcome.new_bytes == 0
+            counts.add(outcome.size, is_new=outcome.is_new)
         try:
             with self._journal.change() as change:
                 done = self._note_stored(change, outcomes)
@@ -530,6 +543,9 @@ class Content:
             self._signal()
             return
         self.counts = counts
+        for outcome in outcomes:
+            chunk = outcome.job.owner
+            chunk.reported = max(chunk.reported, outcome.job.version)
         for chunk, stored in done:
             self._remove_chunk(chunk)
             self._keep((chunk.ino, chunk.index), chunk.slot, stored.length)
@@ -542,7 +558,7 @@ class Content:
         done = []
         for outcome in outcomes:
             chunk, stored = outcome.job.owner, outcome.stored
-            change.put_block(stored.key, stored.hash)
+            change.put_block(stored.key, stored.hash, outcome.size)
             if self._is_current(outcome.job) and not self._must_last(outcome.job):
                 change.drop_spooled(chunk.ino, chunk.index)
                 change.put_stored(chunk.ino, chunk.index, stored)
@@ -581,7 +597,7 @@ class Content:
             raise OSError(errno.EIO, str(error)) from error
 
     async def drain(self) -> None:
-        """Wait until every chunk that is spooled now is stored, or changed again, or gone.
+        """Wait until every chunk that is spooled now is stored, as it is now or as it is later, or gone.
 
         Raises:
             JournalError: the journal cannot be written any more.
@@ -589,7 +605,7 @@ class Content:
         self.settle_all()
         pending = [(chunk, chunk.version) for chunk in self._chunks.values()]
         for chunk, version in pending:
-            while self._chunks.get((chunk.ino, chunk.index)) is chunk and chunk.version == version:
+            while self._chunks.get((chunk.ino, chunk.index)) is chunk and chunk.reported < version:
                 if self._failure is not None:
                     raise self._failure
                 await self._less.wait()

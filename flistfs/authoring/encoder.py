@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from flistfs.authoring.known import KnownBlocks
+from flistfs.authoring.known import Known, KnownBlocks
 from flistfs.format.codec import Block, chunk_key, encode_block
 from flistfs.stores import Store
 
@@ -50,11 +50,12 @@ Source = SpoolSource | FileSource | BytesSource
 
 
 class StoredChunk(NamedTuple):
-    """A chunk that is in the store: its block, and how many bytes of it were not there before."""
+    """A chunk that is in the store: its block, of `size` bytes as stored, and whether that is new there."""
 
     hash: bytes
     key: bytes
-    new_bytes: int
+    size: int
+    is_new: bool
 
 
 class Unreadable(NamedTuple):
@@ -113,28 +114,29 @@ class LocalEncoder:
             for key, chunk in zip(keys, chunks, strict=True)
             if key is not None and not isinstance(chunk, Unreadable)
         }
-        hashes = self._known.find(unique)
-        blocks = _encode(unique, (key for key in unique if key not in hashes))
-        hashes |= {key: block.hash for key, block in blocks.items()}
+        known = self._known.find(unique)
+        blocks = _encode(unique, (key for key in unique if key not in known))
+        known |= {key: Known(block.hash, block.size) for key, block in blocks.items()}
         started = time.monotonic()
-        missing = self._store.missing(list(hashes.values()))
-        # Of a chunk that an earlier session knew only the name of its block was at hand.
+        sizes = dict(known.values())
+        missing = self._store.missing(list(sizes), sizes)
+        # Of a chunk that an earlier session met only the name of its block was at hand.
         blocks |= _encode(
-            unique, (key for key, name in hashes.items() if name in missing and key not in blocks)
+            unique, [key for key, block in known.items() if block.hash in missing and key not in blocks]
         )
-        new = {key: block for key, block in blocks.items() if hashes[key] in missing}
+        new = {key: block for key, block in blocks.items() if known[key].hash in missing}
         if new:
             self._store.put(list(new.values()))
         seconds = time.monotonic() - started
-        hashes |= {key: block.hash for key, block in new.items()}
-        self._known.note(unique, hashes)
-        new_bytes = {key: block.size for key, block in new.items()}
+        known |= {key: Known(block.hash, block.size) for key, block in new.items()}
+        self._known.note(unique, known)
         results: list[Result] = []
         for key, chunk in zip(keys, chunks, strict=True):
             if isinstance(chunk, Unreadable):
                 results.append(chunk)
             elif key is not None:
-                results.append(StoredChunk(hashes[key], key, new_bytes.pop(key, 0)))
+                results.append(StoredChunk(known[key].hash, key, known[key].size, key in new))
+                new.pop(key, None)  # once more in this batch is no second time new
         return Batch(results, seconds)
 
     def close(self) -> None:

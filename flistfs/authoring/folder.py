@@ -13,19 +13,24 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from flistfs import mounts
+from flistfs.durable import sync_folder
 from flistfs.errors import JournalError, SessionError
 
 SCHEMA = 1
 """Version of what lies in a session directory; another one is refused."""
+
+# Seconds that a daemon may have its session without a mount: it opens it, or stores what is left.
+_DAEMON_AT_WORK = 20.0
 
 # Who only looks whether a session is locked locks it for a moment, in seconds at most.
 _GLANCE = 0.5
@@ -127,6 +132,10 @@ class SessionFolder:
         _write(self.path / "schema", str(SCHEMA))
         _write(self._settings, json.dumps(asdict(settings)))
 
+    def change_store(self, url: str) -> None:
+        """Let the session go on with another store (a URL without a password)."""
+        _write(self._settings, json.dumps(asdict(replace(self.settings(), store=url))))
+
     def settings(self) -> Settings:
         """Read what the session was made with.
 
@@ -172,6 +181,7 @@ class SessionFolder:
 
     def _lock(self) -> Lock:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_private()
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + _GLANCE
         while True:
@@ -179,13 +189,26 @@ class SessionFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return Lock(descriptor)
             except BlockingIOError:
+                # One that has died is still named, while somebody else is only looking.
                 holder = self.holder()
-                if holder is not None or time.monotonic() > deadline:
+                if (holder and Path(f"/proc/{holder}").exists()) or time.monotonic() > deadline:
                     os.close(descriptor)
                     raise SessionError(
                         f"the session in {self.path} is in use by process {holder or 'unknown'}"
                     ) from None
             time.sleep(0.01)
+
+    def _make_private(self) -> None:
+        """See that nobody else gets at the daemon's socket and at what was written.
+
+        Raises:
+            SessionError: the directory is another user's.
+        """
+        status = self.path.stat()
+        if status.st_uid != os.geteuid():
+            raise SessionError(f"{self.path} belongs to another user; choose a directory of your own")
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            self.path.chmod(0o700)
 
     def holder(self) -> int | None:
         """Return the process that took the session last and did not end cleanly: it has it, or died."""
@@ -222,6 +245,18 @@ class SessionFolder:
         if not self.is_open():
             return State.SEALED
         return State.UNMOUNTED if self.holder() is None else State.DIED
+
+    def settled_state(self) -> State:
+        """Say what the session is like, once a daemon whose mount has ended, or begins, is done with that.
+
+        Blocks for some seconds at most; a process that then still has it is taken for a mounted daemon.
+        """
+        deadline = time.monotonic() + _DAEMON_AT_WORK
+        while self.is_locked() and time.monotonic() < deadline:
+            if mounts.mount_at(Path(self.settings().mountpoint)) is not None:
+                break
+            time.sleep(0.02)
+        return self.state()
 
     def write_result(self, result: Result) -> None:
         """Keep how a seal ended."""
@@ -367,6 +402,7 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    sync_folder(path.parent)
 
 
 def _remove(path: Path) -> None:

@@ -15,10 +15,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 from flistfs.authoring.content import Content, Counts
-from flistfs.authoring.journal import Change, Dirent, Inode, Journal, Stored
+from flistfs.authoring.journal import Change, Dirent, Inode, Journal
 from flistfs.authoring.source import Item, Problem
+from flistfs.authoring.uploader import Outcome
 from flistfs.authoring.vfs import MAX_NAME, MAX_TARGET, Vfs
 
 # Directories whose numbers are remembered; others are looked up from the top.
@@ -27,10 +29,10 @@ _REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An item whose content is stored: its chunks by number, and what of each block was new, in bytes."""
+    """An item whose content is stored: its chunks, and the number of each."""
 
     item: Item
-    chunks: Sequence[tuple[int, Stored, int]] = ()
+    chunks: Sequence[tuple[int, Outcome[Any]]] = ()
 
 
 @dataclass(slots=True)
@@ -113,11 +115,9 @@ class Grafter:
         return done
 
     def _count(self, change: Change, counts: Counts, ready: Ready) -> None:
-        for _, stored, new_bytes in ready.chunks:
-            change.put_block(stored.key, stored.hash)
-            counts.new_blocks += new_bytes > 0
-            counts.new_bytes += new_bytes
-            counts.shared_blocks += new_bytes == 0
+        for _, outcome in ready.chunks:
+            change.put_block(outcome.stored.key, outcome.stored.hash, outcome.size)
+            counts.add(outcome.size, is_new=outcome.is_new)
 
     def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
         item = ready.item
@@ -172,10 +172,11 @@ class Grafter:
     ) -> int:
         if existing is not None:
             inode = draft.inode(existing.ino)
+            if item.is_implied:  # if it is no directory, what lies in it says so
+                return existing.ino
             if inode is None or not stat.S_ISDIR(inode.mode):
                 raise _RefusedError("something that is no directory is there already")
-            if not item.is_implied:
-                self._give_attributes(draft, inode, item)
+            self._give_attributes(draft, inode, item)
             return inode.ino
         inode = self._make(draft, item, parent=parent.ino)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Grafted())
@@ -220,8 +221,8 @@ class Grafter:
         if len(ready.item.target) > MAX_TARGET:
             raise _RefusedError(f"its target is longer than {MAX_TARGET} bytes")
         inode = self._make(draft, ready.item, chunks=len(ready.chunks))
-        for number, stored, _ in ready.chunks:
-            draft.change.put_stored(inode.ino, number, stored)
+        for number, outcome in ready.chunks:
+            draft.change.put_stored(inode.ino, number, outcome.stored)
         return inode
 
     def _make(self, draft: _Draft, item: Item, *, parent: int = 0, chunks: int = 0) -> Inode:

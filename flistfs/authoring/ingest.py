@@ -22,7 +22,6 @@ import trio
 
 from flistfs.authoring.encoder import BytesSource
 from flistfs.authoring.graft import Grafted, Grafter, Ready
-from flistfs.authoring.journal import Stored
 from flistfs.authoring.source import Item, Problem, TreeSource
 from flistfs.authoring.source import Piece as SourcePiece
 from flistfs.authoring.uploader import Failure, Job, Outcome, Report
@@ -45,21 +44,21 @@ MAX_PROBLEMS = 10_000
 
 @dataclass(slots=True)
 class IngestCounts:
-    """How far it is: files and bytes of content that are in the tree."""
+    """How far it is: entries, and bytes of content, that are in the tree."""
 
-    files: int = 0
+    entries: int = 0
     size: int = 0
 
 
 @dataclass(slots=True)
 class _File:
-    """A file of which chunks are on their way, and items that are further names of it."""
+    """A file of which chunks are on their way, and what must come after it: further names, or the like."""
 
     item: Item
     waiting: int
-    chunks: list[tuple[int, Stored, int]] = field(default_factory=list)
+    chunks: list[tuple[int, Outcome[Piece]]] = field(default_factory=list)
     failure: str | None = None
-    links: list[Ready] = field(default_factory=list)
+    after: list[Ready] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +137,10 @@ class Ingest:
         self._keep_going = keep_going
         self._budget = _Budget(_BUDGET)
         self._token = trio.lowlevel.current_trio_token()
-        self._messages: deque[_Message | None] = deque()
+        self._complaints: deque[Problem] = deque()
         self._ready: deque[Ready] = deque()
         self._in_flight: dict[bytes, _File] = {}
+        self._on_the_way = 0
         self._wake = trio.Event()
         self._is_read = False
         self.counts = IngestCounts()
@@ -168,8 +168,8 @@ class Ingest:
         """Take note of what became of a chunk (in the event loop's thread)."""
         self._budget.give(piece.cost)
         match report:
-            case Outcome(stored=stored, new_bytes=new_bytes):
-                piece.file.chunks.append((piece.number, stored, new_bytes))
+            case Outcome():
+                piece.file.chunks.append((piece.number, report))
             case Failure(reason=reason):
                 piece.file.failure = reason
         self._count_down(piece.file, 1)
@@ -235,33 +235,29 @@ class Ingest:
     # Everything else, in the event loop
 
     def _take_in(self, messages: Sequence[_Message | None]) -> None:
+        """Take what the reader hands over, at once: a chunk that is reported next may belong to it."""
         for message in messages:
-            if isinstance(message, _File):
-                self._in_flight[message.item.path] = message  # before its chunks are reported
-            else:
-                self._messages.append(message)
+            match message:
+                case None:
+                    self._is_read = True
+                case Problem():
+                    self._complaints.append(message)
+                case Ready(item=item):
+                    file = self._in_flight.get(item.path if item.link is None else item.link)
+                    (self._ready if file is None else file.after).append(message)
+                case _File():
+                    self._on_the_way += 1
+                    self._in_flight.setdefault(message.item.path, message)
         self._wake.set()
 
     async def _work(self) -> None:
-        while not (self._is_read and not self._messages and not self._in_flight and not self._ready):
+        while not (self._is_read and not self._on_the_way):
             await self._wake.wait()
             self._wake = trio.Event()
-            while self._messages or self._ready:
-                self._sort_messages()
+            while self._complaints or self._ready:
+                while self._complaints:
+                    self._complain(self._complaints.popleft())
                 await self._graft()
-
-    def _sort_messages(self) -> None:
-        while self._messages:
-            match self._messages.popleft():
-                case None:
-                    self._is_read = True
-                case Problem() as problem:
-                    self._complain(problem)
-                case Ready() as ready:
-                    file = self._in_flight.get(ready.item.link) if ready.item.link is not None else None
-                    (self._ready if file is None else file.links).append(ready)
-                case _File():
-                    raise AssertionError("files are taken in at once")
 
     def _cut_short(self, file: _File, missing: int, reason: str) -> None:
         """Take note that the last chunks of a file could not be read."""
@@ -275,14 +271,17 @@ class Ingest:
             self._wake.set()
 
     def _finish_file(self, file: _File) -> None:
-        del self._in_flight[file.item.path]
+        self._on_the_way -= 1
+        first = self._in_flight.get(file.item.path, file)
         if file.failure is not None:
-            self._messages.append(Problem(file.item.path, file.failure))
+            self._complaints.append(Problem(file.item.path, file.failure))
             self._budget.give(_COST)
         else:
             file.chunks.sort(key=lambda chunk: chunk[0])
-            self._ready.append(Ready(file.item, file.chunks))
-        self._ready += file.links
+            (self._ready if first is file else first.after).append(Ready(file.item, file.chunks))
+        if first is file:
+            self._in_flight.pop(file.item.path, None)
+            self._ready += file.after
 
     async def _graft(self) -> None:
         batch = [self._ready.popleft() for _ in range(min(len(self._ready), _GRAFT_ITEMS))]
@@ -292,9 +291,9 @@ class Ingest:
         self._budget.give(len(batch) * _COST)
         refused = {problem.path for problem in done.problems}
         for ready in batch:
-            if ready.chunks and ready.item.path not in refused:
-                self.counts.size += ready.item.size
-            self.counts.files += ready.item.path not in refused
+            if ready.item.path not in refused:
+                self.counts.entries += 1
+                self.counts.size += ready.item.size if ready.item.link is None else 0
         for problem in done.problems:
             self._complain(problem)
         await self._tell_changed(done)

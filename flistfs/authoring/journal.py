@@ -11,7 +11,7 @@ Keys (integers are big-endian, so that neighbours in the tree are neighbours on 
                           in it stays true while entries come and go
     c INO INDEX           a chunk that is stored: length, hash, key
     s INO INDEX           a chunk that lies in a slot of the spool and is not stored yet
-    b KEY                 a block this session has stored: its hash, by the hash of the plain chunk
+    b KEY                 a block this session has stored: its size and hash, by the hash of the plain chunk
     o INO                 an inode without a name that the kernel may still hold
     x INO NAME            an extended attribute, in sessions that keep them
     m NAME                settings and counters
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,8 +55,10 @@ _INODE = struct.Struct(">IIIIQQQqqqQ")
 _ID = struct.Struct(">Q")
 _ENTRY = struct.Struct(">QQH")
 _ORDERED_ENTRY = struct.Struct(">QH")
+_FOLDER_KIND = struct.pack(">H", stat.S_IFDIR)
 _CHUNK_KEY = struct.Struct(">cQQ")
 _CHUNK_HEAD = struct.Struct(">IB")
+_BLOCK_HEAD = struct.Struct(">I")
 
 _SEQUENCE = b"msequence"
 _LAST = b"\xff"
@@ -208,13 +211,14 @@ class Change:
         """Forget a chunk's slot."""
         self.batch.delete(_CHUNK_KEY.pack(b"s", ino, index))
 
-    def put_block(self, key: bytes, block_hash: bytes) -> None:
-        """Note that this session stored a block."""
-        self.batch.put(b"b" + key, block_hash)
+    def put_block(self, key: bytes, block_hash: bytes, size: int) -> None:
+        """Note that this session stored a block, of `size` bytes as stored."""
+        self.batch.put(b"b" + key, _BLOCK_HEAD.pack(size) + block_hash)
 
     def drop_block(self, key: bytes) -> None:
-        """Trust no longer that a block is in the store."""
+        """Trust no longer that a block is in the store; from then on `has_lost_blocks`."""
         self.batch.delete(b"b" + key)
+        self.put_setting(b"lost", b"1")
 
     def put_xattr(self, ino: int, name: bytes, value: bytes) -> None:
         """Set an extended attribute."""
@@ -302,6 +306,12 @@ class View:
         for key, raw in self._scan(b"d" + _ID.pack(parent)):
             yield Dirent(key[9:], *_ENTRY.unpack(raw))
 
+    def folder_names(self) -> Iterator[tuple[int, bytes, int]]:
+        """Walk the names of all directories: parent, name, and the directory's own number."""
+        for key, raw in self._scan(b"d"):
+            if raw.endswith(_FOLDER_KIND):
+                yield _ID.unpack_from(key, 1)[0], key[9:], _ID.unpack_from(raw)[0]
+
     def stored(self, ino: int, index: int) -> Stored | None:
         """Return where a chunk is stored, or None if it isn't (it may be spooled, or a hole)."""
         raw = self._get(_CHUNK_KEY.pack(b"c", ino, index))
@@ -326,14 +336,18 @@ class View:
             _, owner, index = _CHUNK_KEY.unpack(key)
             yield Spooled(owner, index, _ID.unpack(raw)[0])
 
-    def block(self, key: bytes) -> bytes | None:
-        """Return the hash of the block that this session stored for a chunk, by the chunk's own hash."""
-        return self._get(b"b" + key)
+    def has_block(self, key: bytes) -> bool:
+        """Say whether this session stored a block for a chunk, by the chunk's own hash."""
+        return self._get(b"b" + key) is not None
 
-    def blocks(self) -> Iterator[tuple[bytes, bytes]]:
-        """Walk the blocks that this session stored: (key, hash)."""
-        for key, block_hash in self._scan(b"b"):
-            yield key[1:], block_hash
+    def has_lost_blocks(self) -> bool:
+        """Say whether a block was ever found lost, so that chunks may need blocks that are not noted here."""
+        return self.setting(b"lost") is not None
+
+    def blocks(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """Walk the blocks that this session stored: key, hash, and size as stored."""
+        for key, raw in self._scan(b"b"):
+            yield key[1:], raw[_BLOCK_HEAD.size :], _BLOCK_HEAD.unpack_from(raw)[0]
 
     def orphans(self) -> Iterator[int]:
         """Walk the inodes that have no name left."""

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
@@ -30,48 +31,61 @@ _MAX_ROWS = 2_000_000
 # Seconds to wait for another process that writes.
 _PATIENCE = 1.0
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS block (number INTEGER PRIMARY KEY, key BLOB UNIQUE, hash BLOB) STRICT"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS block"
+    " (number INTEGER PRIMARY KEY, key BLOB UNIQUE, hash BLOB, size INTEGER) STRICT"
+)
+
+
+class Known(NamedTuple):
+    """What is known of a block: its hash, and its size as stored, in bytes."""
+
+    hash: bytes
+    size: int
 
 
 class KnownBlocks:
-    """The names of blocks, by the keys of their chunks. Never fails: it only knows less."""
+    """Hashes and sizes of blocks, by the keys of their chunks. Never fails: it only knows less."""
 
     def __init__(self, path: Path | None = None) -> None:
         """Use the database at `path`, made if need be; without one nothing outlives this process."""
-        self._recent: dict[bytes, bytes] = {}
+        self._recent: dict[bytes, Known] = {}
         self._database = None if path is None else _open(path)
 
-    def find(self, chunks: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """Return the hashes that are known of the blocks of these chunks, given by their keys."""
+    def find(self, chunks: Mapping[bytes, bytes]) -> dict[bytes, Known]:
+        """Return what is known of the blocks of these chunks, given by their keys."""
         found = {key: self._recent[key] for key in chunks if key in self._recent}
         wanted = [key for key, chunk in chunks.items() if len(chunk) >= _MIN_SIZE and key not in found]
         return found | self._look_up(wanted)
 
-    def note(self, chunks: Mapping[bytes, bytes], hashes: Mapping[bytes, bytes]) -> None:
-        """Remember the hashes of the blocks of these chunks."""
-        new = [key for key in chunks if self._recent.get(key) != hashes[key]]
-        self._recent.update((key, hashes[key]) for key in new)
+    def note(self, chunks: Mapping[bytes, bytes], blocks: Mapping[bytes, Known]) -> None:
+        """Remember the blocks of these chunks."""
+        new = [key for key in chunks if self._recent.get(key) != blocks[key]]
+        self._recent.update((key, blocks[key]) for key in new)
         for key in list(islice(self._recent, max(0, len(self._recent) - _RECENT))):
             del self._recent[key]
-        self._keep((key, hashes[key]) for key in new if len(chunks[key]) >= _MIN_SIZE)
+        self._keep((key, *blocks[key]) for key in new if len(chunks[key]) >= _MIN_SIZE)
 
-    def _look_up(self, keys: list[bytes]) -> dict[bytes, bytes]:
+    def _look_up(self, keys: list[bytes]) -> dict[bytes, Known]:
         if not keys or self._database is None:
             return {}
         marks = ",".join("?" * len(keys))
         try:
-            return dict(self._database.execute(f"SELECT key, hash FROM block WHERE key IN ({marks})", keys))  # noqa: S608
+            rows = self._database.execute(f"SELECT key, hash, size FROM block WHERE key IN ({marks})", keys)  # noqa: S608
+            return {key: Known(block_hash, size) for key, block_hash, size in rows}
         except sqlite3.Error as error:
             self._give_up(error)
             return {}
 
-    def _keep(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        rows = list(pairs)
+    def _keep(self, blocks: Iterable[tuple[bytes, bytes, int]]) -> None:
+        rows = list(blocks)
         if not rows or self._database is None:
             return
         try:
             with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO block (key, hash) VALUES (?, ?)", rows)
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO block (key, hash, size) VALUES (?, ?, ?)", rows
+                )
         except sqlite3.OperationalError as error:
             log.debug("not remembered: %s", error)  # another process is writing, or the disk is full
         except sqlite3.Error as error:

@@ -6,8 +6,8 @@ import time
 
 import trio
 
-from flistfs.authoring.request import Progress
 from flistfs.errors import StoreUnavailableError
+from flistfs.progress import Progress
 
 # Seconds until a store that did not answer is asked again.
 _ASK_AGAIN = 2.0

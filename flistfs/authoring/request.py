@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 PATIENCE = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
@@ -30,13 +30,15 @@ class SealRequest:
     """What to seal into.
 
     `force` replaces an output that exists. `timeout` is how long to wait, in seconds, while the store takes
-    nothing.
+    nothing. `router` is the text of the package's router.yaml; without one the package says where the store
+    is, if readers can use it.
     """
 
     out: Path
     force: bool = False
     timeout: float = PATIENCE
     options: SealOptions = field(default_factory=SealOptions)
+    router: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""
@@ -44,6 +46,7 @@ class SealRequest:
             "out": str(self.out),
             "force": self.force,
             "timeout": self.timeout,
+            "router": self.router,
             **asdict(self.options),
         }
 
@@ -52,7 +55,7 @@ class SealRequest:
         """Make the request that was sent."""
         owner = raw["owner"]
         options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"], tuple(raw["exclude"]))
-        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options)
+        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +87,3 @@ class AddRequest:
     def from_dict(cls, raw: dict[str, Any]) -> AddRequest:
         """Make the request that was sent."""
         return cls(**{**raw, "sources": tuple(raw["sources"]), "exclude": tuple(raw["exclude"])})
-
-
-class Progress(Protocol):
-    """Is told how far something is; called from any thread, and often."""
-
-    def __call__(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        trouble: str | None = None,
-        counts: dict[str, int] | None = None,
-    ) -> None:
-        """Take note: `done` of `total` of a phase (0: nobody knows), and what keeps it from going on.
-
-        `counts` says more, by name.
-        """

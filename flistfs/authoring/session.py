@@ -29,14 +29,18 @@ from flistfs.authoring.ingest import Ingest, Piece
 from flistfs.authoring.journal import Journal, View
 from flistfs.authoring.known import KnownBlocks
 from flistfs.authoring.patience import Patience
-from flistfs.authoring.request import AddRequest, Progress, SealRequest
+from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
 from flistfs.authoring.source import TreeSource
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.survey import Losses, Survey
 from flistfs.authoring.uploader import Outcome, Report, Uploader
 from flistfs.authoring.vfs import Caller, Vfs
+from flistfs.durable import sync_folder
 from flistfs.errors import BlockMissingError, BusyError, FlistfsError, SessionError, StoreUnavailableError
+from flistfs.format.router import Router, parse_router
+from flistfs.output_file import check_output, part_path, publish
+from flistfs.progress import Progress
 from flistfs.stores import Store
 
 log = logging.getLogger(__name__)
@@ -46,6 +50,9 @@ _TRIES = 5
 
 # Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
 _QUIET = 2.0
+
+# Seconds that storing the rest may take when a mount has ended: what stops services kills after ten.
+_AT_END = 8.0
 
 # Why a seal that started again and again gives up.
 _CHANGING = "files are still being written; wait for that, or end it, and seal again"
@@ -60,7 +67,11 @@ _NAMED_FILES = 5
 
 @dataclass(frozen=True, slots=True)
 class SealSummary:
-    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took."""
+    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
+
+    `servers` are the URLs that the package's router.yaml names to readers; `store_trouble` is what was wrong
+    with a server that others stood in for.
+    """
 
     out: str
     package_size: int
@@ -74,6 +85,8 @@ class SealSummary:
     shared_blocks: int
     seconds: float
     losses: Losses
+    servers: tuple[str, ...] = ()
+    store_trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +138,7 @@ class Session:
             **asdict(self.content.counts),
             **asdict(content),
             **asdict(uploads),
+            "store_trouble": self.store.trouble,
         }
 
     async def seal(
@@ -142,24 +156,26 @@ class Session:
             progress: Is told how far it is.
 
         Raises:
+            FormatError: the router is none.
             OutputError: the output exists or cannot be written.
             BusyError: the mount is in use, or files go on changing.
             BlockMissingError: the store lost blocks.
             StoreError: the store can't be asked.
         """
         started = time.monotonic()
-        await trio.to_thread.run_sync(lambda: sealing.check_output(request.out, force=request.force))
-        part = sealing.part_path(request.out, self._folder.path.name)
+        router = await trio.to_thread.run_sync(self._router, request)
+        await trio.to_thread.run_sync(lambda: check_output(request.out, force=request.force))
+        part = part_path(request.out, self._folder.path)
         try:
-            survey, changes = await self._build(request, part, progress)
+            survey, changes = await self._build(request, router, part, progress)
             if unmount is not None:
                 progress("unmount", 0, 1)
                 await unmount()
             if self.vfs.changes != changes:
                 log.info("the tree changed until it was unmounted: packaging it again")
-                survey, _ = await self._build(request, part, progress)
+                survey, _ = await self._build(request, router, part, progress)
             package_size = part.stat().st_size
-            await trio.to_thread.run_sync(lambda: sealing.publish(part, request.out, force=request.force))
+            await trio.to_thread.run_sync(lambda: publish(part, request.out, force=request.force))
         finally:
             part.unlink(missing_ok=True)
         return SealSummary(
@@ -173,9 +189,17 @@ class Session:
             **asdict(self.content.counts),
             seconds=time.monotonic() - started,
             losses=survey.losses,
+            servers=() if router is None else router.all_urls(),
+            store_trouble=self.store.trouble,
         )
 
-    async def _build(self, request: SealRequest, part: Path, progress: Progress) -> tuple[Survey, int]:
+    def _router(self, request: SealRequest) -> Router | None:
+        """Return what the package is to say of where its blocks are; a large one takes seconds to parse."""
+        return self.store.readers_router if request.router is None else parse_router(request.router.encode())
+
+    async def _build(
+        self, request: SealRequest, router: Router | None, part: Path, progress: Progress
+    ) -> tuple[Survey, int]:
         """Store what is not stored, check the store, and package the tree as it is then.
 
         Also returns the count of changes that the package has in it.
@@ -200,6 +224,7 @@ class Session:
                     self.store,
                     accounts,
                     request.options,
+                    router,
                     part,
                     self._folder.scratch,
                     progress,
@@ -249,6 +274,18 @@ class Session:
         """
         await self._drain(Patience(timeout, progress))
         await trio.to_thread.run_sync(self.uploader.sync_store)
+
+    async def store_rest(self) -> None:
+        """Store what is there now, as long as the store takes it without delay; the rest stays spooled."""
+        self.content.settle_all()
+        queued, moved, end = -1, time.monotonic(), time.monotonic() + _AT_END
+        while (status := self.uploader.status()).queued and status.trouble is None:
+            now = time.monotonic()
+            if status.queued != queued:
+                queued, moved = status.queued, now
+            if now > end or now - moved > _QUIET:
+                return
+            await trio.sleep(0.02)
 
     async def add(
         self,
@@ -305,7 +342,7 @@ class Session:
             source.close()
         after = self.content.counts
         return AddSummary(
-            entries=ingest.counts.files,
+            entries=ingest.counts.entries,
             size=ingest.counts.size,
             new_blocks=after.new_blocks - before.new_blocks,
             new_bytes=after.new_bytes - before.new_bytes,
@@ -325,7 +362,7 @@ class Session:
                 total,
                 self.uploader.status().trouble,
                 {
-                    "entries": ingest.counts.files,
+                    "entries": ingest.counts.entries,
                     "size": ingest.counts.size,
                     "new_blocks": counts.new_blocks,
                     "shared_blocks": counts.shared_blocks,
@@ -348,14 +385,18 @@ class Session:
             for key in lost.values():
                 change.drop_block(key)
         saved = self.content.store_again(set(lost))
-        gone = lost.keys() - saved
+        gone = await trio.to_thread.run_sync(
+            sealing.copy_replicas,
+            self.store,
+            {block_hash: key for block_hash, key in lost.items() if block_hash not in saved},
+        )
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone)
         for name, hashes in files.items():
             lacking = ", ".join(block_hash.decode() for block_hash in hashes)
             log.warning("the store lost of %s: %s", os.fsdecode(name), lacking)
         if files:
             raise BlockMissingError(_lost_message(len(gone), files))
-        return not saved
+        return gone == lost.keys()  # no file needs those
 
     async def _accounts(self) -> Accounts:
         """Read the accounts from the tree that is being sealed, never from this host."""
@@ -412,6 +453,9 @@ async def open_session(
     journal = Journal(folder.journal)
     try:
         spool = Spool(folder.spool, (spooled.slot for spooled in journal.spooled()))
+        # An fsync in the mount is of no use if the file that it wrote to has no name after a power cut.
+        sync_folder(folder.path)
+        sync_folder(folder.path.parent)
 
         is_open = True
 

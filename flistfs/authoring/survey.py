@@ -6,9 +6,11 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flistfs.authoring.content import chunk_length
 from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, View
+from flistfs.authoring.source import Filter, nothing_excluded
 from flistfs.errors import JournalError
 from flistfs.format.keys import directory_key
 from flistfs.format.records import CHUNK_SIZE
@@ -22,8 +24,7 @@ _MAX_MINOR = 255
 _NANO = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """Who owns an entry, and its full mode: what an ACI is made of."""
 
     mode: int
@@ -57,12 +58,19 @@ class Survey:
     losses: Losses = field(default_factory=Losses)
 
 
-def walk(view: View) -> Iterator[tuple[bytes, int, list[Dirent]]]:
+def entries_of(view: View, ino: int, path: bytes, excluded: Filter) -> Iterator[Dirent]:
+    """Walk the entries of a directory by name, save those that are left out."""
+    for entry in view.children_by_name(ino):
+        if not excluded(join(path, entry.name), stat.S_ISDIR(entry.kind)):
+            yield entry
+
+
+def walk(view: View, excluded: Filter = nothing_excluded) -> Iterator[tuple[bytes, int, list[Dirent]]]:
     """Walk the directories of a tree: path (no slash at either end), inode number, entries by name."""
     waiting = [(b"", ROOT_INO)]
     while waiting:
         path, ino = waiting.pop()
-        entries = list(view.children_by_name(ino))
+        entries = list(entries_of(view, ino, path, excluded))
         yield path, ino, entries
         waiting += [(join(path, entry.name), entry.ino) for entry in entries if stat.S_ISDIR(entry.kind)]
 
@@ -84,22 +92,46 @@ def known_inode(view: View, ino: int) -> Inode:
     return inode
 
 
-def take_survey(view: View, owner: tuple[int, int] | None) -> Survey:
-    """Walk the whole tree once. `owner` (uid, gid) stands for the owner of everything.
+def take_survey(view: View, owner: tuple[int, int] | None, excluded: Filter = nothing_excluded) -> Survey:
+    """Look through the whole tree, save what is left out. `owner` (uid, gid) stands for everybody.
 
     Raises:
         JournalError: the tree has a name that stands for nothing.
     """
     survey = Survey()
     survey.losses.xattrs = int(view.setting(b"xattrs") or 0) + view.count_xattrs()
-    for path, ino, entries in walk(view):
+    if excluded is nothing_excluded:
+        _survey_all(survey, view, owner)
+    else:
+        _survey_walk(survey, view, owner, excluded)
+    survey.directories.sort()
+    return survey
+
+
+def _survey_walk(survey: Survey, view: View, owner: tuple[int, int] | None, excluded: Filter) -> None:
+    """Look through the tree from its top."""
+    for path, ino, entries in walk(view, excluded):
         survey.directories.append((directory_key(path), ino, path))
         _count(survey, known_inode(view, ino), owner)
         for entry in entries:
             if not stat.S_ISDIR(entry.kind):
                 _count(survey, known_inode(view, entry.ino), owner)
-    survey.directories.sort()
-    return survey
+
+
+def _survey_all(survey: Survey, view: View, owner: tuple[int, int] | None) -> None:
+    """Look through all that has a name, in the order of the journal: in half the time that a walk takes."""
+    for inode in view.inodes():
+        names = 1 if stat.S_ISDIR(inode.mode) else inode.nlink
+        if inode.nlink:
+            _count(survey, inode, owner, names)
+    folders: dict[int, list[tuple[bytes, int]]] = {}
+    for parent, name, ino in view.folder_names():
+        folders.setdefault(parent, []).append((name, ino))
+    waiting = [(b"", ROOT_INO)]
+    while waiting:
+        path, ino = waiting.pop()
+        survey.directories.append((directory_key(path), ino, path))
+        waiting += [(join(path, name), child) for name, child in folders.pop(ino, ())]
 
 
 def clamp_time(nanoseconds: int, epoch: int | None) -> int:
@@ -114,25 +146,26 @@ def owner_of(inode: Inode, owner: tuple[int, int] | None) -> Owner:
     return Owner(inode.mode, uid, gid)
 
 
-def _count(survey: Survey, inode: Inode, owner: tuple[int, int] | None) -> None:
+def _count(survey: Survey, inode: Inode, owner: tuple[int, int] | None, names: int = 1) -> None:
+    """Count what an inode is in the flist, under each of its names."""
     owned_by = owner_of(inode, owner)
     survey.owners.add(owned_by)
     losses = survey.losses
-    losses.owners += (owned_by.uid, owned_by.gid) != (0, 0)
-    losses.set_id += bool(inode.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX))
-    losses.times += not (0 <= inode.mtime_ns // _NANO <= MAX_TIME)
+    losses.owners += names * ((owned_by.uid, owned_by.gid) != (0, 0))
+    losses.set_id += names * bool(inode.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX))
+    losses.times += names * (not (0 <= inode.mtime_ns // _NANO <= MAX_TIME))
     if stat.S_ISDIR(inode.mode):
         return
-    losses.hard_links += inode.nlink > 1
+    losses.hard_links += names * (inode.nlink > 1)
     if stat.S_ISREG(inode.mode):
-        survey.files += 1
-        survey.size += inode.size
+        survey.files += names
+        survey.size += names * inode.size
         survey.hole_lengths |= _hole_lengths(inode)
     elif stat.S_ISLNK(inode.mode):
-        survey.links += 1
+        survey.links += names
     else:
-        survey.specials += 1
-        losses.large_devices += os.minor(inode.rdev) > _MAX_MINOR
+        survey.specials += names
+        losses.large_devices += names * (os.minor(inode.rdev) > _MAX_MINOR)
 
 
 def _hole_lengths(inode: Inode) -> set[int]:

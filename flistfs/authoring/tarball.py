@@ -29,6 +29,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import ZstdFile
 
+__all__ = ["TarSource", "ZstdFile"]
+
 _NANO = 1_000_000_000
 
 # How a compressed file begins, by the tools' own file formats.

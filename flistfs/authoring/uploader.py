@@ -69,11 +69,12 @@ class Job(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T_co]):
-    """A chunk that is in the store now: `new_bytes` of it were not there before (0: it was shared)."""
+    """A chunk that is in the store now, as a block of `size` bytes, which was new there or shared."""
 
     job: Job[T_co]
     stored: Stored
-    new_bytes: int
+    size: int
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ class Uploader(Generic[T]):
                 outcomes.append(Failure(job, result.reason))
             else:
                 stored = Stored(job.source.length, result.hash, result.key)
-                outcomes.append(Outcome(job, stored, result.new_bytes))
+                outcomes.append(Outcome(job, stored, result.size, result.is_new))
         self._finish(batch, outcomes, seconds)
 
     def _finish(self, batch: list[Job[T]], outcomes: list[Report[T]], seconds: float) -> None:

@@ -14,11 +14,43 @@ from flistfs.errors import FlistfsError
 
 # Command: the module that has it under the same name. Loaded when it is called, so that `flistfs ls` does
 # not pay for what only a mount needs.
-_COMMANDS = ("abort", "add", "ls", "mount", "new", "pack", "seal", "status", "sync", "wait")
+_COMMANDS = (
+    "abort",
+    "add",
+    "cat",
+    "diff",
+    "extract",
+    "find",
+    "info",
+    "ls",
+    "merge",
+    "mount",
+    "new",
+    "pack",
+    "push",
+    "seal",
+    "stat",
+    "status",
+    "sync",
+    "tree",
+    "verify",
+    "wait",
+)
+
+
+class _NobodyReadsError(Exception):
+    """Standard output is a pipe that was closed at its other end."""
 
 
 class _Group(click.Group):
     """Commands that are imported when they are asked for."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command. Click would end with 1 where nobody reads, which is the code of a bug."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _NobodyReadsError from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(_COMMANDS)
@@ -59,7 +91,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
+    except _NobodyReadsError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: nothing to say at exit either
         sys.exit(141)
     except Exception as error:

@@ -26,7 +26,7 @@ def command(mountpoint: Path | None, yes: bool) -> None:
     place = Path(folder.settings().mountpoint)
     if folder.is_open() and not yes:
         _confirm(place)
-    if folder.state() is State.MOUNTED:
+    if folder.settled_state() is State.MOUNTED:
         ask(folder.control, {"op": "abort"})
         folder.wait_unlocked()
     else:

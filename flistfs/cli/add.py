@@ -11,7 +11,7 @@ import click
 from flistfs import mounts
 from flistfs.authoring.adding import absolute_source, normal_target
 from flistfs.authoring.folder import SessionFolder, State, find
-from flistfs.authoring.request import AddRequest, Progress
+from flistfs.authoring.request import AddRequest
 from flistfs.cli.options import (
     exclude_from_option,
     exclude_option,
@@ -32,6 +32,7 @@ from flistfs.cli.output import (
 from flistfs.cli.secrets import password
 from flistfs.control import ask
 from flistfs.errors import SessionError
+from flistfs.progress import Progress
 
 
 @click.command("add", short_help="Put directories and files into a session, past the mount.")
@@ -82,7 +83,7 @@ def command(
 
 
 def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict[str, Any]:
-    state = folder.state()
+    state = folder.settled_state()
     if state is State.MOUNTED:
         return ask(folder.control, {"op": "add", "request": request.as_dict()}, following(progress))
     mountpoint = Path(folder.settings().mountpoint)

@@ -5,21 +5,31 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from flistfs import launch, mounts
-from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for
-from flistfs.cli.options import Size, json_option, source_date_epoch, store_option
+from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for, sessions_root
+from flistfs.cli.mount_sealed import mount_sealed
+from flistfs.cli.options import (
+    Size,
+    json_option,
+    min_replicas_option,
+    public_url_option,
+    router_option,
+    source_date_epoch,
+    store_option,
+)
 from flistfs.cli.output import print_json
 from flistfs.cli.secrets import password
 from flistfs.errors import MountError, OutputError, SessionError, UsageError
-from flistfs.stores import default_store_url, without_password
-from flistfs.stores.url import parse_store_url
+from flistfs.stores import default_store_url, router_for_readers
+from flistfs.stores.url import parse_store_url, with_min_replicas
 
 # Seconds to wait for the daemon of a mount that has just ended.
-_PATIENCE = 5.0
+_PATIENCE = 20.0
 
 
 @click.command("mount", short_help="Mount an empty file system to be filled.")
@@ -47,6 +57,9 @@ _PATIENCE = 5.0
     metavar="OUT.flist",
     help="Seal into this when the mount is unmounted; `flistfs wait` waits for that.",
 )
+@router_option
+@public_url_option
+@min_replicas_option
 @click.option(
     "--xattr", is_flag=True, help="Keep extended attributes until the seal, for builds that need them."
 )
@@ -58,6 +71,19 @@ _PATIENCE = 5.0
     help="Let at most this much wait to be stored, such as 4G. Default: a tenth of what is free on the disk, "
     "at most 16G.",
 )
+@click.option(
+    "--read-only",
+    "package",
+    type=click.Path(path_type=Path),
+    metavar="FLIST",
+    help="Mount this sealed flist instead, read-only, its blocks fetched from the store as they are read.",
+)
+@click.option(
+    "--cache-size",
+    type=Size(),
+    metavar="SIZE",
+    help="With --read-only: keep this much content. Default: 64M.",
+)
 @json_option
 def command(
     mountpoint: Path,
@@ -68,12 +94,17 @@ def command(
     options: tuple[str, ...],
     state: Path | None,
     seal_to: Path | None,
+    router: Path | None,
+    public_url: str | None,
+    min_replicas: int | None,
     xattr: bool,
     offline: bool,
     spool_size: int | None,
+    package: Path | None,
+    cache_size: int | None,
     as_json: bool,
 ) -> None:
-    """Mount an empty file system whose content becomes an flist.
+    """Mount an empty file system whose content becomes an flist, or with --read-only a sealed flist.
 
     What is copied into it is stored while the copy runs; `flistfs seal` makes the flist. A session that was
     left without sealing it goes on where it was.
@@ -91,17 +122,45 @@ def command(
       flistfs mount /mnt/root --rootfs
       debootstrap stable /mnt/root
       flistfs seal debian.flist
+    \b
+      flistfs mount --read-only out.flist /mnt/look
     """
     mountpoint = mounts.resolve_mountpoint(mountpoint)
     _check_fuse()
-    mount_options = _mount_options(options, allow_other=allow_other, rootfs=rootfs)
+    mount_options = _mount_options(
+        options, allow_other=allow_other, rootfs=rootfs, is_sealed=package is not None
+    )
+    if package is not None:
+        if state or seal_to or xattr or spool_size:
+            raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
+        _make_free(mountpoint)
+        mount_sealed(
+            package,
+            mountpoint,
+            store,
+            mount_options,
+            cache_size,
+            offline=offline,
+            foreground=foreground,
+            as_json=as_json,
+        )
+        return
+    if cache_size is not None:
+        raise UsageError("--cache-size belongs to --read-only")
     epoch = source_date_epoch()
+    route = router_for_readers(router, public_url)
+    if route is not None and seal_to is None:
+        raise UsageError(
+            "--router and --public-url belong to a seal: add --seal-to, or give them to flistfs seal"
+        )
     _make_free(mountpoint)
     out = _checked_output(seal_to, mountpoint)
+    _check_outside(mountpoint, state or sessions_root(), store or default_store_url())
     folder = folder_for(mountpoint, state)
     lock = _lock(folder)
     resumed = folder.is_open()
-    store = _kept_store(folder, store, mountpoint) if resumed else _new_session(folder, store, mountpoint)
+    choose_store = _kept_store if resumed else _new_session
+    store = choose_store(folder, store, min_replicas, mountpoint)
     config = launch.Config(
         state=str(folder.path),
         lock=lock.descriptor,
@@ -110,6 +169,7 @@ def command(
         is_new=not resumed,
         options=mount_options,
         seal_to=str(out) if out else None,
+        router=route,
         epoch=epoch,
         foreground=foreground,
         keep_xattrs=xattr,
@@ -146,20 +206,23 @@ def _check_fuse() -> None:
         raise MountError("fusermount3 is not there; install the package fuse3")
 
 
-def _mount_options(options: tuple[str, ...], *, allow_other: bool, rootfs: bool) -> list[str]:
+def _mount_options(
+    options: tuple[str, ...], *, allow_other: bool, rootfs: bool, is_sealed: bool
+) -> list[str]:
     """Work out what the kernel is told.
 
     Root's mounts have neither devices nor set-id programs unless they are asked for. Without allow_other only
-    processes whose user and group ids are all the owner's may enter.
+    processes whose user and group ids are all the owner's may enter. A sealed flist may be a stranger's, and
+    whoever mounts it for themselves may see all of it.
     """
     is_root = os.geteuid() == 0
     if rootfs and not is_root:
         raise UsageError("--rootfs needs root: only root's mounts can have devices and set-id programs")
-    wanted = {"dev", "suid"} if is_root else set()
+    wanted = {"dev", "suid"} if is_root and (rootfs or not is_sealed) else set()
     if allow_other or rootfs:
         wanted.add("allow_other")
     # In root's own mount there is nobody whose permission has to be checked; that saves a request a file.
-    if allow_other or rootfs or not is_root:
+    if allow_other or rootfs or not (is_root or is_sealed):
         wanted.add("default_permissions")
     given = [option for text in options for option in text.split(",") if option]
     if any(not option.isascii() for option in given):
@@ -187,13 +250,21 @@ def _make_free(mountpoint: Path) -> None:
         raise MountError(f"{mountpoint} is not empty; choose an empty directory")
 
 
+def _check_outside(mountpoint: Path, state: Path, store: str) -> None:
+    """Refuse to mount over what the session needs: it would wait for itself, or store what it stores."""
+    places = {"the session": state, "the store": parse_store_url(store).path}
+    for what, place in places.items():
+        if place is not None and place.resolve().is_relative_to(mountpoint):
+            raise UsageError(f"{what} would lie in the mount itself, in {place}; choose another place for it")
+
+
 def _checked_output(out: Path | None, mountpoint: Path) -> Path | None:
     if out is None:
         return None
     out = Path(os.path.abspath(out))  # noqa: PTH100  absolute() would keep `..`
     if out.is_relative_to(mountpoint):
         raise OutputError(f"{out} lies in the mount; choose another place for the flist")
-    if out.exists():
+    if os.path.lexists(out):
         raise OutputError(f"{out} exists; remove it first, or choose another name")
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent} is no directory")
@@ -213,7 +284,7 @@ def _lock(folder: SessionFolder) -> Lock:
             time.sleep(0.05)
 
 
-def _kept_store(folder: SessionFolder, wanted: str | None, mountpoint: Path) -> str:
+def _kept_store(folder: SessionFolder, wanted: str | None, min_replicas: int | None, mountpoint: Path) -> str:
     """Return the store of a session that goes on."""
     settings = folder.settings()
     if settings.mountpoint != str(mountpoint):
@@ -221,17 +292,25 @@ def _kept_store(folder: SessionFolder, wanted: str | None, mountpoint: Path) -> 
             f"{folder.path} holds the open session of {settings.mountpoint}; seal or abort that, or choose "
             f"another --state"
         )
-    store = settings.store
-    if wanted is not None and without_password(wanted) != store:
-        raise SessionError(
-            f"the open session of {mountpoint} stores its blocks in {store}, not in "
-            f"{without_password(wanted)}; seal it first, or leave --store out"
-        )
+    kept = parse_store_url(settings.store)
+    if wanted is not None:
+        url = parse_store_url(wanted)
+        if str(replace(url, min_replicas=None)) != str(replace(kept, min_replicas=None)):
+            raise SessionError(
+                f"the open session of {mountpoint} stores its blocks in {kept}, not in {url}; seal it first, "
+                f"or leave --store out"
+            )
+        kept = with_min_replicas(kept, url.min_replicas)
+    store = str(with_min_replicas(kept, min_replicas))
+    if store != settings.store:
+        folder.change_store(store)
     return store
 
 
-def _new_session(folder: SessionFolder, wanted: str | None, mountpoint: Path) -> str:
+def _new_session(
+    folder: SessionFolder, wanted: str | None, min_replicas: int | None, mountpoint: Path
+) -> str:
     """Make a session, and return its store without a password."""
-    store = str(parse_store_url(wanted)) if wanted else default_store_url()
+    store = str(with_min_replicas(parse_store_url(wanted or default_store_url()), min_replicas))
     folder.create(Settings(str(mountpoint), store, generation=1, created=time.time()))
     return store

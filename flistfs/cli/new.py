@@ -9,16 +9,17 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import Settings, folder_for
-from flistfs.cli.options import json_option, store_option
+from flistfs.cli.options import json_option, min_replicas_option, store_option
 from flistfs.cli.output import print_json
 from flistfs.cli.secrets import password
 from flistfs.stores import default_store_url
-from flistfs.stores.url import parse_store_url
+from flistfs.stores.url import parse_store_url, with_min_replicas
 
 
 @click.command("new", short_help="Start a session without a mount.")
 @click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), default=".")
 @store_option
+@min_replicas_option
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
@@ -27,7 +28,14 @@ from flistfs.stores.url import parse_store_url
 )
 @click.option("--offline", is_flag=True, help="Start even if the store does not answer.")
 @json_option
-def command(mountpoint: Path, store: str | None, state: Path | None, offline: bool, as_json: bool) -> None:
+def command(
+    mountpoint: Path,
+    store: str | None,
+    min_replicas: int | None,
+    state: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> None:
     """Start a session without a mount, for machines and containers without /dev/fuse: `add` fills it.
 
     MOUNTPOINT is what the session is called, and where `flistfs mount` can mount it later; it need not be
@@ -41,7 +49,7 @@ def command(mountpoint: Path, store: str | None, state: Path | None, offline: bo
     """
     mountpoint = mounts.resolve_mountpoint(mountpoint)
     folder = folder_for(mountpoint, state)
-    url = str(parse_store_url(store)) if store else default_store_url()
+    url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     from flistfs import offline as without_mount  # noqa: PLC0415  --help need not wait for it
 
     settings = Settings(str(mountpoint), url, generation=1, created=time.time())

@@ -12,6 +12,7 @@ import click
 from flistfs.authoring.excludes import Excludes, read_patterns
 from flistfs.authoring.request import PATIENCE
 from flistfs.errors import UsageError
+from flistfs.stores.url import named_store
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
@@ -23,14 +24,58 @@ mount_option = click.option(
     help="Which session; needed only if there are several.",
 )
 
+
+class StorePlace(click.ParamType[str]):
+    """A store: its URL, or the path of a router.yaml."""
+
+    name = "store"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """Make it a URL; click calls this."""
+        return named_store(str(value))
+
+
 store_option = click.option(
+    "--store",
+    type=StorePlace(),
+    metavar="URL|FILE",
+    envvar="FLISTFS_STORE",
+    help="Where blocks go: ardb://[:password@]host[:port], redis://, rediss://, zdb://, redis+cluster:// or "
+    "dir:///path; or a router.yaml of several servers. Default: $FLISTFS_STORE, else a directory of yours. A "
+    "password may come from $FLISTFS_STORE_PASSWORD.",
+)
+
+min_replicas_option = click.option(
+    "--min-replicas",
+    type=click.IntRange(1, 9999),
+    metavar="N",
+    help="With a router: go on when N servers of a block took it. Default: all that its hash belongs to.",
+)
+
+router_option = click.option(
+    "--router",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Put this router.yaml into the flist. Default: the store, if it is one that readers can use.",
+)
+
+public_url_option = click.option(
+    "--public-url",
+    metavar="URL",
+    help="Let readers fetch blocks from here, where that differs from the store's URL.",
+)
+
+from_store_option = click.option(
     "--store",
     metavar="URL",
     envvar="FLISTFS_STORE",
-    help="Where blocks go: ardb://[:password@]host[:port], redis://, rediss://, zdb:// or dir:///path. "
-    "Default: $FLISTFS_STORE, else a directory of yours. A password may come from $FLISTFS_STORE_PASSWORD.",
+    help="Where blocks are read from. Default: $FLISTFS_STORE, else the directory of yours where they go by "
+    "default. A password may come from $FLISTFS_STORE_PASSWORD.",
 )
 
+flist_argument = click.argument(
+    "package", type=click.Path(path_type=Path), metavar="FLIST"
+)  # a package, or a directory that one was unpacked into
 
 timeout_option = click.option(
     "--timeout",

@@ -6,15 +6,16 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flistfs.authoring.request import Progress
 from flistfs.control import Report
 from flistfs.errors import SourceError
+from flistfs.progress import Progress, quiet
+from flistfs.stores.readers import local_servers
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -22,11 +23,19 @@ if TYPE_CHECKING:
 _PHASES = {
     "add": "Adding",
     "upload": "Storing blocks",
+    "list": "Reading the flist",
+    "push": "Pushing blocks",
     "check": "Checking the store",
     "catalog": "Writing the catalog",
     "package": "Packing",
     "unmount": "Unmounting",
+    "structure": "Reading the flist",
+    "verify": "Checking blocks",
+    "extract": "Extracting",
 }
+
+# How many servers a summary names.
+_NAMED_SERVERS = 3
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
@@ -34,6 +43,14 @@ _UNITS = ("KiB", "MiB", "GiB", "TiB")
 def print_json(value: object) -> None:
     """Print JSON, on one line."""
     click.echo(json.dumps(value))
+
+
+def print_json_list(values: Iterable[object]) -> None:
+    """Print a list as JSON on one line, each value as it comes."""
+    click.echo("[", nl=False)
+    for index, value in enumerate(values):
+        click.echo(f"{', ' if index else ''}{json.dumps(value)}", nl=False)
+    click.echo("]")
 
 
 def human_size(size: float) -> str:
@@ -60,7 +77,7 @@ def progress_shown(*, as_json: bool = False) -> Iterator[Progress]:
     if as_json:
         yield _JsonProgress()
     elif not is_watched():
-        yield _quiet
+        yield quiet
     else:
         with _bars() as progress:
             yield progress
@@ -74,7 +91,8 @@ class _JsonProgress:
     """Prints a line of JSON a second: {"progress": …}."""
 
     def __init__(self) -> None:
-        self._started = self._next = time.monotonic()
+        self._started = time.monotonic()
+        self._next = self._started + _JSON_EVERY
 
     def __call__(
         self,
@@ -145,12 +163,6 @@ def following(progress: Progress) -> Callable[[Report], None]:
     return lambda report: progress(**report)
 
 
-def _quiet(
-    phase: str, done: int, total: int, trouble: str | None = None, counts: dict[str, int] | None = None
-) -> None:
-    """Show nothing."""
-
-
 def kinds(counts: dict[str, Any]) -> str:
     """Say how many entries of each kind there are."""
     return ", ".join(
@@ -192,6 +204,13 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"{summary['shared_blocks']:,} shared; package: {human_size(summary['package_size'])}; "
         f"sealed in {summary['seconds']:.1f} s"
     )
+    if servers := summary.get("servers"):
+        more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
+        yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
+        if local := local_servers(servers):
+            yield f"note: {local[0]} is another server to other machines; --public-url names one for them"
+    if summary.get("store_trouble"):
+        yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
     for name, text in _LOSSES.items():
         if count := summary["losses"][name]:
             yield f"note: {plural(count, *text[:2])} {text[2]}"

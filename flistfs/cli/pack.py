@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
-from flistfs.authoring.seal import check_output
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -17,16 +16,20 @@ from flistfs.cli.options import (
     force_option,
     json_option,
     keep_going_option,
+    min_replicas_option,
     owner_option,
     parse_owner,
+    public_url_option,
+    router_option,
     source_date_epoch,
     store_option,
     timeout_option,
 )
 from flistfs.cli.output import complain_left_out, is_watched, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import password
-from flistfs.stores import default_store_url
-from flistfs.stores.url import parse_store_url
+from flistfs.output_file import check_output
+from flistfs.stores import default_store_url, router_for_readers
+from flistfs.stores.url import parse_store_url, with_min_replicas
 
 
 @click.command("pack", short_help="Make an flist of a directory or a tar archive, in one go.")
@@ -38,6 +41,9 @@ from flistfs.stores.url import parse_store_url
 @exclude_option
 @exclude_from_option
 @keep_going_option
+@min_replicas_option
+@router_option
+@public_url_option
 @timeout_option
 @json_option
 def command(
@@ -49,6 +55,9 @@ def command(
     exclude: tuple[str, ...],
     exclude_from: tuple[Path, ...],
     keep_going: bool,
+    min_replicas: int | None,
+    router: Path | None,
+    public_url: str | None,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -63,10 +72,11 @@ def command(
     """
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch())
-    request = SealRequest(absolute_output(out), force, timeout, options)
+    route = router_for_readers(router, public_url)
+    request = SealRequest(absolute_output(out), force, timeout, options, route)
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
-    url = str(parse_store_url(store)) if store else default_store_url()
+    url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     from flistfs import offline  # noqa: PLC0415  --help need not wait for it
 
     with progress_shown(as_json=as_json) as progress:

@@ -10,7 +10,7 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
-from flistfs.authoring.request import Progress, SealOptions, SealRequest
+from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -21,6 +21,8 @@ from flistfs.cli.options import (
     mount_option,
     owner_option,
     parse_owner,
+    public_url_option,
+    router_option,
     source_date_epoch,
     timeout_option,
 )
@@ -28,6 +30,8 @@ from flistfs.cli.output import following, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import password
 from flistfs.control import ask
 from flistfs.errors import SessionError
+from flistfs.progress import Progress
+from flistfs.stores import router_for_readers
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
@@ -37,6 +41,8 @@ from flistfs.errors import SessionError
 @owner_option
 @exclude_option
 @exclude_from_option
+@router_option
+@public_url_option
 @timeout_option
 @json_option
 def command(
@@ -46,6 +52,8 @@ def command(
     owner: str | None,
     exclude: tuple[str, ...],
     exclude_from: tuple[Path, ...],
+    router: Path | None,
+    public_url: str | None,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -58,11 +66,13 @@ def command(
     Example:
       flistfs seal out.flist
       flistfs seal out.flist --mount /mnt/build --owner 0:0
+      flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
     folder = find(mountpoint)
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
-    request = SealRequest(absolute_output(out), force, timeout, options)
+    route = router_for_readers(router, public_url)
+    request = SealRequest(absolute_output(out), force, timeout, options, route)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
         summary = _seal(folder, request, progress)
@@ -74,7 +84,7 @@ def command(
 
 
 def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> dict[str, Any]:
-    state = folder.state()
+    state = folder.settled_state()
     if state is State.MOUNTED:
         summary = ask(
             folder.control,

@@ -9,22 +9,43 @@ from flistfs.errors import UsageError
 from flistfs.launch import PASSWORD_VARIABLE
 from flistfs.stores.url import parse_store_url
 
+SOURCE_PASSWORD_VARIABLE = "FLISTFS_FROM_PASSWORD"  # noqa: S105  a variable's name
+
+# Where the password of an option's URL goes, if not to the store's variable. A public URL may have none, and
+# the command says so.
+_VARIABLES = {"--from": SOURCE_PASSWORD_VARIABLE, "--public-url": None}
+
+# Options that name a store, be it by a URL or by a file.
+_STORES = frozenset({"--store", "--to"})
+
 
 def hide_passwords() -> None:
     """If an argument is a store URL with a password, run this command anew with it in the environment."""
-    has_url = any("://" in argument for argument in sys.orig_argv)
+    options = [_option(*pair) for pair in zip(["", *sys.orig_argv], sys.orig_argv, strict=False)]
+    has_store = any(
+        option in _STORES or ("://" in argument and option not in _VARIABLES)
+        for option, argument in zip(options, sys.orig_argv, strict=True)
+    )
     # The password of a store that is not used must not be sent to the one that is.
-    if not has_url and (store := os.environ.get("FLISTFS_STORE")):
-        os.environ["FLISTFS_STORE"] = _without_password(store)
-    shown = [_without_password(argument) for argument in sys.orig_argv]
+    if not has_store and (store := os.environ.get("FLISTFS_STORE")):
+        os.environ["FLISTFS_STORE"] = _without_password("", store)
+    shown = [
+        _without_password(option, argument) for option, argument in zip(options, sys.orig_argv, strict=True)
+    ]
     if shown != sys.orig_argv:
         os.execv(sys.executable, [sys.executable, *shown[1:]])  # noqa: S606  no shell is wanted
 
 
-def _without_password(argument: str) -> str:
+def _option(before: str, argument: str) -> str:
+    """Return the option that an argument is, or that it belongs to."""
+    return (argument if argument.startswith("--") else before).partition("=")[0]
+
+
+def _without_password(option: str, argument: str) -> str:
     """Return the argument without its password, which goes to the environment."""
-    option, equals, url = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    if "://" not in url or "@" not in url:
+    name, equals, url = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    variable = _VARIABLES.get(option, PASSWORD_VARIABLE)
+    if variable is None or "://" not in url or "@" not in url:
         return argument
     try:
         parsed = parse_store_url(url)
@@ -32,10 +53,10 @@ def _without_password(argument: str) -> str:
         return argument  # it will be refused in a moment, without being shown
     if parsed.password is None:
         return argument
-    os.environ[PASSWORD_VARIABLE] = parsed.password
-    return f"{option}{equals}{parsed}"
+    os.environ[variable] = parsed.password
+    return f"{name}{equals}{parsed}"
 
 
-def password() -> str | None:
+def password(variable: str = PASSWORD_VARIABLE) -> str | None:
     """Return the store's password, if one was given."""
-    return os.environ.get(PASSWORD_VARIABLE) or None
+    return os.environ.get(variable) or None

@@ -115,12 +115,18 @@ def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def _store_lines(session: dict[str, Any]) -> Iterator[str]:
+    if "store" in session:
+        yield f"  store: {session['store']}"
+    if session.get("store_trouble"):
+        yield f"  a server fails, others stand in for it: {session['store_trouble']}"
+
+
 def _lines(session: dict[str, Any]) -> Iterator[str]:
     mountpoint = session.get("mountpoint", session["state_directory"])
     state = session["state"]
     yield f"{mountpoint}: {'sealing' if session.get('sealing') else state}"
-    if "store" in session:
-        yield f"  store: {session['store']}"
+    yield from _store_lines(session)
     if "files" in session:
         yield f"  holds: {kinds(session)}; {human_size(session['size'])} of content"
         yield (

@@ -25,7 +25,7 @@ def command(mountpoint: Path | None, timeout: float, as_json: bool) -> None:
       make install DESTDIR=/mnt/build && flistfs sync
     """
     folder = find(mountpoint)
-    if folder.state() is not State.MOUNTED:
+    if folder.settled_state() is not State.MOUNTED:
         raise SessionError(f"{folder.settings().mountpoint} is not mounted; mount it to go on, or seal it")
     with progress_shown() as progress:
         status = ask(folder.control, {"op": "sync", "timeout": timeout}, following(progress))

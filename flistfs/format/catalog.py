@@ -113,6 +113,11 @@ class Catalog:
         except Exception as error:
             raise _rocksdb_error("cannot read the catalog", error) from error
 
+    @property
+    def estimated_records(self) -> int:
+        """About how many records there are, for showing progress."""
+        return int(self._database.property_int_value("rocksdb.estimate-num-keys") or 0)
+
     def close(self) -> None:
         """Close the database. May be called twice."""
         self._database.close()

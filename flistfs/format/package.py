@@ -82,6 +82,29 @@ def unpack_package(package: Path, folder: Path, *, limit: int = DEFAULT_LIMIT) -
             raise FormatError(f"{package} is no flist that can be read: {error}") from error
 
 
+def link_package(unpacked: Path, folder: Path) -> None:
+    """Put links to what belongs to the catalog in the directory `unpacked` into `folder`.
+
+    For what opens a catalog and leaves files beside it: the directory of a user stays as it is, and large
+    tables are not copied.
+
+    Raises:
+        FormatError: `unpacked` cannot be read, or holds no CURRENT.
+        OutputError: `folder` cannot be written.
+    """
+    try:
+        members = [path for path in unpacked.iterdir() if _TAKEN.fullmatch(path.name) and path.is_file()]
+    except OSError as error:
+        raise FormatError(f"cannot read {unpacked}: {error.strerror}") from error
+    if not any(member.name == "CURRENT" for member in members):
+        raise FormatError(f"{unpacked} is no unpacked flist: there is no CURRENT in it")
+    try:
+        for member in members:
+            (folder / member.name).symlink_to(member.resolve())
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
 def _members(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     for path in files:

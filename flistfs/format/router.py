@@ -91,6 +91,16 @@ class Router:
         pools = {pool.name: pool for pool in self.pools}
         return [url for name in self.lookup for url in pools[name].urls(block_hash)]
 
+    def all_urls(self) -> tuple[str, ...]:
+        """Return the URLs that are asked for any block, each once, in the order of pools and their ranges."""
+        pools = {pool.name: pool for pool in self.pools}
+        return tuple(dict.fromkeys(rule.url for name in self.lookup for rule in pools[name].rules))
+
+
+def router_to(url: str) -> Router:
+    """Make the router that finds every block at one server."""
+    return Router((Pool("default", (Rule(Range("00", "FF"), url),)),), ("default",))
+
 
 def parse_router(raw: bytes) -> Router:
     """Take a router.yaml apart. What it has beside pools, lookup and cache is passed over, as by readers.
@@ -155,6 +165,11 @@ def without_passwords(router: Router) -> Router:
             for pool in router.pools
         ),
     )
+
+
+def has_passwords(router: Router) -> bool:
+    """Whether a URL in the router has a password."""
+    return without_passwords(router) != router
 
 
 def _load(text: str) -> _Value:

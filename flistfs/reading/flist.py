@@ -1,7 +1,9 @@
-"""A sealed flist: open it, look a path up, list a directory. Each reads one record, not the catalog."""
+"""A sealed flist: open it, look a path up, walk it. Listing a directory reads one record, not the catalog."""
 
 from __future__ import annotations
 
+import enum
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,18 +13,90 @@ from typing import Self
 
 from flistfs.errors import FormatError
 from flistfs.format.catalog import Catalog
+from flistfs.format.generation import Generation
 from flistfs.format.keys import directory_key
-from flistfs.format.package import unpack_package
-from flistfs.format.records import Aci, Directory, Entry, SubDirectory, decode_aci, decode_directory
+from flistfs.format.package import link_package, unpack_package
+from flistfs.format.records import (
+    Aci,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Special,
+    SpecialKind,
+    SubDirectory,
+    decode_aci,
+    decode_directory,
+    decode_head,
+)
+from flistfs.format.router import MAX_SIZE, Router, parse_router
+
+ROUTER_FILE = "router.yaml"
+
+_NO_ACI_MODE = 0o400  # what readers show of an entry without an ACI
+_MAX_LINKS = 40  # links on the way to one path, as in Linux
+
+
+class Kind(enum.StrEnum):
+    """What an entry is."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+    LINK = "link"
+    CHAR = "char"
+    BLOCK = "block"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    UNKNOWN = "unknown"
+
+
+_SPECIAL_KINDS = {
+    SpecialKind.SOCKET: Kind.SOCKET,
+    SpecialKind.BLOCK: Kind.BLOCK,
+    SpecialKind.CHAR: Kind.CHAR,
+    SpecialKind.FIFO: Kind.FIFO,
+}
+
+_TYPE_BITS = {
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.FILE: stat.S_IFREG,
+    Kind.LINK: stat.S_IFLNK,
+    Kind.CHAR: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+}
+
+# The other records are ACIs, whose keys are half as long.
+_DIRECTORY_KEY_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Something in an flist: an entry, or a directory with its own record."""
+    """Something in an flist: an entry, and for a directory what its own record says of it.
+
+    `directory` has no entries: ask the flist for them. It is None for a sub-directory without a record, and
+    where a name occurs a second time.
+    """
 
     path: bytes
     entry: Entry
     directory: Directory | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        match self.entry.attributes:
+            case SubDirectory():
+                return Kind.DIRECTORY
+            case File():
+                return Kind.FILE
+            case Link():
+                return Kind.LINK
+            case Special(kind=kind):
+                return _SPECIAL_KINDS.get(kind, Kind.UNKNOWN)
+            case _:
+                return Kind.UNKNOWN
 
     @property
     def aclkey(self) -> bytes:
@@ -30,9 +104,34 @@ class Node:
         return self.entry.aclkey if self.directory is None else self.directory.aclkey
 
     @property
+    def size(self) -> int:
+        """Its length in bytes; of a directory, what its record says."""
+        return (self.entry if self.directory is None else self.directory).size
+
+    @property
     def modification_time(self) -> int:
         """Whole seconds since 1970."""
         return (self.entry if self.directory is None else self.directory).modification_time
+
+    @property
+    def creation_time(self) -> int:
+        """Whole seconds since 1970."""
+        return (self.entry if self.directory is None else self.directory).creation_time
+
+
+def join(path: bytes, name: bytes) -> bytes:
+    """Put a name behind a path in an flist."""
+    return path + b"/" + name if path else name
+
+
+def printable(raw: bytes) -> str:
+    """Show a name on one line: what can't be printed is escaped."""
+    text = raw.decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _name(entry: Entry) -> bytes:
+    return entry.name
 
 
 class Flist:
@@ -41,18 +140,23 @@ class Flist:
     def __init__(self, catalog: Catalog, folder: tempfile.TemporaryDirectory[str]) -> None:
         self._catalog = catalog
         self._folder = folder
-        self._acis: dict[bytes, Aci] = {}
+        self._acis: dict[bytes, Aci | None] = {}
 
     @classmethod
     def open(cls, package: Path) -> Self:
-        """Open a package; it is unpacked into a temporary folder.
+        """Open a package, or a directory that one was unpacked into.
+
+        What it takes is put into a temporary folder: nothing is written beside the user's files.
 
         Raises:
             FormatError: it is not there, damaged, or no flist.
         """
         folder = tempfile.TemporaryDirectory(prefix="flistfs-")
         try:
-            unpack_package(package, Path(folder.name))
+            if package.is_dir():
+                link_package(package, Path(folder.name))
+            else:
+                unpack_package(package, Path(folder.name))
             return cls(Catalog.open(Path(folder.name)), folder)
         except BaseException:
             folder.cleanup()
@@ -71,10 +175,54 @@ class Flist:
         self._catalog.close()
         self._folder.cleanup()
 
+    @property
+    def generation(self) -> Generation:
+        """The generation of the format that it has."""
+        return Generation.ONE
+
+    @property
+    def estimated_records(self) -> int:
+        """About how many directories there are, for showing progress: ACIs are few."""
+        return self._catalog.estimated_records
+
+    def router(self) -> Router | None:
+        """Return what its router.yaml says, if it has one. URLs may hold passwords.
+
+        Raises:
+            FormatError: readers would refuse it.
+        """
+        path = Path(self._folder.name) / ROUTER_FILE
+        try:
+            with path.open("rb") as file:
+                return parse_router(file.read(MAX_SIZE + 1))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FormatError(f"router.yaml cannot be read: {error.strerror}") from error
+
+    def has(self, key: bytes) -> bool:
+        """Say whether there is a record of this key."""
+        return self._catalog.get(key) is not None
+
+    def directories(self) -> Iterator[Directory]:
+        """Walk the records of all directories, in no order that means anything.
+
+        Raises:
+            FormatError: one is damaged.
+        """
+        for key, raw in self._catalog.items():
+            if len(key) == _DIRECTORY_KEY_SIZE:
+                yield decode_directory(raw)
+
     def directory(self, path: bytes) -> Directory | None:
         """Return the record of the directory at `path` (no slash at either end; the root is empty)."""
         raw = self._catalog.get(directory_key(path))
         return None if raw is None else decode_directory(raw)
+
+    def head(self, path: bytes) -> Directory | None:
+        """Return the record of a directory without its entries, which saves the time to decode them."""
+        raw = self._catalog.get(directory_key(path))
+        return None if raw is None else decode_head(raw)
 
     def find(self, path: bytes) -> Node:
         """Look a path up, without following links.
@@ -82,8 +230,8 @@ class Flist:
         Raises:
             FormatError: there is nothing of that name.
         """
-        path = path.strip(b"/")
-        directory = self.directory(path)
+        path = b"/".join(part for part in path.split(b"/") if part not in {b"", b"."})
+        directory = self.head(path)
         parent, _, name = path.rpartition(b"/")
         if directory is not None:
             return Node(path, Entry(name, 0, SubDirectory(directory_key(path)), b"", 0, 0), directory)
@@ -92,24 +240,82 @@ class Flist:
                 return Node(path, entry)
         raise FormatError(f"there is no {path.decode(errors='backslashreplace')!r} in this flist")
 
+    def follow(self, path: bytes) -> Node:
+        """Look a path up as a program in the tree would: links are followed, and none leads out of it.
+
+        Raises:
+            FormatError: there is nothing of that name, or links lead in circles.
+        """
+        waiting = path.split(b"/")[::-1]
+        way: list[bytes] = []
+        links = 0
+        while waiting:
+            name = waiting.pop()
+            if name in {b"", b"."}:
+                continue
+            if name == b"..":
+                way = way[:-1]
+                continue
+            here = self.find(b"/".join([*way, name]))
+            if not isinstance(here.entry.attributes, Link):
+                way.append(name)
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise FormatError(f"there are too many links on the way to {printable(path)}")
+            target = here.entry.attributes.target
+            way = [] if target.startswith(b"/") else way
+            waiting += target.split(b"/")[::-1]
+        return self.find(b"/".join(way))
+
     def entries(self, path: bytes) -> list[Entry]:
         """Return the entries of a directory, by name; none if there is no such directory."""
         directory = self.directory(path)
-        return [] if directory is None else sorted(directory.entries, key=lambda entry: entry.name)
+        return [] if directory is None else sorted(directory.entries, key=_name)
 
-    def children(self, path: bytes) -> Iterator[Node]:
-        """Walk the entries of a directory by name, sub-directories with their records."""
-        for entry in self.entries(path):
-            child = path + b"/" + entry.name if path else entry.name
-            is_folder = isinstance(entry.attributes, SubDirectory)
-            yield Node(child, entry, self.directory(child) if is_folder else None)
+    def children(self, path: bytes, directory: Directory | None = None) -> Iterator[Node]:
+        """Walk the entries of a directory by name, sub-directories with what their records say of them.
+
+        `directory` is its record, where that has been read already.
+        """
+        before: bytes | None = None
+        for entry in self.entries(path) if directory is None else sorted(directory.entries, key=_name):
+            child = join(path, entry.name)
+            # A name that is there a thousand times must not be walked into as often, on each level.
+            is_new_folder = isinstance(entry.attributes, SubDirectory) and entry.name != before
+            before = entry.name
+            yield Node(child, entry, self.head(child) if is_new_folder else None)
+
+    def walk(self, start: Node, *, depth: int | None = None) -> Iterator[Node]:
+        """Walk all that is below a directory, parents first, by name; at most `depth` levels down.
+
+        Memory holds the entries of the directories on the way down, and nothing else.
+        """
+        if start.directory is None or depth == 0:
+            return
+        levels = [self.children(start.path)]
+        while levels:
+            node = next(levels[-1], None)
+            if node is None:
+                levels.pop()
+                continue
+            yield node
+            if node.directory is not None and len(levels) != depth:
+                levels.append(self.children(node.path))
 
     def aci(self, node: Node) -> Aci | None:
         """Return what is known of a node's owner and mode; None if the flist lacks it."""
-        key = node.aclkey
+        return self.aci_of(node.aclkey)
+
+    def aci_of(self, key: bytes) -> Aci | None:
+        """Return the ACI of a key; None if the flist lacks it."""
         if key not in self._acis:
             raw = self._catalog.get(key)
-            if raw is None:
-                return None
-            self._acis[key] = decode_aci(raw)
+            self._acis[key] = None if raw is None else decode_aci(raw)
         return self._acis[key]
+
+    def mode(self, node: Node) -> int:
+        """Return the mode; its type comes from the entry, as that of an ACI may be another entry's."""
+        aci = self.aci(node)
+        permissions = stat.S_IMODE(aci.mode) if aci else _NO_ACI_MODE
+        return _TYPE_BITS.get(node.kind, 0) | permissions

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from flistfs.errors import StoreRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flistfs.format.codec import Block
+    from flistfs.format.router import Router
 
 MAX_BLOCK_SIZE: Final = 8 * 1024 * 1024
 """The largest stored value, in bytes. 0-db takes no more; a 512 KiB chunk needs a sixteenth of it even
@@ -34,11 +35,23 @@ class Store(Protocol):
     def url(self) -> str:
         """Where the store is, without any password: for logs and for the user."""
 
+    @property
+    def readers_router(self) -> Router | None:
+        """What a package says of where its blocks are, without any password; None if readers can't use it."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong though the store works: a server that others stand in for."""
+
     def check(self) -> None:
         """Reach the store and prove the password. Says nothing about whether blocks can be written."""
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Tell which of these the store does not hold; any number of them, repeats allowed."""
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
+        """Tell which of these the store does not hold; any number of them, repeats allowed.
+
+        `sizes` says how many bytes blocks have as stored, of those where it is known: a store that can be
+        left with a part of a block, by a power cut, takes one of another size for missing.
+        """
 
     def put(self, blocks: Sequence[Block]) -> None:
         """Store blocks; returns when the store has acknowledged every one.

@@ -8,7 +8,7 @@ one of some thousand has not a folder for each: with 65,536 folders its first bl
 
 Several processes may use one directory. A block is written without being flushed: `sync` flushes all of
 them at once, which is many times quicker. After a power cut before a `sync` some file systems show such a
-block as an empty or a short file: an empty one counts as missing, and `put` replaces one of a wrong size.
+block as an empty or a short file: it counts as missing, where its size is known, and `put` replaces it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flistfs.format.codec import Block
 
@@ -65,16 +65,25 @@ class DirectoryStore:
         """The directory as a `dir://` URL."""
         return f"dir://{quote(self._path.as_posix(), errors='surrogateescape')}"
 
+    @property
+    def readers_router(self) -> None:
+        """Nothing: readers fetch from servers."""
+
+    @property
+    def trouble(self) -> None:
+        """Nothing: it works or not."""
+
     def check(self) -> None:
         """Make the directory if there is none, and see that it can be read."""
         with self._explained("open"):
             self._make_folder()
             os.close(os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
         """Look for each block's file."""
+        known = sizes or {}
         with self._explained("look into"):
-            return {hash_ for hash_ in hashes if not self._stored_size(self._file(hash_))}
+            return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_))}
 
     def put(self, blocks: Sequence[Block]) -> None:
         """Write the blocks that are not there yet, each aside and then renamed into place."""
@@ -119,6 +128,10 @@ class DirectoryStore:
             raise StoreRefusedError(f"{self.url} names blocks in lower-case hex; {hash_!r:.40} is not")
         name = hash_.decode("ascii")
         return f"{self._root}/{name[0]}/{name[1]}/{name}"
+
+    def _is_whole(self, hash_: bytes, wanted: int | None) -> bool:
+        found = self._stored_size(self._file(hash_))
+        return found > 0 and (wanted is None or found == wanted)
 
     def _stored_size(self, file: str) -> int:
         try:

@@ -31,15 +31,17 @@ import redis.exceptions
 from redis.connection import AbstractConnection, BlockingConnectionPool, Connection, SSLConnection
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.format.router import SCHEMES, router_to
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
 from flistfs.stores.refusals import meaning_of
 from flistfs.stores.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flistfs.format.codec import Block
+    from flistfs.format.router import Router
     from flistfs.stores.url import StoreUrl
 
 _log = logging.getLogger(__name__)
@@ -61,12 +63,12 @@ _PAUSES: Final = (0.2, 0.8)
 """Seconds before the second and the third try: a server that restarts is back within a second. Waiting
 out a longer outage is up to the caller."""
 
-_CONNECT_TIMEOUT: Final = 10.0
+CONNECT_TIMEOUT: Final = 10.0
 """Seconds to reach a server: Linux sends a lost SYN again after 1, 3 and 7."""
 
 # Keeps redis-py from sending CLIENT SETINFO. Newer releases warn about the old names, older ones do not know
 # the new one.
-_ANONYMOUS: Final[dict[str, None]] = (
+ANONYMOUS: Final[dict[str, None]] = (
     {"driver_info": None}
     if "driver_info" in inspect.signature(AbstractConnection).parameters
     else {"lib_name": None, "lib_version": None}
@@ -111,9 +113,9 @@ class RedisStore:
             host=url.host,
             port=url.port,
             protocol=2,  # the default, 3, starts with HELLO
-            **_ANONYMOUS,
+            **ANONYMOUS,
             socket_timeout=timeout,
-            socket_connect_timeout=min(timeout, _CONNECT_TIMEOUT),
+            socket_connect_timeout=min(timeout, CONNECT_TIMEOUT),
             redis_connect_func=self._greet,
         )
 
@@ -121,6 +123,15 @@ class RedisStore:
     def url(self) -> str:
         """The server's URL without its password."""
         return str(self._url)
+
+    @property
+    def readers_router(self) -> Router | None:
+        """A router to this server; readers know no TLS."""
+        return router_to(self.url) if self._url.scheme in SCHEMES else None
+
+    @property
+    def trouble(self) -> None:
+        """Nothing: it works or not."""
 
     def check(self) -> None:
         """Reach the server; a PING may be free for all, so a key is asked for as well."""
@@ -132,8 +143,11 @@ class RedisStore:
 
         self._exchange(work)
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Ask for each hash with a command of its own: neither ARDB nor 0-db take several."""
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:  # noqa: ARG002
+        """Ask for each hash with a command of its own: neither ARDB nor 0-db take several.
+
+        A server has a value whole or not at all, so sizes say nothing.
+        """
         absent: set[bytes] = set()
         for start in range(0, len(hashes), _MAX_COMMANDS):
             batch = hashes[start : start + _MAX_COMMANDS]

@@ -10,6 +10,10 @@ from flistfs.errors import StoreError, StoreRefusedError, StoreUnavailableError
 _MAX_TEXT: Final = 200  # characters of a server's own words in a message
 
 
+class RedirectedError(StoreRefusedError):
+    """The server is one of a cluster, and says that another one has this block, for good or for now."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Meaning:
     """An error reply that contains one of `texts` (lower case), and what to make of it."""
@@ -34,7 +38,15 @@ _MEANINGS: Final = (
         "wants no password: leave it out",
     ),
     _Meaning(
-        ("noauth", "wrongpass", "error code:-1004", "invalid password", "access denied", "authentication"),
+        (
+            "noauth",
+            "wrongpass",
+            "invalid username-password",
+            "error code:-1004",
+            "invalid password",
+            "access denied",
+            "authentication",
+        ),
         StoreRefusedError,
         "wants another password: check the one in the store's URL",
     ),
@@ -58,7 +70,9 @@ def meaning_of(text: str, url: str, password: str | None) -> StoreError:
     The text comes from a stranger: it is shortened, made printable, and rid of the password (Redis repeats
     the arguments of a command that it does not know).
     """
-    quoted = _presentable(text, password)
+    quoted = presentable(text, password)
+    if text.startswith(("MOVED ", "ASK ")):
+        return RedirectedError(f"{url} is part of a Redis Cluster: use redis+cluster:// ({quoted})")
     lowered = text.lower()
     for meaning in _MEANINGS:
         if any(part in lowered for part in meaning.texts):
@@ -66,7 +80,8 @@ def meaning_of(text: str, url: str, password: str | None) -> StoreError:
     return StoreError(f"{url} answers with an error: {quoted}")
 
 
-def _presentable(text: str, password: str | None) -> str:
+def presentable(text: str, password: str | None) -> str:
+    """Shorten a stranger's text, make it printable, and take the password out of it."""
     if password:
         text = text.replace(password, "***")
     return "".join(c if c.isprintable() else "?" for c in text)[:_MAX_TEXT]

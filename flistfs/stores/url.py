@@ -6,7 +6,9 @@
 | `redis://[:password@]host[:port][/number]` | Redis, Valkey |
 | `rediss://[:password@]host[:port][/number]` | the same over TLS, with the system's certificates |
 | `zdb://[:password@]host[:port][/namespace]` | 0-db |
+| `redis+cluster://[:password@]host[:port]` | a Redis Cluster, named by any of its servers |
 | `dir:///absolute/path` | a directory, one file a block |
+| `router:///absolute/router.yaml[?min-replicas=N]` | the servers of a router |
 
 `ardb://password@host`, as routers spell it, works for all servers. What is special in a URL is
 percent-encoded in passwords, names and paths.
@@ -17,27 +19,23 @@ Text of a URL is never repeated in an error: where the URL is wrong, any part of
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote, unquote
 
 import platformdirs
 
 from flistfs.errors import UsageError
 
-if TYPE_CHECKING:
-    from flistfs.stores.base import Store
-
-DEFAULT_TIMEOUT: Final = 20.0
-"""Seconds without any progress after which a server counts as hung. redis-py's 5 s are short for a large
-batch on a busy store; more would make 0-db's occasional stalls (sending again cures them) hurt."""
-
 # ARDB's and Redis' own defaults; 9900 is 0-db's.
-_DEFAULT_PORTS: Final = {"ardb": 16379, "redis": 6379, "rediss": 6379, "zdb": 9900}
+_DEFAULT_PORTS: Final = {"ardb": 16379, "redis": 6379, "rediss": 6379, "redis+cluster": 6379, "zdb": 9900}
+_FILES: Final = frozenset({"dir", "router"})
 _NUMBERED: Final = frozenset({"redis", "rediss"})  # SELECT takes a number; elsewhere it takes a name
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_MIN_REPLICAS: Final = re.compile(r"min-replicas=([1-9][0-9]{0,3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,14 @@ class StoreUrl:
     name: str | None = None
     """The argument of SELECT: a database number, or a namespace."""
     path: Path | None = None
-    """The folder of a `dir` store."""
+    """The folder of a `dir` store, the file of a `router`."""
+    min_replicas: int | None = None
+    """How many servers must have a block of a `router` store; None: all that its hash belongs to."""
 
     def __str__(self) -> str:
         if self.path is not None:
-            return f"{self.scheme}://{quote(self.path.as_posix(), errors='surrogateescape')}"
+            query = "" if self.min_replicas is None else f"?min-replicas={self.min_replicas}"
+            return f"{self.scheme}://{quote(self.path.as_posix(), errors='surrogateescape')}{query}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         name = "" if self.name is None else "/" + quote(self.name, safe="", errors="surrogateescape")
         return f"{self.scheme}://{host}:{self.port}{name}"
@@ -73,19 +74,23 @@ def parse_store_url(url: str, password: str | None = None) -> StoreUrl:
     """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
-    if not separator or scheme not in {*_DEFAULT_PORTS, "dir"}:
+    if not separator or scheme not in {*_DEFAULT_PORTS, *_FILES}:
         raise UsageError(
             "a store URL looks like ardb://host:16379, redis://host:6379 or dir:///absolute/path"
         )
     if not url.isprintable() or " " in url:
         # isprintable() is false for lone surrogates as well: a command line that is not UTF-8.
         raise UsageError(f"the {scheme}:// URL contains characters that must be percent-encoded")
+    min_replicas = None
+    if scheme == "router":
+        rest, mark, query = rest.partition("?")
+        min_replicas = _min_replicas(query) if mark else None
     if "?" in rest or "#" in rest:
         raise UsageError(
             f"a {scheme}:// URL takes neither a query nor a fragment: write ? as %3F and # as %23"
         )
-    if scheme == "dir":
-        return StoreUrl(scheme, path=_folder(rest))
+    if scheme in _FILES:
+        return StoreUrl(scheme, path=_path(scheme, rest), min_replicas=min_replicas)
     authority, _, path = rest.partition("/")
     userinfo, _, address = authority.rpartition("@")
     host, port = _address(scheme, address)
@@ -95,20 +100,33 @@ def parse_store_url(url: str, password: str | None = None) -> StoreUrl:
     return StoreUrl(scheme, host, port, secret, _name(scheme, path))
 
 
-def open_store(url: str, password: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> Store:
-    """Make the store a URL stands for, without touching it yet: `check()` does.
+def named_store(text: str) -> str:
+    """Give what a user calls a store, a URL or the path of a router.yaml, the form of a URL.
 
-    `password` is used if the URL has none; `timeout` is in seconds without progress (servers only).
-    Raises `UsageError` for a URL that makes no sense.
+    Raises:
+        UsageError: it is neither; the text is not repeated.
     """
-    # Here and not above: whoever only parses or prints a URL needs no redis client.
-    from flistfs.stores.directory import DirectoryStore  # noqa: PLC0415
-    from flistfs.stores.redis import RedisStore  # noqa: PLC0415
+    if "://" in text:
+        return text
+    if not os.path.isfile(text):  # noqa: PTH113  absolute() below would keep `..`, as would all of pathlib
+        raise UsageError(
+            "the store is neither the path of a router.yaml nor a URL; those look like ardb://host:16379, "
+            "redis://host:6379 or dir:///absolute/path"
+        )
+    return str(StoreUrl("router", path=Path(os.path.abspath(text))))  # noqa: PTH100
 
-    parsed = parse_store_url(url, password)
-    if parsed.path is not None:
-        return DirectoryStore(parsed.path)
-    return RedisStore(parsed, timeout=timeout)
+
+def with_min_replicas(url: StoreUrl, number: int | None) -> StoreUrl:
+    """Return the URL of a router with another number of least replicas; None leaves it as it is.
+
+    Raises:
+        UsageError: it is no router's.
+    """
+    if number is None:
+        return url
+    if url.scheme != "router":
+        raise UsageError("--min-replicas is for a store of several servers: give a router.yaml with --store")
+    return replace(url, min_replicas=number)
 
 
 def default_store_url() -> str:
@@ -124,14 +142,23 @@ def without_password(url: str) -> str:
         return "(malformed store URL)"
 
 
-def _folder(rest: str) -> Path:
+def _path(scheme: str, rest: str) -> Path:
     path = unquote(rest, errors="surrogateescape")
     if not rest.startswith("/"):
-        raise UsageError("a dir:// URL needs an absolute path: dir:///absolute/path, with three slashes")
+        raise UsageError(
+            f"a {scheme}:// URL needs an absolute path: {scheme}:///absolute/path, with three slashes"
+        )
     if "\0" in path:
-        raise UsageError("the path of a dir:// URL contains a NUL byte")
+        raise UsageError(f"the path of a {scheme}:// URL contains a NUL byte")
     # Two slashes at the start would survive in a Path, and mean the same.
     return Path("/" + path.lstrip("/"))
+
+
+def _min_replicas(query: str) -> int:
+    match = _MIN_REPLICAS.fullmatch(query)
+    if match is None:
+        raise UsageError("what follows the path of a router:// URL is a number of servers: ?min-replicas=2")
+    return int(match[1])
 
 
 def _password(scheme: str, userinfo: str) -> str | None:
@@ -197,6 +224,10 @@ def _port(scheme: str, text: str) -> int:
 def _name(scheme: str, path: str) -> str | None:
     if not path:
         return None
+    if scheme == "redis+cluster":
+        raise UsageError(
+            "what follows the host of a redis+cluster:// URL is nothing: clusters have no databases"
+        )
     if scheme in _NUMBERED:
         if not (path.isascii() and path.isdecimal() and len(path) <= 9):
             raise UsageError(f"what follows the host of a {scheme}:// URL is a database number, as in /2")

@@ -43,7 +43,7 @@ from flistfs.format.records import CHUNK_SIZE
 from flistfs.stores.directory import DirectoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from flistfs.authoring.content import Content
     from flistfs.format.codec import Block
@@ -86,12 +86,12 @@ class TroubledStore(DirectoryStore):
     def let_go(self) -> None:
         self._open.set()
 
-    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
         self.held_calls += 1
         self._open.wait()
         self.held_calls -= 1
         self._fail_if_down()
-        return super().missing(hashes)
+        return super().missing(hashes, sizes)
 
     def put(self, blocks: Sequence[Block]) -> None:
         self._fail_if_down()

@@ -90,8 +90,8 @@ class Home:
             process.communicate()
 
     def json(self, *arguments: str | Path) -> Any:  # noqa: ANN401  whatever JSON holds
-        """Run `flistfs … --json` and return what it printed."""
-        return json.loads(self.run(*arguments, "--json").stdout)
+        """Run `flistfs … --json` and return its answer: the last line, as those before tell the progress."""
+        return json.loads(self.run(*arguments, "--json").stdout.splitlines()[-1])
 
     def status(self) -> dict[str, Any]:
         """The status of the only session."""

@@ -19,7 +19,9 @@ from flistfs.format.router import (
     Router,
     Rule,
     format_router,
+    has_passwords,
     parse_router,
+    router_to,
     without_passwords,
 )
 
@@ -351,3 +353,25 @@ def test_bombs_end_soon(piece: bytes) -> None:
 def test_entries_are_bounded() -> None:
     with pytest.raises(FormatError, match="too many entries"):
         parse_router(b"[" + b"a," * MAX_EVENTS + b"]")
+
+
+def test_the_router_to_one_server() -> None:
+    router = router_to("ardb://host:16379")
+    assert router.urls(b"00" * 32) == router.urls(b"ff" * 32) == ["ardb://host:16379"]
+    assert parse_router(format_router(router)) == router
+
+
+def test_all_urls_are_those_that_are_asked_each_once() -> None:
+    assert PARSED.all_urls()[1:4] == ("redis://:s3cret@two:6379", "zdb://three:9900", "zdb://seven")
+    assert replace(PARSED, lookup=("hub",)).all_urls() == (
+        "zdb://three:9900",
+        "zdb://seven",
+        "ARDB://[::1]:16379",
+    )
+    rules = (Rule(Range("0", "7"), "ardb://a"), Rule(Range("8", "F"), "ardb://a"))
+    assert Router((Pool("p", rules), Pool("q", rules)), ("q", "p")).all_urls() == ("ardb://a",)
+
+
+def test_has_passwords() -> None:
+    assert has_passwords(PARSED)
+    assert not has_passwords(without_passwords(PARSED))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
 from flistfs.errors import BlockMissingError, StoreRefusedError
 from flistfs.format.codec import Block
 from flistfs.stores import MAX_BLOCK_SIZE, Store, open_store
-from tests.redis_server import free_port, running_redis
+from tests.redis_server import free_port, running_cluster, running_redis
 from tests.stores.blocks import block, blocks, value_of
+from tests.stores.routers import router_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +33,20 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["dir", "redis", "redis with password", "ardb with name", "rediss"])
+KINDS = [
+    "dir",
+    "redis",
+    "redis with password",
+    "ardb with name",
+    "rediss",
+    "router",
+    "router with replicas",
+    "cluster",
+    "cluster with password",
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     match request.param:
         case "dir":
@@ -44,8 +60,24 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         case "ardb with name":
             with running_redis() as server:
                 yield f"ardb://127.0.0.1:{server.port}/7"
+        case "router":
+            with running_redis() as one, running_redis(password=PASSWORD) as two:
+                secret = two.url.replace(PASSWORD, quote(PASSWORD, safe=""))
+                file = router_file(tmp_path_factory.mktemp("router"), {"00:7F": one.url, "80:FF": secret})
+                yield f"router://{file}"
+        case "router with replicas":
+            with running_redis() as one, running_redis() as two:
+                folder = tmp_path_factory.mktemp("router")
+                file = router_file(folder, {"00:FF": one.url, "0:f": two.url, "00:7f": f"{one.url}/0"})
+                yield f"router://{file}"
+        case "cluster" | "cluster with password":
+            if shutil.which("redis-cli") is None:
+                pytest.skip("redis-cli, which makes a cluster, is not there")
+            password = PASSWORD if "password" in request.param else None
+            with running_cluster(password) as cluster:
+                yield cluster.url.replace(PASSWORD, quote(PASSWORD, safe=""))
         case _:
-            folder: Path = request.getfixturevalue("certificate")
+            folder = request.getfixturevalue("certificate")
             port = str(free_port())
             files = ["--tls-cert-file", f"{folder}/cert.pem", "--tls-key-file", f"{folder}/key.pem"]
             with running_redis("--tls-port", port, "--tls-auth-clients", "no", *files):

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from flistfs.errors import UsageError
 from flistfs.stores import default_store_url, open_store, without_password
+from flistfs.stores.cluster import ClusterStore
 from flistfs.stores.directory import DirectoryStore
 from flistfs.stores.redis import RedisStore
+from flistfs.stores.routed import RoutedStore
 from flistfs.stores.url import StoreUrl, parse_store_url
+from tests.stores.routers import router_file
 
 SECRET = "hunter2hunter2"
 
@@ -37,6 +40,10 @@ SECRET = "hunter2hunter2"
         ("rediss://[fe80::1]", StoreUrl("rediss", "fe80::1", 6379)),
         ("zdb://127.0.0.1/ns", StoreUrl("zdb", "127.0.0.1", 9900, name="ns")),
         ("redis://bücher.example", StoreUrl("redis", "xn--bcher-kva.example", 6379)),
+        ("redis+cluster://:pw@host", StoreUrl("redis+cluster", "host", 6379, "pw")),
+        ("redis+cluster://host:7/", StoreUrl("redis+cluster", "host", 7)),
+        ("router:///a/r%20x.yaml", StoreUrl("router", path=Path("/a/r x.yaml"))),
+        ("router:///r?min-replicas=12", StoreUrl("router", path=Path("/r"), min_replicas=12)),
         ("dir:///a/b", StoreUrl("dir", path=Path("/a/b"))),
         ("dir:///a%20b/%C3%BC/%3F", StoreUrl("dir", path=Path("/a b/ü/?"))),
         ("dir:////a", StoreUrl("dir", path=Path("/a"))),
@@ -77,6 +84,14 @@ def test_meaning(url: str, parsed: StoreUrl) -> None:
         ("ardb://host/1/2", "one name"),
         ("redis://host?db=1", "query"),
         ("redis://host#1", "query"),
+        ("redis+cluster://host/0", "no databases"),
+        ("router://r.yaml", "absolute path"),
+        ("router:///r?", "number of servers"),
+        ("router:///r?min-replicas=0", "number of servers"),
+        ("router:///r?min-replicas=1&x=2", "number of servers"),
+        ("router:///r?min-replicas=+1", "number of servers"),
+        ("router:///r?min-replicas=1?", "number of servers"),
+        ("router:///r#x", "query"),
         ("dir:///a?b", "query"),
         ("dir://a/b", "absolute path"),
         ("dir://", "absolute path"),
@@ -106,6 +121,9 @@ def test_malformed(url: str, hint: str) -> None:
         f"redis://:[{SECRET}@[host",
         f"http://:{SECRET}@host",
         f"redis:{SECRET}@host",
+        f"redis+cluster://:{SECRET}@host/x",
+        f"router://{SECRET}@host/x",
+        f"router:///x?{SECRET}",
         f"dir://{SECRET}@host/x",
     ],
 )
@@ -131,6 +149,9 @@ def test_a_password_that_cannot_be_sent() -> None:
 def test_open_store_picks_the_kind(tmp_path: Path) -> None:
     assert isinstance(open_store(f"dir://{tmp_path}"), DirectoryStore)
     assert isinstance(open_store("ardb://host"), RedisStore)
+    assert isinstance(open_store("redis+cluster://host"), ClusterStore)
+    router = router_file(tmp_path, {"00:FF": "ardb://host"})
+    assert isinstance(open_store(f"router://{router}"), RoutedStore)
 
 
 def test_the_default_store_is_a_folder_among_the_users_data(
@@ -141,7 +162,16 @@ def test_the_default_store_is_a_folder_among_the_users_data(
     assert " " not in default_store_url()
 
 
-@pytest.mark.parametrize("url", ["ardb://pw@host:1/x%20y", "rediss://:pw@[::1]", "dir:///a%20b%25"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ardb://pw@host:1/x%20y",
+        "rediss://:pw@[::1]",
+        "redis+cluster://:pw@host",
+        "dir:///a%20b%25",
+        "router:///a%20b%25?min-replicas=2",
+    ],
+)
 def test_what_is_shown_means_the_same(url: str) -> None:
     shown = without_password(url)
     assert "pw" not in shown
@@ -152,10 +182,11 @@ def test_without_password_of_nonsense() -> None:
     assert SECRET not in without_password(f"redis://user:{SECRET}@host")
 
 
+SCHEMES = ["ardb", "redis", "rediss", "redis+cluster", "zdb", "dir", "router"]
 urls = st.one_of(
     st.text(),
-    st.builds("{}://{}".format, st.sampled_from(["ardb", "redis", "rediss", "zdb", "dir"]), st.text()),
-    st.from_regex(r"(ardb|rediss?|zdb|dir)://[a-z%:@/\[\]0-9.?#-]*", fullmatch=True),
+    st.builds("{}://{}".format, st.sampled_from(SCHEMES), st.text()),
+    st.from_regex(r"(ardb|rediss?|redis\+cluster|zdb|dir|router)://[a-z%:@/\[\]0-9.?#=-]*", fullmatch=True),
 )
 
 

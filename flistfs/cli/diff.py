@@ -1,0 +1,72 @@
+"""flistfs diff."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flistfs.cli.nodes import as_dict, owner, time_of
+from flistfs.cli.options import json_option
+from flistfs.cli.output import print_json_list
+from flistfs.reading.diff import Change, Difference, diff
+from flistfs.reading.flist import Flist, Node, printable
+
+_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CONTENT: "c", Change.METADATA: "m"}
+
+
+@click.command("diff", short_help="Compare two flists.")
+@click.argument("before", type=click.Path(path_type=Path), metavar="A")
+@click.argument("after", type=click.Path(path_type=Path), metavar="B")
+@json_option
+def command(before: Path, after: Path, as_json: bool) -> None:
+    """Say what is different in flist B from flist A, without fetching a block.
+
+    A line begins with + for what was added, - for what was removed, c where the content is another, m where
+    only mode, owner or modification time are. Change times are not compared.
+
+    \b
+    Example:
+      flistfs diff old.flist new.flist
+    """
+    with Flist.open(before) as one, Flist.open(after) as other:
+        differences = diff(one, other)
+        if as_json:
+            print_json_list(_as_dict(one, other, each) for each in differences)
+            return
+        for each in differences:
+            click.echo(_line(one, other, each))
+
+
+def _as_dict(one: Flist, other: Flist, difference: Difference) -> dict[str, Any]:
+    return {
+        "path": os.fsdecode(difference.path),
+        "change": difference.change.value,
+        "fields": list(difference.fields),
+        "before": as_dict(one, difference.before) if difference.before else None,
+        "after": as_dict(other, difference.after) if difference.after else None,
+    }
+
+
+def _line(one: Flist, other: Flist, difference: Difference) -> str:
+    line = f"{_SIGNS[difference.change]} {printable(difference.path) or '/'}"
+    before, after = difference.before, difference.after
+    if before is None or after is None:
+        return line
+    said = [_said(field, one, before, other, after) for field in difference.fields]
+    return f"{line} ({', '.join(said)})"
+
+
+def _said(field: str, one: Flist, before: Node, other: Flist, after: Node) -> str:
+    match field:
+        case "mode":
+            return f"mode {stat.S_IMODE(one.mode(before)):04o} to {stat.S_IMODE(other.mode(after)):04o}"
+        case "owner":
+            return f"owner {':'.join(owner(one.aci(before)))} to {':'.join(owner(other.aci(after)))}"
+        case "mtime":
+            return f"time {time_of(before.modification_time)} to {time_of(after.modification_time)}"
+        case _:
+            return field

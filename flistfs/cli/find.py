@@ -1,0 +1,70 @@
+"""flistfs find."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from flistfs.cli.nodes import as_dict
+from flistfs.cli.options import Size, flist_argument, json_option
+from flistfs.cli.output import print_json_list
+from flistfs.reading.flist import Flist, Kind, printable
+from flistfs.reading.search import Search, search
+
+# As find(1) has them.
+_LETTERS = {
+    "f": Kind.FILE,
+    "d": Kind.DIRECTORY,
+    "l": Kind.LINK,
+    "c": Kind.CHAR,
+    "b": Kind.BLOCK,
+    "p": Kind.FIFO,
+    "s": Kind.SOCKET,
+}
+
+
+@click.command("find", short_help="Find entries by name, kind and size.")
+@flist_argument
+@click.argument("path", default="")
+@click.option("--name", metavar="PATTERN", help="Those whose name matches a shell pattern such as '*.so*'.")
+@click.option(
+    "--type",
+    "kinds",
+    type=click.Choice(list(_LETTERS)),
+    multiple=True,
+    help="Files, directories, links, character or block devices, pipes or sockets; may be given again.",
+)
+@click.option("--min-size", type=Size(), metavar="SIZE", help="Files of at least SIZE, such as 10M.")
+@click.option("--max-size", type=Size(), metavar="SIZE", help="Files of at most SIZE.")
+@click.option("-0", "--print0", "zero", is_flag=True, help="End names with NUL, unescaped, for xargs -0.")
+@json_option
+def command(
+    package: Path,
+    path: str,
+    name: str | None,
+    kinds: tuple[str, ...],
+    min_size: int | None,
+    max_size: int | None,
+    zero: bool,
+    as_json: bool,
+) -> None:
+    """Find entries of an flist, below PATH or anywhere, by name, kind and size.
+
+    \b
+    Example:
+      flistfs find out.flist --name '*.pyc'
+      flistfs find out.flist usr --type f --min-size 10M
+    """
+    wanted = Search(name, frozenset(_LETTERS[kind] for kind in kinds) or None, min_size, max_size)
+    with Flist.open(package) as flist:
+        nodes = search(flist, flist.find(os.fsencode(path)), wanted)
+        if as_json:
+            print_json_list(as_dict(flist, node) for node in nodes)
+            return
+        for node in nodes:
+            if zero:
+                click.echo(node.path + b"\0", nl=False)
+            else:
+                click.echo(printable(node.path))

@@ -1,0 +1,95 @@
+"""flistfs merge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flistfs.cli.nodes import counts_by_kind
+from flistfs.cli.options import json_option
+from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
+from flistfs.reading.flist import Flist, Kind, printable
+from flistfs.reading.merge import Clash, Merged, PathsClashError, Prefer, Source, merge
+
+
+@click.command("merge", short_help="Merge flists into one.")
+@click.argument("packages", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FLIST...")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="OUT.flist",
+    help="The result.",
+)
+@click.option(
+    "--prefer",
+    type=click.Choice([each.value for each in Prefer]),
+    help="Which wins a path that several have: the first or the last that was named, or the newer one.",
+)
+@click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
+@json_option
+def command(packages: tuple[Path, ...], out: Path, prefer: str | None, force: bool, as_json: bool) -> None:
+    """Merge flists into one, without fetching a block.
+
+    Directories unite. Any other path that two of them have is listed, and refused (exit code 12) unless
+    --prefer says which to take; so is a file where another has a directory.
+
+    \b
+    Example:
+      flistfs merge -o out.flist base.flist app.flist
+      flistfs merge -o out.flist base.flist patch.flist --prefer last
+    """
+    try:
+        with ExitStack() as opened, progress_shown() as progress:
+            sources = [Source(str(path), opened.enter_context(Flist.open(path))) for path in packages]
+            wanted = Prefer(prefer) if prefer else None
+            merged = merge(sources, out, prefer=wanted, force=force, progress=progress)
+    except PathsClashError as error:
+        _print_clashes(error.clashes, as_json=as_json)
+        raise
+    if as_json:
+        print_json(_as_dict(out, merged))
+    else:
+        _print(out, merged)
+
+
+def _print_clashes(clashes: Sequence[Clash], *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "clashes": [
+                    {"path": os.fsdecode(each.path), "found": [list(found) for found in each.found]}
+                    for each in clashes
+                ]
+            }
+        )
+        return
+    for clash in clashes:
+        found = ", ".join(f"{name} ({kind})" for name, kind in clash.found)
+        click.echo(f"{printable(clash.path)}: {found}")
+
+
+def _as_dict(out: Path, merged: Merged) -> dict[str, Any]:
+    return {
+        "out": str(out),
+        "kinds": {kind.value: merged.kinds[kind] for kind in Kind if merged.kinds[kind]},
+        "size": merged.size,
+        "clashes": merged.clashes,
+        "package_size": merged.package_size,
+        "notes": merged.notes,
+    }
+
+
+def _print(out: Path, merged: Merged) -> None:
+    click.echo(f"{out}: {kinds(counts_by_kind(merged.kinds))}; {human_size(merged.size)} of content")
+    if merged.clashes:
+        click.echo(f"preferred one of several at {plural(merged.clashes, 'path')}")
+    for note in merged.notes:
+        click.echo(f"note: {note}")

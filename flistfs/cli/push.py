@@ -1,0 +1,70 @@
+"""flistfs push."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from flistfs.cli.options import StorePlace, json_option, min_replicas_option
+from flistfs.cli.output import human_size, plural, print_json, progress_shown
+from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
+from flistfs.reading.flist import Flist
+from flistfs.reading.push import push
+from flistfs.stores import Store, open_flist_store, open_store
+from flistfs.stores.url import named_store, parse_store_url, with_min_replicas
+
+
+@click.command("push", short_help="Bring the blocks of an flist to another store.")
+@click.argument("package", type=click.Path(path_type=Path), metavar="FLIST")
+@click.option(
+    "--to", type=StorePlace(), required=True, metavar="URL|FILE", help="The store to bring them to."
+)
+@click.option(
+    "--from",
+    "source",
+    type=StorePlace(),
+    metavar="URL|FILE",
+    help="The store to take them from. Default: where the flist says that they are, else $FLISTFS_STORE, "
+    "else a directory of yours.",
+)
+@min_replicas_option
+@json_option
+def command(package: Path, to: str, source: str | None, min_replicas: int | None, as_json: bool) -> None:
+    """Bring the blocks of an flist to another store: those that it lacks, each checked on the way.
+
+    After an interruption the same command goes on where it was. The password of the store to bring them to
+    may come from $FLISTFS_STORE_PASSWORD, that of the other from $FLISTFS_FROM_PASSWORD.
+
+    \b
+    Example:
+      flistfs push out.flist --to ardb://host:16379
+      flistfs push out.flist --from redis://old:6379 --to router.yaml
+    """
+    if min_replicas is not None:
+        to = str(with_min_replicas(parse_store_url(to), min_replicas))
+    with (
+        Flist.open(package) as flist,
+        closing(_source(flist, source)) as origin,
+        closing(open_store(to, password())) as target,
+    ):
+        target.check()
+        with progress_shown() as progress:
+            summary = push(flist, origin, target, progress)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    click.echo(
+        f"{target.url}: {plural(summary.sent, 'block')} sent ({human_size(summary.sent_bytes)}), "
+        f"{summary.blocks - summary.sent:,} there before"
+    )
+
+
+def _source(flist: Flist, url: str | None) -> Store:
+    router = None if url else flist.router()
+    if not url and router is None and (default := os.environ.get("FLISTFS_STORE")):
+        url = named_store(default)
+    return open_flist_store(router, url, password(SOURCE_PASSWORD_VARIABLE))

@@ -1,0 +1,105 @@
+"""What is in files: blocks from the store, checked, in order, fetched ahead by a few threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError
+from flistfs.format.codec import decode_block
+from flistfs.format.records import BLOCK_SIZE_UNIT, BlockRef, File
+from flistfs.reading.faults import content_fault
+from flistfs.reading.flist import Flist, Node, printable
+from flistfs.stores import Store, default_store_url, open_store
+
+THREADS: Final = 4
+"""Threads that fetch and decode: what they do releases the GIL, and a store answers several at once."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk of a file: where it lies in the file, how long it is there, and its block."""
+
+    offset: int
+    length: int
+    ref: BlockRef
+
+
+def store_of(flist: Flist, url: str | None, password: str | None) -> Store:  # noqa: ARG001  a router's place
+    """Open the store that an flist's blocks are read from: the one at `url`, else the user's own.
+
+    Raises:
+        UsageError: the URL makes no sense.
+    """
+    return open_store(url or default_store_url(), password)
+
+
+def pieces(node: Node) -> Iterator[Piece]:
+    """Walk the chunks of a file.
+
+    Raises:
+        FormatError: it is no file, or its record makes no sense.
+    """
+    file, size = node.entry.attributes, node.entry.size
+    if not isinstance(file, File):
+        raise FormatError(f"{printable(node.path) or '/'} is a {node.kind}, not a file")
+    if (fault := content_fault(file, size)) is not None:
+        raise FormatError(f"{printable(node.path)} cannot be read: {fault}")
+    chunk_size = file.block_size * BLOCK_SIZE_UNIT
+    for index, ref in enumerate(file.blocks):
+        offset = index * chunk_size
+        yield Piece(offset, min(chunk_size, size - offset), ref)
+
+
+def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
+    """Fetch, decode and check the chunk of a file.
+
+    Raises:
+        BlockMissingError: the store has it not; the message names the file.
+        BlockCorruptError: its bytes are not what the flist says.
+        StoreError: the store can't be asked.
+    """
+    try:
+        chunk = decode_block(store.get(piece.ref.hash), piece.ref)
+    except BlockMissingError as error:
+        raise BlockMissingError(f"{printable(path)} cannot be read: {error}") from error
+    except BlockCorruptError as error:
+        raise BlockCorruptError(f"{printable(path)} cannot be read: {error}") from error
+    if len(chunk) != piece.length:
+        raise BlockCorruptError(
+            f"{printable(path)} cannot be read: a block has {len(chunk)} bytes where {piece.length} belong"
+        )
+    return chunk
+
+
+def read(store: Store, node: Node) -> Iterator[bytes]:
+    """Read a file, chunk by chunk.
+
+    Raises:
+        FormatError: it is no file, or can't be read; see `fetch`.
+    """
+    return ahead(lambda piece: fetch(store, node.path, piece), pieces(node))
+
+
+def ahead(work: Callable[[_T], _R], items: Iterable[_T], *, threads: int = THREADS) -> Iterator[_R]:
+    """Do `work` on items in threads, a few ahead of what is taken; results come in the order of the items.
+
+    When it is left early nobody waits for what still runs: closing the store ends that.
+    """
+    pool = ThreadPoolExecutor(threads)
+    running: deque[Future[_R]] = deque()
+    try:
+        for item in items:
+            running.append(pool.submit(work, item))
+            if len(running) >= 2 * threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,123 @@
+"""What two flists have different. No block is read: files are compared by the keys of their chunks.
+
+The key is the hash of a chunk's plain bytes. Hashes of blocks say less: two snappy libraries can make two
+blocks of one chunk. Change times (ctime) are not compared: they are those of the copying.
+"""
+
+from __future__ import annotations
+
+import enum
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flistfs.format.records import Aci, File
+from flistfs.reading.flist import Flist, Node
+
+
+class Change(enum.StrEnum):
+    """What became of a path."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CONTENT = "content"
+    METADATA = "metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A path that differs; `fields` says in what, where both have it.
+
+    A path that is of another kind is removed, with all that is below it, and then added.
+    """
+
+    path: bytes
+    change: Change
+    before: Node | None
+    after: Node | None
+    fields: tuple[str, ...] = ()
+
+
+def diff(one: Flist, other: Flist) -> Iterator[Difference]:
+    """Walk what has changed from one flist to the other, parents first.
+
+    Memory holds the entries of the directories on the way down in both.
+
+    Raises:
+        FormatError: one of them is damaged.
+    """
+    roots = one.find(b""), other.find(b"")
+    yield from _compared(one, other, *roots)
+    levels = [_paired(one.children(b""), other.children(b""))]
+    while levels:
+        before, after = next(levels[-1], (None, None))
+        if before is None and after is None:
+            levels.pop()
+        elif before is None or after is None or before.kind is not after.kind:
+            yield from _removed(one, before)
+            yield from _added(other, after)
+        else:
+            yield from _compared(one, other, before, after)
+            if before.directory is not None and after.directory is not None:
+                levels.append(_paired(one.children(before.path), other.children(after.path)))
+
+
+def _paired(ones: Iterator[Node], others: Iterator[Node]) -> Iterator[tuple[Node | None, Node | None]]:
+    """Pair the entries of two directories by name; both come sorted."""
+    one, other = next(ones, None), next(others, None)
+    while one is not None or other is not None:
+        if other is None or (one is not None and one.entry.name < other.entry.name):
+            yield one, None
+            one = next(ones, None)
+        elif one is None or other.entry.name < one.entry.name:
+            yield None, other
+            other = next(others, None)
+        else:
+            yield one, other
+            one, other = next(ones, None), next(others, None)
+
+
+def _removed(flist: Flist, node: Node | None) -> Iterator[Difference]:
+    if node is not None:
+        yield Difference(node.path, Change.REMOVED, node, None)
+        yield from (Difference(below.path, Change.REMOVED, below, None) for below in flist.walk(node))
+
+
+def _added(flist: Flist, node: Node | None) -> Iterator[Difference]:
+    if node is not None:
+        yield Difference(node.path, Change.ADDED, None, node)
+        yield from (Difference(below.path, Change.ADDED, None, below) for below in flist.walk(node))
+
+
+def _compared(one: Flist, other: Flist, before: Node, after: Node) -> Iterator[Difference]:
+    content = () if _content(before) == _content(after) else ("content",)
+    metadata = tuple(_changed_metadata(one, other, before, after))
+    if content or metadata:
+        change = Change.CONTENT if content else Change.METADATA
+        yield Difference(before.path, change, before, after, content + metadata)
+
+
+def _content(node: Node) -> object:
+    """Return what is equal where content is: of a file size and keys, else the attributes."""
+    attributes = node.entry.attributes
+    if isinstance(attributes, File):
+        # The block size of an empty file says nothing.
+        return (
+            node.size,
+            bool(attributes.blocks) and attributes.block_size,
+            [b.key for b in attributes.blocks],
+        )
+    return None if node.directory is not None else attributes
+
+
+def _changed_metadata(one: Flist, other: Flist, before: Node, after: Node) -> Iterator[str]:
+    if stat.S_IMODE(one.mode(before)) != stat.S_IMODE(other.mode(after)):
+        yield "mode"
+    if _owner(one.aci(before)) != _owner(other.aci(after)):
+        yield "owner"
+    if before.modification_time != after.modification_time:
+        yield "mtime"
+
+
+def _owner(aci: Aci | None) -> object:
+    return None if aci is None else (aci.uname, aci.gname, aci.uid, aci.gid)

@@ -1,0 +1,322 @@
+"""An flist becomes a tree of files.
+
+One thread makes names and directories, in the order of a walk; a few others fetch chunks and write them into
+the files that are open by then. A package comes from strangers, so nothing is reached by a path: names are
+checked to be names, and everything is made relative to the descriptor of its directory, which is opened part
+by part without following links. Nothing that exists is written to.
+
+A directory gets its owner, mode and time when all that is below it has been made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from flistfs.errors import FormatError, OutputError
+from flistfs.format.records import Link, Special
+from flistfs.progress import Progress, quiet
+from flistfs.reading.faults import content_fault, device_numbers, name_fault
+from flistfs.reading.flist import Flist, Kind, Node, join, printable
+from flistfs.reading.owners import Owners
+from flistfs.reading.search import Selection
+from flistfs.reading.writers import Writers, explained
+from flistfs.stores import Store
+
+_DEVICES: Final = frozenset({Kind.CHAR, Kind.BLOCK})
+_TYPE_BITS: Final = {
+    Kind.CHAR: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+}
+_NANO: Final = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Extracted:
+    """What was made, and what could not be as it is in the flist.
+
+    Attributes:
+        foreign: Entries that belong to who extracted them, for only root may give them to their owners.
+        set_id: How many of those had set-id bits; these are left out, as they would lend that user's rights.
+        devices: Paths of devices that were not made, which only root may.
+    """
+
+    files: int = 0
+    directories: int = 0
+    links: int = 0
+    specials: int = 0
+    size: int = 0
+    foreign: int = 0
+    set_id: int = 0
+    devices: list[bytes] = field(default_factory=list)
+
+
+def extract(
+    flist: Flist,
+    store: Store,
+    target: Path,
+    *,
+    only: Selection | None = None,
+    devices: bool = True,
+    progress: Progress = quiet,
+) -> Extracted:
+    """Make the tree of an flist in the directory `target`, which is made, or empty.
+
+    Everything is looked at before anything is made. After an error, what was made until then is left.
+
+    Args:
+        flist: What to extract.
+        store: Where its blocks are.
+        target: The directory.
+        only: Which entries; directories on the way to them are made as well.
+        devices: Whether devices are made.
+        progress: Is told how many bytes of content are written.
+
+    Raises:
+        FormatError: it has an entry that cannot be made, or none that is selected.
+        OutputError: `target` is not empty, or cannot be written.
+        StoreError: the store can't be asked, or lacks a block.
+    """
+    chosen = partial(_is_chosen, only, devices)
+    total = _check(flist, chosen, progress)
+    with _opened(target) as top, Writers(store, target, total, progress) as writers:
+        return _Tree(flist, target, top, writers).make(chosen)
+
+
+def _is_chosen(only: Selection | None, devices: bool, node: Node) -> bool:  # noqa: FBT001  bound by name once
+    return (only is None or only.matches(node)) and (devices or node.kind not in _DEVICES)
+
+
+def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> int:
+    """Refuse what cannot be made; return how many bytes of content there will be."""
+    total = 0
+    directories = 0
+    is_empty = True
+    before: dict[int, bytes] = {}  # by level; entries of one name follow each other, but for what is below
+    root = flist.find(b"")
+    for node in flist.walk(root):
+        if node.kind is Kind.DIRECTORY:
+            directories += 1
+            progress("structure", directories, max(directories, flist.estimated_records))
+        fault = name_fault(node.entry.name)
+        level = node.path.count(b"/")
+        if before.get(level) == node.path:
+            fault = "its name is there twice"
+        before[level] = node.path
+        if fault is None and chosen(node):
+            fault = _node_fault(node)
+            is_empty = False
+            total += node.size if node.kind is Kind.FILE else 0
+        if fault is not None:
+            raise FormatError(f"{printable(node.path)} cannot be made: {fault} (flistfs verify shows all)")
+    progress("structure", 1, 1)
+    if is_empty and not chosen(root):
+        raise FormatError("nothing in this flist is to be extracted: the patterns match no path")
+    return total
+
+
+def _node_fault(node: Node) -> str | None:
+    attributes = node.entry.attributes
+    if node.kind is Kind.DIRECTORY and node.directory is None:
+        return "its directory is not in the flist"
+    if isinstance(attributes, Special):
+        if node.kind is Kind.UNKNOWN:
+            return "it is a special file of no known kind"
+        if node.kind in _DEVICES and device_numbers(attributes) is None:
+            return "it is a device without proper numbers"
+    return content_fault(attributes, node.entry.size)
+
+
+@contextmanager
+def _opened(target: Path) -> Iterator[int]:
+    """Open the directory to extract into, closed to others until it is done."""
+    try:
+        target.mkdir(exist_ok=True)
+        descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if os.listdir(descriptor):  # noqa: PTH208  of a descriptor
+                raise OutputError(f"{target} is not empty; choose an empty directory, or a new one")
+            os.fchmod(descriptor, 0o700)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except FileExistsError:
+        raise OutputError(f"{target} is no directory") from None
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How an entry is to look. An id of -1 stays as it is."""
+
+    uid: int
+    gid: int
+    mode: int
+    times: tuple[int, int]
+
+
+class _Tree:
+    """Makes the names of a tree, and everything but content."""
+
+    def __init__(self, flist: Flist, target: Path, top: int, writers: Writers) -> None:
+        self._flist = flist
+        self._target = target
+        self._writers = writers
+        self._folders = _Folders(top)
+        self._owners = Owners()
+        self._found = Extracted()
+        self._way: list[Node] = []  # directories from the root down to where the walk is
+        self._made = 0  # how many of them exist
+
+    def make(self, chosen: Callable[[Node], bool]) -> Extracted:
+        try:
+            root = self._flist.find(b"")
+            self._way, self._made = [root], 1
+            self._found.directories += 1
+            for node in self._flist.walk(root):
+                while len(self._way) > node.path.count(b"/") + 1:
+                    self._leave()
+                if node.kind is Kind.DIRECTORY:
+                    self._way.append(node)
+                if chosen(node):
+                    self._make_way()
+                    self._make(node)
+            while self._way:
+                self._leave()
+        finally:
+            self._folders.close()
+        return self._found
+
+    def _make_way(self) -> None:
+        while self._made < len(self._way):
+            node = self._way[self._made]
+            with explained(self._target, node.path):
+                os.mkdir(node.entry.name, 0o700, dir_fd=self._parent(node))
+            self._found.directories += 1
+            self._made += 1
+
+    def _leave(self) -> None:
+        """Give the innermost directory its look: all that is below it has been made."""
+        node = self._way.pop()
+        if self._made > len(self._way):
+            self._made = len(self._way)
+            with explained(self._target, node.path):
+                _dress(self._folders.open(node.path), self._look(node))
+
+    def _make(self, node: Node) -> None:
+        with explained(self._target, node.path):
+            match node.kind:
+                case Kind.DIRECTORY:
+                    pass
+                case Kind.FILE:
+                    self._make_file(node)
+                case Kind.LINK:
+                    self._make_link(node)
+                case _:
+                    self._make_special(node)
+
+    def _make_file(self, node: Node) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(node.entry.name, flags, 0o600, dir_fd=self._parent(node))
+        try:
+            os.ftruncate(descriptor, node.size)
+            complete = partial(self._dress_file, node, self._look(node))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._writers.write(descriptor, node, complete)
+        self._found.files += 1
+        self._found.size += node.size
+
+    def _dress_file(self, node: Node, look: _Look, descriptor: int) -> None:
+        with explained(self._target, node.path):
+            _dress(descriptor, look)
+
+    def _make_link(self, node: Node) -> None:
+        assert isinstance(node.entry.attributes, Link)  # noqa: S101  the type checker's
+        parent, name = self._parent(node), node.entry.name
+        look = self._look(node)
+        os.symlink(node.entry.attributes.target, name, dir_fd=parent)
+        os.chown(name, look.uid, look.gid, dir_fd=parent, follow_symlinks=False)
+        os.utime(name, ns=look.times, dir_fd=parent, follow_symlinks=False)
+        self._found.links += 1
+
+    def _make_special(self, node: Node) -> None:
+        assert isinstance(node.entry.attributes, Special)  # noqa: S101  the type checker's
+        parent, name = self._parent(node), node.entry.name
+        numbers = device_numbers(node.entry.attributes) if node.kind in _DEVICES else None
+        try:
+            os.mknod(name, _TYPE_BITS[node.kind] | 0o600, os.makedev(*numbers or (0, 0)), dir_fd=parent)
+        except PermissionError:
+            if numbers is None:
+                raise
+            self._found.devices.append(node.path)
+            return
+        look = self._look(node)
+        os.chown(name, look.uid, look.gid, dir_fd=parent, follow_symlinks=False)
+        os.chmod(name, look.mode, dir_fd=parent)
+        os.utime(name, ns=look.times, dir_fd=parent, follow_symlinks=False)
+        self._found.specials += 1
+
+    def _parent(self, node: Node) -> int:
+        return self._folders.open(node.path.rpartition(b"/")[0])
+
+    def _look(self, node: Node) -> _Look:
+        """Work out how an entry is to look, and count what it can't have."""
+        aci = self._flist.aci(node)
+        uid, gid, is_foreign = self._owners.allowed(aci)
+        mode = stat.S_IMODE(self._flist.mode(node))
+        if is_foreign:
+            self._found.foreign += 1
+            if node.kind is Kind.FILE and mode & (stat.S_ISUID | stat.S_ISGID):
+                self._found.set_id += 1
+                mode &= ~(stat.S_ISUID | stat.S_ISGID)
+        seconds = node.modification_time
+        return _Look(uid, gid, mode, (seconds * _NANO, seconds * _NANO))
+
+
+def _dress(descriptor: int, look: _Look) -> None:
+    os.fchown(descriptor, look.uid, look.gid)
+    os.fchmod(descriptor, look.mode)  # after the owner: a change of that takes set-id bits away
+    os.utime(descriptor, ns=look.times)
+
+
+class _Folders:
+    """Opens directories below the top, part by part; the last one stays open for what comes next."""
+
+    def __init__(self, top: int) -> None:
+        self._path = b""
+        self._descriptor = os.dup(top)
+        self._top = top
+
+    def open(self, path: bytes) -> int:
+        """Return the descriptor of a directory, which is good until the next call."""
+        parent, _, name = path.rpartition(b"/")
+        if path == self._path:
+            return self._descriptor
+        if path and parent == self._path:
+            self._enter(name)
+        else:
+            self.close()
+            self._descriptor, self._path = os.dup(self._top), b""
+            for part in path.split(b"/") if path else []:
+                self._enter(part)
+        return self._descriptor
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _enter(self, name: bytes) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        inner = os.open(name, flags, dir_fd=self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor, self._path = inner, join(self._path, name)

@@ -1,0 +1,290 @@
+"""A sealed flist as a read-only file system: pyfuse3's requests, answered from its records and the store.
+
+The kernel keeps names, attributes and pages for as long as it likes: nothing ever changes. It refuses writes
+by itself (the mount is `ro`). Inode numbers are given to paths as the kernel asks, and taken back as it
+forgets: memory holds what the kernel knows, the directories that were listed last, and the cache of chunks.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, StatvfsData
+
+from flistfs.errors import FlistfsError, FormatError
+from flistfs.format.records import Link, Special
+from flistfs.reading.chunks import Chunks
+from flistfs.reading.content import Piece, pieces
+from flistfs.reading.faults import MAX_NAME, content_fault, device_numbers, name_fault
+from flistfs.reading.flist import Flist, Kind, Node, printable
+from flistfs.reading.owners import gid_of, uid_of
+
+log = logging.getLogger(__name__)
+
+# Seconds that the kernel may keep names and attributes: a year, for ever.
+_TIMEOUT: Final = 365 * 86400.0
+
+_BLOCK: Final = 4096
+_SECTOR: Final = 512  # the unit of st_blocks
+_NANO: Final = 1_000_000_000
+
+# Entries of directories that are kept decoded: decoding one costs 15 µs, some 1 KiB of memory holds it.
+_KEPT_ENTRIES: Final = 100_000
+
+# Chunks that are fetched ahead for who reads a file from one end to the other.
+_AHEAD: Final = 4
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Method = Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]
+
+
+def _answered(method: Method[P, T]) -> Method[P, T]:
+    """Answer errors to the kernel as EIO, and write them to the log: they must not end the mount."""
+
+    @functools.wraps(method)
+    async def answer(self: Operations, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(self, *args, **kwargs)
+        except FUSEError:
+            raise
+        except FlistfsError as error:
+            log.error("%s", error)  # noqa: TRY400  the store's or the flist's, no bug
+            raise FUSEError(errno.EIO) from None
+        except Exception:
+            log.exception("%s failed", method.__name__)
+            raise FUSEError(errno.EIO) from None
+
+    return cast("Method[P, T]", answer)
+
+
+@dataclass(slots=True)
+class _Inode:
+    """What the kernel knows a number of; `lookups` is how often it was told."""
+
+    node: Node
+    lookups: int = 0
+
+
+@dataclass(slots=True)
+class _Handle:
+    """An open file: its chunks, all of one length but the last, and where reading it would go on."""
+
+    path: bytes
+    size: int
+    chunks: Sequence[Piece]
+    next: int = 0
+
+
+class Operations(pyfuse3.Operations):
+    """The request handlers of a mounted flist."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(
+        self, flist: Flist, chunks: Chunks, nursery: trio.Nursery, answering: Callable[[], None]
+    ) -> None:
+        """Serve `flist`.
+
+        Args:
+            flist: What is mounted.
+            chunks: Content of its files.
+            nursery: Where reading ahead runs.
+            answering: Called when the kernel has said hello, so that requests are served.
+        """
+        super().__init__()
+        self.init = answering  # type: ignore[method-assign]
+        self._flist = flist
+        self._chunks = chunks
+        self._nursery = nursery
+        root = flist.find(b"")
+        self._inodes: dict[int, _Inode] = {pyfuse3.ROOT_INODE: _Inode(root, 1)}
+        self._numbers: dict[bytes, int] = {b"": pyfuse3.ROOT_INODE}
+        self._last_number = int(pyfuse3.ROOT_INODE)
+        self._listings: OrderedDict[bytes, dict[bytes, Node]] = OrderedDict()
+        self._listed = 0  # entries in them
+        self._handles: dict[int, _Handle] = {}
+        self._last_handle = 0
+
+    # Names
+
+    @_answered
+    async def lookup(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Find a name."""
+        node = self._listing(self._inodes[parent_inode].node.path).get(name)
+        if node is None:
+            return _nothing()
+        return self._entry(node, self._remember(node))
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """Let go of inodes."""
+        for number, times in inode_list:
+            inode = self._inodes[number]
+            inode.lookups -= times
+            if inode.lookups <= 0 and number != pyfuse3.ROOT_INODE:
+                del self._inodes[number]
+                del self._numbers[inode.node.path]
+
+    @_answered
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        """Stat."""
+        return self._entry(self._inodes[inode].node, inode)
+
+    @_answered
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileNameT:
+        """Read a symbolic link."""
+        attributes = self._inodes[inode].node.entry.attributes
+        if not isinstance(attributes, Link):
+            raise FUSEError(errno.EINVAL)
+        return pyfuse3.FileNameT(attributes.target)
+
+    @_answered
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileHandleT:
+        """Open a directory: its handle is its number."""
+        return pyfuse3.FileHandleT(int(inode))
+
+    @_answered
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """List a directory from a cookie on."""
+        here = self._inodes[fh].node
+        above = self._numbers.get(here.path.rpartition(b"/")[0], int(pyfuse3.ROOT_INODE))
+        for cookie, name, number in ((1, b".", fh), (2, b"..", above)):
+            entry = self._entry(self._inodes[number].node, number)
+            if start_id < cookie and not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, cookie):
+                return
+        nodes = list(self._listing(here.path).values())
+        for index in range(max(start_id - 2, 0), len(nodes)):
+            node = nodes[index]
+            number = self._remember(node)
+            name = pyfuse3.FileNameT(node.entry.name)
+            if not pyfuse3.readdir_reply(token, name, self._entry(node, number), index + 3):
+                await self.forget([(InodeT(number), 1)])
+                return
+
+    def _listing(self, path: bytes) -> dict[bytes, Node]:
+        """Return the entries of a directory by name."""
+        if path in self._listings:
+            self._listings.move_to_end(path)
+            return self._listings[path]
+        listing: dict[bytes, Node] = {}
+        for node in self._flist.children(path):
+            if node.kind is Kind.UNKNOWN or name_fault(node.entry.name) is not None:
+                log.warning("%s is left out: no file system can have it", printable(node.path))
+                continue
+            listing.setdefault(node.entry.name, node)
+        self._listings[path] = listing
+        self._listed += len(listing) + 1
+        while self._listed > _KEPT_ENTRIES and len(self._listings) > 1:
+            _, oldest = self._listings.popitem(last=False)
+            self._listed -= len(oldest) + 1
+        return listing
+
+    def _remember(self, node: Node) -> int:
+        """Give a node its number, which the kernel is told once more."""
+        number = self._numbers.get(node.path)
+        if number is None:
+            number = self._last_number = self._last_number + 1
+            self._numbers[node.path] = number
+            self._inodes[number] = _Inode(node)
+        self._inodes[number].lookups += 1
+        return number
+
+    def _entry(self, node: Node, number: int) -> EntryAttributes:
+        aci = self._flist.aci(node)
+        size = node.size if node.kind in {Kind.FILE, Kind.LINK, Kind.DIRECTORY} else 0
+        entry = EntryAttributes()
+        entry.st_ino = InodeT(number)
+        entry.entry_timeout = entry.attr_timeout = _TIMEOUT
+        entry.st_mode = pyfuse3.ModeT(self._flist.mode(node))
+        entry.st_nlink = 1
+        # Who is known by a name only, and not here, is root.
+        entry.st_uid = (uid_of(aci) if aci else None) or 0
+        entry.st_gid = (gid_of(aci) if aci else None) or 0
+        entry.st_rdev = _device(node)
+        entry.st_size = size
+        entry.st_blksize = _BLOCK
+        entry.st_blocks = -(-size // _SECTOR)
+        entry.st_atime_ns = entry.st_mtime_ns = node.modification_time * _NANO
+        entry.st_ctime_ns = node.creation_time * _NANO
+        return entry
+
+    # Content
+
+    @_answered
+    async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
+        """Open a file."""
+        node = self._inodes[inode].node
+        if (fault := content_fault(node.entry.attributes, node.entry.size)) is not None:
+            raise FormatError(f"{printable(node.path)} cannot be read: {fault}")
+        self._last_handle += 1
+        self._handles[self._last_handle] = _Handle(node.path, node.size, list(pieces(node)))
+        return FileInfo(fh=pyfuse3.FileHandleT(self._last_handle), keep_cache=True)
+
+    @_answered
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Read, and fetch ahead for who goes on where the last read ended."""
+        handle = self._handles[fh]
+        end = min(off + size, handle.size)
+        if off >= end:
+            return b""
+        chunk_size = handle.chunks[0].length
+        first, last = off // chunk_size, (end - 1) // chunk_size
+        if off == handle.next:
+            ahead = handle.chunks[last + 1 : last + 1 + _AHEAD]
+            self._nursery.start_soon(self._chunks.prefetch, handle.path, ahead)
+        handle.next = end
+        parts = []
+        for piece in handle.chunks[first : last + 1]:
+            chunk = await self._chunks.get(handle.path, piece)
+            parts.append(memoryview(chunk)[max(off - piece.offset, 0) : end - piece.offset])
+        return b"".join(parts)
+
+    @_answered
+    async def release(self, fh: int) -> None:
+        """Close."""
+        del self._handles[fh]
+
+    # The rest
+
+    @_answered
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """Say that there is no room."""
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = _BLOCK
+        data.f_blocks = data.f_bfree = data.f_bavail = 0
+        data.f_files = data.f_ffree = data.f_favail = 0
+        data.f_namemax = MAX_NAME
+        return data
+
+    async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
+        """Say that there are no extended attributes, once for the whole mount."""
+        raise FUSEError(errno.ENOSYS)
+
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
+        """Say that there are no extended attributes, once for the whole mount."""
+        raise FUSEError(errno.ENOSYS)
+
+
+def _device(node: Node) -> int:
+    attributes = node.entry.attributes
+    numbers = device_numbers(attributes) if isinstance(attributes, Special) and attributes.data else None
+    return os.makedev(*numbers) if numbers else 0
+
+
+def _nothing() -> EntryAttributes:
+    """Answer a lookup with «no such name» in a way that the kernel remembers."""
+    entry = EntryAttributes()
+    entry.st_ino = InodeT(0)
+    entry.entry_timeout = _TIMEOUT
+    return entry

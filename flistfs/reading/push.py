@@ -1,0 +1,268 @@
+"""The blocks of a sealed flist, brought to another store.
+
+Only what the target lacks is sent, so that a push that was cut off goes on where it was when it is started
+again. Every block is decoded and compared with its hash and its key before it is sent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, OutputError
+from flistfs.format.codec import Block, decode_block
+from flistfs.format.records import BlockRef, File
+from flistfs.reading.flist import Flist
+from flistfs.stores import Store
+
+# Blocks that the target is asked for at a time by one thread.
+_BATCH = 256
+
+# A group is sent with this many blocks or bytes, whichever comes first (see `authoring.uploader`).
+_GROUP_BLOCKS = 64
+_GROUP_BYTES = 4 << 20
+
+# Threads; each holds a group, so together they hold less than 40 MiB.
+_THREADS = 8
+
+# Hashes that are asked for at a time while checking that the target has every block.
+_CHECK_BATCH = 4096
+
+# Of blocks that the source cannot give, so many are kept to name the files, and so many files are named.
+_KEPT_FAULTS = 10_000
+_NAMED_FILES = 5
+
+Progress = Callable[[str, int, int], None]
+"""Is told how far a push is: `done` of `total` blocks of a phase; called from any thread, and often."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushSummary:
+    """What was pushed: of all `blocks`, each counted once, `sent` were not in the target before."""
+
+    blocks: int
+    sent: int
+    sent_bytes: int
+
+
+def push(flist: Flist, source: Store, target: Store, progress: Progress) -> PushSummary:
+    """Bring the blocks of a flist that the target lacks from the source to the target.
+
+    What the source cannot give does not keep the rest from being pushed.
+
+    Raises:
+        BlockMissingError: the source lacks blocks that the target lacks too, or the target lost some.
+        BlockCorruptError: blocks in the source are corrupt.
+        FormatError: the flist is damaged.
+        StoreError: a store can't be used. What was pushed until then stays.
+        OutputError: the disk for temporary files is full.
+    """
+    with (
+        _Blocks.of(flist, progress) as blocks,
+        _Pusher(source, target, len(blocks), progress) as pusher,
+    ):
+        for batch in blocks.batches(_BATCH):
+            pusher.submit(batch)
+        pusher.finish()
+        target.sync()
+        faults = pusher.faults
+        lost = _check(blocks, target, progress) - faults.count
+        if faults.count:
+            raise faults.error(flist, source)
+        if lost > 0:
+            raise BlockMissingError(
+                f"{target.url} has lost {lost} blocks that it has acknowledged; see that it keeps all it is "
+                f"given (Redis: maxmemory-policy noeviction), and push again"
+            )
+        return PushSummary(len(blocks), pusher.sent, pusher.sent_bytes)
+
+
+class _Blocks:
+    """The blocks of a flist, each once. They lie in a temporary file: there may be more than memory holds."""
+
+    def __init__(self, table: sqlite3.Connection) -> None:
+        self._table = table
+
+    @classmethod
+    def of(cls, flist: Flist, progress: Progress) -> Self:
+        """Collect the blocks of all files."""
+        table = sqlite3.connect("")  # a file without a name, gone when it is closed
+        try:
+            table.execute("CREATE TABLE blocks (hash BLOB, key BLOB, PRIMARY KEY (hash, key)) WITHOUT ROWID")
+            table.executemany("INSERT OR IGNORE INTO blocks VALUES (?, ?)", _refs(flist, progress))
+            table.commit()
+        except BaseException as error:
+            table.close()
+            if isinstance(error, sqlite3.Error):
+                raise OutputError(
+                    f"the list of blocks cannot be kept in a temporary file: {error}"
+                ) from error
+            raise
+        return cls(table)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.close()
+
+    def __len__(self) -> int:
+        (count,) = self._table.execute("SELECT count(*) FROM blocks").fetchone()
+        assert isinstance(count, int)  # noqa: S101  the type checker's
+        return count
+
+    def batches(self, size: int) -> Iterator[list[BlockRef]]:
+        """Walk the blocks, in the order of their hashes."""
+        rows = self._table.execute("SELECT hash, key FROM blocks ORDER BY hash, key")
+        while batch := rows.fetchmany(size):
+            yield [BlockRef(block_hash, key) for block_hash, key in batch]
+
+
+def _refs(flist: Flist, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
+    for count, directory in enumerate(flist.directories()):
+        progress("list", count, 0)
+        for entry in directory.entries:
+            if isinstance(entry.attributes, File):
+                for ref in entry.attributes.blocks:
+                    yield ref.hash, ref.key
+
+
+def _check(blocks: _Blocks, target: Store, progress: Progress) -> int:
+    """Count the blocks that the target does not hold."""
+    done = lacking = 0
+    total = len(blocks)
+    for batch in blocks.batches(_CHECK_BATCH):
+        absent = target.missing([ref.hash for ref in batch])
+        lacking += sum(ref.hash in absent for ref in batch)
+        done += len(batch)
+        progress("check", done, total)
+    return lacking
+
+
+class _Faults:
+    """Blocks that the source could not give."""
+
+    def __init__(self) -> None:
+        self._missing = 0
+        self._corrupt = 0
+        self._kept: set[BlockRef] = set()
+
+    @property
+    def count(self) -> int:
+        return self._missing + self._corrupt
+
+    def note(self, ref: BlockRef, error: FlistfsError) -> None:
+        if isinstance(error, BlockMissingError):
+            self._missing += 1
+        else:
+            self._corrupt += 1
+        if len(self._kept) < _KEPT_FAULTS:
+            self._kept.add(ref)
+
+    def error(self, flist: Flist, source: Store) -> FlistfsError:
+        """Say what is wrong with which files."""
+        kind = BlockMissingError if self._missing else BlockCorruptError
+        lacks = f"lacks {self._missing} of the blocks" if self._missing else ""
+        holds = f"holds {self._corrupt} that are corrupt" if self._corrupt else ""
+        names = _files_with(flist, self._kept)
+        more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
+        return kind(
+            f"{source.url} {' and '.join(filter(None, (lacks, holds)))}, in "
+            f"{', '.join(names[:_NAMED_FILES])}{more}; everything else was pushed"
+        )
+
+
+def _files_with(flist: Flist, refs: set[BlockRef]) -> list[str]:
+    names = [
+        _shown(directory.location + b"/" + entry.name)
+        for directory in flist.directories()
+        for entry in directory.entries
+        if isinstance(entry.attributes, File) and not refs.isdisjoint(entry.attributes.blocks)
+    ]
+    return sorted(names)
+
+
+def _shown(path: bytes) -> str:
+    """Make a stranger's path fit for a terminal."""
+    text = path.removeprefix(b"/").decode(errors="replace")
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+class _Pusher:
+    """Threads that push batches of blocks. One lock guards what they count."""
+
+    def __init__(self, source: Store, target: Store, total: int, progress: Progress) -> None:
+        self.sent = self.sent_bytes = 0
+        self.faults = _Faults()
+        self._source = source
+        self._target = target
+        self._total = total
+        self._progress = progress
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="push")
+        self._waiting: deque[Future[None]] = deque()
+
+    def submit(self, batch: list[BlockRef]) -> None:
+        """Have a batch pushed; waits while many are on their way.
+
+        Raises what went wrong with an earlier one.
+        """
+        while len(self._waiting) >= 2 * _THREADS:
+            self._waiting.popleft().result()
+        self._waiting.append(self._threads.submit(self._push, batch))
+
+    def finish(self) -> None:
+        """Wait for all batches. Raises what went wrong with one."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Begin nothing new, and wait for what is on its way; after Ctrl-C it ends with its store."""
+        self._stopped = True
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        self._threads.shutdown(wait=not is_interrupted, cancel_futures=True)
+
+    def _push(self, batch: list[BlockRef]) -> None:
+        absent = self._target.missing([ref.hash for ref in batch])
+        wanted = [ref for ref in batch if ref.hash in absent]
+        self._count(len(batch) - len(wanted))
+        group: list[Block] = []
+        for ref in wanted:
+            if self._stopped:
+                return
+            try:
+                stored = self._source.get(ref.hash)
+                decode_block(stored, ref)
+            except (BlockMissingError, BlockCorruptError) as error:
+                with self._lock:
+                    self.faults.note(ref, error)
+                continue
+            group.append(Block(ref.hash, ref.key, (stored,)))
+            if len(group) == _GROUP_BLOCKS or sum(block.size for block in group) >= _GROUP_BYTES:
+                self._send(group)
+                group = []
+        self._send(group)
+
+    def _send(self, group: Sequence[Block]) -> None:
+        if not group or self._stopped:
+            return
+        self._target.put(group)
+        with self._lock:
+            self.sent += len(group)
+            self.sent_bytes += sum(block.size for block in group)
+        self._count(len(group))
+
+    def _count(self, blocks: int) -> None:
+        with self._lock:
+            self._done += blocks
+            self._progress("push", self._done, self._total)

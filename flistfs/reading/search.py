@@ -1,0 +1,68 @@
+"""Which entries are meant: by name, kind and size, or by patterns of paths."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pathspec
+
+from flistfs.errors import UsageError
+from flistfs.reading.flist import Flist, Kind, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is looked for; what is None says nothing. Sizes are in bytes, both included, and of files."""
+
+    name: str | None = None
+    kinds: frozenset[Kind] | None = None
+    min_size: int | None = None
+    max_size: int | None = None
+
+    def matches(self, node: Node) -> bool:
+        """Say whether it is one of those: `name` is a shell pattern for the last part of its path."""
+        if self.kinds is not None and node.kind not in self.kinds:
+            return False
+        if self.name is not None and not fnmatch.fnmatchcase(os.fsdecode(node.entry.name), self.name):
+            return False
+        if self.min_size is None and self.max_size is None:
+            return True
+        if node.kind is not Kind.FILE or node.size < (self.min_size or 0):
+            return False
+        return self.max_size is None or node.size <= self.max_size
+
+
+def search(flist: Flist, start: Node, wanted: Search) -> Iterator[Node]:
+    """Walk what is wanted below a directory, or the entry itself that is none."""
+    if start.directory is None and wanted.matches(start):
+        yield start
+    yield from filter(wanted.matches, flist.walk(start))
+
+
+class Selection:
+    """Patterns of paths as in .gitignore.
+
+    A pattern without a slash matches a name anywhere, one with a slash a path from the root; `*` stops at
+    slashes and `**` does not; what lies below a directory that matches is matched; `!` takes out again.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """Raises UsageError for a pattern that makes no sense."""
+        try:
+            self._spec = pathspec.GitIgnoreSpec.from_lines(map(_on_one_line, patterns))
+        except ValueError as error:
+            raise UsageError(f"a pattern makes no sense: {error}") from error
+
+    def matches(self, node: Node) -> bool:
+        """Say whether an entry is selected."""
+        path = _on_one_line(os.fsdecode(node.path))
+        return self._spec.match_file(f"{path}/" if node.kind is Kind.DIRECTORY else path)
+
+
+def _on_one_line(text: str) -> str:
+    # In what pathspec makes of `**` a dot stands for any character but a newline, which names may have. What
+    # takes its place is in no text that came from bytes.
+    return text.replace("\n", "\ud800")

@@ -1,0 +1,78 @@
+"""What processes that serve a mount have in common: to mount, to say when, and what they do now."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyfuse3
+import trio
+
+from flistfs.errors import MountError
+
+log = logging.getLogger(__name__)
+
+
+class Ready:
+    """Tells the command that started the daemon how that went, once; in the foreground the log does."""
+
+    def __init__(self, foreground: bool) -> None:  # noqa: FBT001
+        self._told = foreground
+
+    def say(self, answer: dict[str, Any]) -> None:
+        """Tell it, and let go of its pipes."""
+        if self._told:
+            return
+        self._told = True
+        with suppress(BrokenPipeError):
+            os.write(1, json.dumps(answer).encode() + b"\n")
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+
+
+def init_fuse(operations: pyfuse3.Operations, mountpoint: Path, options: list[str]) -> None:
+    """Mount; what libfuse prints of a failure becomes the error's message."""
+    reader, writer = os.pipe()
+    stderr = os.dup(2)
+    os.dup2(writer, 2)
+    os.close(writer)
+    try:
+        pyfuse3.init(operations, str(mountpoint), {"fsname=flistfs", "subtype=flistfs", *options})
+    except RuntimeError as error:
+        os.dup2(stderr, 2)
+        said = os.read(reader, 4096).decode(errors="replace").strip().rpartition("\n")[2]
+        raise MountError(f"{mountpoint} cannot be mounted: {said or error}") from None
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(reader)
+
+
+async def log_tasks_on_demand() -> None:
+    """On SIGUSR1, write to the log where every task is; faulthandler has written where every thread is."""
+    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
+        async for _ in signals:
+            root = trio.lowlevel.current_root_task()
+            assert root is not None  # noqa: S101  the type checker's: we run in a task
+            log.info("tasks:\n%s", "\n".join(_describe_task(root, depth=0)))
+
+
+def _describe_task(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
+    """Name a task, its place in the code, and the tasks it has started."""
+    place = " < ".join(
+        f"{frame.f_code.co_name}:{line}" for frame, line in reversed(list(task.iter_await_frames()))
+    )
+    yield f"{'  ' * depth}{task.name}: {place or 'running'}"
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _describe_task(child, depth + 1)

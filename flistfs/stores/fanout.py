@@ -1,0 +1,67 @@
+"""Several servers asked at once, each in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from flistfs.errors import StoreError, StoreRefusedError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+_THREADS: Final = 16
+"""Servers asked at the same time; more of them take turns."""
+
+_K = TypeVar("_K")
+_T = TypeVar("_T")
+
+
+def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreError]:
+    """Return each server's answer, or the error it ended with.
+
+    The threads live for this call: starting one takes some 50 µs, a small part of any exchange, and none is
+    left for which the end of the process would have to wait.
+    """
+    answers: dict[_K, _T | Exception] = {}
+    left = deque(questions.items())
+
+    def work() -> None:
+        while left:
+            try:
+                key, question = left.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            try:
+                answers[key] = question()
+            except Exception as error:  # noqa: BLE001  raised again below
+                answers[key] = error
+
+    threads = [
+        threading.Thread(target=work, name="store", daemon=True)
+        for _ in range(min(len(questions), _THREADS) - 1)
+    ]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    return {key: _expected(answer) for key, answer in answers.items()}
+
+
+def most_telling(errors: Iterable[StoreError]) -> StoreError:
+    """Choose the error to show of several (at least one): first what no waiting heals."""
+    return min(errors, key=_patience)
+
+
+def _patience(error: StoreError) -> int:
+    if isinstance(error, StoreRefusedError):
+        return 0
+    return 2 if isinstance(error, StoreUnavailableError) else 1
+
+
+def _expected(answer: _T | Exception) -> _T | StoreError:
+    if isinstance(answer, Exception) and not isinstance(answer, StoreError):
+        raise answer
+    return answer

@@ -1,0 +1,65 @@
+"""From URLs and routers to stores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from flistfs.stores.url import default_store_url, parse_store_url
+
+if TYPE_CHECKING:
+    from flistfs.format.router import Router
+    from flistfs.stores.base import Store
+
+DEFAULT_TIMEOUT: Final = 20.0
+"""Seconds without any progress after which a server counts as hung. redis-py's 5 s are short for a large
+batch on a busy store; more would make 0-db's occasional stalls (sending again cures them) hurt."""
+
+
+def open_store(
+    url: str, password: str | None = None, *, timeout: float = DEFAULT_TIMEOUT, reading: bool = False
+) -> Store:
+    """Make the store a URL stands for, without touching it yet: `check()` does.
+
+    `password` is used if the URL has none, and for all servers of a router whose URLs have none; `timeout`
+    is in seconds without progress (servers only). A store for `reading` may be a router whose ranges leave
+    gaps, and is content with one server for each block.
+    Raises `UsageError` for a URL that makes no sense, and for a router that does not.
+    """
+    # Here and not above: whoever only parses or prints a URL needs no redis client.
+    from flistfs.stores.cluster import ClusterStore  # noqa: PLC0415
+    from flistfs.stores.directory import DirectoryStore  # noqa: PLC0415
+    from flistfs.stores.redis import RedisStore  # noqa: PLC0415
+    from flistfs.stores.routed import open_router  # noqa: PLC0415
+
+    parsed = parse_store_url(url, password)
+    if parsed.scheme == "router":
+        return open_router(parsed, password, timeout=timeout, reading=reading)
+    if parsed.path is not None:
+        return DirectoryStore(parsed.path)
+    if parsed.scheme == "redis+cluster":
+        return ClusterStore(parsed, timeout=timeout)
+    return RedisStore(parsed, timeout=timeout)
+
+
+def open_flist_store(
+    router: Router | None,
+    url: str | None = None,
+    password: str | None = None,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Store:
+    """Make the store that the blocks of a flist are read from, without touching it yet.
+
+    That is the store at `url`, if the user named one; else what the package's own router says; else the
+    user's directory of blocks. The password goes to the store at `url` alone: a package comes from
+    strangers, and so do the names of the servers in it.
+
+    Raises:
+        UsageError: the URL or its router makes no sense.
+        FormatError: the package's router does not.
+    """
+    if url is None and router is not None:
+        from flistfs.stores.routed import RoutedStore  # noqa: PLC0415
+
+        return RoutedStore.of_package(router, timeout=timeout)
+    return open_store(url or default_store_url(), password, timeout=timeout, reading=True)

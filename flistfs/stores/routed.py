@@ -1,0 +1,398 @@
+"""Blocks on several servers, as a router says: shards, replicas, or both.
+
+The servers of a block are those whose ranges its hash is in, in the router's order of lookup; one that is
+named several times counts once. How many of them must have a block is the router's `min-replicas`: by
+default all, and where a range has fewer, those.
+
+For writing:
+
+- `check`: that many servers of every range answer.
+- `put` goes to all servers of a block; that many must take it.
+- `missing`: a block is there if that many hold it. It is missing if fewer do, and that many answered.
+- A router with a hash that has no server, or fewer than `min-replicas`, is refused.
+
+For reading:
+
+- `check`: one server of every range answers.
+- `missing`: a block is there if one server holds it. It is missing if all answered, and none does.
+- Blocks that have no server are missing.
+
+For both, `get` asks the servers of a block one after the other until one has it. It is missing if all
+answered.
+
+Where too few servers answer, the error is that of one which does not: the same call may succeed later.
+So with one of two replicas down, writing waits; with `min-replicas=1` it goes on, and what was written
+meanwhile has one replica until somebody copies it (`flistfs push` does).
+
+A server that failed is left alone for a while where the others suffice: finding out that it is still down
+costs a second, and a minute where it hangs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from bisect import bisect_right, insort
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
+from flistfs.format.router import Router, without_passwords
+from flistfs.stores.base import check_size, printable
+from flistfs.stores.fanout import ask_all, most_telling
+from flistfs.stores.readers import read_router
+from flistfs.stores.redis import RedisStore
+from flistfs.stores.url import StoreUrl, parse_store_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from flistfs.format.codec import Block
+    from flistfs.stores.base import Store
+
+_log = logging.getLogger(__name__)
+
+_REST: Final = 10.0
+"""A server that failed is left alone this many times as long as its failing took, so that asking it again
+costs a tenth of the time at most."""
+
+_SHORTEST_REST: Final = 2.0
+_LONGEST_REST: Final = 300.0
+
+_TOLD_TROUBLES: Final = 3  # that many servers are named
+
+_DIGITS: Final = 64  # of the longest prefix; hashes of generation 1 have as many
+_HASH: Final = re.compile(rb"[0-9a-fA-F]{1,64}")
+
+_MAX_PLACES: Final = 1_000_000
+"""Servers in all segments together. A router of the largest size has some 50,000 segments; each of its
+ranges around all the others would make this a matter of minutes and gigabytes."""
+
+_T = TypeVar("_T")
+
+
+class _Server:
+    """One server, and whether it is worth asking now. What threads note here at once may get lost."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.trouble: str | None = None
+        self._rests_until = 0.0
+
+    @property
+    def rests(self) -> bool:
+        """Whether it failed a short while ago."""
+        return time.monotonic() < self._rests_until
+
+    def ask(self, question: Callable[[Store], _T]) -> _T:
+        """Ask it, and note how that went."""
+        started = time.monotonic()
+        if self.trouble:  # one thread is enough to find out
+            self._rests_until = started + _LONGEST_REST
+        try:
+            answer = question(self.store)
+        except BlockMissingError:
+            self._works()
+            raise
+        except StoreError as error:
+            self._fails(error, time.monotonic() - started)
+            raise
+        self._works()
+        return answer
+
+    def _works(self) -> None:
+        if self.trouble:
+            _log.info("%s works again", self.store.url)
+        self.trouble = None
+        self._rests_until = 0.0
+
+    def _fails(self, error: StoreError, seconds: float) -> None:
+        if not self.trouble:
+            _log.warning("a server of the router fails: %s", error)
+        self.trouble = str(error)
+        rest = min(max(_SHORTEST_REST, _REST * seconds), _LONGEST_REST)
+        self._rests_until = time.monotonic() + rest
+
+
+_Route = tuple[_Server, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Which servers have which hashes. Segment i begins at `starts[i]` and ends where the next begins."""
+
+    starts: list[int]
+    routes: list[_Route]
+
+    def route(self, hash_: bytes) -> _Route:
+        return self.routes[bisect_right(self.starts, int(hash_.ljust(_DIGITS, b"0"), 16)) - 1]
+
+    def check_complete(self, least: int) -> None:
+        """Raise `UsageError` where a segment has fewer servers than `least`."""
+        for start, route in zip(self.starts, self.routes, strict=True):
+            if len(route) < least:
+                prefix = f"{start:0{_DIGITS}X}".rstrip("0").ljust(2, "0")
+                have = f"only {len(route)} of {least} servers" if route else "no server"
+                raise UsageError(f"it has {have} for hashes that begin with {prefix}")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the servers said of one block."""
+
+    route: _Route
+    answered: int = 0
+    held: int = 0
+    failed: list[StoreError] = field(default_factory=list)
+
+
+class RoutedStore:
+    """A `Store` on the servers of a router. Makes no connection before the first call."""
+
+    def __init__(
+        self,
+        router: Router,
+        url: str,
+        *,
+        password: str | None = None,
+        timeout: float,
+        min_replicas: int | None = None,
+        reading: bool = False,
+    ) -> None:
+        """Take the servers of a router.
+
+        Args:
+            router: Where blocks are.
+            url: What the store is called in messages.
+            password: For the servers whose URLs have none.
+            timeout: Seconds without progress until a server counts as hung.
+            min_replicas: How many servers must have a block; None: all that its hash belongs to.
+            reading: Whether it is only read from: see the table above.
+
+        Raises:
+            UsageError: a URL makes no sense; or, unless for reading, a hash has too few servers.
+        """
+        self._router = router
+        self._url = url
+        self._reading = reading
+        self._min_replicas = 1 if reading else min_replicas
+        self._servers: dict[StoreUrl, _Server] = {}
+        self._table = self._make_table(password, timeout)
+        if not reading:
+            self._table.check_complete(min_replicas or 1)
+
+    @classmethod
+    def of_package(cls, router: Router, *, timeout: float) -> Self:
+        """Make the store that a package's own router describes, for reading.
+
+        Raises:
+            FormatError: it makes no sense.
+        """
+        try:
+            return cls(router, "the flist's router.yaml", timeout=timeout, reading=True)
+        except UsageError as error:
+            raise FormatError(f"the flist's router.yaml cannot be used: {error}") from None
+
+    @property
+    def url(self) -> str:
+        """The router's URL; none of its servers shows in it."""
+        return self._url
+
+    @property
+    def readers_router(self) -> Router:
+        """The router itself, without passwords."""
+        return without_passwords(self._router)
+
+    @property
+    def trouble(self) -> str | None:
+        """What the servers say that failed when they were asked last."""
+        said = [server.trouble for server in self._servers.values() if server.trouble]
+        return "; ".join(said[:_TOLD_TROUBLES]) or None
+
+    def check(self) -> None:
+        """Reach enough servers of every range, and prove the passwords."""
+        routes = [route for route in dict.fromkeys(self._table.routes) if route]
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            store.check()
+            return set(numbers)
+
+        for tally in self._tallies(routes, question):
+            _require_answers(tally, self._needed(tally.route))
+
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
+        """Ask the servers of each hash."""
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            absent = store.missing([hashes[number] for number in numbers], sizes)
+            return {number for number in numbers if hashes[number] not in absent}
+
+        absent: set[bytes] = set()
+        tallies = self._tallies([self._route(hash_) for hash_ in hashes], question)
+        for hash_, tally in zip(hashes, tallies, strict=True):
+            if tally.held >= self._needed(tally.route) > 0:
+                continue
+            _require_answers(tally, len(tally.route) if self._reading else self._needed(tally.route))
+            absent.add(hash_)
+        return absent
+
+    def put(self, blocks: Sequence[Block]) -> None:
+        """Send each block to all of its servers."""
+        if self._reading:
+            raise StoreRefusedError(f"{self.url} was opened for reading")
+        routes = []
+        for block in blocks:
+            check_size(block, self.url)
+            route = self._route(block.hash)
+            if not route:
+                raise StoreRefusedError(f"{self.url} has no server for block {printable(block.hash)}")
+            routes.append(route)
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            store.put([blocks[number] for number in numbers])
+            return set(numbers)
+
+        for tally in self._tallies(routes, question):
+            _require_answers(tally, self._needed(tally.route))
+
+    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+        """Ask the block's servers one after the other; those that failed lately come last."""
+        errors: list[StoreError] = []
+        for server in sorted(self._route(hash), key=lambda server: server.rests):
+            try:
+                return server.ask(lambda store: store.get(hash))
+            except BlockMissingError:
+                continue
+            except StoreError as error:
+                errors.append(error)
+        if errors:
+            raise most_telling(errors)
+        raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+
+    def sync(self) -> None:
+        """Do nothing: how durable an acknowledged SET is, is each server's own policy."""
+
+    def close(self) -> None:
+        """Close all servers' connections; calls in other threads end with an error at once."""
+        for server in self._servers.values():
+            server.store.close()
+
+    # Who has what
+
+    def _make_table(self, password: str | None, timeout: float) -> _Table:
+        """Cut the hashes into segments with the same servers each."""
+        begins: dict[int, list[int]] = {}
+        ends: dict[int, list[int]] = {}
+        servers: list[_Server] = []
+        pools = {pool.name: pool for pool in self._router.pools}
+        for name in self._router.lookup:
+            for rule in pools[name].rules:
+                begins.setdefault(int(rule.range.first.ljust(_DIGITS, "0"), 16), []).append(len(servers))
+                ends.setdefault(int(rule.range.last.ljust(_DIGITS, "F"), 16) + 1, []).append(len(servers))
+                servers.append(self._server(rule.url, password, timeout))
+        starts = sorted({0, *begins, *ends} - {16**_DIGITS})
+        routes: list[_Route] = []
+        active: list[int] = []  # numbers of rules, in their order
+        places = 0
+        for start in starts:
+            for number in ends.get(start, ()):
+                active.remove(number)
+            for number in begins.get(start, ()):
+                insort(active, number)
+            places += len(active)
+            if places > _MAX_PLACES:
+                raise UsageError("it has too many ranges that overlap")
+            routes.append(tuple(dict.fromkeys(servers[number] for number in active)))
+        return _Table(starts, routes)
+
+    def _server(self, url: str, password: str | None, timeout: float) -> _Server:
+        parsed = parse_store_url(url, password)
+        if parsed not in self._servers:
+            self._servers[parsed] = _Server(RedisStore(parsed, timeout=timeout))
+        return self._servers[parsed]
+
+    def _route(self, hash_: bytes) -> _Route:
+        if not _HASH.fullmatch(hash_):
+            raise StoreRefusedError(f"{self.url} names blocks in hex; {hash_!r:.40} is not")
+        return self._table.route(hash_)
+
+    def _needed(self, route: _Route) -> int:
+        return min(self._min_replicas or len(route), len(route))
+
+    # Asking
+
+    def _tallies(
+        self, routes: Sequence[_Route], question: Callable[[Store, list[int]], set[int]]
+    ) -> list[_Tally]:
+        """Put a question about items, numbered as their routes are, to all servers of each.
+
+        The question is answered with the numbers of the items that a server holds. Servers that failed
+        lately are asked where the others do not settle the matter.
+        """
+        tallies = [_Tally(route) for route in routes]
+        resting = {server for server in self._servers.values() if server.rests}
+        for late in (False, True):
+            wanted: dict[_Server, list[int]] = {}
+            for number, tally in enumerate(tallies):
+                if late and self._is_settled(tally):
+                    continue
+                for server in tally.route:
+                    if (server in resting) is late:
+                        wanted.setdefault(server, []).append(number)
+            answers = ask_all(
+                {
+                    server: partial(server.ask, partial(_ask, question, numbers))
+                    for server, numbers in wanted.items()
+                }
+            )
+            for server, answer in answers.items():
+                _count(answer, [(number, tallies[number]) for number in wanted[server]])
+            if not resting:
+                break
+        return tallies
+
+    def _is_settled(self, tally: _Tally) -> bool:
+        return (tally.held if self._reading else tally.answered) >= self._needed(tally.route)
+
+
+def _ask(question: Callable[[Store, list[int]], set[int]], numbers: list[int], store: Store) -> set[int]:
+    return question(store, numbers)
+
+
+def _require_answers(tally: _Tally, enough: int) -> None:
+    """Raise why too few servers of a block answered."""
+    if tally.failed and tally.answered < enough:
+        raise most_telling(tally.failed)
+
+
+def _count(answer: set[int] | StoreError, asked: Iterable[tuple[int, _Tally]]) -> None:
+    for number, tally in asked:
+        if isinstance(answer, StoreError):
+            tally.failed.append(answer)
+        else:
+            tally.answered += 1
+            tally.held += number in answer
+
+
+def open_router(url: StoreUrl, password: str | None, *, timeout: float, reading: bool) -> RoutedStore:
+    """Make the store of a `router://` URL.
+
+    Raises:
+        UsageError: the file cannot be read, or does not make sense.
+    """
+    if url.path is None:
+        raise ValueError("the URL names no file")
+    router = read_router(url.path)
+    try:
+        return RoutedStore(
+            router,
+            str(url),
+            password=password,
+            timeout=timeout,
+            min_replicas=url.min_replicas,
+            reading=reading,
+        )
+    except UsageError as error:
+        raise UsageError(f"the router {url.path} cannot be used: {error}") from None

@@ -1,0 +1,181 @@
+"""Chunks become blocks, in this process or another, and what was encoded before is not encoded again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from flistfs.authoring import encoder as encoder_module
+from flistfs.authoring.encoder import (
+    BytesSource,
+    FileSource,
+    LocalEncoder,
+    Source,
+    SpoolSource,
+    StoredChunk,
+    Unreadable,
+    file_version,
+)
+from flistfs.authoring.encoder_process import EncoderProcess, Settings
+from flistfs.authoring.known import Known, KnownBlocks
+from flistfs.errors import StoreUnavailableError
+from flistfs.format.codec import decode_block, encode_block
+from flistfs.format.records import BlockRef
+from flistfs.stores import open_store
+from flistfs.stores.directory import DirectoryStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "blocks")
+
+
+def content_of(store: DirectoryStore, result: object) -> bytes:
+    assert isinstance(result, StoredChunk)
+    return decode_block(store.get(result.hash), BlockRef(result.hash, result.key))
+
+
+def source_of(path: Path, offset: int = 0) -> FileSource:
+    status = path.stat()
+    return FileSource(os.fsencode(path), offset, status.st_size - offset, file_version(status))
+
+
+def test_chunks_from_everywhere(store: DirectoryStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with (tmp_path / "spool").open("wb+") as spool:
+        spool.write(b"in the spool")
+        spool.flush()
+        encoder = LocalEncoder(store, spool.fileno(), KnownBlocks())
+        sources: list[Source] = [
+            SpoolSource(3, 3),
+            SpoolSource(7, 9),
+            source_of(tmp_path / "file", 4),
+            BytesSource(b"bytes"),
+        ]
+        results = encoder.store(sources).results
+    # What lies behind the end of the spool reads as zeros, as a hole does.
+    wanted = [b"the", b"spool" + bytes(4), b"456789", b"bytes"]
+    assert [content_of(store, result) for result in results] == wanted
+
+
+def test_equal_chunks_are_new_once(store: DirectoryStore) -> None:
+    encoder = LocalEncoder(store, -1, KnownBlocks())
+    chunks = [BytesSource(b"same"), BytesSource(b"other"), BytesSource(b"same")]
+    for new in ([True, True, False], [False, False, False]):
+        results = encoder.store(chunks).results
+        assert [result.is_new for result in results if isinstance(result, StoredChunk)] == new
+
+
+@pytest.mark.parametrize("change", ["content", "size", "gone", "link", "fifo"])
+def test_a_file_that_changed_is_no_chunk(store: DirectoryStore, tmp_path: Path, change: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    source = source_of(path)
+    time.sleep(0.01)  # so that its time is another
+    match change:
+        case "content":
+            path.write_bytes(b"CONTENT")
+        case "size":
+            path.write_bytes(b"content and more")
+        case "gone":
+            path.unlink()
+        case "link":
+            path.rename(tmp_path / "other")
+            path.symlink_to("other")
+        case _:
+            path.unlink()
+            os.mkfifo(path)
+    (result,) = LocalEncoder(store, -1, KnownBlocks()).store([source]).results
+    assert isinstance(result, Unreadable)
+
+
+def test_what_is_known_is_not_encoded_again(store: DirectoryStore, tmp_path: Path) -> None:
+    large, small = BytesSource(os.urandom(100_000)), BytesSource(b"small")
+    first = LocalEncoder(store, -1, KnownBlocks(tmp_path / "cache/known")).store([large, small])
+    later = LocalEncoder(store, -1, KnownBlocks(tmp_path / "cache/known"))
+    with patch.object(encoder_module, "encode_block", side_effect=encode_block) as encoding:
+        second = later.store([large, small])
+        third = later.store([large, small])
+    assert [call.args[0] for call in encoding.call_args_list] == [b"small"]
+    assert second.results == third.results
+    assert [result[:3] for result in second.results] == [result[:3] for result in first.results]
+
+
+def test_what_is_known_but_not_in_the_store_is_stored(tmp_path: Path) -> None:
+    large = BytesSource(os.urandom(100_000))
+    for name in ("one", "other"):
+        store = DirectoryStore(tmp_path / name)
+        (result,) = LocalEncoder(store, -1, KnownBlocks(tmp_path / "known")).store([large]).results
+        assert content_of(store, result) == large.data
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 100, b""])
+def test_a_damaged_database_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "known"
+    path.write_bytes(damage)
+    chunks = {b"key": bytes(100_000)}
+    KnownBlocks(path).note(chunks, {b"key": Known(b"hash", 7)})
+    assert KnownBlocks(path).find(chunks) == {b"key": Known(b"hash", 7)}
+
+
+def test_a_database_that_is_locked_costs_only_knowledge(tmp_path: Path) -> None:
+    path = tmp_path / "known"
+    chunks = {b"key": bytes(100_000)}
+    known = KnownBlocks(path)
+    with sqlite3.connect(path) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        known.note(chunks, {b"key": Known(b"hash", 7)})
+    other.close()
+    assert known.find(chunks) == {b"key": Known(b"hash", 7)}
+    assert KnownBlocks(path).find(chunks) == {}
+
+
+def test_the_database_stays_within_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "known"
+    with patch("flistfs.authoring.known._MAX_ROWS", 100):
+        known = KnownBlocks(path)
+        chunks = {b"%d" % number: bytes(1 << 16) for number in range(300)}
+        known.note(chunks, {key: Known(key, 1) for key in chunks})
+        again = KnownBlocks(path).find(chunks)
+    assert 0 < len(again) <= 100
+    assert b"299" in again
+
+
+def test_a_process_does_the_same_and_may_die(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "blocks")
+    with (tmp_path / "spool").open("wb+") as spool:
+        spool.write(b"chunk")
+        spool.flush()
+        process = EncoderProcess(Settings(store.url, None), spool.fileno())
+        (result,) = process.store([SpoolSource(0, 5)]).results
+        assert content_of(store, result) == b"chunk"
+        assert process._running is not None
+        os.kill(process._running[0].pid, signal.SIGKILL)
+        with pytest.raises(StoreUnavailableError, match="has ended"):
+            process.store([SpoolSource(0, 5)])
+        (result,) = process.store([SpoolSource(0, 5)]).results
+        assert isinstance(result, StoredChunk)
+        assert not result.is_new
+        process.close()
+        with pytest.raises(StoreUnavailableError):
+            process.store([SpoolSource(0, 5)])
+
+
+def test_a_process_hands_on_what_the_store_says(tmp_path: Path) -> None:
+    with (tmp_path / "spool").open("wb+") as spool:
+        process = EncoderProcess(Settings("redis://127.0.0.1:1", "secret"), spool.fileno())
+        with pytest.raises(StoreUnavailableError, match="cannot reach"):
+            process.store([SpoolSource(0, 5)])
+        assert process._running is not None
+        arguments = Path(f"/proc/{process._running[0].pid}/cmdline").read_bytes()
+        environment = Path(f"/proc/{process._running[0].pid}/environ").read_bytes()
+        assert b"secret" not in arguments + environment
+        process.close()
+    assert "secret" not in repr(Settings("redis://host", "secret"))
+    assert open_store("redis://host", "secret").url == "redis://host:6379"

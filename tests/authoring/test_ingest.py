@@ -1,0 +1,171 @@
+"""What reaches the tree, in which order, whatever comes first: the reader's items or reports of chunks."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import pytest
+import trio
+
+from flistfs.authoring.encoder import BytesSource
+from flistfs.authoring.graft import Grafted, Grafter, Ready
+from flistfs.authoring.ingest import Ingest
+from flistfs.authoring.ingest import Piece as Owner
+from flistfs.authoring.journal import Stored
+from flistfs.authoring.session import unwrapped
+from flistfs.authoring.source import Item, Piece, Problem
+from flistfs.authoring.uploader import Failure, Job, Outcome, Report
+from flistfs.errors import SourceError
+
+
+def folder(path: bytes) -> Item:
+    return Item(path, stat.S_IFDIR | 0o755, 0, 0, 0, 0)
+
+
+def file(path: bytes, *chunks: bytes) -> Item:
+    pieces = [Piece(number, BytesSource(chunk)) for number, chunk in enumerate(chunks)]
+    size = sum(map(len, chunks))
+    return Item(path, stat.S_IFREG | 0o644, 0, 0, 0, 0, size=size, pieces=pieces, count=len(pieces))
+
+
+def link(path: bytes, target: bytes) -> Item:
+    return Item(path, stat.S_IFREG | 0o644, 0, 0, 0, 0, link=target)
+
+
+class ListSource:
+    """A source that has what it is given."""
+
+    def __init__(self, entries: Sequence[Item | Problem]) -> None:
+        self._entries = entries
+
+    def items(self) -> Iterator[Item | Problem]:
+        yield from self._entries
+
+    def measure(self) -> None: ...
+
+    def extent(self, size: int) -> tuple[int, int]:
+        return size, 0
+
+    def close(self) -> None: ...
+
+
+class Recorder:
+    """A grafter that only takes note."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+
+    def graft(self, batch: Sequence[Ready]) -> Grafted:
+        self.taken += [ready.item.path for ready in batch]
+        return Grafted()
+
+
+class Uploads:
+    """Reports chunks: at once, or in the opposite order of their submission at the end."""
+
+    def __init__(self, *, last_first: bool = False) -> None:
+        self._last_first = last_first
+        self.ingest: Ingest | None = None
+        self._jobs: list[Job[Owner]] = []
+        self._token = trio.lowlevel.current_trio_token()
+        self.failing: set[bytes] = set()
+
+    def submit(self, job: Job[Owner]) -> None:
+        self._jobs.append(job)
+        if not self._last_first or len(self._jobs) == 4:
+            for each in reversed(self._jobs):
+                self._token.run_sync_soon(self._report, each)
+            self._jobs = []
+
+    def _report(self, job: Job[Owner]) -> None:
+        assert self.ingest is not None
+        report: Report[Owner] = Outcome(job, Stored(job.source.length, b"hash", b"key"), 1, is_new=True)
+        if job.owner.file.item.path in self.failing:
+            report = Failure(job, "it fails")
+        self.ingest.report(job.owner, report)
+
+
+async def ingested(
+    entries: Sequence[Item | Problem], uploads: Uploads, *, keep_going: bool = False
+) -> tuple[list[bytes], Ingest]:
+    async def changed(_: Grafted) -> None:
+        await trio.lowlevel.checkpoint()
+
+    recorder = Recorder()
+    grafter = cast(Grafter, recorder)
+    ingest = uploads.ingest = Ingest(
+        ListSource(entries), grafter, uploads.submit, changed, keep_going=keep_going
+    )
+    with trio.fail_after(20):
+        await ingest.run()
+    return recorder.taken, ingest
+
+
+def test_a_directory_comes_before_what_is_in_it() -> None:
+    entries: list[Item | Problem] = []
+    for number in range(200):
+        entries += [folder(b"d%d" % number), file(b"d%d/f" % number, b"x"), file(b"d%d/empty" % number)]
+
+    async def run() -> list[bytes]:
+        taken, _ = await ingested(entries, Uploads())
+        return taken
+
+    taken = trio.run(run)
+    assert len(taken) == 600
+    place = {path: where for where, path in enumerate(taken)}
+    assert all(place[b"d%d" % n] < place[b"d%d/f" % n] for n in range(200))
+
+
+def test_further_names_and_the_like_come_after_the_first() -> None:
+    entries = [
+        file(b"first", b"1", b"2"),
+        link(b"second", b"first"),
+        file(b"first", b"3"),
+        file(b"last", b"4"),
+    ]
+
+    async def run() -> list[bytes]:
+        taken, _ = await ingested(entries, Uploads(last_first=True))
+        return taken
+
+    taken = trio.run(run)
+    assert taken == [b"last", b"first", b"second", b"first"]
+
+
+def test_a_file_of_which_a_chunk_fails_is_a_problem() -> None:
+    entries: list[Item | Problem] = [
+        file(b"bad", b"1", b"2"),
+        file(b"good", b"3"),
+        Problem(b"unreadable", "why"),
+    ]
+
+    async def run(*, keep_going: bool) -> tuple[list[bytes], Ingest]:
+        uploads = Uploads()
+        uploads.failing = {b"bad"}
+        return await ingested(entries, uploads, keep_going=keep_going)
+
+    async def keep_going() -> None:
+        taken, ingest = await run(keep_going=True)
+        assert taken == [b"good"]
+        assert sorted(map(str, ingest.problems)) == ["bad: it fails", "unreadable: why"]
+        assert ingest.problem_count == 2
+
+    async def stop() -> None:
+        with pytest.raises(SourceError, match=r"bad: it fails|unreadable: why"), unwrapped():
+            await run(keep_going=False)
+
+    trio.run(keep_going)
+    trio.run(stop)
+
+
+def test_more_than_the_budget_goes_through() -> None:
+    entries = [file(b"f%d" % number, *[bytes(1 << 19)] * 20) for number in range(8)]
+
+    async def run() -> list[bytes]:
+        taken, ingest = await ingested(entries, Uploads())
+        assert ingest.counts.size == 8 * 20 << 19
+        return taken
+
+    assert len(trio.run(run)) == 8

@@ -1,0 +1,293 @@
+"""What is put into a session past the mount: the same as by `cp -a`, seen at once, or a clear refusal."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flistfs.stores import open_store
+from tests.e2e.commands import FLISTFS, Home, umount, wait_until
+from tests.independent_reader import read_content, read_flist
+from tests.redis_server import running_redis
+from tests.trees import Snap, assert_flist_equals, make_everything, snapshot
+
+
+def comparable(folder: Path) -> dict[bytes, Snap]:
+    """What a tree is, save what differs between file systems: directories' sizes."""
+    return {
+        path: replace(snap, size=0) if snap.kind == "dir" else snap for path, snap in snapshot(folder).items()
+    }
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_mounted_session_gets_every_kind_of_entry(home: Home, mountpoint: Path, source: Path) -> None:
+    make_everything(source)
+    wanted = snapshot(source)
+    home.run("mount", mountpoint)
+    summary = home.json("add", f"{source}/.")
+    assert comparable(mountpoint) == comparable(source)
+    assert summary["entries"] == len(wanted)
+    files = [path.lstat() for path in source.rglob("*") if not path.is_symlink() and path.is_file()]
+    assert summary["size"] == sum({status.st_ino: status.st_size for status in files}.values())
+    home.run("seal", "out.flist")
+    assert_flist_equals(
+        read_flist(home.path / "out.flist"), wanted, open_store(f"dir://{home.blocks}").get, fast=True
+    )
+
+
+def test_a_session_without_a_mount_gets_the_same(home: Home, source: Path, tmp_path: Path) -> None:
+    make_everything(source)
+    home.run("new", tmp_path / "name")
+    assert home.status()["state"] == "unmounted"
+    home.run("add", f"{source}/.")
+    home.run("seal", "out.flist")
+    wanted = snapshot(source)
+    assert_flist_equals(
+        read_flist(home.path / "out.flist"), wanted, open_store(f"dir://{home.blocks}").get, fast=True
+    )
+    assert home.json("status")[0]["state"] == "sealed"
+
+
+def test_a_session_whose_daemon_died_can_be_added_to(home: Home, mountpoint: Path, source: Path) -> None:
+    (source / "file").write_bytes(b"added")
+    home.run("mount", mountpoint)
+    (mountpoint / "before").write_bytes(b"before")
+    (pid,) = home.daemons()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: home.status()["state"] == "died", "the daemon is gone")
+    home.run("add", source / "file")
+    home.run("mount", mountpoint)
+    assert (mountpoint / "file").read_bytes() == b"added"
+    assert (mountpoint / "before").read_bytes() == b"before"
+    home.run("seal", "out.flist")
+
+
+def test_what_is_added_is_seen_at_once(home: Home, mountpoint: Path, source: Path) -> None:
+    """The kernel has cached that names are missing, listings, sizes and pages."""
+    home.run("mount", mountpoint)
+    (mountpoint / "folder").mkdir()
+    (mountpoint / "folder/old").write_bytes(b"old content")
+    (mountpoint / "folder/second").hardlink_to(mountpoint / "folder/old")
+    assert not (mountpoint / "folder/new").exists()
+    assert not (mountpoint / "top").exists()
+    assert names_in(mountpoint / "folder") == ["old", "second"]
+    assert (mountpoint / "folder").stat().st_nlink == 2
+    (source / "folder/inner").mkdir(parents=True)
+    (source / "folder").chmod(0o700)
+    (source / "folder/new").write_bytes(b"new")
+    (source / "folder/old").write_bytes(b"replaced by more")
+    (source / "top").write_bytes(b"top")
+    with (mountpoint / "folder/old").open("rb") as held:
+        assert held.read() == b"old content"
+        home.run("add", f"{source}/.")
+        held.seek(0)
+        assert held.read() == b"old content"
+    assert (mountpoint / "top").read_bytes() == b"top"
+    assert (mountpoint / "folder/new").read_bytes() == b"new"
+    assert (mountpoint / "folder/old").read_bytes() == b"replaced by more"
+    assert (mountpoint / "folder/second").read_bytes() == b"old content"
+    assert (mountpoint / "folder/second").stat().st_nlink == 1
+    assert names_in(mountpoint / "folder") == ["inner", "new", "old", "second"]
+    assert (mountpoint / "folder").stat().st_nlink == 3
+    assert (mountpoint / "folder").stat().st_mode & 0o777 == 0o700
+    home.run("seal", "out.flist")
+
+
+def test_where_sources_go_and_that_they_add_up(home: Home, tmp_path: Path, source: Path) -> None:
+    (source / "tool").mkdir()
+    (source / "tool/run").write_bytes(b"run")
+    (source / "motd").write_bytes(b"hello")
+    home.run("new", tmp_path / "name")
+    home.run("add", "tool", "motd", "--to", "/opt/local/", cwd=source)
+    home.run("add", "tool/.", cwd=source)
+    (source / "motd").write_bytes(b"hello again")
+    home.run("add", source / "motd", "--to", "opt/local")
+    home.run("seal", "out.flist")
+    nodes = read_flist(home.path / "out.flist")
+    assert set(nodes) == {
+        b"",
+        b"opt",
+        b"opt/local",
+        b"opt/local/tool",
+        b"opt/local/tool/run",
+        b"opt/local/motd",
+        b"run",
+    }
+    get = open_store(f"dir://{home.blocks}").get
+    assert read_content(nodes[b"opt/local/motd"], get) == b"hello again"
+
+
+def test_excludes(home: Home, tmp_path: Path, source: Path) -> None:
+    for name in ("a.pyc", "keep.pyc", "b.py", "cache/x", "sub/cache/y", "sub/c.pyc", "top/z"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).touch()
+    patterns = home.path / "patterns"
+    patterns.write_text("# compiled\n*.pyc\n\n!keep.pyc\n/top\n")
+    home.run("new", tmp_path / "name")
+    home.run("add", f"{source}/.", "--exclude-from", patterns, "--exclude", "cache/")
+    home.run("seal", "out.flist")
+    assert set(read_flist(home.path / "out.flist")) == {b"", b"keep.pyc", b"b.py", b"sub"}
+    said = home.run("new", tmp_path / "name").stdout
+    assert "seal" in said
+    assert "makes no sense" in home.run("add", source, "--exclude", "!", code=2).stderr
+    home.run("abort", "--yes")
+
+
+def test_a_seal_leaves_out_what_it_is_told_to(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    for name in ("etc/passwd", "var/cache/apt/a", "var/cache/b", "usr/x.log"):
+        (mountpoint / name).parent.mkdir(parents=True, exist_ok=True)
+        (mountpoint / name).write_bytes(b"content")
+    summary = home.json("seal", "out.flist", "--exclude", "/var/cache/*", "--exclude", "*.log")
+    nodes = read_flist(home.path / "out.flist")
+    assert set(nodes) == {b"", b"etc", b"etc/passwd", b"var", b"var/cache", b"usr"}
+    assert summary["files"] == 1
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, *, mounted: bool) -> None:
+    (source / "there").mkdir()
+    (source / "file").write_bytes(b"content")
+    home.run("mount" if mounted else "new", mountpoint)
+    home.run("add", f"{source}/.")
+    (source / "there").rmdir()
+    (source / "there").write_bytes(b"now a file")
+    (source / "file").unlink()
+    (source / "file").mkdir()
+    (source / "file/inner").touch()
+    (source / "good").touch()
+    said = home.run("add", f"{source}/.", code=11).stderr
+    assert "there" in said or "file" in said
+    said = home.run("add", f"{source}/.", "--keep-going", code=11).stderr
+    assert "left out: there: a directory is there already" in said
+    assert "left out: file: something that is no directory is there already" in said
+    assert "left out: file/inner: " in said
+    home.run("seal", "out.flist")
+    assert set(read_flist(home.path / "out.flist")) == {b"", b"there", b"file", b"good"}
+
+
+def test_what_would_be_read_while_it_is_written_is_refused(
+    home: Home, mountpoint: Path, tmp_path: Path
+) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "x").touch()
+    said = home.run("add", tmp_path, "--to", "all", code=11).stderr
+    assert "exclude it" in said
+    (tmp_path / "home/harmless").touch()
+    folders = ["mnt", "home/state", "home/data", "home/cache"]
+    home.run("add", tmp_path, *(f"--exclude=/{tmp_path.name}/{folder}" for folder in folders))
+    assert (mountpoint / tmp_path.name / "home/harmless").exists()
+    home.run("seal", "out.flist")
+
+
+def test_a_source_that_is_not_there(home: Home, mountpoint: Path) -> None:
+    home.run("new", mountpoint)
+    assert "No such file" in home.run("add", "nowhere", code=11).stderr
+    assert "leads out" in home.run("add", ".", "--to", "../x", code=11).stderr
+    home.run("abort", "--yes")
+
+
+def test_ctrl_c_ends_an_add_and_a_seal_waits_for_none(home: Home, mountpoint: Path, source: Path) -> None:
+    (source / "file").write_bytes(os.urandom(100_000))
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        server.hang()
+        command: list[str | Path] = [FLISTFS, "add", source, "--json"]
+        add = subprocess.Popen(command, env=home.environment(), stdout=subprocess.PIPE, text=True)
+        assert add.stdout is not None
+        assert json.loads(add.stdout.readline())["progress"]["phase"] == "add"
+        assert "add is still at work" in home.run("seal", "out.flist", code=6).stderr
+        add.send_signal(signal.SIGINT)
+        add.communicate(timeout=60)
+        assert add.returncode == 130
+        server.resume()
+        home.run("add", source)
+        home.run("seal", "out.flist")
+    assert b"source/file" in read_flist(home.path / "out.flist")
+
+
+def test_a_session_cannot_be_made_twice(home: Home, tmp_path: Path) -> None:
+    home.run("new", tmp_path / "name")
+    assert "already" in home.run("new", tmp_path / "name", code=5).stderr
+    home.run("seal", "out.flist")
+    home.run("new", tmp_path / "name")
+    home.run("abort", "--yes")
+
+
+def test_a_new_session_wants_a_store_that_answers(home: Home, tmp_path: Path) -> None:
+    down = ["--store", "redis://127.0.0.1:1"]
+    home.run("new", tmp_path / "name", *down, code=3)
+    assert home.json("status") == []
+    home.run("new", tmp_path / "name", *down, "--offline")
+    home.run("abort", "--yes")
+
+
+def test_a_new_session_can_be_mounted(home: Home, mountpoint: Path, source: Path) -> None:
+    (source / "file").write_bytes(b"content")
+    home.run("new", mountpoint)
+    home.run("add", f"{source}/.")
+    assert "goes on" in home.run("mount", mountpoint).stdout
+    assert (mountpoint / "file").read_bytes() == b"content"
+    umount(mountpoint)
+    home.run("seal", "out.flist")  # at once: the daemon may still be ending
+    assert b"file" in read_flist(home.path / "out.flist")
+
+
+def test_extended_attributes_are_counted_or_kept(home: Home, mountpoint: Path, source: Path) -> None:
+    (source / "file").touch()
+    try:
+        os.setxattr(source / "file", "user.test", b"value")
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            pytest.skip("the file system here has no extended attributes")
+        raise
+    home.run("mount", mountpoint, "--xattr")
+    home.run("add", f"{source}/.")
+    assert os.getxattr(mountpoint / "file", "user.test") == b"value"
+    assert home.json("seal", "out.flist")["losses"]["xattrs"] == 1
+    home.run("mount", mountpoint)
+    home.run("add", f"{source}/.")
+    assert home.json("seal", "other.flist")["losses"]["xattrs"] == 1
+
+
+def test_the_processes_that_encode_may_die(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["the process that encodes has ended"]
+    home.run("mount", mountpoint)
+    contents = {f"file{number}": os.urandom(300_000) for number in range(20)}
+    (daemon,) = home.daemons()
+    for name, data in contents.items():
+        (mountpoint / name).write_bytes(data)
+        for child in Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    home.run("seal", "out.flist")
+    nodes = read_flist(home.path / "out.flist")
+    get = open_store(f"dir://{home.blocks}").get
+    assert {name: read_content(nodes[name.encode()], get, fast=True) for name in contents} == contents
+
+
+def test_a_block_of_which_a_part_is_left_is_stored_again(home: Home, mountpoint: Path, source: Path) -> None:
+    """What a power cut may leave of a block in a directory counts as none."""
+    data = os.urandom(200_000)
+    (source / "file").write_bytes(data)
+    for out in ("first.flist", "second.flist"):
+        home.run("mount", mountpoint)
+        (mountpoint / "file").write_bytes(data)
+        home.run("seal", out)
+        (block,) = (path for path in home.blocks.rglob("*") if path.is_file())
+        whole = block.read_bytes()
+        os.truncate(block, 100_000)
+    os.truncate(block, 0)
+    home.run("mount", mountpoint)
+    (mountpoint / "file").write_bytes(data)
+    home.run("seal", "third.flist")
+    assert block.read_bytes() == whole

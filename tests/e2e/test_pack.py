@@ -1,0 +1,270 @@
+"""A directory or a tar archive becomes an flist in one go, or nothing at all."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import signal
+import stat
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flistfs.authoring import tarball
+from flistfs.stores import open_store
+from tests.e2e.commands import FLISTFS, Home, shell, wait_until
+from tests.independent_reader import Node, read_content, read_flist
+from tests.redis_server import running_redis
+from tests.trees import assert_flist_equals, make_everything, snapshot
+
+
+def compressed_with_zstd(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarball.ZstdFile(out, "wb") as file:
+        file.write(data)
+    return out.getvalue()
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": lambda data: data,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": compressed_with_zstd,
+}
+
+
+def packed(home: Home, *arguments: str | Path) -> dict[bytes, Node]:
+    home.run("pack", *arguments, home.path / "out.flist")
+    return read_flist(home.path / "out.flist")
+
+
+def nothing_is_left(home: Home) -> bool:
+    root = home.path / "state/flistfs/packing"
+    return not (home.path / "out.flist").exists() and not list(root.iterdir() if root.exists() else ())
+
+
+def test_a_directory_with_every_kind_of_entry(home: Home, source: Path) -> None:
+    make_everything(source)
+    get = open_store(f"dir://{home.blocks}").get
+    assert_flist_equals(packed(home, source), snapshot(source), get, fast=True)
+    assert not list((home.path / "state/flistfs/packing").iterdir())
+    assert home.json("status") == []
+
+
+def test_packing_again_stores_nothing_and_makes_the_same(home: Home, source: Path) -> None:
+    make_everything(source)
+    epoch = {"SOURCE_DATE_EPOCH": "1500000000"}
+    home.run("pack", source, "one.flist", env=epoch)
+    second = home.run("pack", source, "two.flist", "--json", env=epoch)
+    summary = json.loads(second.stdout.splitlines()[-1])
+    assert summary["new_blocks"] == 0
+    assert (home.path / "one.flist").read_bytes() == (home.path / "two.flist").read_bytes()
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_tar_archive_with_every_kind_of_entry(home: Home, source: Path, compression: str) -> None:
+    make_everything(source)
+    (source / "specials/socket").unlink()  # an archive holds none
+    shell("touch -r fifo .", cwd=source / "specials")
+    wanted = {path: replace(snap, mtime_ns=snap.mtime_ns) for path, snap in snapshot(source).items()}
+    archive = home.path / "archive"
+    shell(f"tar --format=pax -cf '{archive}' .", cwd=source)
+    archive.write_bytes(COMPRESSIONS[compression](archive.read_bytes()))
+    get = open_store(f"dir://{home.blocks}").get
+    assert_flist_equals(packed(home, archive), wanted, get, fast=True)
+
+
+def test_an_archive_from_standard_input(home: Home, source: Path) -> None:
+    (source / "etc").mkdir()
+    (source / "etc/file").write_bytes(b"content" * 100_000)
+    shell(
+        f"tar -cf - . | gzip | '{FLISTFS}' pack - '{home.path}/out.flist'", cwd=source, **home.environment()
+    )
+    nodes = read_flist(home.path / "out.flist")
+    content = read_content(nodes[b"etc/file"], open_store(f"dir://{home.blocks}").get)
+    assert content == b"content" * 100_000
+
+
+def test_devices_and_owners_of_an_archive_need_no_root(home: Home) -> None:
+    """They are only read from the archive: nothing is made on this machine."""
+
+    def device(member: tarfile.TarInfo) -> None:
+        member.type, member.devmajor, member.devminor = tarfile.CHRTYPE, 1, 3
+        member.uid, member.gid, member.mode = 123, 456, 0o4620
+
+    nodes = packed(home, archive_of(home, entry("dev/null", change=device)))
+    node = nodes[b"dev/null"]
+    assert (node.kind, node.device, node.uid, node.gid) == ("char", (1, 3), 123, 456)
+    assert nodes[b"dev"].mode & 0o7777 == 0o755  # a directory that the archive does not name
+
+
+# What is refused
+
+
+Entry = tuple[tarfile.TarInfo, bytes]
+
+
+def entry(name: str, data: bytes = b"", *, change: Callable[[tarfile.TarInfo], None] | None = None) -> Entry:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    member.mode = 0o644
+    if change is not None:
+        change(member)
+    return member, data
+
+
+def of_type(kind: bytes, target: str = "") -> Callable[[tarfile.TarInfo], None]:
+    def change(member: tarfile.TarInfo) -> None:
+        member.type, member.linkname = kind, target
+
+    return change
+
+
+def archive_of(home: Home, *entries: Entry) -> Path:
+    path = home.path / "archive.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for member, data in entries:
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+HOSTILE: dict[str, tuple[str, list[Entry]]] = {
+    "absolute": ("/etc/x: its name is absolute", [entry("/etc/x", b"x")]),
+    "upward": ("a/../../x: its name leads upwards", [entry("a/../../x", b"x")]),
+    "link out": ("l: its name leads upwards", [entry("l", change=of_type(tarfile.LNKTYPE, "../x"))]),
+    "absolute link": (
+        "l: its name is absolute",
+        [entry("l", change=of_type(tarfile.LNKTYPE, "/etc/passwd"))],
+    ),
+    "link to nothing": (
+        "l: it is a further name of a file that is not there",
+        [entry("l", change=of_type(tarfile.LNKTYPE, "gone"))],
+    ),
+    "twice": ("x: it is there twice", [entry("x", b"1"), entry("x", b"2")]),
+    "file as directory": ("x/y: what it lies in is no directory", [entry("x", b"1"), entry("x/y", b"2")]),
+    "through a link": (
+        "x/passwd: what it lies in is no directory",
+        [entry("x", change=of_type(tarfile.SYMTYPE, "/etc")), entry("x/passwd", b"2")],
+    ),
+    "directory over a file": (
+        "x: something that is no directory",
+        [entry("x", b"1"), entry("x", change=of_type(tarfile.DIRTYPE))],
+    ),
+    "file over a directory": (
+        "x: a directory is there",
+        [entry("x", change=of_type(tarfile.DIRTYPE)), entry("x")],
+    ),
+    "long name": ("its name is longer than 255 bytes", [entry("n" * 300, b"x")]),
+    "long target": ("l: its target is longer", [entry("l", change=of_type(tarfile.SYMTYPE, "t" * 5000))]),
+    "empty target": ("l: it is a link to nothing", [entry("l", change=of_type(tarfile.SYMTYPE))]),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_entry_is_named_and_nothing_is_sealed(home: Home, case: str) -> None:
+    message, entries = HOSTILE[case]
+    archive = archive_of(home, entry("good", b"good"), *entries, entry("last", b"last"))
+    assert message in home.run("pack", archive, "out.flist", code=11).stderr
+    assert nothing_is_left(home)
+    said = home.run("pack", archive, "out.flist", "--keep-going", code=11)
+    assert f"left out: {message}" in said.stderr or message in said.stderr
+    assert "1 entry could not be read" in said.stderr
+    nodes = read_flist(home.path / "out.flist")
+    assert {b"good", b"last"} <= set(nodes)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_an_archive_that_is_cut_off(home: Home, compression: str) -> None:
+    archive = archive_of(home, *(entry(f"file{number}", os.urandom(30_000)) for number in range(40)))
+    whole = COMPRESSIONS[compression](archive.read_bytes())
+    for length in (len(whole) // 2 // 512 * 512, 700):
+        archive.write_bytes(whole[:length])
+        said = home.run("pack", archive, "out.flist", code=11).stderr
+        assert str(archive) in said or "file" in said
+        assert nothing_is_left(home)
+    archive.write_bytes(whole[: 3 * len(whole) // 4])
+    said = home.run("pack", archive, "out.flist", "--keep-going", code=11).stderr
+    assert "left out: file" in said
+    assert len(read_flist(home.path / "out.flist")) > 5
+
+
+def test_what_is_no_archive(home: Home) -> None:
+    (home.path / "text").write_bytes(b"This is no archive at all.\n" * 100)
+    (home.path / "empty").touch()
+    for name in ("text", "empty", "nowhere"):
+        assert name in home.run("pack", name, "out.flist", code=11).stderr
+        assert nothing_is_left(home)
+
+
+def test_a_file_that_cannot_be_read(home: Home, source: Path) -> None:
+    (source / "good").write_bytes(b"good")
+    loop = source / "\n\udcff"
+    loop.write_bytes(b"x")
+    # What makes reading fail even for root: a name that is longer with the path before it than a path may be.
+    deep = source
+    for _ in range(20):
+        deep /= "d" * 200
+        try:
+            deep.mkdir()
+        except OSError:
+            break
+    shell(
+        "for i in $(seq 22); do mkdir -p " + "d" * 200 + " && cd " + "d" * 200 + "; done; touch unreachable",
+        cwd=source,
+    )
+    said = home.run("pack", source, "out.flist", code=11).stderr
+    assert "cannot be read: File name too long" in said
+    assert nothing_is_left(home)
+    home.run("pack", source, "out.flist", "--keep-going", code=11)
+    nodes = read_flist(home.path / "out.flist")
+    assert b"good" in nodes
+    assert b"\n\xff" in nodes
+    shell("rm -rf " + "d" * 200, cwd=source)
+
+
+def test_an_output_that_exists_is_refused_before_anything_is_read(home: Home, source: Path) -> None:
+    (home.path / "out.flist").symlink_to("dangling")
+    assert "exists" in home.run("pack", "nowhere", "out.flist", code=9).stderr
+    (source / "file").write_bytes(b"x")
+    home.run("pack", source, "out.flist", "--force")
+    assert stat.S_ISREG((home.path / "out.flist").lstat().st_mode)
+
+
+def test_a_store_that_is_down(home: Home, source: Path) -> None:
+    home.run("pack", source, "out.flist", "--store", "redis://127.0.0.1:1", code=3)
+    assert nothing_is_left(home)
+
+
+def test_an_interrupted_or_killed_pack_leaves_nothing(home: Home, source: Path) -> None:
+    (source / "file").write_bytes(os.urandom(100_000))
+    root = home.path / "state/flistfs/packing"
+    with running_redis() as server:
+        for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+            command: list[str | Path] = [
+                FLISTFS,
+                "pack",
+                source,
+                "out.flist",
+                "--store",
+                server.url,
+                "--json",
+            ]
+            pack = subprocess.Popen(command, env=home.environment(), cwd=home.path, stdout=subprocess.PIPE)
+            wait_until(lambda: list(root.glob("*/journal")), "it has begun")
+            server.hang()
+            pack.send_signal(number)
+            pack.communicate(timeout=60)
+            assert pack.returncode in {code, 0}
+            (home.path / "out.flist").unlink(missing_ok=True)
+            server.resume()
+        home.run("pack", source, "out.flist", "--store", server.url)
+    assert not list(root.iterdir())

@@ -1,0 +1,179 @@
+"""A sealed flist, mounted read-only: what is in it, through the kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flistfs import mounts
+from flistfs.format.records import CHUNK_SIZE, File
+from flistfs.stores import open_store
+from tests.e2e.commands import FLISTFS, Home, is_mounted, umount, wait_until
+from tests.reading.making import DIR, Item, change_entry, packed, records_of
+from tests.redis_server import running_redis
+from tests.trees import SECOND, snapshot
+
+BIG = os.urandom(5 * CHUNK_SIZE + 77)
+_TREE = {
+    b"": Item("dir", mode=0o755, size=4096, mtime=5),
+    b"big": Item(what=BIG, mtime=6),
+    b"empty": Item(),
+    b"dir": Item("dir", mode=0o1777, size=4096),
+    b"dir/odd\n\xff": Item(what=b"content", mode=0o4755),
+    b"link": Item("link", b"dir/odd\n\xff", mode=0o777),
+    b"pipe": Item("fifo"),
+    b"null": Item("char", b"1,3"),
+    **{b"dir/%04d" % number: Item() for number in range(2000)},
+}
+
+# As who runs the tests.
+TREE = {path: replace(item, uid=os.geteuid(), gid=os.getegid()) for path, item in _TREE.items()}
+
+
+def _ended(home: Home) -> bool:
+    """Whether the process that served has ended well: it takes its log away then."""
+    return not list((home.path / "state/flistfs/readers").glob("*.log"))
+
+
+def test_everything_is_there_and_nothing_can_be_changed(home: Home, mountpoint: Path) -> None:
+    package = packed(home.path / "a.flist", records_of(TREE, open_store(f"dir://{home.blocks}")))
+    answer = home.json("mount", "--read-only", package, mountpoint)
+    assert answer["package"] == str(package)
+    found = snapshot(mountpoint)
+    assert set(found) == set(TREE)
+    for path, snap in found.items():
+        item = TREE[path]
+        assert (snap.kind, snap.mode) == ("dir" if item.kind == "dir" else item.kind, item.mode), path
+        assert (snap.uid, snap.gid, snap.mtime_ns) == (item.uid, item.gid, item.mtime * SECOND), path
+    assert found[b"null"].device == (1, 3)
+    assert (mountpoint / "big").read_bytes() == BIG
+    assert (mountpoint / "link").read_bytes() == b"content"
+    with (mountpoint / "big").open("rb") as file:
+        for offset in (5 * CHUNK_SIZE, CHUNK_SIZE - 3, 0, 3 * CHUNK_SIZE + 1, len(BIG) - 1):
+            file.seek(offset)
+            assert file.read(10) == BIG[offset : offset + 10]
+    changes: list[Callable[[], object]] = [
+        (mountpoint / "new").touch,
+        lambda: (mountpoint / "empty").write_text("x"),
+        (mountpoint / "empty").unlink,
+        (mountpoint / "dir").rmdir,
+        lambda: (mountpoint / "big").chmod(0o600),
+        lambda: os.utime(mountpoint / "big", (0, 0)),
+    ]
+    for change in changes:
+        with pytest.raises(OSError, match="Read-only") as caught:
+            change()
+        assert caught.value.errno == errno.EROFS
+    umount(mountpoint)
+    wait_until(lambda: _ended(home), "the reader ends")
+    assert home.json("status") == []
+
+
+def test_the_cache_is_bounded_and_content_right_all_the_same(home: Home, mountpoint: Path) -> None:
+    package = packed(home.path / "a.flist", records_of(TREE, open_store(f"dir://{home.blocks}")))
+    home.run("mount", "--read-only", package, mountpoint, "--cache-size", "1")
+    assert (mountpoint / "big").read_bytes() == BIG
+    umount(mountpoint)
+    wait_until(lambda: _ended(home), "the reader ends")
+
+
+def test_the_real_flist_can_be_walked(home: Home, mountpoint: Path) -> None:
+    real = Path(__file__).parents[3] / "shared/data/ubuntu1604-minimal-2017.flist"
+    if not real.exists():
+        pytest.skip(f"{real} is not here")
+    home.run("mount", "--read-only", real, mountpoint)
+    assert sum(len(names) + len(files) for _, names, files in os.walk(mountpoint)) == 11_943
+    assert (mountpoint / "bin/sh").readlink() == Path("dash")
+    with pytest.raises(OSError, match="Input/output error"):
+        (mountpoint / "etc/passwd").read_bytes()
+    (log,) = (home.path / "state/flistfs/readers").glob("*.log")
+    assert "etc/passwd cannot be read" in log.read_text()
+    umount(mountpoint)
+    wait_until(lambda: _ended(home), "the reader ends")
+
+
+def test_blocks_come_when_they_are_read_and_again_when_the_store_is_back(
+    home: Home, mountpoint: Path
+) -> None:
+    with running_redis("--appendonly", "yes", password="secret") as server:
+        package = packed(home.path / "a.flist", records_of(TREE, open_store(server.url)))
+        server.stop()
+        mount: list[str | Path] = ["mount", "--read-only", package, mountpoint, "--store", server.url]
+        assert "cannot reach" in home.run(*mount, code=3).stderr
+        home.run(*mount, "--offline")
+        assert (mountpoint / "empty").read_bytes() == b""
+        with pytest.raises(OSError, match="Input/output error"):
+            (mountpoint / "big").read_bytes()
+        server.start()
+        assert (mountpoint / "big").read_bytes() == BIG
+        assert "secret" not in next((home.path / "state/flistfs/readers").glob("*.log")).read_text()
+        umount(mountpoint)
+        wait_until(lambda: _ended(home), "the reader ends")
+
+
+def test_a_file_that_would_hang_readers_is_an_error(home: Home, mountpoint: Path) -> None:
+    records = records_of({b"a": Item(what=b"x"), b"b": Item(), b"d": DIR})
+    change_entry(records, b"a", lambda entry: replace(entry, attributes=File(())))
+    change_entry(records, b"b", lambda entry: replace(entry, name=b"d/../x"))
+    home.run("mount", "--read-only", packed(home.path / "a.flist", records), mountpoint)
+    assert sorted(path.name for path in mountpoint.iterdir()) == ["a", "d"]
+    with pytest.raises(OSError, match="Input/output error"):
+        (mountpoint / "a").read_bytes()
+    umount(mountpoint)
+    wait_until(lambda: _ended(home), "the reader ends")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_the_foreground(home: Home, mountpoint: Path, number: signal.Signals) -> None:
+    package = packed(home.path / "a.flist", records_of(TREE))
+    with subprocess.Popen(
+        [FLISTFS, "mount", "--foreground", "--read-only", package, mountpoint],
+        env=home.environment(),
+        stderr=subprocess.PIPE,
+    ) as running:
+        wait_until(lambda: is_mounted(mountpoint) or running.poll() is not None, "it is mounted")
+        assert (mountpoint / "dir").is_dir()
+        running.send_signal(number)
+        _, said = running.communicate(timeout=30)
+        assert running.returncode == 0, said
+    assert not is_mounted(mountpoint)
+
+
+def test_a_reader_that_was_killed_leaves_a_place_to_mount_again(home: Home, mountpoint: Path) -> None:
+    package = packed(home.path / "a.flist", records_of(TREE))
+    with subprocess.Popen(
+        [FLISTFS, "mount", "--foreground", "--read-only", package, mountpoint],
+        env=home.environment(TMPDIR=str(home.path)),  # it cannot clean up
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        wait_until(lambda: is_mounted(mountpoint), "it is mounted")
+        running.kill()
+    assert mounts.is_dead(mountpoint)
+    home.run("mount", "--read-only", package, mountpoint)
+    assert (mountpoint / "dir").is_dir()
+    umount(mountpoint)
+    wait_until(lambda: _ended(home), "the reader ends")
+
+
+def test_what_cannot_be_mounted_is_refused_in_one_line(home: Home, mountpoint: Path) -> None:
+    (home.path / "none.flist").write_text("no flist")
+    package = packed(home.path / "a.flist", records_of(TREE))
+    refusals: list[tuple[list[str | Path], int, str]] = [
+        (["--read-only", "none.flist", mountpoint], 8, "no flist"),
+        (["--read-only", package, mountpoint / "no"], 4, "not there"),
+        (["--read-only", package, mountpoint, "--seal-to", "x"], 2, "belongs to a session"),
+        (["--read-only", package, mountpoint, "--store", "nonsense"], 2, "store URL"),
+        ([mountpoint, "--cache-size", "1M"], 2, "--read-only"),
+    ]
+    for arguments, code, said in refusals:
+        refused = home.run("mount", *arguments, code=code)
+        assert said in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    assert not is_mounted(mountpoint)

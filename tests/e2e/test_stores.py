@@ -1,0 +1,374 @@
+"""Stores of several servers, what a package says of them, and pushing, from the command line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from flistfs.format.router import format_router, parse_router, router_to
+from tests.e2e.commands import Home, umount, wait_until
+from tests.e2e.test_roundtrip import blocks_in_folder, blocks_in_redis
+from tests.independent_reader import read_content, read_flist
+from tests.redis_server import RedisServer, running_cluster, running_redis
+from tests.stores.routers import router_file
+
+SECRET = "s3cr3t-of-the-store"
+
+
+@pytest.fixture
+def servers() -> Iterator[list[RedisServer]]:
+    """Two servers, which keep what they have when they are stopped."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(running_redis("--appendonly", "yes")) for _ in range(2)]
+
+
+def router_in(package: Path) -> bytes | None:
+    """The router.yaml of a package, or None if it has none."""
+    with gzip.open(package) as raw, tarfile.open(fileobj=raw) as archive:
+        if "router.yaml" not in archive.getnames():
+            return None
+        member = archive.extractfile("router.yaml")
+        assert member is not None
+        return member.read()
+
+
+def held(server: RedisServer) -> int:
+    return int(server.command("DBSIZE")[1:])
+
+
+def write_files(folder: Path, count: int = 40) -> dict[bytes, bytes]:
+    contents = {b"%03d" % number: os.urandom(3000) for number in range(count)}
+    for name, content in contents.items():
+        (folder / os.fsdecode(name)).write_bytes(content)
+    return contents
+
+
+# What the package says.
+
+
+def test_the_package_names_the_server_and_never_its_password(home: Home, mountpoint: Path) -> None:
+    with running_redis(password=SECRET) as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        write_files(mountpoint, 1)
+        said = home.run("seal", "out.flist").stdout
+    url = f"redis://127.0.0.1:{server.port}"
+    assert router_in(home.path / "out.flist") == format_router(router_to(url))
+    assert f"readers fetch from {url}\nnote: {url} is another server to other machines" in said
+    assert home.status()["result"]["summary"]["servers"] == [url]
+    assert b"000" in read_flist(home.path / "out.flist")
+
+
+def test_a_package_of_a_local_directory_names_nothing(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    assert "readers" not in home.run("seal", "out.flist").stdout
+    assert router_in(home.path / "out.flist") is None
+
+
+def test_the_package_names_what_it_is_told_to(home: Home, mountpoint: Path, redis: RedisServer) -> None:
+    (home.path / "given.yaml").write_text("pools: {x: {00:ff: zdb://one/ns, '7': ARDB://two}}\nlookup: [x]\n")
+    for number, arguments in enumerate((["--public-url", "ardb://example.org"], ["--router", "given.yaml"])):
+        home.run("mount", mountpoint, "--store", redis.url)
+        assert "note: redis" not in home.run("seal", f"{number}.flist", *arguments).stdout
+    public, given = (router_in(home.path / f"{number}.flist") for number in range(2))
+    assert public == format_router(router_to("ardb://example.org:16379"))
+    assert given == format_router(parse_router((home.path / "given.yaml").read_bytes()))
+
+
+def test_a_mount_that_seals_itself_names_what_it_is_told_to(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint, "--seal-to", "out.flist", "--public-url", "ardb://example.org:1")
+    umount(mountpoint)
+    home.run("wait", "--mount", mountpoint)
+    assert router_in(home.path / "out.flist") == format_router(router_to("ardb://example.org:1"))
+
+
+def test_pack_and_new_take_what_mount_and_seal_do(
+    home: Home, source: Path, servers: list[RedisServer]
+) -> None:
+    one, two = servers
+    router_file(home.path, *({"00:FF": server.url} for server in servers))
+    write_files(source, 5)
+    store = ["--store", "router.yaml", "--min-replicas", "1"]
+    home.run("pack", source, "packed.flist", *store, "--public-url", "ardb://example.org:1")
+    assert router_in(home.path / "packed.flist") == format_router(router_to("ardb://example.org:1"))
+    assert home.json("new", home.path / "place", *store)["store"].endswith("router.yaml?min-replicas=1")
+    home.run("add", f"{source}/.")
+    home.run("seal", "sealed.flist")
+    in_package = router_in(home.path / "sealed.flist")
+    assert in_package is not None
+    assert list(parse_router(in_package).all_urls()) == [one.url, two.url]
+    assert held(one) == held(two) == 5
+
+
+def test_a_large_router_reaches_the_daemon(home: Home, mountpoint: Path) -> None:
+    rules = "".join(
+        f"    {number:04x}: ardb://a-server-with-a-long-name-{number}.example.org\n" for number in range(3000)
+    )
+    (home.path / "r.yaml").write_text(f"pools:\n  p:\n{rules}lookup: [p]\n")
+    home.run("mount", mountpoint)
+    home.run("seal", "out.flist", "--router", "r.yaml")
+    found = router_in(home.path / "out.flist")
+    assert found is not None
+    assert parse_router(found) == parse_router((home.path / "r.yaml").read_bytes())
+
+
+def test_equal_trees_and_stores_give_equal_packages(home: Home, mountpoint: Path, redis: RedisServer) -> None:
+    for number in range(2):
+        home.run("mount", mountpoint, "--store", redis.url)
+        (mountpoint / "file").write_text("content")
+        home.run("seal", f"{number}.flist", env={"SOURCE_DATE_EPOCH": "1000"})
+    assert (home.path / "0.flist").read_bytes() == (home.path / "1.flist").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--public-url", f"ardb://:{SECRET}@host"], "the public URL has a password"),
+        ([f"--public-url=ardb://{SECRET}@host"], "the public URL has a password"),
+        (["--public-url", "rediss://host"], "readers fetch from ardb, redis, zdb servers"),
+        (["--public-url", "host"], "a store URL looks like"),
+        (["--public-url", "ardb://host", "--router", "r.yaml"], "exclude each other"),
+        (["--router", "r.yaml"], "r.yaml has passwords in it"),
+        (["--router", "nothing.yaml"], "nothing.yaml cannot be read"),
+        (["--router", "/dev/null"], "router.yaml is empty"),
+    ],
+)
+def test_a_router_that_no_package_may_have_is_refused(
+    home: Home, mountpoint: Path, arguments: list[str], hint: str
+) -> None:
+    (home.path / "r.yaml").write_text(f"pools: {{x: {{00:ff: 'ardb://:{SECRET}@one'}}}}\nlookup: [x]\n")
+    home.run("mount", mountpoint)
+    for command in (["seal", "out.flist"], ["mount", mountpoint.with_name("other"), "--seal-to", "o.flist"]):
+        mountpoint.with_name("other").mkdir(exist_ok=True)
+        refused = home.run(*command, *arguments, code=2)
+        assert hint in refused.stderr
+        assert SECRET not in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    home.run("seal", "out.flist")
+
+
+def test_a_router_without_a_seal_is_refused(home: Home, mountpoint: Path) -> None:
+    refused = home.run("mount", mountpoint, "--public-url", "ardb://host", code=2)
+    assert "--seal-to" in refused.stderr
+
+
+# Several servers.
+
+
+def test_blocks_go_where_the_router_says(home: Home, mountpoint: Path) -> None:
+    with running_redis() as one, running_redis(password=SECRET) as two:
+        router_file(home.path, {"00:7F": one.url, "80:FF": two.url})
+        told = home.run("mount", mountpoint, "--store", "router.yaml")
+        assert f"blocks go to router://{home.path}/router.yaml" in told.stdout
+        contents = write_files(mountpoint)
+        umount(mountpoint)
+        wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+        home.run("mount", mountpoint)  # from what the session kept
+        assert (mountpoint / "000").read_bytes() == contents[b"000"]
+        umount(mountpoint)
+        wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+        home.run("seal", "out.flist")  # without a daemon
+        assert held(one) > 0
+        assert held(two) > 0
+        assert held(one) + held(two) == len(contents)
+        for path in home.path.rglob("*"):
+            if path.is_file() and path.name != "router.yaml":
+                assert SECRET.encode() not in path.read_bytes(), path
+        in_package = router_in(home.path / "out.flist")
+        assert in_package is not None
+        shards = [f"redis://127.0.0.1:{server.port}" for server in (one, two)]
+        assert list(parse_router(in_package).all_urls()) == shards
+        first, second = blocks_in_redis(one), blocks_in_redis(two)
+        for name, node in read_flist(home.path / "out.flist").items():
+            if name:
+                found = read_content(node, lambda key: first(key) if key < b"8" else second(key), fast=True)
+                assert found == contents[name]
+
+
+def test_the_password_for_all_servers(home: Home, mountpoint: Path) -> None:
+    with running_redis(password=SECRET) as one, running_redis(password=SECRET) as two:
+        urls = [f"redis://127.0.0.1:{server.port}" for server in (one, two)]
+        router_file(home.path, *({"00:FF": url} for url in urls))
+        secret = {"FLISTFS_STORE_PASSWORD": SECRET}
+        home.run("mount", mountpoint, env={**secret, "FLISTFS_STORE": "router.yaml"})
+        write_files(mountpoint, 5)
+        home.run("seal", "out.flist")
+        assert held(one) == held(two) == 5
+        home.expected_log += ["another password"]
+        # The password of a store that is not used is not for this one.
+        other = {"FLISTFS_STORE": f"redis://:{SECRET}@127.0.0.1:1"}
+        home.run("mount", mountpoint, "--store", "router.yaml", env=other, code=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--store", "nothing.yaml"], "neither the path of a router.yaml nor a URL"),
+        (["--store", "gap.yaml"], "gap.yaml cannot be used: it has no server for hashes that begin with 80"),
+        (
+            ["--store", "whole.yaml", "--min-replicas", "2"],
+            "only 1 of 2 servers for hashes that begin with 00",
+        ),
+        (
+            ["--store", "ardb://host", "--min-replicas", "1"],
+            "--min-replicas is for a store of several servers",
+        ),
+        (["--min-replicas", "1"], "--min-replicas is for a store of several servers"),
+    ],
+)
+def test_a_store_that_makes_no_sense_is_refused(
+    home: Home, mountpoint: Path, arguments: list[str], hint: str
+) -> None:
+    home.expected_log += ["cannot be used"]
+    (home.path / "gap.yaml").write_text("pools: {x: {00:7f: ardb://one}}\nlookup: [x]\n")
+    (home.path / "whole.yaml").write_text("pools: {x: {00:ff: ardb://one}}\nlookup: [x]\n")
+    refused = home.run("mount", mountpoint, *arguments, code=2)
+    assert hint in refused.stderr
+    assert home.json("status") == []
+
+
+def test_with_a_replica_down_writing_waits_or_goes_on_as_told_and_reading_goes_on(
+    home: Home, mountpoint: Path, servers: list[RedisServer]
+) -> None:
+    home.expected_log += ["Connection refused"]
+    one, two = servers
+    router_file(home.path, *({"00:FF": server.url} for server in servers))
+    home.run("mount", mountpoint, "--store", "router.yaml")
+    contents = write_files(mountpoint, 5)
+    home.run("sync")
+    assert held(one) == held(two) == 5
+    umount(mountpoint)
+    wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+    # A new daemon has no copies of what was stored before.
+    one.stop()
+    home.run("mount", mountpoint, code=3)
+    home.run("mount", mountpoint, "--offline")
+    assert {name: (mountpoint / os.fsdecode(name)).read_bytes() for name in contents} == contents
+    contents[b"more"] = os.urandom(5000)
+    (mountpoint / "more").write_bytes(contents[b"more"])
+    refused = home.run("sync", "--timeout", "1", code=3)
+    assert f"cannot reach redis://127.0.0.1:{one.port}" in refused.stderr
+    umount(mountpoint)
+    wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+    home.run("mount", mountpoint, "--min-replicas", "1")
+    home.run("sync")
+    assert home.status()["store"] == f"router://{home.path}/router.yaml?min-replicas=1"
+    assert f"others stand in for it: cannot reach redis://127.0.0.1:{one.port}" in home.run("status").stdout
+    assert f"note: cannot reach redis://127.0.0.1:{one.port}" in home.run("seal", "out.flist").stdout
+    assert held(two) == 6
+    get = blocks_in_redis(two)
+    nodes = read_flist(home.path / "out.flist")
+    assert {name: read_content(nodes[name], get, fast=True) for name in contents} == contents
+    # Later, the replicas are made equal.
+    one.start()
+    assert held(one) == 5
+    assert home.json("push", "out.flist", "--to", "router.yaml")["sent"] == 1
+    assert held(one) == 6
+
+
+def test_what_one_replica_lost_is_copied_from_the_other(
+    home: Home, mountpoint: Path, servers: list[RedisServer]
+) -> None:
+    home.expected_log += ["the store lost 5 blocks"]
+    one, two = servers
+    router_file(home.path, *({"00:FF": server.url} for server in servers))
+    home.run("mount", mountpoint, "--store", "router.yaml")
+    write_files(mountpoint, 5)
+    home.run("sync")
+    umount(mountpoint)
+    wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+    one.command("FLUSHALL")
+    home.run("seal", "out.flist")
+    assert held(one) == held(two) == 5
+
+
+def test_a_cluster(home: Home, mountpoint: Path) -> None:
+    if shutil.which("redis-cli") is None:
+        pytest.skip("redis-cli, which makes a cluster, is not there")
+    with running_cluster() as cluster:
+        home.run("mount", mountpoint, "--store", cluster.url)
+        write_files(mountpoint)
+        home.run("seal", "out.flist")
+        assert router_in(home.path / "out.flist") is None
+        sizes = [held(server) for server in cluster.servers]
+        assert sum(sizes) == 40
+        assert all(sizes)
+        pushed = home.json("push", "out.flist", "--from", cluster.url, "--to", f"dir://{home.path}/copy")
+        assert (pushed["blocks"], pushed["sent"]) == (40, 40)
+
+
+# Pushing.
+
+
+def test_push_from_the_local_directory_to_a_server(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    contents = write_files(mountpoint)
+    home.run("seal", "out.flist")
+    before = (home.path / "out.flist").read_bytes()
+    with running_redis(password=SECRET) as server:
+        to = server.url.replace("redis://", "ardb://")
+        done = home.run("push", "out.flist", "--to", to)
+        assert done.stdout.startswith(f"ardb://127.0.0.1:{server.port}: 40 blocks sent (")
+        assert done.stderr == ""
+        assert home.json("push", "out.flist", "--to", to) == {"blocks": 40, "sent": 0, "sent_bytes": 0}
+        get = blocks_in_redis(server)
+        nodes = read_flist(home.path / "out.flist")
+        assert {name: read_content(nodes[name], get, fast=True) for name in contents} == contents
+        home.run("push", "out.flist", "--to", to.replace(SECRET, "wrong"), code=3)
+    assert (home.path / "out.flist").read_bytes() == before
+
+
+def test_push_from_where_the_flist_says_that_its_blocks_are(home: Home, mountpoint: Path) -> None:
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        write_files(mountpoint, 10)
+        home.run("seal", "out.flist")
+        to = f"dir://{home.blocks}"
+        assert home.json("push", "out.flist", "--to", to)["sent"] == 10
+    get = blocks_in_folder(home)
+    assert all(
+        read_content(node, get)
+        for node in read_flist(home.path / "out.flist").values()
+        if node.size and node.kind == "file"
+    )
+    # The server is gone, so from elsewhere.
+    refused = home.run("push", "out.flist", "--to", f"dir://{home.path}/copy", code=3)
+    assert "Connection refused" in refused.stderr
+    assert home.json("push", "out.flist", "--from", to, "--to", f"dir://{home.path}/copy")["sent"] == 10
+
+
+def test_push_between_two_stores_with_passwords(home: Home, mountpoint: Path) -> None:
+    with running_redis(password="first-secret") as one, running_redis(password="second-secret") as two:
+        home.run("mount", mountpoint, "--store", one.url)
+        write_files(mountpoint, 10)
+        home.run("seal", "out.flist")
+        assert home.json("push", "out.flist", "--from", one.url, "--to", two.url)["sent"] == 10
+        bare = [f"--{way}=redis://127.0.0.1:{server.port}" for way, server in (("from", one), ("to", two))]
+        secrets = {"FLISTFS_FROM_PASSWORD": "first-secret", "FLISTFS_STORE_PASSWORD": "second-secret"}
+        two.command("FLUSHALL")
+        assert json.loads(home.run("push", "out.flist", *bare, "--json", env=secrets).stdout)["sent"] == 10
+        turned = {"FLISTFS_FROM_PASSWORD": "second-secret", "FLISTFS_STORE_PASSWORD": "second-secret"}
+        two.command("FLUSHALL")
+        refused = home.run("push", "out.flist", *bare, code=3, env=turned)
+        assert f"127.0.0.1:{one.port} wants another password" in refused.stderr
+        # What the flist itself names gets no password at all.
+        home.run("push", "out.flist", bare[1], code=3, env={"FLISTFS_STORE_PASSWORD": "second-secret"})
+
+
+def test_push_names_the_files_whose_blocks_are_not_there(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    write_files(mountpoint, 3)
+    home.run("seal", "out.flist")
+    lost = read_flist(home.path / "out.flist")[b"001"].blocks[0][0].decode()
+    (home.blocks / lost[0] / lost[1] / lost).unlink()
+    refused = home.run("push", "out.flist", "--to", f"dir://{home.path}/copy", code=7)
+    assert "lacks 1 of the blocks, in 001; everything else was pushed" in refused.stderr
+    home.run("push", "nothing.flist", "--to", f"dir://{home.path}/copy", code=8)
+    home.run("push", "out.flist", code=2)

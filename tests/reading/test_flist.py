@@ -1,0 +1,164 @@
+"""Opening, looking up and walking; what reads how much."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flistfs.errors import FormatError
+from flistfs.format.keys import directory_key
+from flistfs.format.records import Entry, SubDirectory
+from flistfs.reading.flist import Flist, Kind
+from flistfs.reading.search import Search, Selection, search
+from tests.reading.making import DIR, Item, add_entry, change_directory, looks, packed, records_of, unpacked
+
+TREE = {
+    b"bin": Item("link", b"usr/bin"),
+    b"usr": DIR,
+    b"usr/bin": DIR,
+    b"usr/bin/sh": Item("link", b"/bin/dash"),
+    b"usr/bin/dash": Item(what=b"#!"),
+    b"up": Item("link", b"../../../usr/./bin/"),
+    b"loop": Item("link", b"loop"),
+}
+
+
+def test_a_package_and_its_directory_are_the_same(tmp_path: Path) -> None:
+    records = records_of(TREE)
+    with (
+        Flist.open(packed(tmp_path / "a.flist", records)) as one,
+        Flist.open(unpacked(tmp_path / "a", records)) as other,
+    ):
+        assert looks(one) == looks(other)
+        assert set(looks(one)) == {b"", *TREE}
+
+
+def test_the_user_s_directory_stays_as_it_is(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path / "a", records_of(TREE))
+    folder.joinpath("rocksdict-config.json").write_text("what a reader must not obey")
+    folder.chmod(0o555)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with Flist.open(folder) as flist:
+        assert flist.find(b"usr/bin").kind is Kind.DIRECTORY
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_unpacked_real_flist_is_read_with_its_log(tmp_path: Path, real_flist: Path) -> None:
+    with tarfile.open(real_flist) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    with Flist.open(real_flist) as one, Flist.open(tmp_path / "unpacked") as other:
+        assert looks(one) == looks(other)
+
+
+@pytest.mark.parametrize("with_a_pipe", [False, True])
+def test_a_directory_that_is_no_flist_is_refused(tmp_path: Path, with_a_pipe: bool) -> None:  # noqa: FBT001
+    (tmp_path / "folder").mkdir()
+    if with_a_pipe:  # which must not be waited for
+        os.mkfifo(tmp_path / "folder/CURRENT")
+    with pytest.raises(FormatError, match="no unpacked flist"):
+        Flist.open(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (b"bin/dash", b"usr/bin/dash"),
+        (b"/bin/sh", b"usr/bin/dash"),
+        (b"up/sh", b"usr/bin/dash"),
+        (b"usr/../../bin/.", b"usr/bin"),
+        (b"", b""),
+    ],
+)
+def test_links_are_followed_inside(tmp_path: Path, path: bytes, found: bytes) -> None:
+    with Flist.open(unpacked(tmp_path / "a", records_of(TREE))) as flist:
+        assert flist.follow(path).path == found
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [(b"loop", "too many links"), (b"bin/no", "no 'usr/bin/no'"), (b"usr/bin/dash/x", "no ")],
+)
+def test_what_links_lead_nowhere_is_refused(tmp_path: Path, path: bytes, reason: str) -> None:
+    with (
+        Flist.open(unpacked(tmp_path / "a", records_of(TREE))) as flist,
+        pytest.raises(FormatError, match=reason),
+    ):
+        flist.follow(path)
+
+
+def test_listing_a_directory_reads_no_other_record(tmp_path: Path) -> None:
+    records = records_of(TREE)
+    records[directory_key(b"usr")] = b"no record"
+    with Flist.open(unpacked(tmp_path / "a", records)) as flist:
+        assert [entry.name for entry in flist.entries(b"")] == [b"bin", b"loop", b"up", b"usr"]
+        with pytest.raises(FormatError, match="malformed directory"):
+            list(flist.children(b""))
+
+
+def test_a_name_many_times_over_is_walked_into_once(tmp_path: Path) -> None:
+    tree = {b"/".join([b"d"] * depth): DIR for depth in range(1, 20)}
+    records = records_of(tree)
+    for path in tree:
+        again = Entry(b"d", 0, SubDirectory(directory_key(path)), b"", 0, 0)
+        for _ in range(3):
+            add_entry(records, path.rpartition(b"/")[0], again)
+    with Flist.open(unpacked(tmp_path / "a", records)) as flist:
+        # Walked into each time they would be 4 to the power of 19.
+        assert len(list(flist.walk(flist.find(b"")))) == 4 * 19
+
+
+def test_a_tree_deeper_than_python_s_stack(tmp_path: Path) -> None:
+    tree = {b"/".join([b"d"] * depth): DIR for depth in range(1, 1500)}
+    with Flist.open(unpacked(tmp_path / "a", records_of(tree))) as flist:
+        nodes = list(flist.walk(flist.find(b"")))
+        assert len(nodes) == 1499
+        assert len(list(flist.walk(flist.find(b""), depth=7))) == 7
+        assert len(list(flist.walk(nodes[1000]))) == 498
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (Search(name="*sh"), [b"usr/bin/dash", b"usr/bin/sh"]),
+        (Search(kinds=frozenset({Kind.DIRECTORY})), [b"usr", b"usr/bin"]),
+        (Search(min_size=2), [b"usr/bin/dash"]),
+        (Search(max_size=1), []),
+        (Search(name="[du]*", kinds=frozenset({Kind.LINK})), [b"up"]),
+    ],
+)
+def test_search(tmp_path: Path, wanted: Search, found: list[bytes]) -> None:
+    with Flist.open(unpacked(tmp_path / "a", records_of(TREE))) as flist:
+        assert [node.path for node in search(flist, flist.find(b""), wanted)] == found
+
+
+@pytest.mark.parametrize(
+    ("patterns", "matches"),
+    [
+        (["*.conf"], [b"etc/a.conf", b"etc/x\ny/b.conf"]),
+        (["/etc/*.conf"], [b"etc/a.conf"]),
+        (["etc"], [b"etc", b"etc/a.conf", b"etc/x\ny", b"etc/x\ny/b.conf"]),
+        (["etc/**/b.conf"], [b"etc/x\ny/b.conf"]),
+        (["*.conf", "!b.*"], [b"etc/a.conf"]),
+        (["etc/a.conf/"], []),
+    ],
+)
+def test_patterns_are_those_of_gitignore(tmp_path: Path, patterns: list[str], matches: list[bytes]) -> None:
+    tree = {b"etc": DIR, b"etc/a.conf": Item(), b"etc/x\ny": DIR, b"etc/x\ny/b.conf": Item()}
+    selection = Selection(patterns)
+    with Flist.open(unpacked(tmp_path / "a", records_of(tree))) as flist:
+        assert [node.path for node in flist.walk(flist.find(b"")) if selection.matches(node)] == matches
+
+
+def test_a_record_that_lies_about_its_length_is_refused_by_its_head_too(tmp_path: Path) -> None:
+    records = records_of(TREE)
+    change_directory(records, b"usr", lambda found: replace(found, name=b"x" * 1000))
+    records[directory_key(b"usr")] = records[directory_key(b"usr")][:64]
+    with (
+        Flist.open(unpacked(tmp_path / "a", records)) as flist,
+        pytest.raises(FormatError, match="malformed directory"),
+    ):
+        flist.head(b"usr")

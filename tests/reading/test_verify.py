@@ -1,0 +1,261 @@
+"""Verify: each defect that hangs or kills a reader, made on purpose, is found at its path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from flistfs.errors import StoreError
+from flistfs.format.codec import encode_block
+from flistfs.format.keys import directory_key
+from flistfs.format.records import CHUNK_SIZE, Entry, File, Link, Special, SpecialKind, SubDirectory
+from flistfs.reading.flist import Flist
+from flistfs.reading.verify import Report, verify
+from flistfs.stores import Store, open_store
+from tests.reading.making import (
+    DIR,
+    Item,
+    Records,
+    add_entry,
+    change_blocks,
+    change_directory,
+    change_entry,
+    packed,
+    records_of,
+    trees,
+    unpacked,
+)
+
+FILE = b"d/file"
+TREE = {
+    b"d": DIR,
+    FILE: Item(what=b"content" * 100_000),
+    b"d/empty": Item(),
+    b"d/link": Item("link", b"file"),
+    b"d/null": Item("char", b"1,3"),
+    b"same": Item(what=b"content" * 100_000),
+}
+
+Change = Callable[[Records], object]
+
+
+def _file(**fields: object) -> Change:
+    def change(entry: Entry) -> Entry:
+        assert isinstance(entry.attributes, File)
+        return replace(entry, attributes=replace(entry.attributes, **fields))  # type: ignore[arg-type]
+
+    return lambda records: change_entry(records, FILE, change)
+
+
+def _entry(path: bytes, **fields: object) -> Change:
+    return lambda records: change_entry(records, path, lambda entry: replace(entry, **fields))  # type: ignore[arg-type]
+
+
+def _folder(**fields: object) -> Change:
+    return lambda records: change_directory(records, b"d", lambda found: replace(found, **fields))  # type: ignore[arg-type]
+
+
+def _drop(key: bytes) -> Change:
+    return lambda records: records.pop(key)
+
+
+def _again(path: bytes, entry: Entry) -> Change:
+    return lambda records: add_entry(records, path, entry)
+
+
+def _named(name: bytes) -> Change:
+    return _again(b"d", Entry(name, 0, File(()), _aci_of(b"d/empty"), 0, 0))
+
+
+def _aci_of(path: bytes) -> bytes:
+    (key,) = (key for key in records_of({path: TREE[path]}) if len(key) == 32 and key != _folder_aci())
+    return key
+
+
+def _folder_aci() -> bytes:
+    (key,) = (key for key in records_of({}) if len(key) == 32)
+    return key
+
+
+DEFECTS: dict[str, tuple[Change, bytes, str]] = {
+    "size without blocks": (_file(blocks=()), FILE, "no blocks"),
+    "block size 0": (_file(block_size=0), FILE, "block size is 0"),
+    "another block size": (_file(block_size=64), FILE, "2 blocks instead of the 3"),
+    "too few blocks": (_entry(FILE, size=CHUNK_SIZE * 2 + 1), FILE, "2 blocks instead of the 3"),
+    "blocks without size": (_entry(FILE, size=0), FILE, "2 blocks instead of the 0"),
+    "an empty hash": (
+        lambda records: change_blocks(records, FILE, lambda block: replace(block, hash=b"")),
+        FILE,
+        "empty hash",
+    ),
+    "a hash that is none": (
+        lambda records: change_blocks(records, FILE, lambda block: replace(block, hash=b"../" * 21 + b"x")),
+        FILE,
+        "no hash",
+    ),
+    "an empty key": (
+        lambda records: change_blocks(records, FILE, lambda block: replace(block, key=b"")),
+        FILE,
+        "no hash",
+    ),
+    "a sub-directory that is not there": (_drop(directory_key(b"d")), b"d", "not in the flist"),
+    "a sub-directory without a key": (_entry(b"d", attributes=SubDirectory(b"")), b"d", "not in the flist"),
+    "a key of another directory": (
+        _entry(b"d", attributes=SubDirectory(directory_key(b""))),
+        b"d",
+        "another path",
+    ),
+    "no root": (_drop(directory_key(b"")), b"", "no root"),
+    "a record that is none": (
+        lambda records: records.update({directory_key(b"d"): b"x" * 9}),
+        b"d",
+        "malformed",
+    ),
+    "no attributes": (_entry(b"d/empty", attributes=None), b"d/empty", "no attributes"),
+    "a slash in a name": (_named(b"a/b"), b"d/a/b", "its name is none"),
+    "a name that leads up": (_named(b".."), b"d/..", "its name is none"),
+    "a NUL in a name": (_named(b"a\0b"), b"d/a\0b", "its name is none"),
+    "no name": (_named(b""), b"d/", "no name"),
+    "a long name": (_named(b"n" * 256), b"d/" + b"n" * 256, "256 bytes"),
+    "a name twice": (_named(b"link"), b"d/link", "twice"),
+    "another name in the record": (_folder(name=b"e"), b"d", "another name"),
+    "another place in the record": (_folder(location=b"e/d"), b"d", "elsewhere"),
+    "another parent in the record": (_folder(parent=directory_key(b"d")), b"d", "another parent"),
+    "no ACI of a file": (_entry(b"d/empty", aclkey=b"0" * 32), b"d/empty", "mode 0400"),
+    "no ACI of a directory": (_folder(aclkey=b""), b"d", "mode 0400"),
+    "an ACI that is none": (
+        lambda records: records.update({_aci_of(b"d/empty"): b"junk"}),
+        b"d/empty",
+        "cannot be read",
+    ),
+    "a device without numbers": (
+        _entry(b"d/null", attributes=Special(SpecialKind.CHAR)),
+        b"d/null",
+        "without proper numbers",
+    ),
+    "a device with senseless numbers": (
+        _entry(b"d/null", attributes=Special(SpecialKind.BLOCK, b"1;3")),
+        b"d/null",
+        "without proper numbers",
+    ),
+    "a special file of no kind": (
+        _entry(b"d/null", attributes=Special(SpecialKind.UNKNOWN)),
+        b"d/null",
+        "no known kind",
+    ),
+    "a long target": (_entry(b"d/link", attributes=Link(b"t" * 4096)), b"d/link", "4096 bytes"),
+    "no target": (_entry(b"d/link", attributes=Link(b"")), b"d/link", "target"),
+}
+
+
+def _verified(folder: Path, records: Records, store: Store | None = None, *, deep: bool = False) -> Report:
+    with Flist.open(unpacked(folder, records)) as flist:
+        return verify(flist, store, deep=deep)
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_defects_are_found_at_their_path(tmp_path: Path, store: Store, name: str) -> None:
+    change, path, said = DEFECTS[name]
+    records = records_of(TREE, store)
+    change(records)
+    for blocks in (None, store):
+        faults = _verified(tmp_path / f"{blocks is None}", records, blocks).faults
+        assert any(fault.path == path and said in fault.what for fault in faults), faults
+        assert all(fault.path == path for fault in faults if path not in {b"d/empty", b""}), faults
+
+
+def test_what_is_right_has_no_faults(tmp_path: Path, store: Store) -> None:
+    records = records_of(TREE, store)
+    assert _verified(tmp_path / "records", records) == Report(2, 3, 0, [])
+    assert _verified(tmp_path / "shallow", records, store) == Report(2, 3, 2, [])
+    assert _verified(tmp_path / "deep", records, store, deep=True) == Report(2, 3, 2, [])
+
+
+@settings(max_examples=20, deadline=None)
+@given(trees())
+def test_no_sound_tree_has_faults(tmp_path_factory: pytest.TempPathFactory, tree: dict[bytes, Item]) -> None:
+    folder = tmp_path_factory.mktemp("sound")
+    store = open_store(f"dir://{folder / 'blocks'}")
+    assert _verified(folder / "a", records_of(tree, store), store, deep=True).faults == []
+
+
+def _block_files(store: Store) -> list[Path]:
+    return sorted(path for path in Path(store.url.removeprefix("dir://")).rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_missing_block_is_named_for_each_file(tmp_path: Path, store: Store, deep: bool) -> None:  # noqa: FBT001
+    records = records_of(TREE, store)
+    gone = _block_files(store)[0]
+    gone.unlink()
+    faults = _verified(tmp_path / "a", records, store, deep=deep).faults
+    assert [fault.path for fault in faults] == [b"same", FILE] or [f.path for f in faults] == [FILE, b"same"]
+    assert all(fault.what == f"block {gone.name} is not in the store" for fault in faults)
+
+
+def test_only_a_deep_look_sees_bytes_that_are_not_right(tmp_path: Path, store: Store) -> None:
+    records = records_of(TREE, store)
+    damaged = _block_files(store)[0]
+    raw = bytearray(damaged.read_bytes())
+    raw[100] ^= 1
+    damaged.write_bytes(raw)
+    assert _verified(tmp_path / "shallow", records, store).faults == []
+    faults = _verified(tmp_path / "deep", records, store, deep=True).faults
+    assert {fault.path for fault in faults} == {FILE, b"same"}
+    assert all("is corrupt" in fault.what for fault in faults)
+
+
+def test_only_a_deep_look_sees_a_wrong_key(tmp_path: Path, store: Store) -> None:
+    records = records_of(TREE, store)
+    change_blocks(records, FILE, lambda block: replace(block, key=b"0" * 64))
+    assert _verified(tmp_path / "shallow", records, store).faults == []
+    faults = _verified(tmp_path / "deep", records, store, deep=True).faults
+    assert [fault.path for fault in faults] == [FILE, FILE]
+
+
+def test_only_a_deep_look_sees_a_chunk_of_another_length(tmp_path: Path, store: Store) -> None:
+    records = records_of(TREE, store)
+    short = encode_block(b"short")
+    store.put([short])
+    change_blocks(records, FILE, lambda _: short.ref)
+    assert _verified(tmp_path / "shallow", records, store).faults == []
+    faults = _verified(tmp_path / "deep", records, store, deep=True).faults
+    assert [fault.path for fault in faults] == [FILE, FILE]
+    assert f"has 5 bytes where {CHUNK_SIZE} belong" in faults[0].what
+
+
+@pytest.mark.parametrize("router", [b"", b"pools: {a: {00: 'http://x'}}\nlookup: [a]\n"])
+def test_a_router_that_readers_refuse_is_a_fault(tmp_path: Path, router: bytes) -> None:
+    with Flist.open(packed(tmp_path / "a.flist", records_of(TREE), router)) as flist:
+        (fault,) = verify(flist, None).faults
+    assert fault.path == b"router.yaml"
+
+
+def test_a_damaged_table_is_faults_and_no_end(tmp_path: Path) -> None:
+    tree = {b"dir-%03d" % number: DIR for number in range(300)}
+    folder = unpacked(tmp_path / "a", records_of(tree))
+    table = folder / "000009.sst"
+    raw = bytearray(table.read_bytes())
+    raw[60_000] ^= 1
+    table.write_bytes(raw)
+    with Flist.open(folder) as flist:
+        faults = verify(flist, None).faults
+    assert 0 < len(faults) < 300
+    assert all("checksum" in fault.what for fault in faults)
+
+
+def test_a_store_that_fails_is_no_fault(tmp_path: Path) -> None:
+    store = open_store("redis://127.0.0.1:1")
+    with pytest.raises(StoreError, match="cannot reach"):
+        _verified(tmp_path / "a", records_of(TREE), store)
+
+
+def test_the_real_flist_has_no_faults_but_its_blocks_elsewhere(real_flist: Path, store: Store) -> None:
+    with Flist.open(real_flist) as flist:
+        assert verify(flist, None).faults == []
+        report = verify(flist, store)
+    assert (len(report.faults), report.blocks) == (9109, 8857)
