@@ -74,11 +74,13 @@ class Home:
         return done
 
     @contextmanager
-    def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    def started(
+        self, *arguments: str | Path, env: dict[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
         """Run `flistfs` beside the block, which waits at its end for the command's."""
         process = subprocess.Popen(
             [FLISTFS, *arguments],
-            env=self.environment(),
+            env=self.environment(**env or {}),
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

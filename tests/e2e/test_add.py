@@ -6,14 +6,13 @@ import errno
 import json
 import os
 import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flistfs.stores import open_store
-from tests.e2e.commands import FLISTFS, Home, umount, wait_until
+from tests.e2e.commands import Home, umount, wait_until
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import running_redis
 from tests.trees import Snap, assert_flist_equals, make_everything, snapshot
@@ -202,13 +201,11 @@ def test_ctrl_c_ends_an_add_and_a_seal_waits_for_none(home: Home, mountpoint: Pa
     with running_redis() as server:
         home.run("mount", mountpoint, "--store", server.url)
         server.hang()
-        command: list[str | Path] = [FLISTFS, "add", source, "--json"]
-        add = subprocess.Popen(command, env=home.environment(), stdout=subprocess.PIPE, text=True)
-        assert add.stdout is not None
-        assert json.loads(add.stdout.readline())["progress"]["phase"] == "add"
-        assert "add is still at work" in home.run("seal", "out.flist", code=6).stderr
-        add.send_signal(signal.SIGINT)
-        add.communicate(timeout=60)
+        with home.started("add", source, "--json") as add:
+            assert add.stdout is not None
+            assert json.loads(add.stdout.readline())["progress"]["phase"] == "add"
+            assert "add is still at work" in home.run("seal", "out.flist", code=6).stderr
+            add.send_signal(signal.SIGINT)
         assert add.returncode == 130
         server.resume()
         home.run("add", source)

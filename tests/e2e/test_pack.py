@@ -10,7 +10,6 @@ import lzma
 import os
 import signal
 import stat
-import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -249,20 +248,10 @@ def test_an_interrupted_or_killed_pack_leaves_nothing(home: Home, source: Path) 
     root = home.path / "state/flistfs/packing"
     with running_redis() as server:
         for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-            command: list[str | Path] = [
-                FLISTFS,
-                "pack",
-                source,
-                "out.flist",
-                "--store",
-                server.url,
-                "--json",
-            ]
-            pack = subprocess.Popen(command, env=home.environment(), cwd=home.path, stdout=subprocess.PIPE)
-            wait_until(lambda: list(root.glob("*/journal")), "it has begun")
-            server.hang()
-            pack.send_signal(number)
-            pack.communicate(timeout=60)
+            with home.started("pack", source, "out.flist", "--store", server.url, "--json") as pack:
+                wait_until(lambda: list(root.glob("*/journal")), "it has begun")
+                server.hang()
+                pack.send_signal(number)
             assert pack.returncode in {code, 0}
             (home.path / "out.flist").unlink(missing_ok=True)
             server.resume()

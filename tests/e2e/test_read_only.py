@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,8 @@ import pytest
 from flistfs import mounts
 from flistfs.format.records import CHUNK_SIZE, File
 from flistfs.stores import open_store
-from tests.e2e.commands import FLISTFS, Home, is_mounted, umount, wait_until
+from tests.e2e.commands import Home, is_mounted, umount, wait_until
+from tests.needs import needs_old_flist
 from tests.reading.making import DIR, Item, change_entry, packed, records_of
 from tests.redis_server import running_redis
 from tests.trees import SECOND, snapshot
@@ -85,10 +85,7 @@ def test_the_cache_is_bounded_and_content_right_all_the_same(home: Home, mountpo
 
 
 def test_the_real_flist_can_be_walked(home: Home, mountpoint: Path) -> None:
-    real = Path(__file__).parents[3] / "shared/data/ubuntu1604-minimal-2017.flist"
-    if not real.exists():
-        pytest.skip(f"{real} is not here")
-    home.run("mount", "--read-only", real, mountpoint)
+    home.run("mount", "--read-only", needs_old_flist(), mountpoint)
     assert sum(len(names) + len(files) for _, names, files in os.walk(mountpoint)) == 11_943
     assert (mountpoint / "bin/sh").readlink() == Path("dash")
     with pytest.raises(OSError, match="Input/output error"):
@@ -133,26 +130,19 @@ def test_a_file_that_would_hang_readers_is_an_error(home: Home, mountpoint: Path
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_in_the_foreground(home: Home, mountpoint: Path, number: signal.Signals) -> None:
     package = packed(home.path / "a.flist", records_of(TREE))
-    with subprocess.Popen(
-        [FLISTFS, "mount", "--foreground", "--read-only", package, mountpoint],
-        env=home.environment(),
-        stderr=subprocess.PIPE,
-    ) as running:
+    with home.started("mount", "--foreground", "--read-only", package, mountpoint) as running:
         wait_until(lambda: is_mounted(mountpoint) or running.poll() is not None, "it is mounted")
         assert (mountpoint / "dir").is_dir()
         running.send_signal(number)
-        _, said = running.communicate(timeout=30)
-        assert running.returncode == 0, said
+        _, said = running.communicate()
+    assert running.returncode == 0, said
     assert not is_mounted(mountpoint)
 
 
 def test_a_reader_that_was_killed_leaves_a_place_to_mount_again(home: Home, mountpoint: Path) -> None:
     package = packed(home.path / "a.flist", records_of(TREE))
-    with subprocess.Popen(
-        [FLISTFS, "mount", "--foreground", "--read-only", package, mountpoint],
-        env=home.environment(TMPDIR=str(home.path)),  # it cannot clean up
-        stderr=subprocess.DEVNULL,
-    ) as running:
+    command: list[str | Path] = ["mount", "--foreground", "--read-only", package, mountpoint]
+    with home.started(*command, env={"TMPDIR": str(home.path)}) as running:  # it cannot clean up
         wait_until(lambda: is_mounted(mountpoint), "it is mounted")
         running.kill()
     assert mounts.is_dead(mountpoint)
@@ -169,7 +159,7 @@ def test_what_cannot_be_mounted_is_refused_in_one_line(home: Home, mountpoint: P
         (["--read-only", "none.flist", mountpoint], 8, "no flist"),
         (["--read-only", package, mountpoint / "no"], 4, "not there"),
         (["--read-only", package, mountpoint, "--seal-to", "x"], 2, "belongs to a session"),
-        (["--read-only", package, mountpoint, "--store", "nonsense"], 2, "store URL"),
+        (["--read-only", package, mountpoint, "--store", "nonsense"], 2, "nor a URL"),
         ([mountpoint, "--cache-size", "1M"], 2, "--read-only"),
     ]
     for arguments, code, said in refusals:

@@ -17,13 +17,12 @@ import pytest
 from flistfs.format.records import CHUNK_SIZE
 from flistfs.reading.flist import Flist
 from flistfs.stores import open_store
-from tests.e2e.commands import FLISTFS, TIMEOUT, Home, shell, wait_until
+from tests.e2e.commands import FLISTFS, TIMEOUT, Home, shell, wait_until, watched
 from tests.e2e.test_seal import read_terminal
+from tests.needs import needs_old_flist
 from tests.reading.making import DIR, Item, change_entry, looks, packed, records_of
 from tests.redis_server import RedisServer, running_redis
 from tests.trees import LATEST, SECOND, Snap, make_everything, snapshot
-
-REAL = Path(__file__).parents[3] / "shared/data/ubuntu1604-minimal-2017.flist"
 
 TREE = {
     b"etc": DIR,
@@ -79,10 +78,9 @@ def _comparable(snap: Snap) -> Snap:
     ids=lambda arguments: arguments[0],
 )
 def test_the_real_flist_goes_through_every_command(home: Home, arguments: list[str]) -> None:
-    if not REAL.exists():
-        pytest.skip(f"{REAL} is not here")
+    real = needs_old_flist()
     command, *rest = arguments
-    packages = [REAL, REAL] if command == "diff" else [REAL]
+    packages = [real, real] if command == "diff" else [real]
     said = home.run(command, *packages, *rest).stdout
     answer = home.json(command, *packages, *rest)
     if command == "diff":
@@ -137,23 +135,13 @@ def test_ctrl_c_ends_what_waits_for_its_store(home: Home, command: str, rest: li
         server.hang()
         port = f":{server.port:04X}"
         before = _connections(port)
-        with subprocess.Popen(
-            [FLISTFS, command, package, *rest, "--store", server.url],
-            env=home.environment(),
-            cwd=home.path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as running:
-            try:
-                wait_until(lambda: _connections(port) > before, "it is connected to the store")
-                time.sleep(0.3)  # it waits for an answer now
-                started = time.monotonic()
-                running.send_signal(signal.SIGINT)
-                out, err = running.communicate(timeout=TIMEOUT)
-            finally:
-                running.kill()
-        assert time.monotonic() - started < 10
-        assert (running.returncode, out, err.strip()) == (130, b"", b"")
+        with home.started(command, package, *rest, "--store", server.url) as running:
+            wait_until(lambda: _connections(port) > before, "it is connected to the store")
+            time.sleep(0.3)  # it waits for an answer now
+            running.send_signal(signal.SIGINT)
+            # The store is given up after a minute: three tries of 20 s.
+            out, err = running.communicate(timeout=45)
+        assert (running.returncode, out, err.strip()) == (130, "", "")
 
 
 def _connections(port: str) -> int:
@@ -192,13 +180,14 @@ def test_verify_lists_faults_and_has_its_own_code(home: Home, package: Path, red
 def test_a_terminal_shows_progress(home: Home, package: Path, command: list[str], phases: list[str]) -> None:
     assert package.name == "a.flist"
     leader, follower = pty.openpty()
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [FLISTFS, *command],
         cwd=home.path,
         env=home.environment(TERM="xterm", COLUMNS="100", LINES="30"),
         stderr=follower,
         stdout=subprocess.DEVNULL,
-    ) as process:
+    )
+    with watched(process):
         os.close(follower)
         shown = read_terminal(leader)
     assert process.returncode == 0

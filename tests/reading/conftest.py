@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from flistfs.stores import Store, open_store
-
-REAL = Path(__file__).parents[3] / "shared/data/ubuntu1604-minimal-2017.flist"
+from tests.needs import needs_old_flist
 
 
 @pytest.fixture
@@ -18,6 +17,4 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def real_flist() -> Path:
-    if not REAL.exists():
-        pytest.skip(f"{REAL} is not here")
-    return REAL
+    return needs_old_flist()

@@ -12,7 +12,7 @@ from flistfs.reading.diff import Change, Difference, diff
 from flistfs.reading.flist import Flist
 from tests.reading.making import DIR, Item, Look, change_blocks, look, looks, records_of, trees, unpacked
 
-MANY = settings(max_examples=30, deadline=None)
+MANY = settings(max_examples=30)
 
 
 def _applied(tree: dict[bytes, Look], differences: list[Difference], other: Flist) -> dict[bytes, Look]:

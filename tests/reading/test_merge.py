@@ -35,7 +35,7 @@ from tests.reading.making import (
     without,
 )
 
-MANY = settings(max_examples=20, deadline=None)
+MANY = settings(max_examples=20)
 
 SETTLED = ("first", "last", "newer")
 

@@ -175,7 +175,7 @@ def test_what_is_right_has_no_faults(tmp_path: Path, store: Store) -> None:
     assert _verified(tmp_path / "deep", records, store, deep=True) == Report(2, 3, 2, [])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(trees())
 def test_no_sound_tree_has_faults(tmp_path_factory: pytest.TempPathFactory, tree: dict[bytes, Item]) -> None:
     folder = tmp_path_factory.mktemp("sound")

@@ -122,7 +122,7 @@ worlds = st.builds(
     st.booleans(),
 )
 some_blocks = st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=4)
-thorough = settings(max_examples=300, deadline=None)
+thorough = settings(max_examples=300)
 
 
 @given(worlds, some_blocks)
