@@ -56,13 +56,15 @@ class Config:
 class ReaderConfig:
     """What the process is told that serves a sealed flist, `package`; `cache_size` is in bytes.
 
-    `store` is the URL that the user named, if any. In the background its log goes to the file `log`.
+    `store` is the URL that the user named, if any, and `usual_store` that of FLISTFS_STORE. In the background
+    its log goes to the file `log`.
     """
 
     package: str
     mountpoint: str
     log: str
     store: str | None = None
+    usual_store: str | None = None
     options: list[str] = field(default_factory=list)
     cache_size: int | None = None
     offline: bool = False

@@ -85,7 +85,7 @@ class _Reader:
         password = os.environ.pop(PASSWORD_VARIABLE, None)
         with (
             Flist.open(Path(config.package)) as flist,
-            closing(store_of(flist, config.store, password)) as store,
+            closing(store_of(flist, config.store, password, config.usual_store)) as store,
         ):
             if not config.offline:
                 # Makes no folder, as `check` would. A server that hangs must not keep Ctrl-C waiting.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.cli.options import flist_argument, from_store_option
+from flistfs.cli.options import flist_argument, from_store_option, usual_store
 from flistfs.cli.secrets import password
 from flistfs.reading.content import read, store_of
 from flistfs.reading.flist import Flist
@@ -28,7 +28,7 @@ def command(package: Path, paths: tuple[str, ...], store: str | None) -> None:
       flistfs cat out.flist boot/initrd.img --store ardb://host:16379 | lsinitramfs -
     """
     out = sys.stdout.buffer
-    with Flist.open(package) as flist, closing(store_of(flist, store, password())) as blocks:
+    with Flist.open(package) as flist, closing(store_of(flist, store, password(), usual_store())) as blocks:
         for node in [flist.follow(os.fsencode(path)) for path in paths]:
             for chunk in read(blocks, node):
                 out.write(chunk)

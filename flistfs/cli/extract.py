@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.cli.options import flist_argument, from_store_option, json_option
+from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
 from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import OutputError
@@ -49,7 +49,7 @@ def command(
     only = Selection(patterns) if patterns else None
     with (
         Flist.open(package) as flist,
-        closing(store_of(flist, store, password())) as blocks,
+        closing(store_of(flist, store, password(), usual_store())) as blocks,
         progress_shown() as progress,
     ):
         found = extract(flist, blocks, target, only=only, devices=not no_devices, progress=progress)

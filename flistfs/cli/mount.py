@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from flistfs import launch, mounts
 from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for, sessions_root
@@ -134,10 +135,11 @@ def command(
         if state or seal_to or xattr or spool_size:
             raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
         _make_free(mountpoint)
+        source = click.get_current_context().get_parameter_source("store")
         mount_sealed(
             package,
             mountpoint,
-            store,
+            store if source is ParameterSource.COMMANDLINE else None,
             mount_options,
             cache_size,
             offline=offline,

@@ -10,6 +10,7 @@ import click
 import platformdirs
 
 from flistfs import launch
+from flistfs.cli.options import usual_store
 from flistfs.cli.output import print_json
 from flistfs.cli.secrets import password
 from flistfs.errors import OutputError
@@ -36,6 +37,7 @@ def mount_sealed(
         mountpoint=str(mountpoint),
         log=str(_log_path(mountpoint)),
         store=store,
+        usual_store=usual_store(),
         options=["ro", *options],
         cache_size=cache_size,
         offline=offline,

@@ -67,10 +67,10 @@ public_url_option = click.option(
 
 from_store_option = click.option(
     "--store",
-    metavar="URL",
-    envvar="FLISTFS_STORE",
-    help="Where blocks are read from. Default: $FLISTFS_STORE, else the directory of yours where they go by "
-    "default. A password may come from $FLISTFS_STORE_PASSWORD.",
+    type=StorePlace(),
+    metavar="URL|FILE",
+    help="Where blocks are read from. Default: where the flist says that they are, else $FLISTFS_STORE, else "
+    "a directory of yours. A password may come from $FLISTFS_STORE_PASSWORD.",
 )
 
 flist_argument = click.argument(
@@ -113,6 +113,16 @@ force_option = click.option("--force", is_flag=True, help="Replace OUT.flist if 
 owner_option = click.option(
     "--owner", metavar="UID:GID", help="Let everything belong to this user and group."
 )
+
+
+def usual_store() -> str | None:
+    """Return the URL of the store that FLISTFS_STORE names.
+
+    Raises:
+        UsageError: it names none.
+    """
+    text = os.environ.get("FLISTFS_STORE")
+    return named_store(text) if text else None
 
 
 def exclude_patterns(patterns: Sequence[str], files: Sequence[Path]) -> tuple[str, ...]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from flistfs.cli.options import StorePlace, json_option, min_replicas_option
+from flistfs.cli.options import StorePlace, json_option, min_replicas_option, usual_store
 from flistfs.cli.output import human_size, plural, print_json, progress_shown
 from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
+from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import push
-from flistfs.stores import Store, open_flist_store, open_store
-from flistfs.stores.url import named_store, parse_store_url, with_min_replicas
+from flistfs.stores import open_store
+from flistfs.stores.url import parse_store_url, with_min_replicas
 
 
 @click.command("push", short_help="Bring the blocks of an flist to another store.")
@@ -48,7 +48,7 @@ def command(package: Path, to: str, source: str | None, min_replicas: int | None
         to = str(with_min_replicas(parse_store_url(to), min_replicas))
     with (
         Flist.open(package) as flist,
-        closing(_source(flist, source)) as origin,
+        closing(store_of(flist, source, password(SOURCE_PASSWORD_VARIABLE), usual_store())) as origin,
         closing(open_store(to, password())) as target,
     ):
         target.check()
@@ -61,10 +61,3 @@ def command(package: Path, to: str, source: str | None, min_replicas: int | None
         f"{target.url}: {plural(summary.sent, 'block')} sent ({human_size(summary.sent_bytes)}), "
         f"{summary.blocks - summary.sent:,} there before"
     )
-
-
-def _source(flist: Flist, url: str | None) -> Store:
-    router = None if url else flist.router()
-    if not url and router is None and (default := os.environ.get("FLISTFS_STORE")):
-        url = named_store(default)
-    return open_flist_store(router, url, password(SOURCE_PASSWORD_VARIABLE))

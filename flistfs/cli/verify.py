@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.cli.options import flist_argument, from_store_option, json_option
+from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
 from flistfs.cli.output import plural, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import FaultsError
@@ -38,7 +38,11 @@ def command(package: Path, store: str | None, deep: bool, no_store: bool, as_jso
         raise click.UsageError("--deep fetches blocks, and --no-store asks for none: leave one out")
     with ExitStack() as opened:
         flist = opened.enter_context(Flist.open(package))
-        blocks = None if no_store else opened.enter_context(closing(store_of(flist, store, password())))
+        blocks = (
+            None
+            if no_store
+            else opened.enter_context(closing(store_of(flist, store, password(), usual_store())))
+        )
         with progress_shown() as progress:
             report = verify(flist, blocks, deep=deep, progress=progress)
     _print(report, as_json=as_json, no_store=no_store)

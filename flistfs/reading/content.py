@@ -13,7 +13,7 @@ from flistfs.format.codec import decode_block
 from flistfs.format.records import BLOCK_SIZE_UNIT, BlockRef, File
 from flistfs.reading.faults import content_fault
 from flistfs.reading.flist import Flist, Node, printable
-from flistfs.stores import Store, default_store_url, open_store
+from flistfs.stores import Store, open_flist_store
 
 THREADS: Final = 4
 """Threads that fetch and decode: what they do releases the GIL, and a store answers several at once."""
@@ -31,13 +31,19 @@ class Piece:
     ref: BlockRef
 
 
-def store_of(flist: Flist, url: str | None, password: str | None) -> Store:  # noqa: ARG001  a router's place
-    """Open the store that an flist's blocks are read from: the one at `url`, else the user's own.
+def store_of(flist: Flist, url: str | None, password: str | None, usual: str | None = None) -> Store:
+    """Open the store that an flist's blocks are read from.
+
+    That is the one at `url`; without it where the flist says that they are; and if it says nothing the one
+    that the user usually has, at the URL `usual`, else in a directory. Servers that only the flist names get
+    no password.
 
     Raises:
         UsageError: the URL makes no sense.
+        FormatError: what the flist says makes none.
     """
-    return open_store(url or default_store_url(), password)
+    router = None if url else flist.router()
+    return open_flist_store(router, url or (usual if router is None else None), password)
 
 
 def pieces(node: Node) -> Iterator[Piece]:
