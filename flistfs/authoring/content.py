@@ -545,7 +545,8 @@ class Content:
         self.counts = counts
         for outcome in outcomes:
             chunk = outcome.job.owner
-            chunk.reported = max(chunk.reported, outcome.job.version)
+            if not self._must_last(outcome.job):
+                chunk.reported = max(chunk.reported, outcome.job.version)
         for chunk, stored in done:
             self._remove_chunk(chunk)
             self._keep((chunk.ino, chunk.index), chunk.slot, stored.length)
