@@ -25,7 +25,7 @@ import pyfuse3
 import trio
 
 from flistfs import mounts
-from flistfs.authoring import loop
+from flistfs.authoring import encoder_process, loop
 from flistfs.authoring.adding import open_directories
 from flistfs.authoring.encoder_process import Settings, make_encoders
 from flistfs.authoring.folder import Lock, SessionFolder
@@ -87,6 +87,7 @@ def main() -> NoReturn:
         format="%(message)s" if config.foreground else "%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    encoder_process.prepare()
     sys.exit(_run(config))
 
 

@@ -200,7 +200,7 @@ async def _in_session(
 ) -> T:
     url = folder.settings().store
     store = open_store(url, password)
-    settings = EncoderSettings(url, password, known_blocks_path())
+    settings = EncoderSettings(url, password, known_blocks_path(), folder.log)
     try:
         if not offline:
             await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)

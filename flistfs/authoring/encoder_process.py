@@ -4,7 +4,9 @@ In threads of the daemon they made every request of the kernel wait for the inte
 `create`, `write` and `release` took 150 µs a file alone and 350 µs beside uploads (12 KB files, 2 cores).
 
 The process shares the spool file and talks over a socket: it is told its `Settings`, then batches. It ends
-when the other end goes, however that dies. One that was killed is started again by the next batch.
+when the other end goes, however that dies. A program forks its encoders with `prepare` while it has one
+thread, which costs 2 ms each; otherwise, and in place of one that was killed, a process is started from
+nothing, which costs 0.3 s of a core.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -20,9 +23,10 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from flistfs.authoring.encoder import Batch, LocalEncoder, Source
 from flistfs.authoring.known import KnownBlocks
@@ -30,7 +34,7 @@ from flistfs.errors import StoreError, StoreUnavailableError
 from flistfs.stores import open_store
 
 # Processes at most. The second is started only when the first is busy: many small files need just one.
-_PROCESSES = 2
+_PROCESSES = 3
 
 # Seconds for a process that has nothing to do to end by itself.
 _PATIENCE = 1.0
@@ -38,11 +42,15 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where chunks go; handed over the socket, so that the password shows nowhere."""
+    """Where chunks go; handed over the socket, so that the password shows nowhere.
+
+    `known` is the user's database of known blocks; without `log`, what is logged goes to standard error.
+    """
 
     store: str
     password: str | None = field(repr=False)
     known: Path | None = None
+    log: Path | None = None
 
 
 class EncoderProcess:
@@ -54,11 +62,12 @@ class EncoderProcess:
         self._spool = spool
         self._lock = threading.Lock()  # of what `close` and a restart in another thread both change
         self._closed = False
-        self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
+        self._running: _Running | None = None
 
     def start(self) -> None:
-        """Start the process now, so that the first batch need not wait for it (about 0.2 s)."""
-        self._connect()
+        """Start the process now, so that the first batch need not wait for it."""
+        with suppress(OSError):  # the first batch will tell
+            self._connect()
 
     def store(self, sources: Sequence[Source]) -> Batch:
         """Do what `Encoder` says.
@@ -89,15 +98,17 @@ class EncoderProcess:
             if self._closed:
                 raise EOFError
             if self._running is None:
-                self._running = _start(self._settings, self._spool)
-            return self._running[1]
+                self._running = _spares.pop() if _spares else _start()
+                self._running.connection.send(self._settings)
+                reduction.send_handle(self._running.connection, self._spool, self._running.process.pid)
+            return self._running.connection
 
     def _stop(self) -> None:
         with self._lock:
             running, self._running = self._running, None
         if running is None:
             return
-        process, connection = running
+        process, connection = running.process, running.connection
         # A thread that waits for an answer keeps the socket open until the process is gone.
         with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
@@ -110,6 +121,75 @@ class EncoderProcess:
             connection.close()
 
 
+class _Process(Protocol):
+    """What is used of a process that was started, by whichever way."""
+
+    @property
+    def pid(self) -> int: ...
+    def wait(self, timeout: float | None = None) -> object: ...
+    def kill(self) -> None: ...
+
+
+class _Forked:
+    """A child of this process, used like `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def wait(self, timeout: float | None = None) -> None:
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            if not select.select([descriptor], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("encoder", timeout or 0)
+        finally:
+            os.close(descriptor)
+        os.waitpid(self.pid, 0)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+class _Running(NamedTuple):
+    process: _Process
+    connection: Connection
+
+
+# Processes that wait to be told what for.
+_spares: list[_Running] = []
+
+
+def prepare() -> None:
+    """Fork processes for encoders that will be made; only where there is no other thread, and never is one.
+
+    Those that no encoder takes end with this process.
+    """
+    while len(_spares) < _PROCESSES:
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            _become(theirs)
+        theirs.close()
+        _spares.append(_Running(_Forked(pid), Connection(ours.detach())))
+
+
+def _become(connection: socket.socket) -> NoReturn:
+    """Be an encoder from now on, with nothing of the program that forked."""
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        keep = {0, 1, 2, connection.fileno()}
+        # The lock of the session among them: it must be free when the daemon dies.
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  numbers
+            if int(name) not in keep:
+                with suppress(OSError):  # the one that listed them
+                    os.close(int(name))
+        os.chdir("/")
+        _serve(connection.detach())
+    finally:
+        os._exit(0)
+
+
 def make_encoders(settings: Settings, spool: int) -> list[EncoderProcess]:
     """Make as many encoders as keep two cores busy, the first of them started."""
     encoders = [EncoderProcess(settings, spool) for _ in range(_PROCESSES)]
@@ -117,36 +197,42 @@ def make_encoders(settings: Settings, spool: int) -> list[EncoderProcess]:
     return encoders
 
 
-def _start(settings: Settings, spool: int) -> tuple[subprocess.Popen[bytes], Connection]:
+def _start() -> _Running:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
             # -P: the directory that the user happens to be in must not be searched for modules.
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "flistfs.authoring.encoder_process",
-                str(theirs.fileno()),
-                str(spool),
-            ],
+            [sys.executable, "-P", "-m", "flistfs.authoring.encoder_process", str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno(), spool],
+            pass_fds=[theirs.fileno()],
             cwd="/",
         )
-        connection = Connection(ours.detach())
-    connection.send(settings)
-    return process, connection
+        return _Running(process, Connection(ours.detach()))
 
 
-def _serve(connection: Connection, spool: int) -> None:
-    settings: Settings = connection.recv()
-    store = open_store(settings.store, settings.password)
-    encoder = LocalEncoder(store, spool, KnownBlocks(settings.known))
-    while True:
-        sources = connection.recv()
-        connection.send(_answer(encoder, sources))
+def _serve(descriptor: int) -> None:
+    """Store what the other end of a socket sends, until it goes."""
+    # Ctrl-C in a terminal is for the process that started this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection: Any = Connection(descriptor)
+    with suppress(EOFError, ConnectionError):
+        settings: Settings = connection.recv()
+        spool = reduction.recv_handle(connection)
+        _log_to(settings.log)
+        store = open_store(settings.store, settings.password)
+        encoder = LocalEncoder(store, spool, KnownBlocks(settings.known))
+        while True:
+            sources = connection.recv()
+            connection.send(_answer(encoder, sources))
+
+
+def _log_to(path: Path | None) -> None:
+    handler = logging.StreamHandler() if path is None else logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]  # what was forked may have others
+    root.setLevel(logging.INFO)
 
 
 def _answer(encoder: LocalEncoder, sources: Sequence[Source]) -> Batch | Exception:
@@ -159,16 +245,5 @@ def _answer(encoder: LocalEncoder, sources: Sequence[Source]) -> Batch | Excepti
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def main(arguments: Sequence[str]) -> NoReturn:
-    """Serve until the other end goes. Arguments: the descriptors of the socket and of the spool."""
-    # Ctrl-C in a terminal is for the process that started this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    connection: Any = Connection(int(arguments[0]))
-    with suppress(EOFError, ConnectionError):
-        _serve(connection, int(arguments[1]))
-    sys.exit()
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    _serve(int(sys.argv[1]))

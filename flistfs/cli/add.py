@@ -91,5 +91,8 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
         raise SessionError(f"the session of {mountpoint} has ended; start one with: flistfs new {mountpoint}")
     mounts.detach_if_dead(mountpoint)
     from flistfs import offline  # noqa: PLC0415  a mounted session needs none of it
+    from flistfs.authoring import encoder_process  # noqa: PLC0415
+
+    encoder_process.prepare()
 
     return asdict(offline.add(folder, password(), request, progress))

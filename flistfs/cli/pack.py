@@ -78,6 +78,9 @@ def command(
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     from flistfs import offline  # noqa: PLC0415  --help need not wait for it
+    from flistfs.authoring import encoder_process  # noqa: PLC0415
+
+    encoder_process.prepare()
 
     with progress_shown(as_json=as_json) as progress:
         added, summary = offline.pack(source, url, password(), request, reading, progress)

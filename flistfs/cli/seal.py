@@ -100,5 +100,8 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         raise SessionError(f"the session of {mountpoint} has ended{said}")
     mounts.detach_if_dead(mountpoint)
     from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
+    from flistfs.authoring import encoder_process  # noqa: PLC0415
+
+    encoder_process.prepare()
 
     return offline.seal(folder, password(), request, progress)

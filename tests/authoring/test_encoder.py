@@ -156,7 +156,7 @@ def test_a_process_does_the_same_and_may_die(tmp_path: Path) -> None:
         (result,) = process.store([SpoolSource(0, 5)]).results
         assert content_of(store, result) == b"chunk"
         assert process._running is not None
-        os.kill(process._running[0].pid, signal.SIGKILL)
+        os.kill(process._running.process.pid, signal.SIGKILL)
         with pytest.raises(StoreUnavailableError, match="has ended"):
             process.store([SpoolSource(0, 5)])
         (result,) = process.store([SpoolSource(0, 5)]).results
@@ -173,8 +173,8 @@ def test_a_process_hands_on_what_the_store_says(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailableError, match="cannot reach"):
             process.store([SpoolSource(0, 5)])
         assert process._running is not None
-        arguments = Path(f"/proc/{process._running[0].pid}/cmdline").read_bytes()
-        environment = Path(f"/proc/{process._running[0].pid}/environ").read_bytes()
+        arguments = Path(f"/proc/{process._running.process.pid}/cmdline").read_bytes()
+        environment = Path(f"/proc/{process._running.process.pid}/environ").read_bytes()
         assert b"secret" not in arguments + environment
         process.close()
     assert "secret" not in repr(Settings("redis://host", "secret"))
