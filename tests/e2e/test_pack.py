@@ -69,7 +69,7 @@ def test_packing_again_stores_nothing_and_makes_the_same(home: Home, source: Pat
     assert (home.path / "one.flist").read_bytes() == (home.path / "two.flist").read_bytes()
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("compression", ["plain", "zstd"])
 def test_a_tar_archive_with_every_kind_of_entry(home: Home, source: Path, compression: str) -> None:
     make_everything(source)
     (source / "specials/socket").unlink()  # an archive holds none
