@@ -7,9 +7,11 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 import trio.testing
 
+from flistfs.authoring.content import MAX_SIZE
 from flistfs.authoring.folder import SessionFolder
 from flistfs.authoring.journal import ROOT_INO
 from flistfs.authoring.session import Session, open_session
@@ -154,5 +156,45 @@ def test_renaming_what_is_listed_comes_to_an_end(tmp_path: Path) -> None:
             position = entry.cookie
             vfs.rename(ROOT_INO, entry.name, ROOT_INO, entry.name + b"~")
         assert steps == 5
+
+    in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
+
+
+def test_a_drain_waits_for_what_was_there_though_it_was_added_to(tmp_path: Path) -> None:
+    async def scenario(session: Session, store: TroubledStore) -> None:
+        vfs, content = session.vfs, session.content
+        handle = await new_file(vfs, b"log", b"before")
+        other = await new_file(vfs, b"other", b"x" * 1000)
+        store.hold()
+        done = False
+        async with trio.open_nursery() as nursery:
+
+            async def drain() -> None:
+                nonlocal done
+                await content.drain()
+                done = True
+
+            nursery.start_soon(drain)
+            await trio.testing.wait_all_tasks_blocked()
+            await vfs.write(handle, 6, b" and after")
+            vfs.release(other)
+            vfs.unlink(ROOT_INO, b"other")
+            vfs.forget(other >> 1)  # wakes whoever waits
+            await trio.testing.wait_all_tasks_blocked()
+            assert not done
+            store.let_go()
+
+    in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
+
+
+def test_a_file_ends_where_its_record_would_be_too_large(tmp_path: Path) -> None:
+    async def scenario(session: Session, _: TroubledStore) -> None:
+        handle = await new_file(session.vfs, b"large", b"x")
+        await session.vfs.setattr(handle >> 1, Attributes(size=MAX_SIZE))
+        for size in (MAX_SIZE + 1, 1 << 50):
+            with pytest.raises(OSError, match="File too large"):
+                await session.vfs.setattr(handle >> 1, Attributes(size=size))
+        with pytest.raises(OSError, match="File too large"):
+            await session.vfs.write(handle, MAX_SIZE, b"x")
 
     in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)

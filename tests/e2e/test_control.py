@@ -147,6 +147,51 @@ def test_a_sessions_directory_is_its_users_alone(home: Home, mountpoint: Path) -
     home.run("seal", "out.flist")
 
 
+def test_a_directory_of_the_users_choice_becomes_theirs_alone(
+    home: Home, mountpoint: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "chosen"
+    state.mkdir(mode=0o755)
+    home.run("mount", mountpoint, "--state", state)
+    assert state.stat().st_mode & 0o777 == 0o700
+    home.run("seal", "out.flist")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can make a directory of somebody else's")
+def test_a_directory_of_somebody_else_is_no_place_for_a_session(
+    home: Home, mountpoint: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "theirs"
+    state.mkdir()
+    os.chown(state, 65534, 65534)
+    assert "another user" in home.run("mount", mountpoint, "--state", state, code=5).stderr
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can open the way for others")
+def test_a_stranger_who_gets_at_the_socket_gets_no_answer(home: Home, mountpoint: Path) -> None:
+    let_others_reach(mountpoint)
+    home.run("mount", mountpoint)
+    (control,) = home.sessions.glob("*/control")
+    control.parent.chmod(0o755)
+    control.chmod(0o777)
+    for folder in control.parents:
+        if folder.is_relative_to(home.path):
+            folder.chmod(0o755)
+    ask = f"""
+import os, socket
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+connection = socket.socket(socket.AF_UNIX)
+connection.settimeout(30)
+os.chdir({str(control.parent)!r})
+connection.connect("control")
+connection.sendall(b'{{"op": "status"}}\\n')
+print(connection.recv(1000))
+"""
+    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+    assert said.stdout == "b''\n" or "ConnectionResetError" in said.stderr or "BrokenPipe" in said.stderr
+    home.run("seal", "out.flist")
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="only root can run a command as another user")
 def test_another_user_is_told_that_it_is_not_theirs(home: Home, mountpoint: Path, tmp_path: Path) -> None:
     let_others_reach(mountpoint)

@@ -320,3 +320,51 @@ def test_a_refusal_while_mounted_is_not_the_sessions_result(home: Home, mountpoi
     umount(mountpoint)
     assert "without being sealed" in home.run("wait", "--mount", mountpoint, code=5).stderr
     home.run("seal", "other.flist")
+
+
+def test_an_output_that_is_a_link_to_nothing_exists(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["exists"]
+    (home.path / "out.flist").symlink_to("nowhere")
+    assert "exists" in home.run("mount", mountpoint, "--seal-to", "out.flist", code=9).stderr
+    home.run("mount", mountpoint)
+    assert "exists" in home.run("seal", "out.flist", code=9).stderr
+    assert is_mounted(mountpoint)
+    home.run("seal", "out.flist", "--force")
+
+
+def test_ctrl_c_ends_a_seal_that_waits_and_the_mount_stays_in_use(home: Home, mountpoint: Path) -> None:
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        (mountpoint / "file").write_bytes(b"content")
+        home.run("sync")
+        server.hang()
+        with home.started("seal", "out.flist") as seal:
+            wait_until(lambda: home.status().get("sealing"), "the seal has begun")
+            seal.send_signal(signal.SIGINT)
+        assert seal.returncode == 130
+        server.resume()
+        wait_until(lambda: not home.status()["sealing"], "the daemon has given the seal up")
+        assert is_mounted(mountpoint)
+        (mountpoint / "later").write_bytes(b"more")
+        home.run("seal", "out.flist")
+    assert {b"file", b"later"} <= set(read_flist(home.path / "out.flist"))
+
+
+def test_a_mount_that_ends_stores_what_is_there(home: Home, mountpoint: Path) -> None:
+    """So that the next command need not, and a server that stops services finds nothing on its way."""
+    home.run("mount", mountpoint)
+    for number in range(50):
+        (mountpoint / f"{number}").write_bytes(os.urandom(20_000))
+    (daemon,) = home.daemons()
+    os.kill(daemon, signal.SIGTERM)
+    wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+    assert sum(path.is_file() for path in home.blocks.rglob("*")) == 50
+    home.run("seal", "out.flist")
+
+
+def test_a_seal_right_after_an_unmount_waits_for_the_daemon(home: Home, mountpoint: Path) -> None:
+    for number in range(5):
+        home.run("mount", mountpoint)
+        (mountpoint / "file").write_bytes(os.urandom(3_000_000))
+        umount(mountpoint)
+        home.run("seal", f"{number}.flist")
