@@ -27,7 +27,7 @@ from flistfs.cli.options import (
     timeout_option,
 )
 from flistfs.cli.output import following, print_json, progress_shown, seal_lines
-from flistfs.cli.secrets import password
+from flistfs.cli.secrets import passwords
 from flistfs.control import ask
 from flistfs.errors import SessionError
 from flistfs.progress import Progress
@@ -101,4 +101,4 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
     mounts.detach_if_dead(mountpoint)
     from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
 
-    return offline.seal(folder, password(), request, progress)
+    return offline.seal(folder, passwords(), request, progress)
