@@ -325,29 +325,28 @@ def make_large_base(home: Home, files: int) -> None:
     packed(home.path / "large.flist", records_of({b"%d" % number: Item() for number in range(files)}))
 
 
-def test_half_a_base_is_never_taken_for_a_session(home: Home, mountpoint: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_half_a_base_is_never_taken_for_a_session(home: Home, mountpoint: Path, number: int) -> None:
     make_large_base(home, 40_000)
     home.expected_log += ["interrupted before anything was mounted"]
     temporary = home.path / "tmp"
     temporary.mkdir()
     home.env["TMPDIR"] = str(temporary)
-    for number in (signal.SIGKILL, signal.SIGINT):
-        with home.started("mount", mountpoint, "--from", "large.flist") as mounting:
-            wait_until(lambda: [*home.sessions.glob("*/journal/*.log")], "the journal is begun")
-            time.sleep(0.1)
-            (pid,) = home.daemons()
-            assert not is_mounted(mountpoint)
-            if number == signal.SIGKILL:
-                os.kill(pid, number)
-                assert mounting.wait() == 4
-                shell("rm -r tmp/flistfs-*", cwd=home.path)
-            else:
-                mounting.send_signal(number)
-                assert mounting.wait() == 130
-                assert not [*home.sessions.glob("*/journal")]
-        assert home.json("status") == []
+    with home.started("mount", mountpoint, "--from", "large.flist") as mounting:
+        wait_until(lambda: [*home.sessions.glob("*/journal/*.log")], "the journal is begun")
+        time.sleep(0.1)
+        (pid,) = home.daemons()
         assert not is_mounted(mountpoint)
-    assert not [*temporary.iterdir()]
+        if number == signal.SIGKILL:
+            os.kill(pid, number)  # the daemon
+            assert mounting.wait() == 4
+        else:
+            mounting.send_signal(number)  # the command, as Ctrl-C does
+            assert mounting.wait() == 130
+            assert not [*temporary.iterdir()]
+            assert not [*home.sessions.glob("*/journal")]
+    assert home.json("status") == []
+    assert not is_mounted(mountpoint)
     assert "goes on" not in home.run("mount", mountpoint, "--from", "large.flist").stdout
     assert home.status()["files"] == 40_000
     home.run("abort", "--yes")
