@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,12 @@ import trio
 from flistfs import mounts
 from flistfs.authoring import encoder_process, loop
 from flistfs.authoring.adding import open_directories
+from flistfs.authoring.base import Base, opened_base
 from flistfs.authoring.encoder_process import Settings, make_encoders
 from flistfs.authoring.folder import Lock, SessionFolder
 from flistfs.authoring.fuse import Operations, invalidate
 from flistfs.authoring.known import known_blocks_path
-from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, SealRequest
 from flistfs.authoring.session import (
     AddSummary,
     Session,
@@ -49,7 +50,7 @@ from flistfs.errors import (
     OutputError,
     SessionError,
 )
-from flistfs.launch import PASSWORD_VARIABLE, Config, told
+from flistfs.launch import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Config, told
 from flistfs.serving import Ready, init_fuse, log_tasks_on_demand
 from flistfs.stores import Store, open_store
 
@@ -126,6 +127,16 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     return error.exit_code
 
 
+@contextmanager
+def _ending_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a block in the way of Ctrl-C, which removes what it has made."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _ProgressBoard:
     """The latest progress, set from any thread and read by whoever shows it."""
 
@@ -162,20 +173,35 @@ class _Daemon:
         self._serving = trio.CancelScope()
         self._answering = trio.Event()
         self._unmounted = trio.Event()
+        self._ready_answer: dict[str, Any] = {"ready": True}
 
     async def run(self) -> int:
         """Serve until the mount ends, seal if told to, and return the exit code."""
         password = os.environ.pop(PASSWORD_VARIABLE, None)
+        base_password = os.environ.pop(BASE_PASSWORD_VARIABLE, None)
         store = open_store(self._config.store, password)
         try:
             if not self._config.offline:
                 # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
                 await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
-            return await self._run_session(store, password)
+            with ExitStack() as opened:
+                with _ending_like_ctrl_c():
+                    base = opened.enter_context(
+                        opened_base(self.folder, store, base_password, self._base_request())
+                    )
+                    if not self._config.offline:
+                        await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
+                return await self._run_session(store, password, base)
         finally:
             store.close()
 
-    async def _run_session(self, store: Store, password: str | None) -> int:
+    def _base_request(self) -> BaseRequest | None:
+        config = self._config
+        if not config.bases:
+            return None
+        return BaseRequest(tuple(config.bases), config.base_store, config.usual_store)
+
+    async def _run_session(self, store: Store, password: str | None, base: Base) -> int:
         code = 0
         settings = Settings(self._config.store, password, known_blocks_path())
         async with open_session(
@@ -185,7 +211,13 @@ class _Daemon:
             keep_xattrs=self._config.keep_xattrs,
             spool_limit=self._config.spool_limit,
             make_encoders=partial(make_encoders, settings),
+            base=base,
         ) as session:
+            with _ending_like_ctrl_c():
+                started = await session.start(self.ready.progress)
+            if started is not None:
+                log.info("started from %s: %s", ", ".join(self._config.bases), started)
+                self._ready_answer["base"] = asdict(started)
             await self._serve(session)
             if not self._ended:
                 await session.store_rest()
@@ -239,7 +271,7 @@ class _Daemon:
         await self._answering.wait()
         await trio.to_thread.run_sync(_ask_first_questions, self._mountpoint, abandon_on_cancel=True)
         log.info("%s is mounted; blocks go to %s", self._mountpoint, session.store.url)
-        self.ready.say({"ready": True})
+        self.ready.say(self._ready_answer)
 
     async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:

@@ -12,16 +12,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flistfs.authoring.folder import SessionFolder
-from flistfs.control import remote_error
+from flistfs.control import Report, remote_error
 from flistfs.errors import InterruptedByUserError, MountError
 
 PASSWORD_VARIABLE = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
+
+# The password of a base's store; a daemon finds it in the environment that it inherits.
+BASE_PASSWORD_VARIABLE = "FLISTFS_BASE_PASSWORD"  # noqa: S105
 
 # Of a daemon that ends without a word, this much of its log is read, in bytes.
 _LOG_TAIL = 2000
@@ -32,9 +36,10 @@ class Config:
     """What a daemon is told.
 
     `lock` is the inherited descriptor of the session's lock. A session that `is_new` is removed again if it
-    cannot be mounted. `options` are mount options as the kernel and libfuse know them; `epoch` is
-    SOURCE_DATE_EPOCH and `router` the text of a router.yaml, for `seal_to`; `spool_limit` is in bytes; an
-    `offline` daemon starts whether the store answers or not.
+    cannot be mounted; it starts from `bases`, if there are any (see `BaseRequest`). `options` are mount
+    options as the kernel and libfuse know them; `epoch` is SOURCE_DATE_EPOCH and `router` the text of a
+    router.yaml, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
+    answers or not.
     """
 
     state: str
@@ -50,6 +55,9 @@ class Config:
     spool_limit: int | None = None
     offline: bool = False
     foreground: bool = False
+    bases: list[str] = field(default_factory=list)
+    base_store: str | None = None
+    usual_store: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +93,12 @@ def _environment(password: str | None) -> dict[str, str]:
     return environment
 
 
-def start(config: Config | ReaderConfig, password: str | None) -> None:
-    """Start a daemon in the background; returns when its file system answers.
+def start(
+    config: Config | ReaderConfig,
+    password: str | None,
+    on_progress: Callable[[Report], None] | None = None,
+) -> dict[str, Any]:
+    """Start a daemon in the background; returns what it says when its file system answers.
 
     Raises:
         FlistfsError: it could not start; the message says why, the exit code is the daemon's.
@@ -100,7 +112,7 @@ def start(config: Config | ReaderConfig, password: str | None) -> None:
         daemon = _spawn(config, password, log_path)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            answer = _introduce(daemon, config)
+            answer = _introduce(daemon, config, on_progress)
         except BaseException:  # Ctrl-C: no mount may appear after the command has gone
             daemon.terminate()
             daemon.wait()
@@ -111,11 +123,11 @@ def start(config: Config | ReaderConfig, password: str | None) -> None:
         code = daemon.wait()
         tail = log_path.read_bytes()[-_LOG_TAIL:].decode(errors="replace").strip().rpartition("\n")[2]
         raise MountError(f"the daemon ended with code {code} before it answered: {tail} (log: {log_path})")
-    reply = json.loads(answer)
-    if "error" in reply:
+    if "error" in answer:
         daemon.wait()
-        raise remote_error(reply["error"], reply["exit_code"])
+        raise remote_error(answer["error"], answer["exit_code"])
     daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
+    return answer
 
 
 def _spawn(config: Config | ReaderConfig, password: str | None, log_path: Path) -> subprocess.Popen[bytes]:
@@ -132,14 +144,24 @@ def _spawn(config: Config | ReaderConfig, password: str | None, log_path: Path) 
         )
 
 
-def _introduce(daemon: subprocess.Popen[bytes], config: Config | ReaderConfig) -> bytes:
-    """Tell a daemon its config, and return its answer; none if it has ended without one."""
+def _introduce(
+    daemon: subprocess.Popen[bytes],
+    config: Config | ReaderConfig,
+    on_progress: Callable[[Report], None] | None,
+) -> dict[str, Any]:
+    """Tell a daemon its config, and return its answer; an empty one if it has ended without."""
     assert daemon.stdin is not None  # noqa: S101  the type checker's
     assert daemon.stdout is not None  # noqa: S101
     with suppress(BrokenPipeError), daemon.stdin:
         daemon.stdin.write(json.dumps(asdict(config)).encode())
     with daemon.stdout:
-        return daemon.stdout.readline()
+        for line in daemon.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if "progress" not in answer:
+                return answer
+            if on_progress is not None:
+                on_progress(answer["progress"])
+    return {}
 
 
 def told() -> dict[str, Any]:

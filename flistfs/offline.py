@@ -16,13 +16,22 @@ from typing import Any, TypeVar
 import trio
 
 from flistfs.authoring.adding import open_directories, open_tree
+from flistfs.authoring.base import opened_base
 from flistfs.authoring.encoder_process import Settings as EncoderSettings
 from flistfs.authoring.encoder_process import make_encoders
 from flistfs.authoring.excludes import Excludes
 from flistfs.authoring.folder import SessionFolder, Settings, packing_root
 from flistfs.authoring.known import known_blocks_path
-from flistfs.authoring.request import AddRequest, SealRequest
-from flistfs.authoring.session import AddSummary, Session, keep_failure, open_session, seal_session, unwrapped
+from flistfs.authoring.request import AddRequest, BaseRequest, Passwords, SealRequest
+from flistfs.authoring.session import (
+    AddSummary,
+    BaseSummary,
+    Session,
+    keep_failure,
+    open_session,
+    seal_session,
+    unwrapped,
+)
 from flistfs.authoring.vfs import Caller
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.progress import Progress
@@ -34,7 +43,7 @@ T = TypeVar("T")
 
 
 def seal(
-    folder: SessionFolder, password: str | None, request: SealRequest, progress: Progress
+    folder: SessionFolder, passwords: Passwords, request: SealRequest, progress: Progress
 ) -> dict[str, Any]:
     """Seal a session that is not mounted, in this process; returns the summary as plain data.
 
@@ -48,7 +57,7 @@ def seal(
 
     with _taken(folder):
         try:
-            summary = _run(folder, password, work)
+            summary = _run(folder, passwords, work)
         except FlistfsError as error:
             keep_failure(folder, error)
             raise
@@ -56,7 +65,7 @@ def seal(
     return summary
 
 
-def add(folder: SessionFolder, password: str | None, request: AddRequest, progress: Progress) -> AddSummary:
+def add(folder: SessionFolder, passwords: Passwords, request: AddRequest, progress: Progress) -> AddSummary:
     """Put directories and files into a session that is not mounted.
 
     Raises:
@@ -69,19 +78,29 @@ def add(folder: SessionFolder, password: str | None, request: AddRequest, progre
         return await session.add(source, request, progress, owner=_caller())
 
     with _taken(folder):
-        return _run(folder, password, work)
+        return _run(folder, passwords, work)
 
 
-def create(folder: SessionFolder, password: str | None, settings: Settings, *, offline: bool) -> None:
-    """Make a session that is not mounted.
+def create(
+    folder: SessionFolder,
+    passwords: Passwords,
+    settings: Settings,
+    progress: Progress,
+    *,
+    offline: bool,
+    base: BaseRequest | None = None,
+) -> BaseSummary | None:
+    """Make a session that is not mounted; returns what it started from.
 
     Raises:
         SessionError: there is one already, or the folder cannot be written.
         StoreError: the store cannot be reached, and it was not told to be offline.
+        FormatError: a base is damaged, or holds what a session cannot.
     """
 
-    async def work(session: Session) -> None:
+    async def work(session: Session) -> BaseSummary | None:
         log.info("a session without a mount; blocks go to %s", session.store.url)
+        return await session.start(progress)
 
     lock = folder.lock()
     try:
@@ -89,22 +108,23 @@ def create(folder: SessionFolder, password: str | None, settings: Settings, *, o
             raise SessionError(
                 f"{settings.mountpoint} has an open session already: add to it, seal it or abort it"
             )
-        folder.create(settings)
+        folder.create(settings, unfinished=base is not None)
         _log_to(folder.log)
         try:
-            _run(folder, password, work, offline=offline)
-        except FlistfsError:
+            summary = _run(folder, passwords, work, offline=offline, base=base)
+        except (FlistfsError, KeyboardInterrupt):
             folder.discard()
             raise
         folder.forget_result()
     finally:
         lock.release()
+    return summary
 
 
 def pack(
     source: str,
     store: str,
-    password: str | None,
+    passwords: Passwords,
     request: SealRequest,
     options: AddRequest,
     progress: Progress,
@@ -114,7 +134,7 @@ def pack(
     Args:
         source: A directory, or a tar archive; `-` is an archive on standard input.
         store: Where blocks go: a URL without a password.
-        password: The store's.
+        passwords: The store's.
         request: The output, and how to seal.
         options: How to read the source.
         progress: Is told how far it is.
@@ -129,7 +149,7 @@ def pack(
             added = await session.add(tree, options, progress, owner=_caller(), unique=True)
             return added, await seal_session(session, folder, request, None, progress)
 
-        return _run(folder, password, work)
+        return _run(folder, passwords, work)
 
 
 @contextmanager
@@ -173,10 +193,11 @@ def _log_to(path: Path) -> None:
 
 def _run(
     folder: SessionFolder,
-    password: str | None,
+    passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
     *,
     offline: bool = False,
+    base: BaseRequest | None = None,
 ) -> T:
     """Open a session and do something with it.
 
@@ -185,7 +206,7 @@ def _run(
     """
     try:
         with unwrapped():
-            return trio.run(partial(_in_session, folder, password, work, offline=offline))
+            return trio.run(partial(_in_session, folder, passwords, work, offline=offline, request=base))
     except OSError as error:
         log.exception("the session cannot be used")
         raise SessionError(f"the session in {folder.path} cannot be used: {error.strerror}") from error
@@ -193,21 +214,25 @@ def _run(
 
 async def _in_session(
     folder: SessionFolder,
-    password: str | None,
+    passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
     *,
     offline: bool,
+    request: BaseRequest | None,
 ) -> T:
     url = folder.settings().store
-    store = open_store(url, password)
-    settings = EncoderSettings(url, password, known_blocks_path(), folder.log)
+    store = open_store(url, passwords.store)
+    settings = EncoderSettings(url, passwords.store, known_blocks_path(), folder.log)
     try:
         if not offline:
             await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
-        async with open_session(
-            folder, store, _caller(), make_encoders=partial(make_encoders, settings)
-        ) as session:
-            return await work(session)
+        with opened_base(folder, store, passwords.base, request) as base:
+            if not offline:
+                await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
+            async with open_session(
+                folder, store, _caller(), make_encoders=partial(make_encoders, settings), base=base
+            ) as session:
+                return await work(session)
     finally:
         store.close()
 

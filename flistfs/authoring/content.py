@@ -50,7 +50,7 @@ from flistfs.authoring.encoder import SpoolSource
 from flistfs.authoring.journal import Change, Inode, Journal, Stored
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.uploader import Job, Outcome
-from flistfs.errors import FlistfsError, JournalError
+from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
 from flistfs.format.codec import decode_block
 from flistfs.format.records import CHUNK_SIZE, BlockRef
 from flistfs.stores import Store
@@ -184,7 +184,7 @@ class Content:
         Args:
             journal: Says where chunks are, and is told.
             spool: Holds the bytes of chunks.
-            store: Chunks that are only there are fetched from it.
+            store: Chunks that are in no slot are fetched from it.
             submit: Gets every settled chunk, to be stored.
             sync_store: Makes what was stored survive a power cut (blocks).
             disk: What the spool lies on.
@@ -276,7 +276,12 @@ class Content:
         return slot
 
     def _load(self, stored: Stored) -> bytes:
-        return decode_block(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
+        data = decode_block(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
+        if len(data) != stored.length:  # of a base, nobody has seen it before
+            raise BlockCorruptError(
+                f"block {stored.hash.decode()} has {len(data)} bytes where {stored.length} belong"
+            )
+        return data
 
     async def read(self, ino: int, offset: int, length: int) -> bytes:
         """Read up to `length` bytes of a file at `offset`, fewer only at its end.

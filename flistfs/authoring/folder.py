@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,16 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a session is made with. The store's URL has no password."""
+    """What a session is made with. The stores' URLs have no passwords.
+
+    `base_store` is where blocks of the flists that it started from are, if not in its own store.
+    """
 
     mountpoint: str
     store: str
     generation: int
     created: float
+    base_store: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,16 @@ class SessionFolder:
         return self.path / "scratch"
 
     @property
+    def _routers(self) -> Path:
+        """A folder for what flists say of where their blocks are."""
+        return self.path / "routers"
+
+    @property
+    def _unfinished(self) -> Path:
+        """A file that is there until all that the session starts from is in its journal."""
+        return self.path / "unfinished"
+
+    @property
     def control(self) -> Path:
         """The daemon's socket."""
         return self.path / "control"
@@ -122,19 +136,38 @@ class SessionFolder:
     def _settings(self) -> Path:
         return self.path / "session.json"
 
-    def create(self, settings: Settings) -> None:
+    def create(self, settings: Settings, *, unfinished: bool = False) -> None:
         """Start a session in this locked directory.
 
         What is left of one that ended is removed, save its log and its result, which stay until the new one
-        is mounted.
+        is mounted. An `unfinished` one counts as none until `finish` is called, whatever happens: half of a
+        tree must never be taken for the whole.
         """
         self.end()
         _write(self.path / "schema", str(SCHEMA))
+        if unfinished:
+            _write(self._unfinished, "")
         _write(self._settings, json.dumps(asdict(settings)))
+
+    def finish(self) -> None:
+        """Let the session be one from now on, also after a power cut."""
+        _remove(self._unfinished)
+        sync_folder(self.path)
 
     def change_store(self, url: str) -> None:
         """Let the session go on with another store (a URL without a password)."""
         _write(self._settings, json.dumps(asdict(replace(self.settings(), store=url))))
+
+    def keep_base_stores(self, url: str | None, routers: Iterable[bytes]) -> None:
+        """Keep where the base's blocks are: at a URL, and where routers say; without passwords."""
+        _write(self._settings, json.dumps(asdict(replace(self.settings(), base_store=url))))
+        self._routers.mkdir(exist_ok=True)
+        for number, router in enumerate(routers):
+            _write(self._routers / f"{number:06}.yaml", router.decode())
+
+    def base_routers(self) -> list[Path]:
+        """Return the files of the routers that were kept, in their order."""
+        return sorted(self._routers.glob("*.yaml"))
 
     def settings(self) -> Settings:
         """Read what the session was made with.
@@ -166,7 +199,7 @@ class SessionFolder:
 
     def is_open(self) -> bool:
         """Say whether there is a session that was not sealed."""
-        return self.journal.exists()
+        return self.journal.exists() and not self._unfinished.exists()
 
     def lock(self) -> Lock:
         """Take the session for this process; the directory is made if need be.
@@ -276,7 +309,7 @@ class SessionFolder:
     def end(self) -> None:
         """Remove what a session needs no more that is over; its log and result stay."""
         self._drop_journal()
-        for part in (self.spool, self.control, self.scratch):
+        for part in (self.spool, self.control, self.scratch, self._routers, self._unfinished):
             _remove(part)
 
     def discard(self) -> None:

@@ -108,6 +108,8 @@ class Grafter:
                     done.problems.append(Problem(ready.item.path, str(error)))
                 self._count(change, counts, ready)
             draft.finish()
+            if any(ready.item.stored for ready in batch):
+                change.rely_on_base()
             change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
         self._content.counts = counts
         self._vfs.took(draft.made)
@@ -190,7 +192,7 @@ class Grafter:
                 gid=item.gid,
                 mtime_ns=item.mtime_ns,
                 atime_ns=item.atime_ns,
-                ctime_ns=time.time_ns(),
+                ctime_ns=_ctime(item),
             )
         )
         self._vfs.adopt_xattrs(draft.change, folder.ino, item.xattrs)
@@ -220,9 +222,11 @@ class Grafter:
     def _new(self, draft: _Draft, ready: Ready) -> Inode:
         if len(ready.item.target) > MAX_TARGET:
             raise _RefusedError(f"its target is longer than {MAX_TARGET} bytes")
-        inode = self._make(draft, ready.item, chunks=len(ready.chunks))
+        inode = self._make(draft, ready.item, chunks=len(ready.chunks) + len(ready.item.stored))
         for number, outcome in ready.chunks:
             draft.change.put_stored(inode.ino, number, outcome.stored)
+        for number, stored in enumerate(ready.item.stored):
+            draft.change.put_stored(inode.ino, number, stored)
         return inode
 
     def _make(self, draft: _Draft, item: Item, *, parent: int = 0, chunks: int = 0) -> Inode:
@@ -238,7 +242,7 @@ class Grafter:
             chunks=chunks,
             atime_ns=item.atime_ns,
             mtime_ns=item.mtime_ns,
-            ctime_ns=time.time_ns(),
+            ctime_ns=_ctime(item),
             parent=parent,
             target=item.target,
         )
@@ -273,3 +277,7 @@ class Grafter:
         if inode.nlink == 1:
             draft.change.put_orphan(inode.ino)
             done.nameless.append(inode.ino)
+
+
+def _ctime(item: Item) -> int:
+    return time.time_ns() if item.ctime_ns is None else item.ctime_ns

@@ -31,6 +31,9 @@ from flistfs.errors import SourceError
 _BUDGET = 32 << 20
 _COST = 1 << 10
 
+# The same for a chunk that an item has in the store already.
+_STORED_COST = 1 << 8
+
 # A batch is handed over with so many items or bytes of chunks.
 _BATCH_ITEMS = 64
 _BATCH_BYTES = 1 << 20
@@ -107,6 +110,10 @@ class _Budget:
 
 
 _Message = Ready | _File | Problem
+
+
+def _cost(item: Item) -> int:
+    return _COST + _STORED_COST * len(item.stored)
 
 
 class Ingest:
@@ -191,7 +198,7 @@ class Ingest:
                 parcel.messages.append(entry)
                 self._hand_over(parcel)
                 continue
-            self._spend(_COST, parcel)
+            self._spend(_cost(entry), parcel)
             if not entry.count:
                 parcel.messages.append(Ready(entry))
             else:
@@ -275,7 +282,7 @@ class Ingest:
         first = self._in_flight.get(file.item.path, file)
         if file.failure is not None:
             self._complaints.append(Problem(file.item.path, file.failure))
-            self._budget.give(_COST)
+            self._budget.give(_cost(file.item))
         else:
             file.chunks.sort(key=lambda chunk: chunk[0])
             (self._ready if first is file else first.after).append(Ready(file.item, file.chunks))
@@ -288,7 +295,7 @@ class Ingest:
         if not batch:
             return
         done = self._grafter.graft(batch)
-        self._budget.give(len(batch) * _COST)
+        self._budget.give(sum(_cost(ready.item) for ready in batch))
         refused = {problem.path for problem in done.problems}
         for ready in batch:
             if ready.item.path not in refused:

@@ -216,9 +216,13 @@ class Change:
         self.batch.put(b"b" + key, _BLOCK_HEAD.pack(size) + block_hash)
 
     def drop_block(self, key: bytes) -> None:
-        """Trust no longer that a block is in the store; from then on `has_lost_blocks`."""
+        """Trust no longer that a block is in the store; from then on `has_unnoted_blocks`."""
         self.batch.delete(b"b" + key)
         self.put_setting(b"lost", b"1")
+
+    def rely_on_base(self) -> None:
+        """Note that chunks are put into the tree whose blocks others stored; then `has_unnoted_blocks`."""
+        self.put_setting(b"base", b"1")
 
     def put_xattr(self, ino: int, name: bytes, value: bytes) -> None:
         """Set an extended attribute."""
@@ -336,13 +340,18 @@ class View:
             _, owner, index = _CHUNK_KEY.unpack(key)
             yield Spooled(owner, index, _ID.unpack(raw)[0])
 
-    def has_block(self, key: bytes) -> bool:
-        """Say whether this session stored a block for a chunk, by the chunk's own hash."""
-        return self._get(b"b" + key) is not None
+    def has_block(self, stored: Stored) -> bool:
+        """Say whether this session stored the block of a chunk: that very one, as libraries differ."""
+        raw = self._get(b"b" + stored.key)
+        return raw is not None and raw[_BLOCK_HEAD.size :] == stored.hash
 
-    def has_lost_blocks(self) -> bool:
-        """Say whether a block was ever found lost, so that chunks may need blocks that are not noted here."""
-        return self.setting(b"lost") is not None
+    def has_base(self) -> bool:
+        """Say whether the tree had chunks of sealed flists from the start."""
+        return self.setting(b"base") is not None
+
+    def has_unnoted_blocks(self) -> bool:
+        """Say whether chunks may need blocks that are not noted here: a base's, or some found lost before."""
+        return self.setting(b"lost") is not None or self.has_base()
 
     def blocks(self) -> Iterator[tuple[bytes, bytes, int]]:
         """Walk the blocks that this session stored: key, hash, and size as stored."""

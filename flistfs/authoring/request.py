@@ -1,4 +1,4 @@
-"""What a seal is asked for, and how it tells its progress: plain data, quick to import."""
+"""What a session is asked for: plain data, quick to import."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Any
 
 PATIENCE = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passwords:
+    """The passwords of a session's store, and of the one that its base's blocks are in."""
+
+    store: str | None = field(repr=False)
+    base: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,21 @@ class SealRequest:
         owner = raw["owner"]
         options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"], tuple(raw["exclude"]))
         return cls(Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"])
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRequest:
+    """What a new session starts from.
+
+    Attributes:
+        packages: Sealed flists, later ones on top of earlier ones.
+        store: The URL, without a password, that the user named for their blocks.
+        usual: The URL of the store that the user usually has, for flists that do not say where theirs are.
+    """
+
+    packages: tuple[str, ...]
+    store: str | None = None
+    usual: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

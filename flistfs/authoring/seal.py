@@ -6,11 +6,13 @@ Plain blocking functions over a view of the journal; `session` says when they ru
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -31,7 +33,15 @@ from flistfs.authoring.survey import (
     walk,
 )
 from flistfs.authoring.vfs import DIRECTORY_SIZE
-from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError, JournalError, OutputError
+from flistfs.copying import BATCH, Copier
+from flistfs.errors import (
+    BlockCorruptError,
+    BlockMissingError,
+    FlistfsError,
+    FormatError,
+    JournalError,
+    OutputError,
+)
 from flistfs.format.catalog import write_catalog
 from flistfs.format.codec import Block, decode_block, encode_block
 from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
@@ -54,6 +64,8 @@ from flistfs.format.router import Router, format_router
 from flistfs.output_file import pack
 from flistfs.progress import Progress
 from flistfs.stores import Store
+
+log = logging.getLogger(__name__)
 
 # Hashes that are asked for at a time while checking that the store has every block.
 _CHECK_BATCH = 4096
@@ -109,39 +121,97 @@ def find_inode(view: View, path: bytes) -> Inode | None:
 # Blocks
 
 
-def lost_blocks(view: View, store: Store, progress: Progress) -> dict[bytes, bytes]:
+def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) -> dict[bytes, bytes]:
     """Ask the store for every block that the session relies on; return those it has not: key by hash.
 
     Raises:
         StoreError: the store can't be asked.
     """
-    total = sum(1 for _ in _needed_blocks(view))
-    blocks = _needed_blocks(view)
+    total = sum(1 for _ in _needed_blocks(view, excluded))
+    blocks = _needed_blocks(view, excluded)
     lost: dict[bytes, bytes] = {}
     done = 0
-    while batch := {block_hash: (key, size) for key, block_hash, size in islice(blocks, _CHECK_BATCH)}:
-        sizes = {block_hash: size for block_hash, (_, size) in batch.items() if size is not None}
-        missing = store.missing(list(batch), sizes)
-        lost.update((block_hash, batch[block_hash][0]) for block_hash in missing)
+    while batch := list(islice(blocks, _CHECK_BATCH)):
+        keys = {block_hash: key for key, block_hash, _ in batch}
+        sizes = {block_hash: size for _, block_hash, size in batch if size is not None}
+        missing = store.missing(list(keys), sizes)
+        lost.update((block_hash, keys[block_hash]) for block_hash in missing)
         done += len(batch)
         progress("check", done, total)
     return lost
 
 
-def _needed_blocks(view: View) -> Iterator[tuple[bytes, bytes, int | None]]:
-    """Walk the blocks that this session stored, also those that a seal before found lost.
+def _needed_blocks(view: View, excluded: Filter) -> Iterator[tuple[bytes, bytes, int | None]]:
+    """Walk the blocks that this session stored, and those that the tree needs besides.
 
     Of each its key and hash, and its size as stored, where that is known.
     """
     yield from view.blocks()
-    if not view.has_lost_blocks():
+    for stored in _unnoted_chunks(view, excluded):
+        yield stored.key, stored.hash, None
+
+
+def _unnoted_chunks(view: View, excluded: Filter) -> Iterator[Stored]:
+    """Walk the chunks of the tree whose blocks this session has not noted as stored by itself.
+
+    They are a base's, or a seal before found them lost. A block that several chunks need comes as often.
+    """
+    if not view.has_unnoted_blocks():
         return
-    for _, _, stored in view.all_stored_chunks():
-        if not view.has_block(stored.key):
-            yield stored.key, stored.hash, None
+    for stored in _chunks_of_all(view) if excluded is nothing_excluded else _chunks_of_some(view, excluded):
+        if not view.has_block(stored):
+            yield stored
 
 
-def files_lacking(view: View, lost: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+def _chunks_of_all(view: View) -> Iterator[Stored]:
+    """Walk the stored chunks of all files that have a name, in the order of the journal, which is quicker."""
+    last, is_named = 0, False
+    for ino, _, stored in view.all_stored_chunks():
+        if ino != last:
+            inode = view.inode(ino)
+            last, is_named = ino, inode is not None and inode.nlink > 0
+        if is_named:
+            yield stored
+
+
+def _chunks_of_some(view: View, excluded: Filter) -> Iterator[Stored]:
+    """Walk the stored chunks of the files that are not left out."""
+    for _, _, entries in walk(view, excluded):
+        for entry in entries:
+            if entry.kind == stat.S_IFREG:
+                yield from (stored for _, stored in view.stored_chunks(entry.ino))
+
+
+def copy_base_blocks(view: View, base: Store, store: Store, excluded: Filter, progress: Progress) -> None:
+    """Copy what the tree needs of a session's base, and only the base's store has, to the session's.
+
+    What that cannot give is found missing by the check of the store, which comes afterwards.
+
+    Raises:
+        StoreError: a store can't be asked.
+    """
+    total = sum(1 for _ in _unnoted_chunks(view, excluded))
+    chunks = _unnoted_chunks(view, excluded)
+    with Copier(base, store, total, partial(progress, "copy"), _log_fault) as copier:
+        while batch := [BlockRef(chunk.hash, chunk.key) for chunk in islice(chunks, BATCH)]:
+            copier.submit(batch)
+        copier.finish()
+    if copier.sent:
+        store.sync()
+        log.info("copied %d blocks (%d bytes) from %s", copier.sent, copier.sent_bytes, base.url)
+
+
+def _log_fault(_: BlockRef, error: FlistfsError) -> None:
+    if not isinstance(error, BlockMissingError):  # else the check says so, once for each file
+        log.warning("not copied to the store: %s", error)
+
+
+def filter_of(options: SealOptions) -> Filter:
+    """Return what says which paths are left out."""
+    return Excludes(options.exclude) if options.exclude else nothing_excluded
+
+
+def files_lacking(view: View, lost: Iterable[bytes], excluded: Filter) -> dict[bytes, list[bytes]]:
     """Name the files that need one of the lost blocks, each with the hashes of those it needs."""
     wanted = set(lost)
     lacking: dict[int, list[bytes]] = {}
@@ -150,7 +220,7 @@ def files_lacking(view: View, lost: Iterable[bytes]) -> dict[bytes, list[bytes]]
             lacking.setdefault(ino, []).append(stored.hash)
     named = (
         (join(path, entry.name), lacking[entry.ino])
-        for path, _, entries in walk(view)
+        for path, _, entries in walk(view, excluded)
         for entry in entries
         if entry.ino in lacking
     )
@@ -340,7 +410,7 @@ def build_package(
     """
     if any(known_inode(view, spooled.ino).nlink for spooled in view.spooled()):
         raise ChangedError
-    excluded = Excludes(options.exclude) if options.exclude else nothing_excluded
+    excluded = filter_of(options)
     survey = take_survey(view, options.owner, excluded)
     holes = store_holes(store, survey.hole_lengths)
     tree = _Tree(view, survey, _Acis(survey.owners, accounts), holes, options, excluded)

@@ -20,6 +20,7 @@ from typing import Any, cast
 import trio
 
 from flistfs.authoring import seal as sealing
+from flistfs.authoring.base import Base
 from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
@@ -31,7 +32,7 @@ from flistfs.authoring.known import KnownBlocks
 from flistfs.authoring.patience import Patience
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
-from flistfs.authoring.source import TreeSource
+from flistfs.authoring.source import Filter, TreeSource
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.survey import Losses, Survey
 from flistfs.authoring.uploader import Outcome, Report, Uploader
@@ -42,6 +43,7 @@ from flistfs.format.router import Router, parse_router
 from flistfs.output_file import check_output, part_path, publish
 from flistfs.progress import Progress
 from flistfs.stores import Store
+from flistfs.stores.fallback import FallbackStore
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,16 @@ class AddSummary:
     left_out_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class BaseSummary:
+    """What a session started from; see `BaseSource` for `unknown_owners`. `size` is in bytes."""
+
+    entries: int
+    size: int
+    unknown_owners: int
+    seconds: float
+
+
 Invalidate = Callable[[Sequence[tuple[int, bytes]], Iterable[int]], None]
 """Lets the kernel forget names (of parent inodes) and inodes; blocks, and must not run in the event loop."""
 
@@ -122,7 +134,9 @@ class Session:
         uploader: Uploader[Chunk | Piece],
         content: Content,
         vfs: Vfs,
+        base: Base,
     ) -> None:
+        self._base = base
         self._folder = folder
         self._journal = journal
         self.store = store
@@ -213,7 +227,7 @@ class Session:
             changes = self.vfs.changes
             view = self._journal.snapshot()
             try:
-                if not await self._all_stored(view, progress):
+                if not await self._all_stored(view, sealing.filter_of(request.options), progress):
                     tries += 1
                     refusal = BlockMissingError(_LOSING)
                     continue
@@ -352,6 +366,33 @@ class Session:
             left_out_count=ingest.problem_count,
         )
 
+    async def start(self, progress: Progress) -> BaseSummary | None:
+        """Let a new session have the tree of its base, if it has one, and be kept from then on.
+
+        Raises:
+            FormatError: they are at fault, or hold what a session cannot.
+            SessionError: the journal cannot be written.
+        """
+        base = self._base.source
+        if base is None:
+            return None
+
+        def told(
+            phase: str,  # noqa: ARG001  a Progress's signature
+            done: int,
+            total: int,
+            trouble: str | None = None,
+            counts: dict[str, int] | None = None,  # noqa: ARG001
+        ) -> None:
+            progress("base", done, total, trouble)
+
+        owner = Caller(os.geteuid(), os.getegid())
+        added = await self.add(base, AddRequest(()), told, owner=owner, unique=True)
+        await trio.to_thread.run_sync(self._journal.sync)
+        await trio.to_thread.run_sync(self._folder.finish)
+        progress("base", 1, 1)
+        return BaseSummary(added.entries, added.size, base.unknown_owners, added.seconds)
+
     async def _tell_adding(self, source: TreeSource, ingest: Ingest, patience: Patience) -> None:
         while True:
             counts = self.content.counts
@@ -370,14 +411,20 @@ class Session:
             )
             await trio.sleep(0.1)
 
-    async def _all_stored(self, view: View, progress: Progress) -> bool:
+    async def _all_stored(self, view: View, excluded: Filter, progress: Progress) -> bool:
         """Check that the store has every block; False means that some are on their way once more.
+
+        What it lacks of a base is copied, of which nobody said that it has it.
 
         Raises:
             BlockMissingError: the store lost blocks that cannot be sent again.
         """
         await trio.to_thread.run_sync(self.uploader.sync_store)
-        lost = await trio.to_thread.run_sync(sealing.lost_blocks, view, self.store, progress)
+        if self._base.store is not None:
+            await trio.to_thread.run_sync(
+                sealing.copy_base_blocks, view, self._base.store, self.store, excluded, progress
+            )
+        lost = await trio.to_thread.run_sync(sealing.lost_blocks, view, self.store, excluded, progress)
         if not lost:
             return True
         log.warning("the store lost %d blocks", len(lost))
@@ -390,13 +437,20 @@ class Session:
             self.store,
             {block_hash: key for block_hash, key in lost.items() if block_hash not in saved},
         )
-        files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone)
+        files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
             lacking = ", ".join(block_hash.decode() for block_hash in hashes)
             log.warning("the store lost of %s: %s", os.fsdecode(name), lacking)
         if files:
-            raise BlockMissingError(_lost_message(len(gone), files))
+            raise BlockMissingError(_lost_message(len(gone), files, self._remedy(view)))
         return gone == lost.keys()  # no file needs those
+
+    def _remedy(self, view: View) -> str:
+        """Say what to do about lost blocks."""
+        if not view.has_base():
+            return "Write them again"
+        searched = f", which {self._base.store.url} lacks too," if self._base.store else ""
+        return f"Write them again, or bring those of the base{searched} with flistfs push"
 
     async def _accounts(self) -> Accounts:
         """Read the accounts from the tree that is being sealed, never from this host."""
@@ -412,15 +466,15 @@ class Session:
             raise StoreUnavailableError(f"{os.fsdecode(path)} of the tree cannot be read: {error}") from error
 
 
-def _lost_message(blocks: int, files: Iterable[bytes]) -> str:
+def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:
     names = [os.fsdecode(name) for name in files]
     more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
     named = ", ".join(names[:_NAMED_FILES])
     lost = f"{blocks} {'block' if blocks == 1 else 'blocks'}"
     of = f"{len(names)} {'file' if len(names) == 1 else 'files'}"
     return (
-        f"the store has lost {lost} of {of}: {named}{more}. Write them again and seal again; the session's "
-        f"log names the blocks"
+        f"the store has lost {lost} of {of}: {named}{more}. {remedy} and seal again; the session's log names "
+        f"the blocks"
     )
 
 
@@ -433,6 +487,7 @@ async def open_session(
     keep_xattrs: bool = False,
     spool_limit: int | None = None,
     make_encoders: Callable[[int], Sequence[Encoder]] | None = None,
+    base: Base | None = None,
 ) -> AsyncIterator[Session]:
     """Open the session in a folder that this process has locked; what was left over is sent again.
 
@@ -444,10 +499,12 @@ async def open_session(
         spool_limit: Bytes that may wait to be stored; by default what suits the disk.
         make_encoders: Makes what stores chunks, given the spool file's descriptor; by default one that works
             in a thread of this process.
+        base: What it has of sealed flists that it starts or started from.
 
     Raises:
         JournalError: the journal is damaged.
     """
+    base = base or Base()
     token = trio.lowlevel.current_trio_token()
     disk = Disk(folder.path)
     journal = Journal(folder.journal)
@@ -476,7 +533,7 @@ async def open_session(
             content = Content(
                 journal,
                 spool,
-                store,
+                store if base.store is None else FallbackStore([store, base.store]),
                 uploader.submit,
                 uploader.sync_store,
                 disk=disk,
@@ -487,7 +544,7 @@ async def open_session(
             with unwrapped():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_settle_idle, content)
-                    yield Session(folder, journal, store, uploader, content, vfs)
+                    yield Session(folder, journal, store, uploader, content, vfs, base)
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from flistfs.authoring.encoder import FileSource, Source, file_version
+from flistfs.authoring.journal import Stored
 from flistfs.errors import SourceError
 from flistfs.format.records import CHUNK_SIZE
 
@@ -37,9 +38,10 @@ class Item:
     """Something to be put into a tree.
 
     `path` is relative to where it is put, with no slash at either end, and empty for that place itself.
-    `mode` is the full st_mode; times are nanoseconds since 1970. A file has `size` bytes in `pieces`, which
-    are to be taken before the next item; an item that is a further name of a file has the file's path as
-    `link`.
+    `mode` is the full st_mode; times are nanoseconds since 1970, and without a `ctime_ns` it is that of the
+    putting. A file has `size` bytes in `pieces`, which are to be taken before the next item, or in `stored`,
+    all its chunks in order, of which a store holds the blocks already; an item that is a further name of a
+    file has the file's path as `link`.
     """
 
     path: bytes
@@ -56,6 +58,8 @@ class Item:
     pieces: Iterable[Piece] = ()
     count: int = 0
     """How many pieces there are."""
+    stored: Sequence[Stored] = ()
+    ctime_ns: int | None = None
     is_implied: bool = False
     """Whether it is a directory that is only to be there: one that is there already stays as it is."""
 

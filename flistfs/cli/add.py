@@ -29,7 +29,7 @@ from flistfs.cli.output import (
     print_json,
     progress_shown,
 )
-from flistfs.cli.secrets import password
+from flistfs.cli.secrets import passwords
 from flistfs.control import ask
 from flistfs.errors import SessionError
 from flistfs.progress import Progress
@@ -95,4 +95,4 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
 
     encoder_process.prepare()
 
-    return asdict(offline.add(folder, password(), request, progress))
+    return asdict(offline.add(folder, passwords(), request, progress))

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from flistfs import launch, mounts
 from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for, sessions_root
+from flistfs.authoring.request import BaseRequest
 from flistfs.cli.mount_sealed import mount_sealed
 from flistfs.cli.options import (
     Size,
+    base_request,
+    base_store_option,
+    bases_option,
     json_option,
     min_replicas_option,
     public_url_option,
@@ -23,9 +30,10 @@ from flistfs.cli.options import (
     source_date_epoch,
     store_option,
 )
-from flistfs.cli.output import print_json
+from flistfs.cli.output import base_lines, following, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import MountError, OutputError, SessionError, UsageError
+from flistfs.progress import quiet
 from flistfs.stores import default_store_url, router_for_readers
 from flistfs.stores.url import parse_store_url, with_min_replicas
 
@@ -37,6 +45,8 @@ _PATIENCE = 20.0
 # Whether it can be read is not for click to ask: a dead mount cannot.
 @click.argument("mountpoint", type=click.Path(path_type=Path, readable=False))
 @store_option
+@bases_option
+@base_store_option
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; the kernel checks permissions.")
 @click.option(
@@ -89,6 +99,8 @@ _PATIENCE = 20.0
 def command(
     mountpoint: Path,
     store: str | None,
+    bases: tuple[Path, ...],
+    base_store: str | None,
     foreground: bool,
     allow_other: bool,
     rootfs: bool,
@@ -108,7 +120,7 @@ def command(
     """Mount an empty file system whose content becomes an flist, or with --read-only a sealed flist.
 
     What is copied into it is stored while the copy runs; `flistfs seal` makes the flist. A session that was
-    left without sealing it goes on where it was.
+    left without sealing it goes on where it was; with --from a new one begins with what an flist holds.
 
     Without --allow-other or --rootfs only you can enter: processes whose user and group are all yours. Not
     even root can enter the mount of another user, nor can a program that root runs as another group, such
@@ -124,6 +136,8 @@ def command(
       debootstrap stable /mnt/root
       flistfs seal debian.flist
     \b
+      flistfs mount /mnt/build --from debian.flist
+    \b
       flistfs mount --read-only out.flist /mnt/look
     """
     mountpoint = mounts.resolve_mountpoint(mountpoint)
@@ -132,7 +146,7 @@ def command(
         options, allow_other=allow_other, rootfs=rootfs, is_sealed=package is not None
     )
     if package is not None:
-        if state or seal_to or xattr or spool_size:
+        if state or seal_to or xattr or spool_size or bases or base_store:
             raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
         _make_free(mountpoint)
         source = click.get_current_context().get_parameter_source("store")
@@ -155,14 +169,20 @@ def command(
         raise UsageError(
             "--router and --public-url belong to a seal: add --seal-to, or give them to flistfs seal"
         )
+    base = base_request(bases, base_store)
     _make_free(mountpoint)
     out = _checked_output(seal_to, mountpoint)
-    _check_outside(mountpoint, state or sessions_root(), store or default_store_url())
+    stores = {"the store": store or default_store_url(), "the store of the base": base_store}
+    _check_outside(mountpoint, state or sessions_root(), stores)
     folder = folder_for(mountpoint, state)
     lock = _lock(folder)
     resumed = folder.is_open()
-    choose_store = _kept_store if resumed else _new_session
-    store = choose_store(folder, store, min_replicas, mountpoint)
+    try:
+        choose_store = _kept_store if resumed else _new_session
+        store = choose_store(folder, store, min_replicas, mountpoint, base)
+    except SessionError:
+        lock.release()
+        raise
     config = launch.Config(
         state=str(folder.path),
         lock=lock.descriptor,
@@ -177,19 +197,28 @@ def command(
         keep_xattrs=xattr,
         offline=offline,
         spool_limit=spool_size,
+        bases=list(base.packages) if base else [],
+        base_store=base.store if base else None,
+        usual_store=base.usual if base else None,
     )
     if foreground:
         launch.become(config, password())
-    launch.start(config, password())
+    with progress_shown() if base else nullcontext(quiet) as progress:
+        started = launch.start(config, password(), following(progress)).get("base")
     if as_json:
-        print_json(
-            {"mountpoint": str(mountpoint), "store": store, "state": str(folder.path), "resumed": resumed}
-        )
+        answer = {"mountpoint": str(mountpoint), "store": store, "state": str(folder.path)}
+        print_json({**answer, "resumed": resumed, **({"base": started} if started else {})})
     else:
-        again = " again: its session goes on" if resumed else ""
-        click.echo(f"{mountpoint} is mounted{again}; blocks go to {store}")
-        if out is None:
-            click.echo("seal it with: flistfs seal OUT.flist")
+        click.echo("\n".join(_mounted_lines(config, started)))
+
+
+def _mounted_lines(config: launch.Config, started: dict[str, Any] | None) -> Iterator[str]:
+    again = "" if config.is_new else " again: its session goes on"
+    yield f"{config.mountpoint} is mounted{again}; blocks go to {config.store}"
+    if started:
+        yield from base_lines(started)
+    if config.seal_to is None:
+        yield "seal it with: flistfs seal OUT.flist"
 
 
 def _check_fuse() -> None:
@@ -252,10 +281,10 @@ def _make_free(mountpoint: Path) -> None:
         raise MountError(f"{mountpoint} is not empty; choose an empty directory")
 
 
-def _check_outside(mountpoint: Path, state: Path, store: str) -> None:
+def _check_outside(mountpoint: Path, state: Path, stores: Mapping[str, str | None]) -> None:
     """Refuse to mount over what the session needs: it would wait for itself, or store what it stores."""
-    places = {"the session": state, "the store": parse_store_url(store).path}
-    for what, place in places.items():
+    places = {what: parse_store_url(url).path for what, url in stores.items() if url is not None}
+    for what, place in [("the session", state), *places.items()]:
         if place is not None and place.resolve().is_relative_to(mountpoint):
             raise UsageError(f"{what} would lie in the mount itself, in {place}; choose another place for it")
 
@@ -286,13 +315,24 @@ def _lock(folder: SessionFolder) -> Lock:
             time.sleep(0.05)
 
 
-def _kept_store(folder: SessionFolder, wanted: str | None, min_replicas: int | None, mountpoint: Path) -> str:
+def _kept_store(
+    folder: SessionFolder,
+    wanted: str | None,
+    min_replicas: int | None,
+    mountpoint: Path,
+    base: BaseRequest | None,
+) -> str:
     """Return the store of a session that goes on."""
     settings = folder.settings()
     if settings.mountpoint != str(mountpoint):
         raise SessionError(
             f"{folder.path} holds the open session of {settings.mountpoint}; seal or abort that, or choose "
             f"another --state"
+        )
+    if base is not None:
+        raise SessionError(
+            f"the open session of {mountpoint} holds its tree already; leave --from out to go on with it, or "
+            f"seal or abort it first"
         )
     kept = parse_store_url(settings.store)
     if wanted is not None:
@@ -310,9 +350,14 @@ def _kept_store(folder: SessionFolder, wanted: str | None, min_replicas: int | N
 
 
 def _new_session(
-    folder: SessionFolder, wanted: str | None, min_replicas: int | None, mountpoint: Path
+    folder: SessionFolder,
+    wanted: str | None,
+    min_replicas: int | None,
+    mountpoint: Path,
+    base: BaseRequest | None,
 ) -> str:
     """Make a session, and return its store without a password."""
     store = str(with_min_replicas(parse_store_url(wanted or default_store_url()), min_replicas))
-    folder.create(Settings(str(mountpoint), store, generation=1, created=time.time()))
+    settings = Settings(str(mountpoint), store, generation=1, created=time.time())
+    folder.create(settings, unfinished=base is not None)
     return store

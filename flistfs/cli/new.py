@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import Settings, folder_for
-from flistfs.cli.options import json_option, min_replicas_option, store_option
-from flistfs.cli.output import print_json
-from flistfs.cli.secrets import password
+from flistfs.cli.options import (
+    base_request,
+    base_store_option,
+    bases_option,
+    json_option,
+    min_replicas_option,
+    store_option,
+)
+from flistfs.cli.output import base_lines, print_json, progress_shown
+from flistfs.cli.secrets import passwords
 from flistfs.stores import default_store_url
 from flistfs.stores.url import parse_store_url, with_min_replicas
 
@@ -20,6 +28,8 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 @click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), default=".")
 @store_option
 @min_replicas_option
+@bases_option
+@base_store_option
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
@@ -32,6 +42,8 @@ def command(
     mountpoint: Path,
     store: str | None,
     min_replicas: int | None,
+    bases: tuple[Path, ...],
+    base_store: str | None,
     state: Path | None,
     offline: bool,
     as_json: bool,
@@ -46,6 +58,8 @@ def command(
       flistfs new --store ardb://host:16379
       flistfs add rootfs/.
       flistfs seal out.flist
+    \b
+      flistfs new --from base.flist
     """
     mountpoint = mounts.resolve_mountpoint(mountpoint)
     folder = folder_for(mountpoint, state)
@@ -53,9 +67,14 @@ def command(
     from flistfs import offline as without_mount  # noqa: PLC0415  --help need not wait for it
 
     settings = Settings(str(mountpoint), url, generation=1, created=time.time())
-    without_mount.create(folder, password(), settings, offline=offline)
+    base = base_request(bases, base_store)
+    with progress_shown(as_json=as_json) as progress:
+        started = without_mount.create(folder, passwords(), settings, progress, offline=offline, base=base)
     if as_json:
-        print_json({"mountpoint": str(mountpoint), "store": url, "state": str(folder.path)})
+        answer = {"mountpoint": str(mountpoint), "store": url, "state": str(folder.path)}
+        print_json({**answer, "base": asdict(started)} if started else answer)
     else:
         click.echo(f"a session for {mountpoint}; blocks go to {url}")
+        if started:
+            click.echo("\n".join(base_lines(asdict(started))))
         click.echo("fill it with: flistfs add SOURCE…   and seal it with: flistfs seal OUT.flist")

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.excludes import Excludes, read_patterns
-from flistfs.authoring.request import PATIENCE
+from flistfs.authoring.request import PATIENCE, BaseRequest
 from flistfs.errors import UsageError
-from flistfs.stores.url import named_store
+from flistfs.stores.url import default_store_url, named_store, parse_store_url
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
@@ -65,6 +65,23 @@ public_url_option = click.option(
     help="Let readers fetch blocks from here, where that differs from the store's URL.",
 )
 
+bases_option = click.option(
+    "--from",
+    "bases",
+    type=click.Path(path_type=Path),
+    metavar="BASE.flist",
+    multiple=True,
+    help="Start with the tree of this sealed flist; repeatable, later ones lie on top.",
+)
+
+base_store_option = click.option(
+    "--base-store",
+    type=StorePlace(),
+    metavar="URL|FILE",
+    help="Where blocks of the base are that the store lacks. Default: where the base says that they are, "
+    "else $FLISTFS_STORE, else a directory of yours. A password may come from $FLISTFS_BASE_PASSWORD.",
+)
+
 from_store_option = click.option(
     "--store",
     type=StorePlace(),
@@ -113,6 +130,23 @@ force_option = click.option("--force", is_flag=True, help="Replace OUT.flist if 
 owner_option = click.option(
     "--owner", metavar="UID:GID", help="Let everything belong to this user and group."
 )
+
+
+def base_request(bases: Sequence[Path], store: str | None) -> BaseRequest | None:
+    """Say what a new session starts from; None for an empty one.
+
+    Raises:
+        UsageError: a store was named for the blocks of no base, or makes no sense.
+    """
+    if not bases:
+        if store is not None:
+            raise UsageError("--base-store belongs to --from: it says where the blocks of that flist are")
+        return None
+    return BaseRequest(
+        tuple(os.path.abspath(base) for base in bases),  # noqa: PTH100  absolute() would keep `..`
+        None if store is None else str(parse_store_url(store)),
+        str(parse_store_url(usual_store() or default_store_url())),
+    )
 
 
 def usual_store() -> str | None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _PHASES = {
     "add": "Adding",
+    "base": "Reading the base",
+    "copy": "Copying blocks",
     "upload": "Storing blocks",
     "list": "Reading the flist",
     "push": "Pushing blocks",
@@ -182,6 +184,17 @@ def added_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"blocks: {summary['new_blocks']:,} new ({human_size(summary['new_bytes'])}), "
         f"{summary['shared_blocks']:,} shared; in {summary['seconds']:.1f} s"
     )
+
+
+def base_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """Say what a session started from."""
+    yield (
+        f"it holds {plural(summary['entries'], 'entry', 'entries')} of its base, "
+        f"{human_size(summary['size'])} of content; in {summary['seconds']:.1f} s"
+    )
+    if count := summary["unknown_owners"]:
+        belong = "entry belongs to an account" if count == 1 else "entries belong to accounts"
+        yield f"note: {count:,} {belong} of which the base has no number, and are root's now"
 
 
 def complain_left_out(summary: dict[str, Any]) -> None:

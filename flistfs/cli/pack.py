@@ -26,7 +26,7 @@ from flistfs.cli.options import (
     timeout_option,
 )
 from flistfs.cli.output import complain_left_out, is_watched, print_json, progress_shown, seal_lines
-from flistfs.cli.secrets import password
+from flistfs.cli.secrets import passwords
 from flistfs.output_file import check_output
 from flistfs.stores import default_store_url, router_for_readers
 from flistfs.stores.url import parse_store_url, with_min_replicas
@@ -83,7 +83,7 @@ def command(
     encoder_process.prepare()
 
     with progress_shown(as_json=as_json) as progress:
-        added, summary = offline.pack(source, url, password(), request, reading, progress)
+        added, summary = offline.pack(source, url, passwords(), request, reading, progress)
     plain = asdict(added)
     if as_json:
         print_json({**summary, "left_out": added.left_out, "left_out_count": added.left_out_count})

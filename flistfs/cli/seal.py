@@ -27,7 +27,7 @@ from flistfs.cli.options import (
     timeout_option,
 )
 from flistfs.cli.output import following, print_json, progress_shown, seal_lines
-from flistfs.cli.secrets import password
+from flistfs.cli.secrets import passwords
 from flistfs.control import ask
 from flistfs.errors import SessionError
 from flistfs.progress import Progress
@@ -104,4 +104,4 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
 
     encoder_process.prepare()
 
-    return offline.seal(folder, password(), request, progress)
+    return offline.seal(folder, passwords(), request, progress)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import sys
 
+from flistfs.authoring.request import Passwords
 from flistfs.errors import UsageError
-from flistfs.launch import PASSWORD_VARIABLE
+from flistfs.launch import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from flistfs.stores.url import parse_store_url
 
 SOURCE_PASSWORD_VARIABLE = "FLISTFS_FROM_PASSWORD"  # noqa: S105  a variable's name
 
 # Where the password of an option's URL goes, if not to the store's variable. A public URL may have none, and
 # the command says so.
-_VARIABLES = {"--from": SOURCE_PASSWORD_VARIABLE, "--public-url": None}
+_VARIABLES = {
+    "--from": SOURCE_PASSWORD_VARIABLE,
+    "--base-store": BASE_PASSWORD_VARIABLE,
+    "--public-url": None,
+}
 
 # Options that name a store, be it by a URL or by a file.
 _STORES = frozenset({"--store", "--to"})
@@ -60,3 +65,8 @@ def _without_password(option: str, argument: str) -> str:
 def password(variable: str = PASSWORD_VARIABLE) -> str | None:
     """Return the store's password, if one was given."""
     return os.environ.get(variable) or None
+
+
+def passwords() -> Passwords:
+    """Return the passwords of a session's stores, as far as they were given."""
+    return Passwords(password(), password(BASE_PASSWORD_VARIABLE))

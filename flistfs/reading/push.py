@@ -1,34 +1,22 @@
 """The blocks of a sealed flist, brought to another store.
 
 Only what the target lacks is sent, so that a push that was cut off goes on where it was when it is started
-again. Every block is decoded and compared with its hash and its key before it is sent.
+again.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
+from flistfs.copying import BATCH, Copier
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, OutputError
-from flistfs.format.codec import Block, decode_block
 from flistfs.format.records import BlockRef, File
 from flistfs.reading.flist import Flist
 from flistfs.stores import Store
-
-# Blocks that the target is asked for at a time by one thread.
-_BATCH = 256
-
-# A group is sent with this many blocks or bytes, whichever comes first (see `authoring.uploader`).
-_GROUP_BLOCKS = 64
-_GROUP_BYTES = 4 << 20
-
-# Threads; each holds a group, so together they hold less than 40 MiB.
-_THREADS = 8
 
 # Hashes that are asked for at a time while checking that the target has every block.
 _CHECK_BATCH = 4096
@@ -62,15 +50,15 @@ def push(flist: Flist, source: Store, target: Store, progress: Progress) -> Push
         StoreError: a store can't be used. What was pushed until then stays.
         OutputError: the disk for temporary files is full.
     """
+    faults = _Faults()
     with (
         _Blocks.of(flist, progress) as blocks,
-        _Pusher(source, target, len(blocks), progress) as pusher,
+        Copier(source, target, len(blocks), partial(progress, "push"), faults.note) as copier,
     ):
-        for batch in blocks.batches(_BATCH):
-            pusher.submit(batch)
-        pusher.finish()
+        for batch in blocks.batches(BATCH):
+            copier.submit(batch)
+        copier.finish()
         target.sync()
-        faults = pusher.faults
         lost = _check(blocks, target, progress) - faults.count
         if faults.count:
             raise faults.error(flist, source)
@@ -79,7 +67,7 @@ def push(flist: Flist, source: Store, target: Store, progress: Progress) -> Push
                 f"{target.url} has lost {lost} blocks that it has acknowledged; see that it keeps all it is "
                 f"given (Redis: maxmemory-policy noeviction), and push again"
             )
-        return PushSummary(len(blocks), pusher.sent, pusher.sent_bytes)
+        return PushSummary(len(blocks), copier.sent, copier.sent_bytes)
 
 
 class _Blocks:
@@ -191,78 +179,3 @@ def _shown(path: bytes) -> str:
     """Make a stranger's path fit for a terminal."""
     text = path.removeprefix(b"/").decode(errors="replace")
     return "".join(char if char.isprintable() else "?" for char in text)
-
-
-class _Pusher:
-    """Threads that push batches of blocks. One lock guards what they count."""
-
-    def __init__(self, source: Store, target: Store, total: int, progress: Progress) -> None:
-        self.sent = self.sent_bytes = 0
-        self.faults = _Faults()
-        self._source = source
-        self._target = target
-        self._total = total
-        self._progress = progress
-        self._done = 0
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="push")
-        self._waiting: deque[Future[None]] = deque()
-
-    def submit(self, batch: list[BlockRef]) -> None:
-        """Have a batch pushed; waits while many are on their way.
-
-        Raises what went wrong with an earlier one.
-        """
-        while len(self._waiting) >= 2 * _THREADS:
-            self._waiting.popleft().result()
-        self._waiting.append(self._threads.submit(self._push, batch))
-
-    def finish(self) -> None:
-        """Wait for all batches. Raises what went wrong with one."""
-        while self._waiting:
-            self._waiting.popleft().result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Begin nothing new, and wait for what is on its way; after Ctrl-C it ends with its store."""
-        self._stopped = True
-        is_interrupted = kind is not None and not issubclass(kind, Exception)
-        self._threads.shutdown(wait=not is_interrupted, cancel_futures=True)
-
-    def _push(self, batch: list[BlockRef]) -> None:
-        absent = self._target.missing([ref.hash for ref in batch])
-        wanted = [ref for ref in batch if ref.hash in absent]
-        self._count(len(batch) - len(wanted))
-        group: list[Block] = []
-        for ref in wanted:
-            if self._stopped:
-                return
-            try:
-                stored = self._source.get(ref.hash)
-                decode_block(stored, ref)
-            except (BlockMissingError, BlockCorruptError) as error:
-                with self._lock:
-                    self.faults.note(ref, error)
-                continue
-            group.append(Block(ref.hash, ref.key, (stored,)))
-            if len(group) == _GROUP_BLOCKS or sum(block.size for block in group) >= _GROUP_BYTES:
-                self._send(group)
-                group = []
-        self._send(group)
-
-    def _send(self, group: Sequence[Block]) -> None:
-        if not group or self._stopped:
-            return
-        self._target.put(group)
-        with self._lock:
-            self.sent += len(group)
-            self.sent_bytes += sum(block.size for block in group)
-        self._count(len(group))
-
-    def _count(self, blocks: int) -> None:
-        with self._lock:
-            self._done += blocks
-            self._progress("push", self._done, self._total)

@@ -18,7 +18,7 @@ import pytest
 
 from flistfs import offline
 from flistfs.authoring.folder import SessionFolder
-from flistfs.authoring.request import SealRequest
+from flistfs.authoring.request import Passwords, SealRequest
 from flistfs.errors import SessionError
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, umount, wait_until, watched
 from tests.e2e.killing import Campaign, compare_flist, differences
@@ -252,7 +252,7 @@ def test_a_session_that_has_ended_meanwhile_is_not_sealed_as_an_empty_one(
     # So it goes for a second command that looked at the session before the first one was done.
     request = SealRequest(home.path / "second.flist")
     with pytest.raises(SessionError, match="ended"):
-        offline.seal(folder, None, request, lambda *_: None)
+        offline.seal(folder, Passwords(None, None), request, lambda *_: None)
     assert not request.out.exists()
     assert not folder.is_open()
 

@@ -1,0 +1,293 @@
+"""What a session starts from: the trees of sealed flists, in layers, the later on top of the earlier.
+
+Directories unite, with owner, mode and times of the uppermost. Anything else hides what lies below it at the
+same path, and a directory hides what is none: a path that several layers have is what the last of them says.
+No layer takes anything away from those below; there are no whiteouts.
+
+Everything comes from the catalogs. No block is fetched: a session notes hash and key of each chunk, and reads
+it when somebody wants it, from its own store or from that of the base.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from flistfs.authoring.content import MAX_SIZE, chunk_length
+from flistfs.authoring.folder import SessionFolder
+from flistfs.authoring.journal import Stored
+from flistfs.authoring.request import BaseRequest
+from flistfs.authoring.source import Item
+from flistfs.errors import FormatError
+from flistfs.format.records import (
+    BLOCK_SIZE_UNIT,
+    CHUNK_SIZE,
+    Aci,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Special,
+    SubDirectory,
+)
+from flistfs.format.router import Router, format_router, without_passwords
+from flistfs.reading.faults import device_numbers, record_faults
+from flistfs.reading.flist import Flist, Node, join, printable
+from flistfs.stores import Store, open_store
+from flistfs.stores.fallback import FallbackStore
+from flistfs.stores.url import StoreUrl
+
+_NANO = 1_000_000_000
+
+# The largest number of a user or group: the one behind it stands for none.
+_MAX_ID = 2**32 - 2
+
+# A block that no store has.
+_NO_BLOCK = b"0" * 64
+
+# The number in an ACI that has only names.
+_NO_ID = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """An flist, and what to call it."""
+
+    name: str
+    flist: Flist
+
+
+class BaseSource:
+    """A `TreeSource` of the united tree of flists.
+
+    `unknown_owners` counts the entries so far whose user or group has a name and no number, so that they are
+    root's; the names of an flist's own etc/passwd are in a block, and none is fetched.
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        """Walk these, the lowest first; they are closed with it."""
+        self.layers = layers
+        self.unknown_owners = 0
+        self._walked = 0
+        self._total = sum(layer.flist.estimated_records for layer in layers)
+
+    @classmethod
+    def open(cls, packages: Sequence[str]) -> Self:
+        """Open flists: packages, or directories that they were unpacked into (blocks).
+
+        Raises:
+            FormatError: one is not there, damaged, or no flist.
+        """
+        with ExitStack() as opened:
+            source = cls([Layer(name, opened.enter_context(Flist.open(Path(name)))) for name in packages])
+            opened.pop_all()
+        return source
+
+    def items(self) -> Iterator[Item]:
+        """Walk the united tree.
+
+        Raises:
+            FormatError: a record is at fault, or holds what a session cannot; names the path.
+        """
+        waiting = [(b"", self.layers)]
+        while waiting:
+            path, layers = waiting.pop()
+            folders: list[tuple[bytes, Sequence[Layer]]] = []
+            yield from self._folder(path, layers, folders)
+            waiting += reversed(folders)
+
+    def measure(self) -> None:
+        """Do nothing: how many records there are is known."""
+
+    def extent(self, size: int) -> tuple[int, int]:  # noqa: ARG002  a TreeSource's signature
+        """Say how many directories of how many were walked; those that unite count once for each layer."""
+        return min(self._walked, self._total), self._total
+
+    def close(self) -> None:
+        """Close the flists."""
+        for layer in self.layers:
+            layer.flist.close()
+
+    def _folder(
+        self, path: bytes, layers: Sequence[Layer], folders: list[tuple[bytes, Sequence[Layer]]]
+    ) -> Iterator[Item]:
+        """Walk a directory, and collect those in it."""
+        found: dict[bytes, list[tuple[Layer, Entry]]] = {}
+        directory: Directory | None = None
+        for layer in layers:
+            directory = _record(layer, path)
+            self._walked += 1
+            for entry in directory.entries:
+                below = found.setdefault(entry.name, [])
+                if below and not (_is_folder(entry) and _is_folder(below[-1][1])):
+                    below.clear()
+                below.append((layer, entry))
+        assert directory is not None  # noqa: S101  the type checker's: there is a layer
+        yield self._item(layers[-1], path, Entry(b"", 0, SubDirectory(b""), b"", 0, 0), directory)
+        for name, candidates in sorted(found.items()):
+            layer, entry = candidates[-1]
+            if _is_folder(entry):
+                folders.append((join(path, name), [layer for layer, _ in candidates]))
+            else:
+                yield self._item(layer, join(path, name), entry)
+
+    def _item(self, layer: Layer, path: bytes, entry: Entry, directory: Directory | None = None) -> Item:
+        node = Node(path, entry, directory)
+        aci = layer.flist.aci(node)
+        assert aci is not None  # noqa: S101  the type checker's: a record without it is at fault
+        uid, gid = self._owner(layer, path, aci)
+        mtime_ns = node.modification_time * _NANO
+        attributes = entry.attributes
+        return Item(
+            path=path,
+            mode=layer.flist.mode(node),
+            uid=uid,
+            gid=gid,
+            mtime_ns=mtime_ns,
+            atime_ns=mtime_ns,
+            ctime_ns=node.creation_time * _NANO,
+            size=entry.size if isinstance(attributes, File) else 0,
+            rdev=_device(attributes) if isinstance(attributes, Special) else 0,
+            target=attributes.target if isinstance(attributes, Link) else b"",
+            stored=_chunks(layer, path, entry.size, attributes) if isinstance(attributes, File) else (),
+        )
+
+    def _owner(self, layer: Layer, path: bytes, aci: Aci) -> tuple[int, int]:
+        uid, gid = _number(aci.uid, aci.uname), _number(aci.gid, aci.gname)
+        if max(aci.uid, aci.gid) > _MAX_ID or min(aci.uid, aci.gid) < _NO_ID:
+            raise _refusal(layer, path, "the number of its user or group is none that an account can have")
+        self.unknown_owners += uid is None or gid is None
+        return uid or 0, gid or 0
+
+
+def _is_folder(entry: Entry) -> bool:
+    return isinstance(entry.attributes, SubDirectory)
+
+
+def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:
+    return FormatError(f"{layer.name} cannot be gone on from: {printable(path) or '/'}: {what}")
+
+
+def _record(layer: Layer, path: bytes) -> Directory:
+    """Read a directory's record, without any fault."""
+    try:
+        directory = layer.flist.directory(path)
+    except FormatError as error:
+        raise _refusal(layer, path, str(error)) from None
+    if directory is None:  # of a sub-directory the fault of its entry was seen before
+        raise _refusal(layer, path, "there is no root directory")
+    for fault in record_faults(layer.flist, path, directory):
+        raise _refusal(layer, fault.path, f"{fault.what} (flistfs verify --no-store names every fault)")
+    return directory
+
+
+def _number(number: int, name: bytes) -> int | None:
+    """Return an account's number: the one that is noted, else what its name says; None if that is none."""
+    if number != _NO_ID:
+        return number
+    if name == b"root":
+        return 0
+    return int(name) if name.isdigit() and len(name) <= 10 and int(name) <= _MAX_ID else None
+
+
+def _device(special: Special) -> int:
+    numbers = device_numbers(special)
+    return 0 if numbers is None else os.makedev(*numbers)
+
+
+def _chunks(layer: Layer, path: bytes, size: int, file: File) -> tuple[Stored, ...]:
+    chunk_size = file.block_size * BLOCK_SIZE_UNIT
+    if file.blocks and chunk_size != CHUNK_SIZE:
+        raise _refusal(
+            layer, path, f"its blocks have {chunk_size} bytes each; sessions use {CHUNK_SIZE} only"
+        )
+    if size > MAX_SIZE:
+        raise _refusal(layer, path, f"it has {size} bytes; files of a session have {MAX_SIZE} at most")
+    return tuple(
+        Stored(chunk_length(size, index), ref.hash, ref.key) for index, ref in enumerate(file.blocks)
+    )
+
+
+# Where its blocks are
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an open session has of its base: the tree, if it is yet to start from it, and its blocks.
+
+    `store` is None where the session's own store is all there is; `is_named` says that the user named it just
+    now.
+    """
+
+    source: BaseSource | None = None
+    store: Store | None = None
+    is_named: bool = False
+
+    def check(self) -> None:
+        """See that a store which was named can be asked (blocks); it makes no folder, as its `check` would.
+
+        Raises:
+            StoreError: it cannot be.
+        """
+        if self.is_named and self.store is not None:
+            self.store.missing([_NO_BLOCK])
+
+
+@contextmanager
+def opened_base(
+    folder: SessionFolder, store: Store, password: str | None, request: BaseRequest | None = None
+) -> Iterator[Base]:
+    """Open the base of a session (blocks).
+
+    Args:
+        folder: The session's; with a request, where its blocks are is noted there.
+        store: The session's store.
+        password: That of the store which the user named for the base's blocks.
+        request: What a new session starts from.
+
+    Raises:
+        FormatError: an flist is damaged.
+        UsageError: the URL of its store makes no sense.
+    """
+    with ExitStack() as opened:
+        source = None
+        if request is not None:
+            source = opened.enter_context(closing(BaseSource.open(request.packages)))
+            _note_stores(folder, store, source.layers, request)
+        blocks = _open_stores(folder, password)
+        if blocks is not None:
+            opened.callback(blocks.close)
+        yield Base(source, blocks, is_named=request is not None and request.store is not None)
+
+
+def _note_stores(folder: SessionFolder, store: Store, layers: Sequence[Layer], request: BaseRequest) -> None:
+    """Keep where the base's blocks are, other than in the session's store.
+
+    That is where the user said; else where each flist says, and the user's usual store if one says nothing.
+    """
+    if request.store is not None:
+        url: str | None = request.store
+        routers: dict[Router, None] = {}
+    else:
+        found = [layer.flist.router() for layer in layers]
+        url = request.usual if None in found else None
+        routers = dict.fromkeys(without_passwords(router) for router in found if router is not None)
+    folder.keep_base_stores(
+        None if url in {store.url, folder.settings().store} else url,
+        [format_router(router) for router in routers if router != store.readers_router],
+    )
+
+
+def _open_stores(folder: SessionFolder, password: str | None) -> Store | None:
+    """Open the stores that were kept; servers that only an flist names get no password."""
+    stores = [open_store(str(StoreUrl("router", path=path)), reading=True) for path in folder.base_routers()]
+    url = folder.settings().base_store
+    if url is not None:
+        stores.append(open_store(url, password, reading=True))
+    if len(stores) > 1:
+        return FallbackStore(stores)
+    return stores[0] if stores else None

@@ -1,0 +1,85 @@
+"""Blocks that may be in any of several stores, for reading."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
+from flistfs.stores.base import printable
+from flistfs.stores.fanout import most_telling
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flistfs.format.codec import Block
+    from flistfs.stores.base import Store
+
+
+class FallbackStore:
+    """A `Store` for reading: of several, the first that has a block gives it.
+
+    A store that cannot be asked is passed over; if none of the others has the block, its error is raised, as
+    it may be there.
+    """
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        """Read from these stores (at least one), in this order; they are closed with it."""
+        self._stores = stores
+
+    @property
+    def url(self) -> str:
+        """Where the stores are."""
+        return " or ".join(store.url for store in self._stores)
+
+    @property
+    def readers_router(self) -> None:
+        """Nothing: nobody writes here."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with any of them."""
+        return "; ".join(store.trouble for store in self._stores if store.trouble) or None
+
+    def check(self) -> None:
+        """Reach every store."""
+        for store in self._stores:
+            store.check()
+
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
+        """Tell which of these no store holds."""
+        absent = set(hashes)
+        errors: list[StoreError] = []
+        for store in self._stores:
+            try:
+                absent = store.missing(list(absent), sizes) if absent else absent
+            except StoreError as error:
+                errors.append(error)
+        if absent and errors:
+            raise most_telling(errors)
+        return absent
+
+    def put(self, blocks: Sequence[Block]) -> None:  # noqa: ARG002  the protocol's signature
+        """Refuse: it is not said which of them is to have it."""
+        raise StoreRefusedError(f"{self.url} was opened for reading")
+
+    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+        """Ask one store after the other."""
+        errors: list[StoreError] = []
+        for store in self._stores:
+            try:
+                return store.get(hash)
+            except BlockMissingError:
+                continue
+            except StoreError as error:
+                errors.append(error)
+        if errors:
+            raise most_telling(errors)
+        raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+
+    def sync(self) -> None:
+        """Do nothing: nothing is written."""
+
+    def close(self) -> None:
+        """Close all of them."""
+        for store in self._stores:
+            store.close()
