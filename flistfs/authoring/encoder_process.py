@@ -38,11 +38,15 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where chunks go; handed over the socket, so that the password shows nowhere."""
+    """Where chunks go; handed over the socket, so that the password shows nowhere.
+
+    What the process logs goes to the file `log`, or to standard error.
+    """
 
     store: str
     password: str | None = field(repr=False)
     known: Path | None = None
+    log: Path | None = None
 
 
 class EncoderProcess:
@@ -142,6 +146,9 @@ def _start(settings: Settings, spool: int) -> tuple[subprocess.Popen[bytes], Con
 
 def _serve(connection: Connection, spool: int) -> None:
     settings: Settings = connection.recv()
+    logging.basicConfig(
+        filename=settings.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     store = open_store(settings.store, settings.password)
     encoder = LocalEncoder(store, spool, KnownBlocks(settings.known))
     while True:
@@ -163,7 +170,6 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """Serve until the other end goes. Arguments: the descriptors of the socket and of the spool."""
     # Ctrl-C in a terminal is for the process that started this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     connection: Any = Connection(int(arguments[0]))
     with suppress(EOFError, ConnectionError):
         _serve(connection, int(arguments[1]))

@@ -12,6 +12,7 @@ from flistfs import mounts
 from flistfs.authoring.adding import absolute_source, normal_target
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import AddRequest
+from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     exclude_from_option,
     exclude_option,
@@ -92,4 +93,6 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
     mounts.detach_if_dead(mountpoint)
     from flistfs import offline  # noqa: PLC0415  a mounted session needs none of it
 
-    return asdict(offline.add(folder, password(), request, progress))
+    log_to(folder.log)
+    with offline.taken(folder):
+        return asdict(offline.add(folder, password(), request, progress))

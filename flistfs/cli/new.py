@@ -9,6 +9,7 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import Settings, folder_for
+from flistfs.cli.logs import log_to
 from flistfs.cli.options import json_option, min_replicas_option, store_option
 from flistfs.cli.output import print_json
 from flistfs.cli.secrets import password
@@ -52,6 +53,7 @@ def command(
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     from flistfs import offline as without_mount  # noqa: PLC0415  --help need not wait for it
 
+    log_to(folder.log)
     settings = Settings(str(mountpoint), url, generation=1, created=time.time())
     without_mount.create(folder, password(), settings, offline=offline)
     if as_json:

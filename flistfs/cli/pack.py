@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -79,6 +80,7 @@ def command(
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     from flistfs import offline  # noqa: PLC0415  --help need not wait for it
 
+    log_to(None)
     with progress_shown(as_json=as_json) as progress:
         added, summary = offline.pack(source, url, password(), request, reading, progress)
     plain = asdict(added)

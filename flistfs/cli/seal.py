@@ -11,6 +11,7 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -101,4 +102,6 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
     mounts.detach_if_dead(mountpoint)
     from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
 
-    return offline.seal(folder, password(), request, progress)
+    log_to(folder.log)
+    with offline.taken(folder):
+        return offline.seal(folder, password(), request, progress)
