@@ -34,6 +34,8 @@ def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
         raise _CancelledError
 
     with ThreadPoolExecutor(1, thread_name_prefix="flistfs") as thread:
+        # The pool waits at its end for threads that it knows; Ctrl-C while one starts would leave that unknown.
+        thread.submit(int).result()
         try:
             return thread.submit(trio.run, main).result()
         except BaseException:
