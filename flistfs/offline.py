@@ -1,12 +1,17 @@
-"""What the daemon would do, for a session that has none; and whole flists without a session of the user's."""
+"""What the daemon would do, for a session that has none; and whole flists without a session of the user's.
+
+Commands and `api` call it. Where the log goes is their business.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -34,6 +39,7 @@ from flistfs.authoring.session import (
 )
 from flistfs.authoring.vfs import Caller
 from flistfs.errors import FlistfsError, SessionError
+from flistfs.loop_thread import run_in_thread
 from flistfs.progress import Progress
 from flistfs.stores import open_store
 
@@ -45,31 +51,28 @@ T = TypeVar("T")
 def seal(
     folder: SessionFolder, passwords: Passwords, request: SealRequest, progress: Progress
 ) -> dict[str, Any]:
-    """Seal a session that is not mounted, in this process; returns the summary as plain data.
+    """Seal a session that this process has taken; returns the summary as plain data.
 
     Raises:
-        SessionError: another process has the session.
         FlistfsError: as a seal of a mounted session does. The session is kept.
     """
 
     async def work(session: Session) -> dict[str, Any]:
         return await seal_session(session, folder, request, None, progress)
 
-    with _taken(folder):
-        try:
-            summary = _run(folder, passwords, work)
-        except FlistfsError as error:
-            keep_failure(folder, error)
-            raise
-        folder.end()
+    try:
+        summary = _run(folder, passwords, work)
+    except FlistfsError as error:
+        keep_failure(folder, error)
+        raise
+    folder.end()
     return summary
 
 
 def add(folder: SessionFolder, passwords: Passwords, request: AddRequest, progress: Progress) -> AddSummary:
-    """Put directories and files into a session that is not mounted.
+    """Put directories and files into a session that this process has taken.
 
     Raises:
-        SessionError: another process has the session.
         FlistfsError: as `Session.add` does. The session is kept.
     """
 
@@ -77,8 +80,7 @@ def add(folder: SessionFolder, passwords: Passwords, request: AddRequest, progre
         source = open_directories(request, session.store.url, [folder.path])
         return await session.add(source, request, progress, owner=_caller())
 
-    with _taken(folder):
-        return _run(folder, passwords, work)
+    return _run(folder, passwords, work)
 
 
 def create(
@@ -109,7 +111,6 @@ def create(
                 f"{settings.mountpoint} has an open session already: add to it, seal it or abort it"
             )
         folder.create(settings, unfinished=base is not None)
-        _log_to(folder.log)
         try:
             summary = _run(folder, passwords, work, offline=offline, base=base)
         except (FlistfsError, KeyboardInterrupt):
@@ -154,17 +155,24 @@ def pack(
 
 @contextmanager
 def _packing_folder(store: str) -> Iterator[SessionFolder]:
-    """Make a session's folder for as long as it is used; those that a crash left behind are removed."""
+    """Make a session's folder for as long as it is used; those that a crash left behind are removed.
+
+    Raises:
+        SessionError: it cannot be made.
+    """
     root = packing_root()
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in root.iterdir():
-        if not SessionFolder(left).is_locked():
-            shutil.rmtree(left, ignore_errors=True)
-    folder = SessionFolder(Path(tempfile.mkdtemp(dir=root)))
-    lock = folder.lock()
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone_in(root):
+            for left in root.iterdir():
+                if not SessionFolder(left).is_locked():
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = SessionFolder(Path(tempfile.mkdtemp(dir=root)))
+            lock = folder.lock()
+    except OSError as error:
+        raise SessionError(f"{root} cannot be written: {error.strerror}") from error
     try:
         folder.create(Settings("", store, generation=1, created=time.time()))
-        _log_to(folder.log)
         yield folder
     finally:
         shutil.rmtree(folder.path, ignore_errors=True)
@@ -172,23 +180,30 @@ def _packing_folder(store: str) -> Iterator[SessionFolder]:
 
 
 @contextmanager
-def _taken(folder: SessionFolder) -> Iterator[None]:
-    """Have an open session for this process alone."""
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep others out who ask for the same: a folder that is new must not be taken for one left behind."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def taken(folder: SessionFolder) -> Iterator[None]:
+    """Have an open session for this process alone.
+
+    Raises:
+        SessionError: another process has it, or it has ended.
+    """
     lock = folder.lock()
-    _log_to(folder.log)
     try:
         if not folder.is_open():
             raise SessionError(f"the session in {folder.path} has ended meanwhile")
         yield
     finally:
         lock.release()
-
-
-def _log_to(path: Path) -> None:
-    # What a daemon would write into its log; without this the last-resort handler would say it on stderr.
-    logging.basicConfig(
-        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
 
 
 def _run(
@@ -206,10 +221,32 @@ def _run(
     """
     try:
         with unwrapped():
-            return trio.run(partial(_in_session, folder, passwords, work, offline=offline, request=base))
+            return run_in_thread(partial(_in_session, folder, passwords, work, offline=offline, request=base))
     except OSError as error:
         log.exception("the session cannot be used")
+        _let_go(error)
         raise SessionError(f"the session in {folder.path} cannot be used: {error.strerror}") from error
+    except BaseException as error:
+        _let_go(error)
+        raise
+
+
+def _let_go(error: BaseException) -> None:
+    """Clear what the frames that an error went through hold: whoever keeps it must not keep the session open.
+
+    A snapshot of the journal in a traceback keeps RocksDB's lock, and the next call in this process out.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        traceback.clear_frames(each.__traceback__)
+        waiting += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
 
 
 async def _in_session(

@@ -12,6 +12,7 @@ from flistfs import mounts
 from flistfs.authoring.adding import absolute_source, normal_target
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import AddRequest
+from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     exclude_from_option,
     exclude_option,
@@ -94,5 +95,6 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
     from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare()
-
-    return asdict(offline.add(folder, passwords(), request, progress))
+    log_to(folder.log)
+    with offline.taken(folder):
+        return asdict(offline.add(folder, passwords(), request, progress))

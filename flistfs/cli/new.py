@@ -10,6 +10,7 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import Settings, folder_for
+from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     base_request,
     base_store_option,
@@ -66,6 +67,7 @@ def command(
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     from flistfs import offline as without_mount  # noqa: PLC0415  --help need not wait for it
 
+    log_to(folder.log)
     settings = Settings(str(mountpoint), url, generation=1, created=time.time())
     base = base_request(bases, base_store)
     with progress_shown(as_json=as_json) as progress:

@@ -11,6 +11,7 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -103,5 +104,6 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
     from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare()
-
-    return offline.seal(folder, passwords(), request, progress)
+    log_to(folder.log)
+    with offline.taken(folder):
+        return offline.seal(folder, passwords(), request, progress)

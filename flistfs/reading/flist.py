@@ -99,6 +99,11 @@ class Node:
                 return Kind.UNKNOWN
 
     @property
+    def target(self) -> bytes | None:
+        """Where a link leads; None for anything else."""
+        return self.entry.attributes.target if isinstance(self.entry.attributes, Link) else None
+
+    @property
     def aclkey(self) -> bytes:
         """The key of its ACI."""
         return self.entry.aclkey if self.directory is None else self.directory.aclkey

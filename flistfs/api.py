@@ -1,0 +1,569 @@
+"""What a Python program may use of flistfs: what the commands do, with the same engine.
+
+    with flistfs.Session("/tmp/state", store="ardb://host:16379") as session:
+        session.add("/opt", "/etc/hosts")
+        session.seal("out.flist")
+    with flistfs.open("out.flist") as flist, flist.open_file("hosts") as file:
+        print(file.read())
+
+- Nothing prints, and the environment is not asked: what commands take from it is an argument here.
+- Whatever goes wrong for a reason that a user can understand raises an error of `flistfs.errors`, all of
+  which are `FlistfsError`. Its text is one line that says what is wrong and what to do; an option of a
+  command that it names (`--force`) is the argument of that name here.
+- Calls block until they are done, in threads of any kind, whether an event loop runs there or not. Progress
+  is told from other threads.
+- Paths of this machine are texts, bytes or `os.PathLike`. Paths in an flist are bytes where they are given
+  back, and may be written as any of those.
+- A store is a URL or the path of a router.yaml; without one it is the directory of blocks of the user. Its
+  password goes into no file, log or error.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias
+
+from flistfs import mounts, offline
+from flistfs.authoring.adding import absolute_source, normal_target
+from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.folder import SessionFolder, Settings, folder_for
+from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealOptions, SealRequest
+from flistfs.authoring.session import AddSummary, SealSummary
+from flistfs.authoring.survey import Losses
+from flistfs.errors import FlistfsError, FormatError, SessionError, UsageError
+from flistfs.format.records import Aci
+from flistfs.output_file import check_output
+from flistfs.progress import Progress, quiet
+from flistfs.reading import flist as sealed
+from flistfs.reading import merge as merging
+from flistfs.reading.content import store_of
+from flistfs.reading.file import Content
+from flistfs.reading.flist import Kind, Node, printable
+from flistfs.reading.merge import Merged, PathsClashError
+from flistfs.stores import Store, default_store_url, router_for_readers
+from flistfs.stores.url import named_store, parse_store_url
+
+__all__ = [
+    "AddSummary",
+    "Flist",
+    "FlistfsError",
+    "Kind",
+    "Merged",
+    "Node",
+    "Packed",
+    "PathsClashError",
+    "Progress",
+    "SealSummary",
+    "Session",
+    "merge",
+    "open",
+    "pack",
+]
+
+AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+"""A path, as the functions of `os` take it."""
+
+# Ids are unsigned 32-bit numbers, of which the last means none.
+_MAX_ID = 2**32 - 2
+
+# A program that has set up no logging is to see nothing on standard error.
+logging.getLogger("flistfs").addHandler(logging.NullHandler())
+
+
+# Authoring
+
+
+class Session:
+    """A session without a mount: files are added to it, then it is sealed. A context manager.
+
+    It lies in a state directory and outlives the program: what was added stays until it is sealed or aborted,
+    and `flistfs status` shows it. One program has it at a time; threads may share it.
+    """
+
+    def __init__(
+        self,
+        state: AnyPath,
+        *,
+        store: str | os.PathLike[str] | None = None,
+        password: str | None = None,
+        base: AnyPath | Iterable[AnyPath] = (),
+        base_store: str | os.PathLike[str] | None = None,
+        base_password: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Make the session of a state directory, or go on with the one that is there.
+
+        Args:
+            state: The directory: one that is new, empty, or has held a session.
+            store: Where blocks go. A session that goes on has its store.
+            password: The store's, if its URL has none. It is not kept: a session that goes on needs it again.
+            base: Sealed flists whose tree a new session starts with, later ones on top; no block is fetched.
+            base_store: Where their blocks are, if not where they say, nor in `store`.
+            base_password: The password of `base_store`, which is not kept either.
+            progress: Is told how far it is with a base.
+
+        Raises:
+            SessionError: another program has the session, it has another store or is damaged, or the
+                directory cannot hold one; or it is to go on and has a base.
+            StoreError: a store cannot be reached.
+            FormatError: a base is damaged, or holds what a session cannot.
+            UsageError: a store makes no sense.
+        """
+        wanted = None if store is None else _named_store(store)
+        url, secret = _store(wanted, password)
+        request, base_secret = _base(base, base_store, base_password)
+        self._passwords = Passwords(secret, base_secret)
+        self._folder = _folder(_path(state).resolve())
+        if not self._folder.is_open():
+            settings = Settings(str(self._folder.path), url, generation=1, created=time.time())
+            offline.create(
+                self._folder, self._passwords, settings, progress or quiet, offline=False, base=request
+            )
+        elif request is not None:
+            raise SessionError(
+                f"{self._folder.path} has an open session already; only a new one can start from an flist"
+            )
+        self._busy = threading.Lock()
+        with ExitStack() as held:
+            held.enter_context(offline.taken(self._folder))
+            self._go_on(None if wanted is None else url)
+            held.enter_context(_logged(self._folder.log))
+            self._held = held.pop_all()
+        self._is_open = True
+
+    def _go_on(self, wanted: str | None) -> None:
+        """See that the session is one that this program can use.
+
+        Raises:
+            SessionError: it has another store.
+        """
+        settings = self._folder.settings()
+        if wanted not in {None, settings.store}:
+            raise SessionError(
+                f"the open session in {self._folder.path} stores its blocks in {settings.store}, not in "
+                f"{wanted}; seal it first, or leave the store out"
+            )
+        mounts.detach_if_dead(Path(settings.mountpoint))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(
+        self,
+        *sources: AnyPath,
+        to: AnyPath = "",
+        exclude: str | Iterable[str] = (),
+        keep_going: bool = False,
+        timeout: float = PATIENCE,
+        progress: Progress | None = None,
+    ) -> AddSummary:
+        """Put directories and files of this machine into the tree; returns when their blocks are stored.
+
+        `/opt` becomes `opt`; what is in it goes to the top if the source is the text `/opt/.` (a `Path` drops
+        the dot). Directories unite, anything else is replaced. Owners, modes, times, links and devices are
+        kept. A call takes some 0.3 s before it begins: many sources in one are quicker than many calls.
+
+        Args:
+            sources: What to add.
+            to: The directory of the tree that they go to; made if need be.
+            exclude: Patterns as in a .gitignore of what is left out.
+            keep_going: Leave out what cannot be read, and name it in the summary.
+            timeout: Seconds to wait while the store takes nothing.
+            progress: Is told how far it is.
+
+        Raises:
+            SourceError: something cannot be read, or does not fit; what was put before stays.
+            StoreError: the store takes nothing.
+            SessionError: the session has ended, or cannot be written; or `to` is no directory.
+            UsageError: there is no source, or a pattern makes no sense.
+        """
+        if not sources:
+            raise UsageError("there is nothing to add; name a directory or a file")
+        request = AddRequest(
+            sources=tuple(absolute_source(os.fsdecode(source)) for source in sources),
+            to=normal_target(os.fsdecode(to)),
+            exclude=_patterns(exclude),
+            keep_going=keep_going,
+            timeout=timeout,
+            measure=progress is not None,
+        )
+        with self._used():
+            return offline.add(self._folder, self._passwords, request, progress or quiet)
+
+    def seal(
+        self,
+        out: AnyPath,
+        *,
+        force: bool = False,
+        owner: tuple[int, int] | None = None,
+        epoch: int | None = None,
+        exclude: str | Iterable[str] = (),
+        public_url: str | None = None,
+        router: AnyPath | None = None,
+        timeout: float = PATIENCE,
+        progress: Progress | None = None,
+    ) -> SealSummary:
+        """Check that the store has every block, make the flist, and end the session.
+
+        After an error the session is kept, and can be sealed again.
+
+        Args:
+            out: The flist; it exists whole or not at all.
+            force: Replace it if it exists.
+            owner: (uid, gid) that everything is to belong to.
+            epoch: Times later than this (seconds since 1970) become this, as with SOURCE_DATE_EPOCH.
+            exclude: Patterns as in a .gitignore of what is left out.
+            public_url: Where readers reach the store, if not at its URL.
+            router: A router.yaml to be put into the flist.
+            timeout: Seconds to wait while the store takes nothing.
+            progress: Is told how far it is.
+
+        Raises:
+            OutputError: the output exists or cannot be written.
+            BlockMissingError: the store has lost blocks; the message names the files.
+            StoreError: the store cannot be asked.
+            SessionError: the session has ended.
+            UsageError: an argument makes no sense.
+        """
+        options = SealOptions(_owner(owner), _epoch(epoch), _patterns(exclude))
+        request = SealRequest(_path(out), force, timeout, options, _router(router, public_url))
+        with self._used():
+            summary = offline.seal(self._folder, self._passwords, request, progress or quiet)
+            self._end()
+        return _seal_summary(summary)
+
+    def abort(self) -> None:
+        """Throw the session away. What the store has stays there.
+
+        Raises:
+            SessionError: the session has ended.
+        """
+        with self._used():
+            self._folder.discard()
+            self._end()
+
+    def close(self) -> None:
+        """Let go of the session; one that was not sealed is kept, and `Session` goes on with it."""
+        with self._busy:
+            self._end()
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        """Have the session for one call: others wait."""
+        with self._busy:
+            if not self._is_open:
+                raise SessionError(f"the session in {self._folder.path} has ended, or was closed")
+            yield
+
+    def _end(self) -> None:
+        self._is_open = False
+        self._held.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What `pack` read, and what it made of it."""
+
+    added: AddSummary
+    sealed: SealSummary
+
+
+def pack(
+    source: AnyPath,
+    out: AnyPath,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    password: str | None = None,
+    force: bool = False,
+    owner: tuple[int, int] | None = None,
+    epoch: int | None = None,
+    exclude: str | Iterable[str] = (),
+    keep_going: bool = False,
+    public_url: str | None = None,
+    router: AnyPath | None = None,
+    timeout: float = PATIENCE,
+    progress: Progress | None = None,
+) -> Packed:
+    """Make an flist of a directory or a tar archive, in one go; no session is left, whatever happens.
+
+    Args:
+        source: A directory, whose content goes to the top, or a tar archive.
+        out: The flist; it exists whole or not at all.
+        store: Where blocks go.
+        password: The store's, if its URL has none.
+        force: Replace the output if it exists.
+        owner: (uid, gid) that everything is to belong to.
+        epoch: Times later than this (seconds since 1970) become this, as with SOURCE_DATE_EPOCH.
+        exclude: Patterns as in a .gitignore of what is left out.
+        keep_going: Leave out what cannot be read, and name it in the summary.
+        public_url: Where readers reach the store, if not at its URL.
+        router: A router.yaml to be put into the flist.
+        timeout: Seconds to wait while the store takes nothing.
+        progress: Is told how far it is.
+
+    Raises:
+        SourceError: something cannot be read, or the archive is no good.
+        OutputError: the output exists or cannot be written.
+        StoreError: the store cannot be reached, or takes nothing.
+        UsageError: an argument makes no sense.
+    """
+    url, secret = _store(None if store is None else _named_store(store), password)
+    patterns = _patterns(exclude)
+    options = SealOptions(_owner(owner), _epoch(epoch))
+    request = SealRequest(_path(out), force, timeout, options, _router(router, public_url))
+    check_output(request.out, force=force)  # before the hours that reading may take
+    reading = AddRequest((), "", patterns, keep_going, timeout, measure=progress is not None)
+    added, summary = offline.pack(
+        str(_path(source)), url, Passwords(secret, None), request, reading, progress or quiet
+    )
+    return Packed(added, _seal_summary(summary))
+
+
+# Reading
+
+
+class Flist:
+    """An open flist; a context manager. Made by `open`."""
+
+    def __init__(self, flist: sealed.Flist, store: str | None, password: str | None) -> None:
+        self._flist = flist
+        self._url = store
+        self._password = password
+        self._blocks: Store | None = None
+        self._opened = ExitStack()
+        self._opened.callback(flist.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it. Files that are open cannot be read any further."""
+        self._opened.close()
+
+    def find(self, path: AnyPath = "", *, follow: bool = False) -> Node:
+        """Look a path up; `follow` links as a program in the tree would, none of which leads out of it.
+
+        Raises:
+            FormatError: there is nothing of that name, or links lead in circles.
+        """
+        raw = os.fsencode(path)
+        return self._flist.follow(raw) if follow else self._flist.find(raw)
+
+    def children(self, path: AnyPath | Node = "") -> Iterator[Node]:
+        """Walk the entries of a directory, by name.
+
+        Raises:
+            FormatError: there is no such directory.
+        """
+        return self._flist.children(self._directory(path).path)
+
+    def walk(self, path: AnyPath | Node = "", *, depth: int | None = None) -> Iterator[Node]:
+        """Walk all that is below a directory, parents first, by name; at most `depth` levels down.
+
+        Raises:
+            FormatError: there is no such directory.
+        """
+        return self._flist.walk(self._directory(path), depth=depth)
+
+    def mode(self, node: Node) -> int:
+        """Return the mode of an entry, its type included."""
+        return self._flist.mode(node)
+
+    def aci(self, node: Node) -> Aci | None:
+        """Return who owns an entry, by names and numbers; None if the flist does not say."""
+        return self._flist.aci(node)
+
+    def open_file(self, path: AnyPath | Node) -> io.BufferedReader:
+        """Open a file to be read, at any place: blocks are fetched as they are read, and checked.
+
+        Links are followed, within the flist. Reading raises BlockMissingError, BlockCorruptError or another
+        StoreError for what cannot be had.
+
+        Raises:
+            FormatError: there is no such file, or its record or the flist's router makes no sense.
+        """
+        node = path if isinstance(path, Node) else self.find(path, follow=True)
+        if node.kind is Kind.LINK:
+            node = self._flist.follow(node.path)
+        return io.BufferedReader(Content(self._store(), node))
+
+    def _directory(self, path: AnyPath | Node) -> Node:
+        node = path if isinstance(path, Node) else self.find(path)
+        if node.kind is not Kind.DIRECTORY:
+            raise FormatError(f"{printable(node.path)} is a {node.kind}, not a directory")
+        return node
+
+    def _store(self) -> Store:
+        if self._blocks is None:
+            self._blocks = store_of(self._flist, self._url, self._password)
+            self._opened.callback(self._blocks.close)
+        return self._blocks
+
+
+def open(  # noqa: A001  flistfs.open, like gzip.open
+    package: AnyPath, *, store: str | os.PathLike[str] | None = None, password: str | None = None
+) -> Flist:
+    """Open an flist: a package, or the directory that one was unpacked into.
+
+    Args:
+        package: The flist; nothing is written beside it.
+        store: Where blocks are read from, once one is. Without it that is where the flist says that they are;
+            if it says nothing, it is the directory of blocks of the user.
+        password: The password of `store`, if its URL has none. Servers that only the flist names get none.
+
+    Raises:
+        FormatError: it is not there, damaged, or no flist.
+        UsageError: the store makes no sense.
+    """
+    url, secret = (None, None) if store is None else _store(_named_store(store), password)
+    return Flist(sealed.Flist.open(_path(package)), url, secret)
+
+
+def merge(
+    out: AnyPath,
+    flists: Iterable[AnyPath],
+    *,
+    prefer: Literal["first", "last", "newer"] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Merged:
+    """Merge flists into one, without fetching a block. Directories unite.
+
+    Args:
+        out: The result; it exists whole or not at all.
+        flists: The flists, in the order that `prefer` speaks of.
+        prefer: Which wins any other path that several have.
+        force: Replace the output if it exists.
+        progress: Is told how far it is.
+
+    Raises:
+        PathsClashError: several have the same path, and none is preferred; its `clashes` says which.
+        FormatError: one is not there, damaged, or has faults.
+        OutputError: the output exists or cannot be written.
+        UsageError: an argument makes no sense.
+    """
+    paths = _paths(flists)
+    if not paths:
+        raise UsageError("there is nothing to merge; name an flist")
+    if prefer is not None and prefer not in set(merging.Prefer):
+        raise UsageError(f"prefer is {prefer!r}; it must be first, last or newer")
+    with ExitStack() as opened:
+        sources = [merging.Source(str(path), opened.enter_context(sealed.Flist.open(path))) for path in paths]
+        wanted = None if prefer is None else merging.Prefer(prefer)
+        return merging.merge(sources, _path(out), prefer=wanted, force=force, progress=progress or quiet)
+
+
+# Arguments
+
+
+def _path(path: AnyPath) -> Path:
+    """Make a path absolute, so that a change of the working directory makes no difference."""
+    return Path(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100  absolute() would keep `..`
+
+
+def _paths(paths: AnyPath | Iterable[AnyPath]) -> list[Path]:
+    return [_path(path) for path in ([paths] if isinstance(paths, str | bytes | os.PathLike) else paths)]
+
+
+def _folder(state: Path) -> SessionFolder:
+    """Return the session directory; `flistfs status` finds one that is new by its own path.
+
+    Raises:
+        SessionError: it holds something else, or the user's state cannot be written.
+    """
+    folder = SessionFolder(state)
+    if folder.is_open():
+        folder.settings()  # it is a session, of a version that we know: else nothing there may be touched
+        return folder
+    try:
+        return folder_for(state, state)
+    except OSError as error:
+        raise SessionError(f"{error.filename} cannot be written: {error.strerror}") from error
+
+
+def _named_store(store: str | os.PathLike[str]) -> str:
+    return named_store(os.fspath(store))
+
+
+def _store(url: str | None, password: str | None) -> tuple[str, str | None]:
+    """Take a store's password out of its URL."""
+    parsed = parse_store_url(url or default_store_url(), password)
+    return str(parsed), parsed.password or password
+
+
+def _base(
+    base: AnyPath | Iterable[AnyPath], store: str | os.PathLike[str] | None, password: str | None
+) -> tuple[BaseRequest | None, str | None]:
+    """Say what a new session starts from, and the password of the store that its blocks are in."""
+    named, secret = (None, password) if store is None else _store(_named_store(store), password)
+    packages = tuple(str(path) for path in _paths(base))
+    if not packages:
+        if named is not None:
+            raise UsageError("base_store belongs to base: it says where the blocks of that flist are")
+        return None, secret
+    return BaseRequest(packages, named, usual=default_store_url()), secret
+
+
+def _patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:
+    """Gather patterns; a text is one.
+
+    Raises:
+        UsageError: one makes no sense.
+    """
+    gathered = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    Excludes(gathered)
+    return gathered
+
+
+def _owner(owner: tuple[int, int] | None) -> tuple[int, int] | None:
+    if owner is not None and not all(0 <= number <= _MAX_ID for number in owner):
+        raise UsageError(f"the owner is {owner}; it must be two numbers from 0 to {_MAX_ID}")
+    return owner
+
+
+def _epoch(epoch: int | None) -> int | None:
+    if epoch is not None and epoch < 0:
+        raise UsageError(f"the epoch is {epoch}; it must be whole seconds since 1970")
+    return epoch
+
+
+def _router(router: AnyPath | None, public_url: str | None) -> str | None:
+    return router_for_readers(None if router is None else _path(router), public_url)
+
+
+def _seal_summary(plain: dict[str, Any]) -> SealSummary:
+    """Give what a session keeps of a seal its types back."""
+    return SealSummary(**{**plain, "losses": Losses(**plain["losses"])})
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Write what is logged of flistfs into a session's log as well; the program's logging stays as it is."""
+    handler = logging.FileHandler(path, errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("flistfs")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
