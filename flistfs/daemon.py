@@ -88,7 +88,6 @@ def main() -> NoReturn:
         format="%(message)s" if config.foreground else "%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    encoder_process.prepare()
     sys.exit(_run(config))
 
 
@@ -99,6 +98,7 @@ def _run(config: Config) -> int:
     daemon = _Daemon(config, folder, ready)
     try:
         with unwrapped():
+            encoder_process.prepare(config.store)
             code = trio.run(daemon.run)
     except FlistfsError as error:
         return _refuse(daemon, lock, error)

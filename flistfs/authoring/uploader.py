@@ -37,8 +37,11 @@ log = logging.getLogger(__name__)
 _BATCH_CHUNKS = 64
 _BATCH_BYTES = 4 << 20
 
-# Seconds that a batch waits to become full.
-_LINGER = 0.02
+# Seconds that a batch waits to become full at most, and how long while nothing is added to it. Each costs the
+# event loop a round with the worker and a change of the journal: 80 batches instead of 410 for 5,000 small
+# files are a tenth of its time.
+_LINGER = 0.1
+_LULL = 0.02
 
 # Seconds that a batch on its way may take when the uploader is closed; what is cut off is sent again later.
 _LAST_WORDS = 2.0
@@ -122,7 +125,7 @@ class Uploader(Generic[T]):
         self._sync_store = sync_store
         self._report = report
         self._lock = threading.Lock()
-        self._jobs = threading.Condition(self._lock)
+        self._jobs = [threading.Condition(self._lock) for _ in encoders]  # each worker's own
         self._again = threading.Condition(self._lock)
         self._queue: deque[Job[T]] = deque()
         self._pending = 0
@@ -143,12 +146,16 @@ class Uploader(Generic[T]):
     def submit(self, job: Job[T]) -> None:
         """Queue a settled chunk. The submitter bounds how many there are (the spool's limit)."""
         with self._lock:
+            batches = self._batches()
             self._queue.append(job)
             self._pending += 1
             self._pending_bytes += job.source.length
             self._waiting_bytes += job.source.length
-            if len(self._queue) == 1 or self._is_batch(0):
-                self._jobs.notify_all()
+            # Nobody is woken up for nothing, which would cost the caller 30 µs a time.
+            if self._batches() > batches:
+                self._wake()
+            elif len(self._queue) == 1:
+                self._jobs[0].notify()
 
     def sync_store(self) -> None:
         """Make every block that was stored so far survive a power cut (blocks; from any thread).
@@ -189,7 +196,7 @@ class Uploader(Generic[T]):
         """
         with self._lock:
             self._closed = True
-            self._jobs.notify_all()
+            self._wake()
             self._again.notify_all()
         deadline = time.monotonic() + _LAST_WORDS
         for thread in self._threads:
@@ -218,28 +225,44 @@ class Uploader(Generic[T]):
     def _take(self, number: int) -> list[Job[T]]:
         """Wait for jobs and take a batch; an empty one means that the uploader was closed."""
         with self._lock:
-            while not (self._is_batch(number) if number else self._queue) and not self._closed:
-                self._jobs.wait()
-            # A batch that is not full waits a little for more: its fixed costs are spread over more chunks.
-            deadline = time.monotonic() + _LINGER
-            while not self._is_batch(0) and not self._closed and (left := deadline - time.monotonic()) > 0:
-                self._jobs.wait(left)
-            if self._closed:
-                return []
-            batch: list[Job[T]] = []
-            size = 0
-            while self._queue and len(batch) < _BATCH_CHUNKS and size < _BATCH_BYTES:
-                batch.append(self._queue.popleft())
-                size += batch[-1].source.length
-            self._waiting_bytes -= size
-            if self._queue:
-                self._jobs.notify_all()
-            return batch
+            while not self._closed:
+                # A worker waits for as many batches as there are workers before it, which are busy then.
+                if self._batches() > number or (number == 0 and self._queue):
+                    self._linger(number)
+                    if batch := self._cut():
+                        return batch
+                else:
+                    self._jobs[number].wait()
+            return []
 
-    def _is_batch(self, number: int) -> bool:
-        """Say whether enough waits for the worker of that number, if those before it are busy."""
-        share = number + 1
-        return len(self._queue) >= share * _BATCH_CHUNKS or self._waiting_bytes >= share * _BATCH_BYTES // 4
+    def _linger(self, number: int) -> None:
+        """Let a batch that is not full wait a little for more; another worker may take all meanwhile."""
+        deadline, seen = time.monotonic() + _LINGER, 0
+        while len(self._queue) > seen and not self._batches() and not self._closed:
+            if time.monotonic() > deadline:
+                return
+            seen = len(self._queue)
+            self._jobs[number].wait(_LULL)
+
+    def _cut(self) -> list[Job[T]]:
+        """Cut a batch off the queue, unless there is nothing or no time left."""
+        batch: list[Job[T]] = []
+        size = 0
+        while self._queue and len(batch) < _BATCH_CHUNKS and size < _BATCH_BYTES and not self._closed:
+            batch.append(self._queue.popleft())
+            size += batch[-1].source.length
+        self._waiting_bytes -= size
+        if self._queue:
+            self._wake()
+        return batch
+
+    def _wake(self) -> None:
+        for jobs in self._jobs:
+            jobs.notify()
+
+    def _batches(self) -> int:
+        """Say for how many workers enough waits; of large chunks a quarter of what one takes will do."""
+        return max(len(self._queue) // _BATCH_CHUNKS, self._waiting_bytes // (_BATCH_BYTES // 4))
 
     def _store(self, batch: list[Job[T]], encoder: Encoder) -> None:
         results, seconds = encoder.store([job.source for job in batch])

@@ -94,7 +94,7 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
     from flistfs import offline  # noqa: PLC0415  a mounted session needs none of it
     from flistfs.authoring import encoder_process  # noqa: PLC0415
 
-    encoder_process.prepare()
+    encoder_process.prepare(folder.settings().store)
     log_to(folder.log)
     with offline.taken(folder):
         return asdict(offline.add(folder, passwords(), request, progress))

@@ -81,7 +81,7 @@ def command(
     from flistfs import offline  # noqa: PLC0415  --help need not wait for it
     from flistfs.authoring import encoder_process  # noqa: PLC0415
 
-    encoder_process.prepare()
+    encoder_process.prepare(url)
 
     log_to(None)
     with progress_shown(as_json=as_json) as progress:

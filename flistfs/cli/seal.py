@@ -103,7 +103,7 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
     from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
     from flistfs.authoring import encoder_process  # noqa: PLC0415
 
-    encoder_process.prepare()
+    encoder_process.prepare(folder.settings().store)
     log_to(folder.log)
     with offline.taken(folder):
         return offline.seal(folder, passwords(), request, progress)

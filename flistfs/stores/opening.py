@@ -25,19 +25,22 @@ def open_store(
     gaps, and is content with one server for each block.
     Raises `UsageError` for a URL that makes no sense, and for a router that does not.
     """
-    # Here and not above: whoever only parses or prints a URL needs no redis client.
-    from flistfs.stores.cluster import ClusterStore  # noqa: PLC0415
-    from flistfs.stores.directory import DirectoryStore  # noqa: PLC0415
-    from flistfs.stores.redis import RedisStore  # noqa: PLC0415
-    from flistfs.stores.routed import open_router  # noqa: PLC0415
-
     parsed = parse_store_url(url, password)
+    # Each is loaded where it is used: redis-py takes 0.1 s, and as much again for its client of clusters.
     if parsed.scheme == "router":
+        from flistfs.stores.routed import open_router  # noqa: PLC0415
+
         return open_router(parsed, password, timeout=timeout, reading=reading)
     if parsed.path is not None:
+        from flistfs.stores.directory import DirectoryStore  # noqa: PLC0415
+
         return DirectoryStore(parsed.path)
     if parsed.scheme == "redis+cluster":
+        from flistfs.stores.cluster import ClusterStore  # noqa: PLC0415
+
         return ClusterStore(parsed, timeout=timeout)
+    from flistfs.stores.redis import RedisStore  # noqa: PLC0415
+
     return RedisStore(parsed, timeout=timeout)
 
 
