@@ -64,8 +64,7 @@ def make_library(folder: Path) -> None:
     """The Python standard library with its compiled files, without what is installed on top."""
     source = Path(os.__file__).parent
     shutil.copytree(source, folder / "lib", symlinks=True, ignore=shutil.ignore_patterns("site-packages"))
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run([sys.executable, "-m", "compileall", "-qq", folder], check=False, env=environment)
+    subprocess.run([sys.executable, "-m", "compileall", "-qq", folder], check=False)
 
 
 def make_many(folder: Path, count: int = 100_000) -> None:

@@ -85,4 +85,6 @@ setup() {
     [ "${FLISTFS_SKIP_PACKAGES:-}" = 1 ] || setup_packages "${build_packages[@]}" "$@"
     setup_fuse
     setup_venv "$extras"
+    # Where the environment forbids Python to keep bytecode, every command would compile all of flistfs anew: 0.15 s.
+    "$venv/bin/python" -m compileall -q "$project/flistfs"
 }

@@ -1,0 +1,85 @@
+"""Who takes what from the queue of settled chunks, and when."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from flistfs.authoring.encoder import Batch, Source, SpoolSource, StoredChunk
+from flistfs.authoring.uploader import Job, Report, Uploader
+from flistfs.format.records import CHUNK_SIZE
+
+# Seconds after which something that is to happen does not.
+PATIENCE = 20
+
+
+class Instant:
+    """An encoder that needs no time, and tells what it was given."""
+
+    def __init__(self, batches: queue.Queue[int]) -> None:
+        self._batches = batches
+
+    def store(self, sources: Sequence[Source]) -> Batch:
+        self._batches.put(len(sources))
+        return Batch([StoredChunk(b"hash", b"key", 1, is_new=True) for _ in sources], 0.0)
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def uploading(
+    workers: int,
+) -> Iterator[tuple[Uploader[int], Callable[[int], None], queue.Queue[int], queue.Queue[int]]]:
+    """Make an uploader; gives it, what submits a chunk of some length, the batches, and the reports."""
+    batches: queue.Queue[int] = queue.Queue()
+    reported: queue.Queue[int] = queue.Queue()
+    count = 0
+
+    def report(reports: list[Report[int]]) -> None:
+        for each in reports:
+            reported.put(each.job.owner)
+
+    def submit(length: int) -> None:
+        nonlocal count
+        uploader.submit(Job(count, 0, SpoolSource(0, length)))
+        count += 1
+
+    uploader: Uploader[int] = Uploader([Instant(batches) for _ in range(workers)], lambda: None, report)
+    try:
+        yield uploader, submit, batches, reported
+    finally:
+        uploader.close()
+
+
+def test_a_worker_whose_batch_another_took_stays_at_work() -> None:
+    with uploading(1) as (uploader, submit, _, reported):
+        submit(1)
+        time.sleep(0.005)
+        with uploader._lock:  # between the worker's first look and the end of its waiting for more
+            uploader._queue.clear()
+        time.sleep(0.3)
+        submit(1)
+        assert reported.get(timeout=PATIENCE) == 1
+
+
+def test_large_and_small_chunks_find_a_worker() -> None:
+    with uploading(3) as (_, submit, _, reported):
+        for _ in range(50):
+            for length in (1, CHUNK_SIZE, CHUNK_SIZE, CHUNK_SIZE, CHUNK_SIZE):
+                submit(length)
+            for _ in range(5):
+                reported.get(timeout=PATIENCE)
+            submit(1)  # only the first worker takes so little
+            reported.get(timeout=PATIENCE)
+
+
+def test_a_full_batch_waits_for_nothing() -> None:
+    with uploading(1) as (_, submit, batches, reported):
+        for _ in range(1000):
+            submit(1000)
+        for _ in range(1000):
+            reported.get(timeout=PATIENCE)
+        assert max(batches.queue) == 64
