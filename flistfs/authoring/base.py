@@ -11,6 +11,7 @@ it when somebody wants it, from its own store or from that of the base.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from flistfs.errors import FormatError
 from flistfs.format.records import (
     BLOCK_SIZE_UNIT,
     CHUNK_SIZE,
+    NO_ID,
     Aci,
     Directory,
     Entry,
@@ -49,8 +51,11 @@ _MAX_ID = 2**32 - 2
 # A block that no store has.
 _NO_BLOCK = b"0" * 64
 
-# The number in an ACI that has only names.
-_NO_ID = -1
+FIRST_OWN_NUMBER = 2**32 - 2**16
+"""From here on are the numbers of accounts that an flist knows by name only: no system gives such out."""
+
+# How many of those there are.
+_OWN_NUMBERS = _MAX_ID - FIRST_OWN_NUMBER + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +69,17 @@ class Layer:
 class BaseSource:
     """A `TreeSource` of the united tree of flists.
 
-    `unknown_owners` counts the entries so far whose user or group has a name and no number, so that they are
-    root's; the names of an flist's own etc/passwd are in a block, and none is fetched.
+    Old flists know accounts by name only, and their etc/passwd is in a block, of which none is fetched: such
+    an account gets a number that is the session's own, and `named_users` and `named_groups` say afterwards
+    which numbers stand for a name alone. `unknown_owners` counts the entries that have one of those.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         """Walk these, the lowest first; they are closed with it."""
         self.layers = layers
         self.unknown_owners = 0
+        self._users = _Numbers()
+        self._groups = _Numbers()
         self._walked = 0
         self._total = sum(layer.flist.estimated_records for layer in layers)
 
@@ -111,6 +119,16 @@ class BaseSource:
         """Close the flists."""
         for layer in self.layers:
             layer.flist.close()
+
+    @property
+    def named_users(self) -> dict[int, bytes]:
+        """The names of users that have no number in the flists, by their numbers in the session."""
+        return self._users.named()
+
+    @property
+    def named_groups(self) -> dict[int, bytes]:
+        """The names of groups that have no number in the flists, by their numbers in the session."""
+        return self._groups.named()
 
     def _folder(
         self, path: bytes, layers: Sequence[Layer], folders: list[tuple[bytes, Sequence[Layer]]]
@@ -157,11 +175,13 @@ class BaseSource:
         )
 
     def _owner(self, layer: Layer, path: bytes, aci: Aci) -> tuple[int, int]:
-        uid, gid = _number(aci.uid, aci.uname), _number(aci.gid, aci.gname)
-        if max(aci.uid, aci.gid) > _MAX_ID or min(aci.uid, aci.gid) < _NO_ID:
+        if max(aci.uid, aci.gid) > _MAX_ID or min(aci.uid, aci.gid) < NO_ID:
             raise _refusal(layer, path, "the number of its user or group is none that an account can have")
-        self.unknown_owners += uid is None or gid is None
-        return uid or 0, gid or 0
+        uid, gid = self._users.number(aci.uid, aci.uname), self._groups.number(aci.gid, aci.gname)
+        if uid is None or gid is None:
+            raise _refusal(layer, path, f"more than {_OWN_NUMBERS} accounts have no number")
+        self.unknown_owners += _is_unknown(aci.uid, aci.uname) or _is_unknown(aci.gid, aci.gname)
+        return uid, gid
 
 
 def _is_folder(entry: Entry) -> bool:
@@ -185,10 +205,50 @@ def _record(layer: Layer, path: bytes) -> Directory:
     return directory
 
 
-def _number(number: int, name: bytes) -> int | None:
-    """Return an account's number: the one that is noted, else what its name says; None if that is none."""
-    if number != _NO_ID:
-        return number
+class _Numbers:
+    """The numbers of users, or of groups, some of which are known by name alone."""
+
+    def __init__(self) -> None:
+        self._given: set[int] = set()
+        self._numbers: dict[bytes, int] = {}
+        self._own = 0
+
+    def number(self, number: int, name: bytes) -> int | None:
+        """Return an account's number: the one that is noted, else what its name says, else one of our own.
+
+        None if there are no more of those.
+        """
+        if number != NO_ID:
+            self._given.add(number)
+            return number
+        if name not in self._numbers:
+            said = _said_number(name)
+            if said is None:
+                if self._own == _OWN_NUMBERS:
+                    return None
+                said = FIRST_OWN_NUMBER + self._own
+                self._own += 1
+            self._numbers[name] = said
+        return self._numbers[name]
+
+    def named(self) -> dict[int, bytes]:
+        """Return the names of those that have no number, by the number they got.
+
+        Where a number has several names, or is itself what some entries have, it is the number that counts.
+        """
+        claims = Counter(self._numbers.values())
+        return {
+            number: name
+            for name, number in self._numbers.items()
+            if claims[number] == 1 and number not in self._given
+        }
+
+
+def _is_unknown(number: int, name: bytes) -> bool:
+    return number == NO_ID and _said_number(name) is None
+
+
+def _said_number(name: bytes) -> int | None:
     if name == b"root":
         return 0
     return int(name) if name.isdigit() and len(name) <= 10 and int(name) <= _MAX_ID else None

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -47,6 +47,7 @@ from flistfs.format.codec import Block, decode_block, encode_block
 from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
 from flistfs.format.records import (
     CHUNK_SIZE,
+    NO_ID,
     Aci,
     Attributes,
     BlockRef,
@@ -87,15 +88,34 @@ class ChangedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The names of users and groups, by number."""
+    """The names of users and groups, by number.
+
+    `named_users` and `named_groups` are those that a base knows by name alone: so are they sealed.
+    """
 
     users: Mapping[int, bytes]
     groups: Mapping[int, bytes]
+    named_users: Mapping[int, bytes] = field(default_factory=dict)
+    named_groups: Mapping[int, bytes] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, passwd: bytes, group: bytes) -> Accounts:
         """Read the tree's etc/passwd and etc/group; what is no account in them is passed over."""
         return cls(_names(passwd), _names(group))
+
+    def user(self, uid: int) -> tuple[bytes, int]:
+        """Return the name and number that a user has in the flist."""
+        return _account(uid, self.users, self.named_users)
+
+    def group(self, gid: int) -> tuple[bytes, int]:
+        """Return the name and number that a group has in the flist."""
+        return _account(gid, self.groups, self.named_groups)
+
+
+def _account(number: int, names: Mapping[int, bytes], named: Mapping[int, bytes]) -> tuple[bytes, int]:
+    if number in named:
+        return named[number], NO_ID
+    return names.get(number, b"%d" % number), number
 
 
 def _names(text: bytes) -> dict[int, bytes]:
@@ -270,13 +290,8 @@ class _Acis:
         self._keys: dict[Owner, bytes] = {}
         self._acis: dict[bytes, Aci] = {}
         for owner in sorted(owners, key=lambda owner: (owner.uid, owner.gid, owner.mode)):
-            aci = Aci(
-                uname=accounts.users.get(owner.uid, b"%d" % owner.uid),
-                gname=accounts.groups.get(owner.gid, b"%d" % owner.gid),
-                mode=owner.mode,
-                uid=owner.uid,
-                gid=owner.gid,
-            )
+            (uname, uid), (gname, gid) = accounts.user(owner.uid), accounts.group(owner.gid)
+            aci = Aci(uname=uname, gname=gname, mode=owner.mode, uid=uid, gid=gid)
             key = aci_key(aci)
             if not _are_alike(self._acis.setdefault(key, aci), aci):
                 key = distinct_aci_key(aci)
@@ -410,6 +425,8 @@ def build_package(
     """
     if any(known_inode(view, spooled.ino).nlink for spooled in view.spooled()):
         raise ChangedError
+    if options.owner is not None:  # by numbers that the user gave
+        accounts = replace(accounts, named_users={}, named_groups={})
     excluded = filter_of(options)
     survey = take_survey(view, options.owner, excluded)
     holes = store_holes(store, survey.hole_lengths)

@@ -6,11 +6,12 @@ and mounts its `vfs`; a seal of a session whose daemon is gone opens one without
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -38,7 +39,14 @@ from flistfs.authoring.survey import Losses, Survey
 from flistfs.authoring.uploader import Outcome, Report, Uploader
 from flistfs.authoring.vfs import Caller, Vfs
 from flistfs.durable import sync_folder
-from flistfs.errors import BlockMissingError, BusyError, FlistfsError, SessionError, StoreUnavailableError
+from flistfs.errors import (
+    BlockCorruptError,
+    BlockMissingError,
+    BusyError,
+    FlistfsError,
+    SessionError,
+    StoreUnavailableError,
+)
 from flistfs.format.router import Router, parse_router
 from flistfs.output_file import check_output, part_path, publish
 from flistfs.progress import Progress
@@ -62,6 +70,9 @@ _LOSING = (
     "the store goes on losing blocks that it has acknowledged; see that it keeps all it is given "
     "(Redis: maxmemory-policy noeviction), and seal again"
 )
+
+# The journal's setting with the accounts that the base knows by name alone: users, then groups.
+_NAMED = b"named"
 
 # How many files a message names.
 _NAMED_FILES = 5
@@ -388,6 +399,9 @@ class Session:
 
         owner = Caller(os.geteuid(), os.getegid())
         added = await self.add(base, AddRequest(()), told, owner=owner, unique=True)
+        named = [_as_pairs(base.named_users), _as_pairs(base.named_groups)]
+        with self._journal.change() as change:
+            change.put_setting(_NAMED, json.dumps(named).encode())
         await trio.to_thread.run_sync(self._journal.sync)
         await trio.to_thread.run_sync(self._folder.finish)
         progress("base", 1, 1)
@@ -453,8 +467,10 @@ class Session:
         return f"Write them again, or bring those of the base{searched} with flistfs push"
 
     async def _accounts(self) -> Accounts:
-        """Read the accounts from the tree that is being sealed, never from this host."""
-        return Accounts.parse(await self._small_file(b"etc/passwd"), await self._small_file(b"etc/group"))
+        """Read the accounts from the tree that is being sealed and from its base, never from this host."""
+        accounts = Accounts.parse(await self._small_file(b"etc/passwd"), await self._small_file(b"etc/group"))
+        users, groups = map(_of_pairs, json.loads(self._journal.setting(_NAMED) or b"[[], []]"))
+        return replace(accounts, named_users=users, named_groups=groups)
 
     async def _small_file(self, path: bytes) -> bytes:
         inode = sealing.find_inode(self._journal, path)
@@ -463,7 +479,18 @@ class Session:
         try:
             return await self.content.read(inode.ino, 0, sealing.MAX_ACCOUNTS_SIZE)
         except OSError as error:
-            raise StoreUnavailableError(f"{os.fsdecode(path)} of the tree cannot be read: {error}") from error
+            failed = f"{os.fsdecode(path)} of the tree cannot be read"
+            if isinstance(error.__cause__, BlockCorruptError):  # which waiting does not mend
+                raise BlockCorruptError(f"{failed}: {error.__cause__}; write it again") from error
+            raise StoreUnavailableError(f"{failed}: {error.__cause__ or error.strerror}") from error
+
+
+def _as_pairs(names: Mapping[int, bytes]) -> list[tuple[int, str]]:
+    return [(number, os.fsdecode(name)) for number, name in names.items()]
+
+
+def _of_pairs(pairs: Iterable[tuple[int, str]]) -> dict[int, bytes]:
+    return {number: os.fsencode(name) for number, name in pairs}
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import click
@@ -79,18 +82,19 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line; errors become one line and an exit code."""
     hide_passwords()
+    # What is logged is for a session's log; without this, Python would print warnings on standard error.
+    logging.getLogger("flistfs").addHandler(logging.NullHandler())
+    terminated = _ending_like_ctrl_c()
     try:
         code = cli.main(standalone_mode=False)
     except FlistfsError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(143 if terminated() else 130)
     except _NobodyReadsError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: nothing to say at exit either
         sys.exit(141)
@@ -100,6 +104,19 @@ def main() -> NoReturn:
         _complain(f"this is a bug: {type(error).__name__}: {error} (FLISTFS_DEBUG=1 shows where)")
         sys.exit(1)
     sys.exit(code or 0)
+
+
+def _ending_like_ctrl_c() -> Callable[[], bool]:
+    """Let SIGTERM end a command in the way of Ctrl-C, which removes what was made; tells whether it came."""
+    came = False
+
+    def end(*_: object) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    return lambda: came
 
 
 def _complain(message: str) -> None:

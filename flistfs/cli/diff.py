@@ -12,6 +12,7 @@ import click
 from flistfs.cli.nodes import as_dict, owner, time_of
 from flistfs.cli.options import json_option
 from flistfs.cli.output import print_json_list
+from flistfs.format.records import Aci
 from flistfs.reading.diff import Change, Difference, diff
 from flistfs.reading.flist import Flist, Node, printable
 
@@ -65,8 +66,16 @@ def _said(field: str, one: Flist, before: Node, other: Flist, after: Node) -> st
         case "mode":
             return f"mode {stat.S_IMODE(one.mode(before)):04o} to {stat.S_IMODE(other.mode(after)):04o}"
         case "owner":
-            return f"owner {':'.join(owner(one.aci(before)))} to {':'.join(owner(other.aci(after)))}"
+            return f"owner {_owners(one.aci(before), other.aci(after))}"
         case "mtime":
             return f"time {time_of(before.modification_time)} to {time_of(after.modification_time)}"
         case _:
             return field
+
+
+def _owners(before: Aci | None, after: Aci | None) -> str:
+    """Say both owners by name, and where that is the same by number too."""
+    names = owner(before), owner(after)
+    if names[0] != names[1] or before is None or after is None:
+        return " to ".join(map(":".join, names))
+    return f"{':'.join(names[0])} from {before.uid}:{before.gid} to {after.uid}:{after.gid}"

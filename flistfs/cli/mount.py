@@ -146,7 +146,8 @@ def command(
         options, allow_other=allow_other, rootfs=rootfs, is_sealed=package is not None
     )
     if package is not None:
-        if state or seal_to or xattr or spool_size or bases or base_store:
+        of_sessions = (state, seal_to, spool_size, base_store, min_replicas, router, public_url)
+        if xattr or bases or any(option is not None for option in of_sessions):
             raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
         _make_free(mountpoint)
         source = click.get_current_context().get_parameter_source("store")

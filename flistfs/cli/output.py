@@ -194,7 +194,10 @@ def base_lines(summary: dict[str, Any]) -> Iterator[str]:
     )
     if count := summary["unknown_owners"]:
         belong = "entry belongs to an account" if count == 1 else "entries belong to accounts"
-        yield f"note: {count:,} {belong} of which the base has no number, and are root's now"
+        yield (
+            f"note: {count:,} {belong} that the base knows by name only: in the mount that is a number from "
+            f"{2**32 - 2**16} on, in the flist the name again"
+        )
 
 
 def complain_left_out(summary: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
-from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -83,7 +82,6 @@ def command(
 
     encoder_process.prepare(url)
 
-    log_to(None)
     with progress_shown(as_json=as_json) as progress:
         added, summary = offline.pack(source, url, passwords(), request, reading, progress)
     plain = asdict(added)

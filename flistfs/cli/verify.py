@@ -46,8 +46,11 @@ def command(package: Path, store: str | None, deep: bool, no_store: bool, as_jso
         with progress_shown() as progress:
             report = verify(flist, blocks, deep=deep, progress=progress)
     _print(report, as_json=as_json, no_store=no_store)
+    if blocks is not None and blocks.trouble:
+        click.echo(f"note: others stood in for a server: {blocks.trouble}", err=True)
     if report.faults:
-        raise FaultsError(f"{package} has {plural(len(report.faults), 'fault')}")
+        asked = "" if blocks is None else f" (blocks were looked for in {blocks.url})"
+        raise FaultsError(f"{package} has {plural(len(report.faults), 'fault')}{asked}")
 
 
 def _print(report: Report, *, as_json: bool, no_store: bool) -> None:

@@ -31,6 +31,7 @@ _PACKED: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|router\.yaml")
 # Old packages have records in a log. What else they carry is of no use for reading, and some of it would be
 # obeyed: rocksdict takes its options from a file in the folder.
 _TAKEN: Final = re.compile(_PACKED.pattern + r"|\d+\.log")
+_DOT: Final = "the package has a member `./`, which readers fail to open: pack its files, not their directory"
 _LEVEL: Final = 6  # 36 MB/s of the catalog of a real flist; level 9 makes 7 MB/s, and 1.3 % less of it
 _COPY_SIZE: Final = 1 << 20
 _PLAIN_TYPES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
@@ -56,11 +57,12 @@ def write_package(folder: Path, out: BinaryIO) -> None:
                 archive.addfile(_header(member), content)
 
 
-def unpack_package(package: Path, folder: Path, *, limit: int = DEFAULT_LIMIT) -> None:
+def unpack_package(package: Path, folder: Path, *, limit: int = DEFAULT_LIMIT) -> list[str]:
     """Unpack what belongs to the catalog in the file `package` into `folder`, which is made if need be.
 
-    Members that reading does not need are passed over, as is a member for the top folder itself, which old
-    packages have. `limit` bounds the bytes of everything in the archive, taken or not. After an error,
+    Returns what is wrong with the package for readers, though it can be unpacked. Members that reading does
+    not need are passed over, as is a member for the top folder itself, which old packages have under the name
+    `/`. `limit` bounds the bytes of everything in the archive, taken or not. After an error,
     what was unpacked until then is left in `folder`.
 
     Raises:
@@ -77,7 +79,7 @@ def unpack_package(package: Path, folder: Path, *, limit: int = DEFAULT_LIMIT) -
         raise FormatError(f"cannot read {package}: {error.strerror}") from error
     with raw:
         try:
-            _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), folder)
+            return _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), folder)
         except FormatError as error:
             raise FormatError(f"{package} is no flist that can be read: {error}") from error
 
@@ -122,8 +124,9 @@ def _header(member: Path) -> tarfile.TarInfo:
     return header  # time 0, owner and group 0 without a name: TarInfo's own
 
 
-def _unpack(source: TarStream, folder: Path) -> None:
+def _unpack(source: TarStream, folder: Path) -> list[str]:
     seen: set[str] = set()
+    faults: list[str] = []
     try:
         with source.open() as archive:
             folder.mkdir(parents=True, exist_ok=True)
@@ -132,6 +135,8 @@ def _unpack(source: TarStream, folder: Path) -> None:
                     raise FormatError(f"it has more than {MAX_MEMBERS} members")
                 name = _checked_name(member)
                 if name is None:
+                    if member.name == ".":
+                        faults.append(_DOT)
                     continue
                 if name in seen:
                     raise FormatError(f"member {name!r} is there twice")
@@ -145,6 +150,7 @@ def _unpack(source: TarStream, folder: Path) -> None:
         raise OutputError(f"cannot unpack into {folder}: {error.strerror}") from error
     if "CURRENT" not in seen:
         raise FormatError("it has no member CURRENT")
+    return faults
 
 
 def _checked_name(member: tarfile.TarInfo) -> str | None:

@@ -28,6 +28,9 @@ CHUNK_SIZE: Final = 512 * 1024
 BLOCK_SIZE_UNIT: Final = 4096
 """Bytes in one unit of `File.block_size`."""
 
+NO_ID: Final = -1
+"""What an ACI has for the number of a user or group that is known by name only."""
+
 # Reading a well-formed message once visits each of its words at most once. Twice leaves room for pointers
 # that a library counts again, and still ends at once what makes many pointers lead to one place.
 _VISITS_PER_WORD: Final = 2
@@ -142,8 +145,8 @@ class Aci:
     mode: int
     rights: tuple[Right, ...] = ()
     id: int = 0
-    uid: int = -1
-    gid: int = -1
+    uid: int = NO_ID
+    gid: int = NO_ID
 
 
 def encode_directory(directory: Directory) -> bytes:

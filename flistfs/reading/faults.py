@@ -45,8 +45,9 @@ class Fault:
     what: str
 
 
-def router_faults(flist: Flist) -> Iterator[Fault]:
-    """Say why readers would refuse the package for its router, if they would."""
+def package_faults(flist: Flist) -> Iterator[Fault]:
+    """Say why readers would refuse the package for how it is packed or for its router, if they would."""
+    yield from (Fault(b"", what) for what in flist.package_faults)
     try:
         flist.router()
     except FormatError as error:

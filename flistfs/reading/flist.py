@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -135,14 +135,25 @@ def printable(raw: bytes) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def _damaged(path: bytes, error: FormatError) -> FormatError:
+    name = printable(path) or "/"
+    return FormatError(f"{name} is damaged: {error} (flistfs verify --no-store lists all faults)")
+
+
 def _name(entry: Entry) -> bytes:
     return entry.name
 
 
 class Flist:
-    """An open flist; a context manager."""
+    """An open flist; a context manager.
 
-    def __init__(self, catalog: Catalog, folder: tempfile.TemporaryDirectory[str]) -> None:
+    `package_faults` says what keeps readers from opening the package, though it could be opened here.
+    """
+
+    def __init__(
+        self, catalog: Catalog, folder: tempfile.TemporaryDirectory[str], package_faults: Sequence[str] = ()
+    ) -> None:
+        self.package_faults = package_faults
         self._catalog = catalog
         self._folder = folder
         self._acis: dict[bytes, Aci | None] = {}
@@ -157,12 +168,13 @@ class Flist:
             FormatError: it is not there, damaged, or no flist.
         """
         folder = tempfile.TemporaryDirectory(prefix="flistfs-")
+        faults: list[str] = []
         try:
             if package.is_dir():
                 link_package(package, Path(folder.name))
             else:
-                unpack_package(package, Path(folder.name))
-            return cls(Catalog.open(Path(folder.name)), folder)
+                faults = unpack_package(package, Path(folder.name))
+            return cls(Catalog.open(Path(folder.name)), folder, faults)
         except BaseException:
             folder.cleanup()
             raise
@@ -225,9 +237,16 @@ class Flist:
         return None if raw is None else decode_directory(raw)
 
     def head(self, path: bytes) -> Directory | None:
-        """Return the record of a directory without its entries, which saves the time to decode them."""
-        raw = self._catalog.get(directory_key(path))
-        return None if raw is None else decode_head(raw)
+        """Return the record of a directory without its entries, which saves the time to decode them.
+
+        Raises:
+            FormatError: it is damaged; names the path.
+        """
+        try:
+            raw = self._catalog.get(directory_key(path))
+            return None if raw is None else decode_head(raw)
+        except FormatError as error:
+            raise _damaged(path, error) from error
 
     def find(self, path: bytes) -> Node:
         """Look a path up, without following links.
@@ -240,6 +259,8 @@ class Flist:
         parent, _, name = path.rpartition(b"/")
         if directory is not None:
             return Node(path, Entry(name, 0, SubDirectory(directory_key(path)), b"", 0, 0), directory)
+        if not path:
+            raise FormatError("the flist is damaged: it has no root directory")
         for entry in self.entries(parent):
             if entry.name == name:
                 return Node(path, entry)
@@ -274,8 +295,15 @@ class Flist:
         return self.find(b"/".join(way))
 
     def entries(self, path: bytes) -> list[Entry]:
-        """Return the entries of a directory, by name; none if there is no such directory."""
-        directory = self.directory(path)
+        """Return the entries of a directory, by name; none if there is no such directory.
+
+        Raises:
+            FormatError: its record is damaged; names the path.
+        """
+        try:
+            directory = self.directory(path)
+        except FormatError as error:
+            raise _damaged(path, error) from error
         return [] if directory is None else sorted(directory.entries, key=_name)
 
     def children(self, path: bytes, directory: Directory | None = None) -> Iterator[Node]:
@@ -309,8 +337,15 @@ class Flist:
                 levels.append(self.children(node.path))
 
     def aci(self, node: Node) -> Aci | None:
-        """Return what is known of a node's owner and mode; None if the flist lacks it."""
-        return self.aci_of(node.aclkey)
+        """Return what is known of a node's owner and mode; None if the flist lacks it.
+
+        Raises:
+            FormatError: that record is damaged; names the path.
+        """
+        try:
+            return self.aci_of(node.aclkey)
+        except FormatError as error:
+            raise _damaged(node.path, error) from error
 
     def aci_of(self, key: bytes) -> Aci | None:
         """Return the ACI of a key; None if the flist lacks it."""

@@ -16,7 +16,7 @@ from flistfs.format.codec import decode_block
 from flistfs.format.records import BlockRef, File
 from flistfs.progress import Progress, quiet
 from flistfs.reading.content import Piece, ahead, pieces
-from flistfs.reading.faults import Fault, content_fault, directories, record_faults, router_faults
+from flistfs.reading.faults import Fault, content_fault, directories, package_faults, record_faults
 from flistfs.reading.flist import Flist, Node, join
 from flistfs.stores import Store
 from flistfs.stores.base import printable
@@ -61,7 +61,7 @@ def verify(flist: Flist, store: Store | None, *, deep: bool = False, progress: P
     Raises:
         StoreError: the store can't be asked.
     """
-    report = Report(faults=list(router_faults(flist)))
+    report = Report(faults=list(package_faults(flist)))
     total = 0
     for path, directory in directories(flist):
         report.directories += 1

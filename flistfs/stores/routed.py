@@ -79,6 +79,7 @@ class _Server:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.trouble: str | None = None
+        self._is_closed = False
         self._rests_until = 0.0
 
     @property
@@ -108,7 +109,14 @@ class _Server:
         self.trouble = None
         self._rests_until = 0.0
 
+    def close(self) -> None:
+        """Close its connections; what fails for that is not its fault."""
+        self._is_closed = True
+        self.store.close()
+
     def _fails(self, error: StoreError, seconds: float) -> None:
+        if self._is_closed:
+            return
         if not self.trouble:
             _log.warning("a server of the router fails: %s", error)
         self.trouble = str(error)
@@ -277,7 +285,7 @@ class RoutedStore:
     def close(self) -> None:
         """Close all servers' connections; calls in other threads end with an error at once."""
         for server in self._servers.values():
-            server.store.close()
+            server.close()
 
     # Who has what
 

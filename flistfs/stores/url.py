@@ -87,7 +87,7 @@ def parse_store_url(url: str, password: str | None = None) -> StoreUrl:
         min_replicas = _min_replicas(query) if mark else None
     if "?" in rest or "#" in rest:
         raise UsageError(
-            f"a {scheme}:// URL takes neither a query nor a fragment: write ? as %3F and # as %23"
+            f"a URL of {scheme}:// takes neither a query nor a fragment: write ? as %3F and # as %23"
         )
     if scheme in _FILES:
         return StoreUrl(scheme, path=_path(scheme, rest), min_replicas=min_replicas)
@@ -146,10 +146,10 @@ def _path(scheme: str, rest: str) -> Path:
     path = unquote(rest, errors="surrogateescape")
     if not rest.startswith("/"):
         raise UsageError(
-            f"a {scheme}:// URL needs an absolute path: {scheme}:///absolute/path, with three slashes"
+            f"a URL of {scheme}:// needs an absolute path: {scheme}:///absolute/path, with three slashes"
         )
     if "\0" in path:
-        raise UsageError(f"the path of a {scheme}:// URL contains a NUL byte")
+        raise UsageError(f"the path of a URL of {scheme}:// contains a NUL byte")
     # Two slashes at the start would survive in a Path, and mean the same.
     return Path("/" + path.lstrip("/"))
 
@@ -167,7 +167,7 @@ def _password(scheme: str, userinfo: str) -> str | None:
         user, secret = "", user
     if user:
         raise UsageError(
-            f"a {scheme}:// URL takes a password but no user name: write {scheme}://:password@host "
+            f"a URL of {scheme}:// takes a password but no user name: write {scheme}://:password@host "
             "(a : inside the password is written %3A)"
         )
     return unquote(secret, errors="surrogateescape") or None
@@ -230,8 +230,8 @@ def _name(scheme: str, path: str) -> str | None:
         )
     if scheme in _NUMBERED:
         if not (path.isascii() and path.isdecimal() and len(path) <= 9):
-            raise UsageError(f"what follows the host of a {scheme}:// URL is a database number, as in /2")
+            raise UsageError(f"what follows the host of a URL of {scheme}:// is a database number, as in /2")
         return path
     if "/" in path:
-        raise UsageError(f"what follows the host of a {scheme}:// URL is one name, without slashes")
+        raise UsageError(f"what follows the host of a URL of {scheme}:// is one name, without slashes")
     return unquote(path, errors="surrogateescape")

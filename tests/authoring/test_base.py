@@ -34,6 +34,7 @@ from flistfs.format.records import (
     encode_aci,
 )
 from flistfs.progress import quiet
+from flistfs.reading.diff import diff
 from flistfs.reading.flist import Flist, Kind, Node
 from flistfs.stores import open_store
 from tests.needs import needs_old_flist
@@ -51,6 +52,9 @@ from tests.reading.making import (
     unpacked,
 )
 
+# The first number of an account that has none.
+OWN = base_module.FIRST_OWN_NUMBER
+
 BIG = bytes(CHUNK_SIZE) + b"tail"
 TREE = {
     b"etc": replace(DIR, mode=0o1750, uid=7, gid=8, mtime=5),
@@ -66,11 +70,11 @@ TREE = {
 
 def taken(folder: Path, *all_records: Records) -> dict[bytes, Taken]:
     """What a session takes of flists with these records, the later on top."""
-    items, _ = taken_and_unknown(folder, *all_records)
+    items, _ = taken_and_source(folder, *all_records)
     return items
 
 
-def taken_and_unknown(folder: Path, *all_records: Records) -> tuple[dict[bytes, Taken], int]:
+def taken_and_source(folder: Path, *all_records: Records) -> tuple[dict[bytes, Taken], BaseSource]:
     names = [str(unpacked(folder / f"{number}", records)) for number, records in enumerate(all_records)]
     source = BaseSource.open(names)
     try:
@@ -83,7 +87,7 @@ def taken_and_unknown(folder: Path, *all_records: Records) -> tuple[dict[bytes, 
         assert not item.path or parent in seen, "a directory comes before what is in it"
         assert item.path not in seen
         seen.add(item.path)
-    return {item.path: item for item in items}, source.unknown_owners
+    return {item.path: item for item in items}, source
 
 
 def assert_same(item: Taken, wanted: Item) -> None:
@@ -158,9 +162,9 @@ def is_below(path: bytes, folder: bytes) -> bool:
     [
         (b"root", b"root", (0, 0), 0),
         (b"1000", b"4294967294", (1000, 4294967294), 0),
-        (b"daemon", b"12", (0, 12), 1),
-        (b"root", b"99999999999", (0, 0), 1),
-        (b"4294967295", b"", (0, 0), 1),
+        (b"daemon", b"12", (OWN, 12), 1),
+        (b"root", b"99999999999", (0, OWN), 1),
+        (b"4294967295", b"", (OWN, OWN), 1),
     ],
 )
 def test_accounts_without_numbers(
@@ -168,14 +172,41 @@ def test_accounts_without_numbers(
 ) -> None:
     records = records_of({b"file": Item()})
     change_aci(records, Aci(uname, gname, 0o100600))
-    items, count = taken_and_unknown(tmp_path, records)
-    assert (items[b"file"].uid, items[b"file"].gid, count) == (*wanted, unknown)
+    items, source = taken_and_source(tmp_path, records)
+    assert (items[b"file"].uid, items[b"file"].gid, source.unknown_owners) == (*wanted, unknown)
     assert items[b"file"].mode == 0o100600
+    accounts = Accounts({}, {}, source.named_users, source.named_groups)
+    if wanted[0]:  # the top directory is root's by number
+        assert accounts.user(wanted[0]) == (uname, -1)
+    if wanted[1]:
+        assert accounts.group(wanted[1]) == (gname, -1)
 
 
-def change_aci(records: Records, aci: Aci) -> None:
+def test_each_account_without_a_number_keeps_its_name(tmp_path: Path) -> None:
+    names = [b"root", b"audio", b"12", b"012", b"daemon", b"34"]
+    records = records_of({name: Item() for name in names})
+    for name in names:
+        change_aci(records, Aci(name, name, 0o100600), name)
+    change_aci(records, Aci(b"other", b"other", 0o100600, uid=34, gid=34), b"34")
+    items, source = taken_and_source(tmp_path, records)
+    assert [items[name].uid for name in names] == [0, OWN, 12, 12, OWN + 1, 34]
+    assert source.named_users == source.named_groups == {OWN: b"audio", OWN + 1: b"daemon"}
+
+
+def test_too_many_accounts_without_a_number_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_module, "_OWN_NUMBERS", 1)
+    records = records_of({b"a": Item(), b"b": Item()})
+    for name in (b"a", b"b"):
+        change_aci(records, Aci(name, b"root", 0o100600), name)
+    with pytest.raises(FormatError, match="b: more than 1 accounts have no number"):
+        taken(tmp_path, records)
+
+
+def change_aci(records: Records, aci: Aci, name: bytes = b"file") -> None:
     records[aci_key(aci)] = encode_aci(aci)
-    change_entry(records, b"file", lambda entry: replace(entry, aclkey=aci_key(aci)))
+    change_entry(records, name, lambda entry: replace(entry, aclkey=aci_key(aci)))
 
 
 # What is refused
@@ -268,7 +299,7 @@ def test_a_base_that_is_not_there_leaves_none_of_the_others_open(tmp_path: Path)
 
 
 def test_what_a_flist_of_2017_becomes(tmp_path: Path) -> None:
-    """All is the same but for who owns what, where only names are known, and what directories' sizes are."""
+    """All is the same but for what directories' sizes are, accounts that are known by name only too."""
     old = needs_old_flist()
     folder = SessionFolder(tmp_path / "session")
     folder.lock()
@@ -281,28 +312,30 @@ def test_what_a_flist_of_2017_becomes(tmp_path: Path) -> None:
         wanted, got = nodes(before), nodes(after)
         assert [*map(plain, wanted)] == [*map(plain, got)]
         assert [before.mode(node) for node in wanted] == [after.mode(node) for node in got]
-        unknown = 0
-        for node, other in zip(wanted, got, strict=True):
-            was, aci = before.aci(node), after.aci(other)
-            assert was is not None
-            assert aci is not None
-            is_known = {was.uname, was.gname} == {b"root"}
-            unknown += not is_known
-            assert not is_known or (aci.uname, aci.gname, aci.uid, aci.gid) == (b"root", b"root", 0, 0)
+        owners = [owner_of(before.aci(node)) for node in wanted]
+        assert [owner_of(after.aci(node)) for node in got] == owners
+        assert [*diff(before, after)] == []
     assert summary.entries == len(wanted)
-    assert summary.unknown_owners == unknown > 0
+    unknown = [owner for owner in owners if owner != (b"root", b"root", -1, -1)]
+    assert summary.unknown_owners == len(unknown) > 0
+
+
+def owner_of(aci: Aci | None) -> tuple[bytes, bytes, int, int]:
+    assert aci is not None
+    return aci.uname, aci.gname, aci.uid, aci.gid
 
 
 async def _package(folder: SessionFolder, package: str, out: Path) -> BaseSummary:
     store = open_store(folder.settings().store)
     base = Base(BaseSource.open([package]))
+    assert base.source is not None
     async with open_session(folder, store, Caller(0, 0), base=base) as session:
         summary = await session.start(quiet)
         assert summary is not None
         sealing.build_package(
             session._journal.snapshot(),
             store,
-            Accounts({0: b"root"}, {0: b"root"}),
+            Accounts({0: b"root"}, {0: b"root"}, base.source.named_users, base.source.named_groups),
             SealOptions(),
             None,
             out,

@@ -159,6 +159,9 @@ def test_what_cannot_be_mounted_is_refused_in_one_line(home: Home, mountpoint: P
         (["--read-only", "none.flist", mountpoint], 8, "no flist"),
         (["--read-only", package, mountpoint / "no"], 4, "not there"),
         (["--read-only", package, mountpoint, "--seal-to", "x"], 2, "belongs to a session"),
+        (["--read-only", package, mountpoint, "--router", "x"], 2, "belongs to a session"),
+        (["--read-only", package, mountpoint, "--public-url", "ardb://x"], 2, "belongs to a session"),
+        (["--read-only", package, mountpoint, "--min-replicas", "1"], 2, "belongs to a session"),
         (["--read-only", package, mountpoint, "--store", "nonsense"], 2, "nor a URL"),
         ([mountpoint, "--cache-size", "1M"], 2, "--read-only"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from flistfs.format.keys import directory_key
 from flistfs.format.records import CHUNK_SIZE
 from flistfs.reading.flist import Flist
 from flistfs.stores import open_store
@@ -107,6 +109,38 @@ def test_cat_follows_links_and_checks_the_store(home: Home, package: Path) -> No
     assert len(refused.stderr.splitlines()) == 1
 
 
+def test_cat_as_json(home: Home, package: Path) -> None:
+    answer = home.json("cat", package, "usr/lib/big", "etc/os-release", "odd\n\udcff")
+    assert [(each["path"], each["size"]) for each in answer] == [
+        ("usr/lib/big", 3 * CHUNK_SIZE + 5),
+        ("usr/lib/os-release", 10),
+        ("odd\n\udcff", 0),
+    ]
+    contents = [base64.b64decode(each["base64"], validate=True) for each in answer]
+    assert contents == [TREE[b"usr/lib/big"].what, b"NAME=here\n", b""]
+
+
+def test_a_damaged_record_is_named(home: Home) -> None:
+    records = records_of(TREE)
+    records[directory_key(b"usr")] = b"no record"
+    package = packed(home.path / "b.flist", records)
+    looks: list[tuple[str, list[str | Path]]] = [
+        ("ls", ["-R"]),
+        ("tree", []),
+        ("find", []),
+        ("info", []),
+        ("diff", [package]),
+        ("stat", ["usr/lib"]),
+    ]
+    for command, rest in looks:
+        refused = home.run(command, package, *rest, code=8).stderr
+        assert refused.startswith("flistfs: usr is damaged: malformed directory record"), command
+        assert refused.endswith("(flistfs verify --no-store lists all faults)\n")
+    del records[directory_key(b"")]
+    packed(home.path / "b.flist", records)
+    assert "it has no root directory" in home.run("ls", package, code=8).stderr
+
+
 @pytest.mark.parametrize("command", [["cat", "usr/lib/big"], ["ls"], ["find"]], ids=lambda words: words[0])
 def test_a_reader_that_leaves_ends_it_quietly(home: Home, package: Path, command: list[str]) -> None:
     reader, writer = os.pipe()
@@ -129,19 +163,28 @@ def test_a_reader_that_leaves_ends_it_quietly(home: Home, package: Path, command
     [("cat", ["usr/lib/big"]), ("extract", ["out"]), ("verify", ["--deep"]), ("verify", [])],
     ids=["cat", "extract", "verify --deep", "verify"],
 )
-def test_ctrl_c_ends_what_waits_for_its_store(home: Home, command: str, rest: list[str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("way", ["named", "routed"])
+def test_signals_end_what_waits_for_its_store(
+    home: Home, tmp_path: Path, command: str, rest: list[str], number: signal.Signals, way: str
+) -> None:
+    home.env["TMPDIR"] = str(tmp_path)
     with running_redis() as server:
-        package = packed(home.path / "b.flist", records_of(TREE, open_store(server.url)))
+        router = f"pools: {{a: {{'00:FF': '{server.url}'}}}}\nlookup: [a]\n".encode()
+        records = records_of(TREE, open_store(server.url))
+        package = packed(home.path / "b.flist", records, router if way == "routed" else None)
+        named = [] if way == "routed" else ["--store", server.url]
         server.hang()
         port = f":{server.port:04X}"
         before = _connections(port)
-        with home.started(command, package, *rest, "--store", server.url) as running:
+        with home.started(command, package, *rest, *named) as running:
             wait_until(lambda: _connections(port) > before, "it is connected to the store")
             time.sleep(0.3)  # it waits for an answer now
-            running.send_signal(signal.SIGINT)
+            running.send_signal(number)
             # The store is given up after a minute: three tries of 20 s.
             out, err = running.communicate(timeout=45)
-        assert (running.returncode, out, err.strip()) == (130, "", "")
+        assert (running.returncode, out, err.strip()) == (128 + number, "", "")
+        assert [*tmp_path.glob("flistfs-*")] == []  # the catalog that was unpacked
 
 
 def _connections(port: str) -> int:

@@ -256,6 +256,18 @@ def test_a_corrupt_block_is_not_copied(home: Home, tmp_path: Path) -> None:
     assert held(home.blocks) == BLOCKS - 1
 
 
+def test_accounts_that_are_corrupt_end_a_seal_at_once(home: Home, tmp_path: Path) -> None:
+    tree = {b"etc": DIR, b"etc/passwd": Item(what=b"root:x:0:0::/:/bin/sh\n")}
+    packed(home.path / "base.flist", records_of(tree, open_store(store_at(home.blocks))))
+    (block,) = (path for path in home.blocks.rglob("*") if path.is_file())
+    block.write_bytes(b"1000000000000000" + os.urandom(20))
+    home.expected_log += ["reading back", "sealing failed"]
+    home.run("new", tmp_path / "name", "--from", "base.flist")
+    refused = home.run("seal", "out.flist", "--timeout", "600", code=8)
+    assert refused.stderr.startswith(f"flistfs: etc/passwd of the tree cannot be read: block {block.name} is")
+    assert len(refused.stderr.splitlines()) == 1
+
+
 def test_a_block_of_another_length_is_an_error(home: Home, mountpoint: Path) -> None:
     """Only reading it shows: what would lie behind its end must not come from elsewhere."""
     records = records_of(TREE, open_store(store_at(home.blocks)))

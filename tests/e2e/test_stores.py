@@ -266,6 +266,10 @@ def test_with_a_replica_down_writing_waits_or_goes_on_as_told_and_reading_goes_o
     get = blocks_in_redis(two)
     nodes = read_flist(home.path / "out.flist")
     assert {name: read_content(nodes[name], get, fast=True) for name in contents} == contents
+    verified = home.run("verify", "out.flist", "--store", "router.yaml")
+    assert verified.stdout.startswith("no faults")
+    assert verified.stderr.startswith("note: others stood in for a server: cannot reach")
+    assert len(verified.stderr.splitlines()) == 1
     # Later, the replicas are made equal.
     one.start()
     assert held(one) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +234,22 @@ def test_a_router_that_readers_refuse_is_a_fault(tmp_path: Path, router: bytes) 
     with Flist.open(packed(tmp_path / "a.flist", records_of(TREE), router)) as flist:
         (fault,) = verify(flist, None).faults
     assert fault.path == b"router.yaml"
+
+
+def test_a_package_that_readers_fail_to_open_is_a_fault(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path / "unpacked", records_of(TREE))
+    for name, arcname, count in (("dot", "./", 1), ("top", "/", 0)):
+        with tarfile.open(tmp_path / name, "w:gz", format=tarfile.USTAR_FORMAT) as archive:
+            top = tarfile.TarInfo(arcname)
+            top.type = tarfile.DIRTYPE
+            archive.addfile(top)
+            for path in folder.iterdir():
+                archive.add(path, path.name)
+        with Flist.open(tmp_path / name) as flist:
+            faults = verify(flist, None).faults
+        assert [fault.path for fault in faults] == [b""] * count
+    with Flist.open(folder) as flist:
+        assert verify(flist, None).faults == []
 
 
 def test_a_damaged_table_is_faults_and_no_end(tmp_path: Path) -> None:
