@@ -39,7 +39,8 @@ def command(
 ) -> None:
     """Make the files of an flist in DIR, a new or empty directory, with owners, modes and times.
 
-    Who is not root owns everything; set-id bits of what should belong to others are left out then.
+    Who is not root owns everything; set-id bits of what should belong to others are left out then. What
+    cannot be finished is left as far as it got.
 
     \b
     Example:
