@@ -23,8 +23,13 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
+from flistfs.authoring.journal import Journal, View  # noqa: E402
+from flistfs.authoring.seal import lost_blocks  # noqa: E402
+from flistfs.authoring.source import nothing_excluded  # noqa: E402
 from flistfs.format.codec import encode_block  # noqa: E402
 from flistfs.format.records import CHUNK_SIZE  # noqa: E402
+from flistfs.progress import quiet  # noqa: E402
+from flistfs.stores import open_store  # noqa: E402
 from tests.redis_server import running_redis  # noqa: E402
 
 FLISTFS = Path(sys.executable).with_name("flistfs")
@@ -251,6 +256,25 @@ def packing(source: Path, work: Path, store: str) -> dict[str, float]:
     return {"cold": cold, "warm": warm}
 
 
+def checked(view: View, url: str) -> tuple[float, int]:
+    """Return the seconds of the check, and how many blocks were asked for."""
+    store = open_store(url)
+    return timed(lambda: lost_blocks(view, store, nothing_excluded, quiet)), sum(1 for _ in view.blocks())
+
+
+def check_of_store(source: Path, work: Path) -> float:
+    """Measure what a seal asks the store: whether it has every block. Gives the seconds for each block."""
+    with running_redis() as server, home(work) as (folder, env):
+        run(FLISTFS, "new", folder / "name", "--store", server.url, env=env)
+        run(FLISTFS, "add", f"{source}/.", env=env)
+        journal = Journal(Path(status_of(env)["state_directory"]) / "journal")
+        try:
+            seconds, blocks = checked(journal.snapshot(), server.url)
+        finally:
+            journal.close()
+    return seconds / blocks
+
+
 def write_whole(path: Path, data: bytes) -> None:
     with path.open("r+b" if path.exists() else "wb", buffering=0) as file:
         for start in range(0, len(data), MIB):
@@ -318,6 +342,7 @@ def measure(source: Path, work: Path, *, scale: bool) -> dict[str, Any]:
     with running_redis() as server:
         found["mount --rootfs, redis"] = through_mount(source, work, server.url, "--rootfs")
     found["mount, directory"] = through_mount_to_directory(source, work)
+    found["check of a block"] = check_of_store(source, work)
     with running_redis() as server:
         for when, seconds in packing(source, work, server.url).items():
             found[f"pack, redis, {when}"] = seconds
@@ -347,6 +372,7 @@ def print_table(name: str, size: int, found: dict[str, Any]) -> None:
     limit = found.get("codec, two cores", math.nan)
     print(f"\n{INPUTS[name].what} ({size / MIB:.0f} MiB)\n")
     print(f"{'':28}{'seconds':>9}{'/ floor':>9}{'codec /':>9}")
+    print(f"check of the store: {1e6 * found.pop('check of a block', math.nan):.1f} µs a block")
     for what, value in found.items():
         seconds = value["total"] if isinstance(value, dict) else value
         print(f"{what:28}{seconds:9.2f}{seconds / floor:9.2f}{limit / seconds:9.2f}")
