@@ -6,13 +6,16 @@ The caller's thread may run a loop already, trio's or another, and no two nest.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TypeVar
 
 import trio
 
 T = TypeVar("T")
+
+# Python does not see a signal that comes the moment before it begins to wait: so long at most, in seconds.
+_LOOK_UP = 0.5
 
 
 def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
@@ -37,7 +40,10 @@ def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
         # At its end the pool waits for the threads that it knows; Ctrl-C while one starts would leave it out.
         thread.submit(int).result()
         try:
-            return thread.submit(trio.run, main).result()
+            running = thread.submit(trio.run, main)
+            while not running.done():
+                wait([running], _LOOK_UP)
+            return running.result()
         except BaseException:
             # Wherever Ctrl-C was pressed: either `main` sees this, or its token is there.
             is_left = True
