@@ -238,7 +238,8 @@ def test_a_terminal_shows_progress_and_a_pipe_does_not(
     quiet = home.run("seal", "quiet.flist")
     assert quiet.stderr == ""
     home.run("mount", mountpoint, "--store", redis.url)
-    (mountpoint / "file").write_bytes(os.urandom(100 << 20))
+    redis.hang()
+    (mountpoint / "file").write_bytes(os.urandom(10 << 20))
     leader, follower = pty.openpty()
     command: list[str | Path] = [FLISTFS, "seal", "shown.flist"]
     process = subprocess.Popen(
@@ -248,21 +249,31 @@ def test_a_terminal_shows_progress_and_a_pipe_does_not(
         stderr=follower,
         stdout=subprocess.DEVNULL,
     )
-    with watched(process):
-        os.close(follower)
-        shown = read_terminal(leader)
+
+    def go_on(said: bytes) -> None:
+        if b"Storing blocks" in said:
+            redis.resume()
+
+    try:
+        with watched(process):
+            os.close(follower)
+            shown = read_terminal(leader, go_on)
+    finally:
+        redis.resume()
     assert process.returncode == 0
     assert "Storing blocks" in shown
+    assert "Writing the catalog" in shown
 
 
-def read_terminal(leader: int) -> str:
-    """Read what a process writes to a terminal until it has closed it."""
+def read_terminal(leader: int, hear: Callable[[bytes], object] = len) -> str:
+    """Read what a process writes to a terminal until it has closed it; `hear` gets what was said so far."""
     said = b""
     while select.select([leader], [], [], TIMEOUT)[0]:
         try:
             said += os.read(leader, 4096)
         except OSError:  # the other end is closed
             break
+        hear(said)
     os.close(leader)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
 
