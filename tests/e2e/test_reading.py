@@ -130,7 +130,7 @@ def test_a_damaged_record_is_named(home: Home) -> None:
         ("find", []),
         ("info", []),
         ("diff", [package]),
-        ("stat", ["usr/lib"]),
+        ("stat", ["usr"]),
     ]
     for command, rest in looks:
         refused = home.run(command, package, *rest, code=8).stderr
@@ -197,7 +197,7 @@ def test_verify_lists_faults_and_has_its_own_code(home: Home, package: Path, red
     assert home.run("verify", package).stdout == "no faults in 4 directories and 3 files (5 blocks)\n"
     next(path for path in home.blocks.rglob("*") if path.is_file()).unlink()
     failed = home.run("verify", package, code=10)
-    assert failed.stderr.endswith("a.flist has 1 fault\n")
+    assert failed.stderr.endswith(f"a.flist has 1 fault (blocks were looked for in dir://{home.blocks})\n")
     assert failed.stdout.startswith("usr/lib/")
     assert "is not in the store" in failed.stdout
     answer = json.loads(home.run("verify", package, "--json", "--deep", code=10).stdout)

@@ -392,7 +392,7 @@ def test_the_flist_of_2017_is_there_in_a_moment(home: Home, mountpoint: Path) ->
     old = needs_old_flist()
     told = home.run("mount", mountpoint, "--from", old)
     assert "11,944 entries of its base" in told.stdout
-    assert re.search(r"note: [\d,]+ entries belong to accounts of which the base has no number", told.stdout)
+    assert re.search(r"note: [\d,]+ entries belong to accounts that the base knows by name only", told.stdout)
     assert (mountpoint / "bin/sh").readlink() == Path("dash")
     assert (mountpoint / "etc/passwd").stat().st_mode == 0o100644
     assert home.status()["files"] == 8970
