@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flistfs.format.keys import directory_key
+from flistfs.format.package import unpack_package
 from flistfs.format.records import CHUNK_SIZE
 from flistfs.reading.flist import Flist
 from flistfs.stores import open_store
@@ -81,13 +82,16 @@ def _comparable(snap: Snap) -> Snap:
 )
 def test_the_real_flist_goes_through_every_command(home: Home, arguments: list[str]) -> None:
     real = needs_old_flist()
+    unpacked = home.path / "unpacked"
+    unpack_package(real, unpacked)
     command, *rest = arguments
-    packages = [real, real] if command == "diff" else [real]
+    packages = [real, unpacked] if command == "diff" else [real]
     said = home.run(command, *packages, *rest).stdout
     answer = home.json(command, *packages, *rest)
     if command == "diff":
         assert (said, answer) == ("", [])
         return
+    assert home.run(command, unpacked, *rest).stdout == said
     assert said.isprintable() or "\n" in said
     if command == "info":
         assert answer["kinds"] == {"directory": 1084, "file": 8970, "link": 1811, "char": 54, "block": 25}
