@@ -497,8 +497,8 @@ def _options() -> Options:
     table.set_block_cache(Cache(_BLOCK_CACHE))
     table.set_cache_index_and_filter_blocks(True)
     # Filters and indexes in pieces: whole ones of a large table have megabytes, and were read again for each
-    # look-up once the cache could not hold them all. So a file costs 51 µs at 600,000 as at 75,000 of them, and
-    # not 1,400.
+    # look-up once the cache could not hold them all. So a file costs 51 µs at 600,000 of them as at 75,000,
+    # and not 1,400.
     table.set_index_type(BlockBasedIndexType.two_level_index_search())
     table.set_partition_filters(True)
     table.set_pin_top_level_index_and_filter(True)
