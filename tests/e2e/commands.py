@@ -146,6 +146,15 @@ def umount(path: Path) -> None:
     subprocess.run(["fusermount3", "-u", str(path)], check=True, timeout=TIMEOUT)
 
 
+def umount_soon(path: Path, *command: str) -> None:
+    """Unmount what was mounted a moment ago: its daemon may still be asking it its own first question."""
+    words = [*(command or ("fusermount3", "-u")), str(path)]
+    wait_until(
+        lambda: subprocess.run(words, stderr=subprocess.DEVNULL, check=False).returncode == 0,
+        "it is unmounted",
+    )
+
+
 def let_others_reach(path: Path) -> None:
     """Open the folders on the way to a test's path, which pytest makes for their owner alone."""
     for folder in path.parents:

@@ -20,7 +20,7 @@ from flistfs import offline
 from flistfs.authoring.folder import SessionFolder
 from flistfs.authoring.request import Passwords, SealRequest
 from flistfs.errors import SessionError
-from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, umount, wait_until, watched
+from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, umount, umount_soon, wait_until, watched
 from tests.e2e.killing import Campaign, compare_flist, differences
 from tests.independent_reader import CHUNK, read_flist
 from tests.redis_server import free_port
@@ -173,7 +173,7 @@ def test_an_end_keeps_the_session(home: Home, mountpoint: Path, record: Path, en
         if end.startswith("SIG"):
             process.send_signal(signal.Signals[end])
         else:
-            subprocess.run([*end.split(), mountpoint], check=True)
+            umount_soon(mountpoint, *end.split())
         _, said = process.communicate()
     assert process.returncode == 0, said
     assert "Traceback" not in said

@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
-from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, let_others_reach, umount, wait_until
+from tests.e2e.commands import (
+    FLISTFS,
+    TIMEOUT,
+    Home,
+    is_mounted,
+    let_others_reach,
+    umount,
+    umount_soon,
+    wait_until,
+)
 from tests.independent_reader import read_flist
 from tests.redis_server import RedisServer, free_port, running_redis
 from tests.stores.fake_server import fake_server
@@ -159,7 +168,7 @@ def test_a_password_on_the_command_line_is_gone_while_it_runs(home: Home, mountp
         with home.started("mount", mountpoint, "--foreground", "--store", url) as process:
             wait_until(lambda: is_mounted(mountpoint), "mounted")
             line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-            umount(mountpoint)
+            umount_soon(mountpoint)
             _, said = process.communicate()
     assert b"s3cr3t" not in line
     assert "s3cr3t" not in said
