@@ -262,7 +262,6 @@ def test_a_terminal_shows_progress_and_a_pipe_does_not(
         redis.resume()
     assert process.returncode == 0
     assert "Storing blocks" in shown
-    assert "Writing the catalog" in shown
 
 
 def read_terminal(leader: int, hear: Callable[[bytes], object] = len) -> str:
