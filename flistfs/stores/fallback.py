@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
-from flistfs.stores.base import printable
-from flistfs.stores.fanout import most_telling
+from flistfs.errors import StoreError, StoreRefusedError
+from flistfs.stores.fanout import first_that_has, most_telling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,17 +63,7 @@ class FallbackStore:
 
     def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
         """Ask one store after the other."""
-        errors: list[StoreError] = []
-        for store in self._stores:
-            try:
-                return store.get(hash)
-            except BlockMissingError:
-                continue
-            except StoreError as error:
-                errors.append(error)
-        if errors:
-            raise most_telling(errors)
-        raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+        return first_that_has(hash, self._stores, self.url)
 
     def sync(self) -> None:
         """Do nothing: nothing is written."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from flistfs.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.stores.base import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,12 @@ _THREADS: Final = 16
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
+
+
+class _Holder(Protocol):
+    """What a block may be got from."""
+
+    def get(self, hash: bytes, /) -> bytes: ...  # noqa: A002 - the word the format uses for it
 
 
 def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreError]:
@@ -48,6 +55,26 @@ def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreErro
     for thread in threads:
         thread.join()
     return {key: _expected(answer) for key, answer in answers.items()}
+
+
+def first_that_has(hash_: bytes, holders: Iterable[_Holder], url: str) -> bytes:
+    """Ask one after the other for a block; one that cannot be asked is passed over.
+
+    Raises:
+        BlockMissingError: none has it; `url` says who was asked.
+        StoreError: none of the others has it, and it may be there.
+    """
+    errors: list[StoreError] = []
+    for holder in holders:
+        try:
+            return holder.get(hash_)
+        except BlockMissingError:
+            continue
+        except StoreError as error:
+            errors.append(error)
+    if errors:
+        raise most_telling(errors)
+    raise BlockMissingError(f"{url} does not hold block {printable(hash_)}")
 
 
 def most_telling(errors: Iterable[StoreError]) -> StoreError:

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
 from flistfs.format.router import Router, without_passwords
 from flistfs.stores.base import check_size, printable
-from flistfs.stores.fanout import ask_all, most_telling
+from flistfs.stores.fanout import ask_all, first_that_has, most_telling
 from flistfs.stores.readers import read_router
 from flistfs.stores.redis import RedisStore
 from flistfs.stores.url import StoreUrl, parse_store_url
@@ -108,6 +108,10 @@ class _Server:
             _log.info("%s works again", self.store.url)
         self.trouble = None
         self._rests_until = 0.0
+
+    def get(self, hash_: bytes) -> bytes:
+        """Ask it for a block."""
+        return self.ask(lambda store: store.get(hash_))
 
     def close(self) -> None:
         """Close its connections; what fails for that is not its fault."""
@@ -267,17 +271,8 @@ class RoutedStore:
 
     def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
         """Ask the block's servers one after the other; those that failed lately come last."""
-        errors: list[StoreError] = []
-        for server in sorted(self._route(hash), key=lambda server: server.rests):
-            try:
-                return server.ask(lambda store: store.get(hash))
-            except BlockMissingError:
-                continue
-            except StoreError as error:
-                errors.append(error)
-        if errors:
-            raise most_telling(errors)
-        raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+        servers = sorted(self._route(hash), key=lambda server: server.rests)
+        return first_that_has(hash, servers, self.url)
 
     def sync(self) -> None:
         """Do nothing: how durable an acknowledged SET is, is each server's own policy."""
