@@ -29,8 +29,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from flistfs import mounts, offline
 from flistfs.authoring.adding import absolute_source, normal_target
@@ -39,8 +38,10 @@ from flistfs.authoring.folder import SessionFolder, Settings, folder_for
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealOptions, SealRequest
 from flistfs.authoring.session import AddSummary, SealSummary
 from flistfs.authoring.survey import Losses
+from flistfs.closing import Closing
 from flistfs.errors import FlistfsError, FormatError, SessionError, UsageError
 from flistfs.format.records import Aci
+from flistfs.logs import dressed
 from flistfs.output_file import check_output
 from flistfs.progress import Progress, quiet
 from flistfs.reading import flist as sealed
@@ -82,7 +83,7 @@ logging.getLogger("flistfs").addHandler(logging.NullHandler())
 # Authoring
 
 
-class Session:
+class Session(Closing):
     """A session without a mount: files are added to it, then it is sealed. A context manager.
 
     It lies in a state directory and outlives the program: what was added stays until it is sealed or aborted,
@@ -153,14 +154,6 @@ class Session:
                 f"{wanted}; seal it first, or leave the store out"
             )
         mounts.detach_if_dead(Path(settings.mountpoint))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def add(
         self,
@@ -336,7 +329,7 @@ def pack(
 # Reading
 
 
-class Flist:
+class Flist(Closing):
     """An open flist; a context manager. Made by `open`."""
 
     def __init__(self, flist: sealed.Flist, store: str | None, password: str | None) -> None:
@@ -346,14 +339,6 @@ class Flist:
         self._blocks: Store | None = None
         self._opened = ExitStack()
         self._opened.callback(flist.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close it. Files that are open cannot be read any further."""
@@ -558,8 +543,7 @@ def _seal_summary(plain: dict[str, Any]) -> SealSummary:
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Write what is logged of flistfs into a session's log as well; the program's logging stays as it is."""
-    handler = logging.FileHandler(path, errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = dressed(logging.FileHandler(path, errors="backslashreplace"))
     logger = logging.getLogger("flistfs")
     logger.addHandler(handler)
     try:

@@ -13,25 +13,16 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from flistfs.errors import FlistfsError, SessionError
+from flistfs.progress import ProgressReport
 
 MAX_REQUEST = 8 << 20
 """A request is at most this long, in bytes: the largest router, in the longest spelling that JSON has."""
 
 # A daemon that is alive answers at once, or tells its progress; after this many seconds of silence it hangs.
 PATIENCE = 60.0
-
-
-class Report(TypedDict):
-    """How far something is, as `Progress` is told."""
-
-    phase: str
-    done: int
-    total: int
-    trouble: str | None
-    counts: dict[str, int] | None
 
 
 @contextmanager
@@ -55,7 +46,7 @@ def remote_error(message: str, exit_code: int) -> FlistfsError:
 def ask(
     control: Path,
     request: dict[str, Any],
-    on_progress: Callable[[Report], None] | None = None,
+    on_progress: Callable[[ProgressReport], None] | None = None,
     *,
     patience: float = PATIENCE,
 ) -> dict[str, Any]:
@@ -85,7 +76,9 @@ def ask(
             raise SessionError(f"the daemon of {control.parent} is not there: {error.strerror}") from None
 
 
-def _result(connection: socket.socket, on_progress: Callable[[Report], None] | None) -> dict[str, Any]:
+def _result(
+    connection: socket.socket, on_progress: Callable[[ProgressReport], None] | None
+) -> dict[str, Any]:
     with connection.makefile("rb") as lines:
         for line in lines:
             answer = json.loads(line)

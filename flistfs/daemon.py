@@ -42,7 +42,7 @@ from flistfs.authoring.session import (
     unwrapped,
 )
 from flistfs.authoring.vfs import Caller
-from flistfs.control import MAX_REQUEST, Report, short_path
+from flistfs.control import MAX_REQUEST, short_path
 from flistfs.errors import (
     BusyError,
     FlistfsError,
@@ -51,6 +51,8 @@ from flistfs.errors import (
     SessionError,
 )
 from flistfs.launch import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Config, told
+from flistfs.logs import log_to_standard_error
+from flistfs.progress import ProgressReport, reporting
 from flistfs.serving import Ready, init_fuse, log_tasks_on_demand
 from flistfs.stores import Store, open_store
 
@@ -83,11 +85,7 @@ def main() -> NoReturn:
     """Run the daemon, told by a config on standard input."""
     config = Config(**told())
     # In the background stderr is the session's log already, so that libfuse's own messages get there too.
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s" if config.foreground else "%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_standard_error(foreground=config.foreground)
     sys.exit(_run(config))
 
 
@@ -141,17 +139,10 @@ class _ProgressBoard:
     """The latest progress, set from any thread and read by whoever shows it."""
 
     def __init__(self) -> None:
-        self.latest: Report | None = None
+        self.latest: ProgressReport | None = None
 
-    def __call__(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        trouble: str | None = None,
-        counts: dict[str, int] | None = None,
-    ) -> None:
-        self.latest = {"phase": phase, "done": done, "total": total, "trouble": trouble, "counts": counts}
+    def put(self, report: ProgressReport) -> None:
+        self.latest = report
 
 
 class _Daemon:
@@ -164,7 +155,8 @@ class _Daemon:
         self.is_unused = config.is_new
         self._mountpoint = Path(config.mountpoint)
         self._started = time.time()
-        self._progress = _ProgressBoard()
+        self._board = _ProgressBoard()
+        self._progress = reporting(self._board.put)
         self._requests: Mapping[str, int] = {}
         self._sealing = False
         self._adds: set[trio.CancelScope] = set()
@@ -214,7 +206,7 @@ class _Daemon:
             base=base,
         ) as session:
             with _ending_like_ctrl_c():
-                started = await session.start(self.ready.progress)
+                started = await session.start(reporting(self.ready.report))
             if started is not None:
                 log.info("started from %s: %s", ", ".join(self._config.bases), started)
                 self._ready_answer["base"] = asdict(started)
@@ -422,13 +414,13 @@ class _Daemon:
         raise AssertionError("a shielded block was cancelled")
 
     async def _send_progress(self, stream: trio.SocketStream) -> None:
-        last = self._progress.latest
+        last = self._board.latest
         silent_until = time.monotonic() + _SIGN_OF_LIFE
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while True:
                 await trio.sleep(_PROGRESS_EVERY)
-                if self._progress.latest != last or time.monotonic() > silent_until:
-                    last = self._progress.latest
+                if self._board.latest != last or time.monotonic() > silent_until:
+                    last = self._board.latest
                     silent_until = time.monotonic() + _SIGN_OF_LIFE
                     await stream.send_all(json.dumps({"progress": last}).encode() + b"\n")
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flistfs.authoring.folder import SessionFolder
-from flistfs.control import Report, remote_error
+from flistfs.control import remote_error
 from flistfs.errors import InterruptedByUserError, MountError
+from flistfs.progress import ProgressReport
 
 PASSWORD_VARIABLE = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
 
@@ -96,7 +97,7 @@ def _environment(password: str | None) -> dict[str, str]:
 def start(
     config: Config | ReaderConfig,
     password: str | None,
-    on_progress: Callable[[Report], None] | None = None,
+    on_progress: Callable[[ProgressReport], None] | None = None,
 ) -> dict[str, Any]:
     """Start a daemon in the background; returns what it says when its file system answers.
 
@@ -147,7 +148,7 @@ def _spawn(config: Config | ReaderConfig, password: str | None, log_path: Path) 
 def _introduce(
     daemon: subprocess.Popen[bytes],
     config: Config | ReaderConfig,
-    on_progress: Callable[[Report], None] | None,
+    on_progress: Callable[[ProgressReport], None] | None,
 ) -> dict[str, Any]:
     """Tell a daemon its config, and return its answer; an empty one if it has ended without."""
     assert daemon.stdin is not None  # noqa: S101  the type checker's

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypedDict
+
+
+class ProgressReport(TypedDict):
+    """How far something is, as `Progress` is told."""
+
+    phase: str
+    done: int
+    total: int
+    trouble: str | None
+    counts: dict[str, int] | None
 
 
 class Progress(Protocol):
@@ -22,7 +33,20 @@ class Progress(Protocol):
         """
 
 
-def quiet(
-    phase: str, done: int, total: int, trouble: str | None = None, counts: dict[str, int] | None = None
-) -> None:
-    """Show nothing."""
+def reporting(take: Callable[[ProgressReport], object]) -> Progress:
+    """Make a progress of what takes reports."""
+
+    def tell(
+        phase: str, done: int, total: int, trouble: str | None = None, counts: dict[str, int] | None = None
+    ) -> None:
+        take({"phase": phase, "done": done, "total": total, "trouble": trouble, "counts": counts})
+
+    return tell
+
+
+def _nothing(_: ProgressReport) -> None:
+    pass
+
+
+quiet = reporting(_nothing)
+"""Shows nothing."""

@@ -19,6 +19,7 @@ from flistfs.authoring import loop
 from flistfs.authoring.session import unwrapped
 from flistfs.errors import FlistfsError, InterruptedByUserError
 from flistfs.launch import PASSWORD_VARIABLE, ReaderConfig, told
+from flistfs.logs import log_to_standard_error
 from flistfs.reading.chunks import DEFAULT_LIMIT, Chunks
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
@@ -37,11 +38,7 @@ _NO_BLOCK = b"0" * 64
 def main() -> NoReturn:
     """Run it, told by a config on standard input."""
     config = ReaderConfig(**told())
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s" if config.foreground else "%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_standard_error(foreground=config.foreground)
     sys.exit(_run(config))
 
 

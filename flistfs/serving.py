@@ -15,8 +15,8 @@ from typing import Any
 import pyfuse3
 import trio
 
-from flistfs.control import Report
 from flistfs.errors import MountError
+from flistfs.progress import ProgressReport
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +27,8 @@ class Ready:
     def __init__(self, foreground: bool) -> None:  # noqa: FBT001
         self._told = foreground
 
-    def progress(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        trouble: str | None = None,
-        counts: dict[str, int] | None = None,
-    ) -> None:
-        """Tell how far it is on the way to that; a `Progress`."""
-        report = Report(phase=phase, done=done, total=total, trouble=trouble, counts=counts)
+    def report(self, report: ProgressReport) -> None:
+        """Tell how far it is on the way to that."""
         if not self._told:
             with suppress(BrokenPipeError):
                 os.write(1, json.dumps({"progress": report}).encode() + b"\n")

@@ -21,7 +21,7 @@ from typing import Self
 from flistfs.authoring.content import MAX_SIZE, chunk_length
 from flistfs.authoring.folder import SessionFolder
 from flistfs.authoring.journal import Stored
-from flistfs.authoring.request import BaseRequest
+from flistfs.authoring.request import FIRST_OWN_NUMBER, BaseRequest
 from flistfs.authoring.source import Item
 from flistfs.errors import FormatError
 from flistfs.format.records import (
@@ -51,10 +51,7 @@ _MAX_ID = 2**32 - 2
 # A block that no store has.
 _NO_BLOCK = b"0" * 64
 
-FIRST_OWN_NUMBER = 2**32 - 2**16
-"""From here on are the numbers of accounts that an flist knows by name only: no system gives such out."""
-
-# How many of those there are.
+# How many numbers there are for accounts that an flist knows by name only.
 _OWN_NUMBERS = _MAX_ID - FIRST_OWN_NUMBER + 1
 
 

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from flistfs.authoring.encoder import Batch, LocalEncoder, Source
 from flistfs.authoring.known import KnownBlocks
 from flistfs.errors import StoreError, StoreUnavailableError
+from flistfs.logs import dressed
 from flistfs.stores import open_store
 
 # Processes at most. The second is started only when the first is busy: many small files need just one.
@@ -255,9 +256,8 @@ def _keep_memory() -> None:
 
 def _log_to(path: Path | None) -> None:
     handler = logging.StreamHandler() if path is None else logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
-    root.handlers = [handler]  # what was forked may have others
+    root.handlers = [dressed(handler)]  # what was forked may have others
     root.setLevel(logging.INFO)
 
 

@@ -9,6 +9,9 @@ from typing import Any
 PATIENCE = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
 
+FIRST_OWN_NUMBER = 2**32 - 2**16
+"""From here on are the numbers of accounts that a base knows by name only: no system gives such out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Passwords:

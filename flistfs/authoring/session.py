@@ -49,7 +49,7 @@ from flistfs.errors import (
 )
 from flistfs.format.router import Router, parse_router
 from flistfs.output_file import check_output, part_path, publish
-from flistfs.progress import Progress
+from flistfs.progress import Progress, ProgressReport, reporting
 from flistfs.stores import Store
 from flistfs.stores.fallback import FallbackStore
 
@@ -388,17 +388,11 @@ class Session:
         if base is None:
             return None
 
-        def told(
-            phase: str,  # noqa: ARG001  a Progress's signature
-            done: int,
-            total: int,
-            trouble: str | None = None,
-            counts: dict[str, int] | None = None,  # noqa: ARG001
-        ) -> None:
-            progress("base", done, total, trouble)
+        def tell(report: ProgressReport) -> None:
+            progress("base", report["done"], report["total"], report["trouble"])
 
         owner = Caller(os.geteuid(), os.getegid())
-        added = await self.add(base, AddRequest(()), told, owner=owner, unique=True)
+        added = await self.add(base, AddRequest(()), reporting(tell), owner=owner, unique=True)
         named = [_as_pairs(base.named_users), _as_pairs(base.named_groups)]
         with self._journal.change() as change:
             change.put_setting(_NAMED, json.dumps(named).encode())

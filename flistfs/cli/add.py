@@ -12,7 +12,6 @@ from flistfs import mounts
 from flistfs.authoring.adding import absolute_source, normal_target
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import AddRequest
-from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     exclude_from_option,
     exclude_option,
@@ -33,6 +32,7 @@ from flistfs.cli.output import (
 from flistfs.cli.secrets import passwords
 from flistfs.control import ask
 from flistfs.errors import SessionError
+from flistfs.logs import log_to
 from flistfs.progress import Progress
 
 

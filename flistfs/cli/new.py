@@ -10,7 +10,6 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import Settings, folder_for
-from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     base_request,
     base_store_option,
@@ -21,6 +20,7 @@ from flistfs.cli.options import (
 )
 from flistfs.cli.output import base_lines, print_json, progress_shown
 from flistfs.cli.secrets import passwords
+from flistfs.logs import log_to
 from flistfs.stores import default_store_url
 from flistfs.stores.url import parse_store_url, with_min_replicas
 

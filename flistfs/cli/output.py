@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flistfs.control import Report
+from flistfs.authoring.request import FIRST_OWN_NUMBER
 from flistfs.errors import SourceError
-from flistfs.progress import Progress, quiet
+from flistfs.progress import Progress, ProgressReport, quiet, reporting
 from flistfs.stores.readers import local_servers
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def is_watched() -> bool:
 def progress_shown(*, as_json: bool = False) -> Iterator[Progress]:
     """Show progress: on a terminal (standard error) as bars, as JSON in lines, and else not at all."""
     if as_json:
-        yield _JsonProgress()
+        yield reporting(_JsonProgress().take)
     elif not is_watched():
         yield quiet
     else:
@@ -96,20 +96,14 @@ class _JsonProgress:
         self._started = time.monotonic()
         self._next = self._started + _JSON_EVERY
 
-    def __call__(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        trouble: str | None = None,
-        counts: dict[str, int] | None = None,
-    ) -> None:
+    def take(self, report: ProgressReport) -> None:
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + _JSON_EVERY
-        report = {"phase": phase, "done": done, "total": total, "trouble": trouble, **(counts or {})}
-        print_json({"progress": {**report, "seconds": round(now - self._started, 1)}})
+        plain: dict[str, Any] = {**report}
+        plain |= plain.pop("counts") or {}
+        print_json({"progress": {**plain, "seconds": round(now - self._started, 1)}})
 
 
 @contextmanager
@@ -132,24 +126,20 @@ def _bars() -> Iterator[Progress]:
     with bars:
         tasks: dict[str, TaskID] = {}
 
-        def show(
-            phase: str,
-            done: int,
-            total: int,
-            trouble: str | None = None,
-            counts: dict[str, int] | None = None,
-        ) -> None:
+        def show(report: ProgressReport) -> None:
+            phase, total, counts = report["phase"], report["total"], report["counts"]
+            trouble = report["trouble"] or ""
             if phase not in tasks:
                 tasks[phase] = bars.add_task(_PHASES.get(phase, phase), total=None, trouble="", counts="")
             said = _told(counts, time.monotonic() - started) if counts else ""
             if total:
-                bars.update(tasks[phase], completed=done, total=total, trouble=trouble or "", counts=said)
+                bars.update(tasks[phase], completed=report["done"], total=total, trouble=trouble, counts=said)
             elif counts:  # nobody knows how much there is
-                bars.update(tasks[phase], trouble=trouble or "", counts=said)
+                bars.update(tasks[phase], trouble=trouble, counts=said)
             else:  # a phase of nothing is done
-                bars.update(tasks[phase], completed=1, total=1, trouble=trouble or "")
+                bars.update(tasks[phase], completed=1, total=1, trouble=trouble)
 
-        yield show
+        yield reporting(show)
 
 
 def _told(counts: dict[str, int], seconds: float) -> str:
@@ -160,7 +150,7 @@ def _told(counts: dict[str, int], seconds: float) -> str:
     )
 
 
-def following(progress: Progress) -> Callable[[Report], None]:
+def following(progress: Progress) -> Callable[[ProgressReport], None]:
     """Make what shows the progress that a daemon reports."""
     return lambda report: progress(**report)
 
@@ -196,7 +186,7 @@ def base_lines(summary: dict[str, Any]) -> Iterator[str]:
         belong = "entry belongs to an account" if count == 1 else "entries belong to accounts"
         yield (
             f"note: {count:,} {belong} that the base knows by name only: in the mount that is a number from "
-            f"{2**32 - 2**16} on, in the flist the name again"
+            f"{FIRST_OWN_NUMBER} on, in the flist the name again"
         )
 
 

@@ -11,7 +11,6 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
-from flistfs.cli.logs import log_to
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -31,6 +30,7 @@ from flistfs.cli.output import following, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import passwords
 from flistfs.control import ask
 from flistfs.errors import SessionError
+from flistfs.logs import log_to
 from flistfs.progress import Progress
 from flistfs.stores import router_for_readers
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from rocksdict import (
@@ -23,6 +22,7 @@ from rocksdict import (
     SstFileWriter,
 )
 
+from flistfs.closing import Closing
 from flistfs.errors import FormatError
 from flistfs.format.manifest import TableFile, write_manifest
 from flistfs.format.sst import remove_identity
@@ -56,7 +56,7 @@ def write_catalog(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
     write_manifest(folder, TableFile(_TABLE_NUMBER, path.stat().st_size, smallest, largest))
 
 
-class Catalog:
+class Catalog(Closing):
     """A catalog open for reading. May be used from several threads at once."""
 
     def __init__(self, database: Rdict) -> None:
@@ -121,17 +121,6 @@ class Catalog:
     def close(self) -> None:
         """Close the database. May be called twice."""
         self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _table_options() -> Options:

@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from flistfs.closing import Closing
 from flistfs.errors import FormatError
 from flistfs.format.catalog import Catalog
 from flistfs.format.generation import Generation
@@ -144,7 +144,7 @@ def _name(entry: Entry) -> bytes:
     return entry.name
 
 
-class Flist:
+class Flist(Closing):
     """An open flist; a context manager.
 
     `package_faults` says what keeps readers from opening the package, though it could be opened here.
@@ -178,14 +178,6 @@ class Flist:
         except BaseException:
             folder.cleanup()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close it and remove the temporary folder."""

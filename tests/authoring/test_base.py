@@ -16,7 +16,7 @@ from flistfs.authoring import base as base_module
 from flistfs.authoring import seal as sealing
 from flistfs.authoring.base import Base, BaseSource
 from flistfs.authoring.folder import SessionFolder, Settings
-from flistfs.authoring.request import SealOptions
+from flistfs.authoring.request import FIRST_OWN_NUMBER, SealOptions
 from flistfs.authoring.seal import Accounts
 from flistfs.authoring.session import BaseSummary, open_session
 from flistfs.authoring.source import Item as Taken
@@ -53,7 +53,7 @@ from tests.reading.making import (
 )
 
 # The first number of an account that has none.
-OWN = base_module.FIRST_OWN_NUMBER
+OWN = FIRST_OWN_NUMBER
 
 BIG = bytes(CHUNK_SIZE) + b"tail"
 TREE = {
