@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.keys import directory_key
+from flistfs.format.keys import aci_key, directory_key
 from flistfs.format.package import unpack_package
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.format.records import CHUNK_SIZE, Aci, encode_aci
 from flistfs.reading.flist import Flist
 from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, shell, wait_until, watched
@@ -311,6 +311,15 @@ def test_diff_says_what_changed(home: Home, package: Path) -> None:
         ("usr/lib/os-release", "content"),
     ]
     assert changes[2]["before"]["mode"] & 0o777 == 0o644
+
+
+def test_diff_tells_equal_names_apart_by_their_numbers(home: Home) -> None:
+    records = records_of({b"file": Item(mode=0o640)})
+    packed(home.path / "a.flist", records)
+    aci = Aci(b"root", b"root", 0o100640)
+    assert records[aci_key(aci)] != encode_aci(aci)
+    packed(home.path / "b.flist", {**records, aci_key(aci): encode_aci(aci)})
+    assert home.run("diff", "a.flist", "b.flist").stdout == "m file (owner root:root from 0:0 to -1:-1)\n"
 
 
 def test_merge(home: Home, package: Path) -> None:
