@@ -418,32 +418,33 @@ class Content:
         old_length = chunk_length(inode.size, index)
         end = start + len(part)
         chunk = self._chunks.get((inode.ino, index))
-        was_hole = False
+        was_hole = chunk is None and self._is_hole(inode, index)
         if chunk is None:
-            chunk, was_hole = self._make_spooled(change, inode.ino, index, old_length, start, end)
+            chunk = self._make_spooled(change, inode.ino, index, old_length, start, end, was_hole=was_hole)
         self._set_length(change, chunk, max(old_length, end))
         self._spool.write(chunk.slot, start, part)
         if end == CHUNK_SIZE:
             change.on_commit(lambda: self._settle(chunk))
         return int(was_hole)
 
-    def _make_spooled(
-        self, change: Change, ino: int, index: int, length: int, start: int, end: int
-    ) -> tuple[Chunk, bool]:
-        """Give a chunk a slot that holds its bytes, save those from `start` to `end`, which get new ones.
+    def _is_hole(self, inode: Inode, index: int) -> bool:
+        """Say whether a chunk that is not spooled is a hole."""
+        if inode.chunks == 0:  # a new file's: nobody need be asked
+            return True
+        return (inode.ino, index) not in self._cached and self._journal.stored(inode.ino, index) is None
 
-        Also says whether the chunk was a hole before.
-        """
+    def _make_spooled(
+        self, change: Change, ino: int, index: int, length: int, start: int, end: int, *, was_hole: bool
+    ) -> Chunk:
+        """Give a chunk a slot that holds its bytes, save those from `start` to `end`, which get new ones."""
         copy = self._cached.pop((ino, index), None)
-        was_hole = False
         if copy is not None:
             slot = copy.slot
             self._cached_bytes -= copy.length
-        else:
-            was_hole = self._journal.stored(ino, index) is None
-            if not was_hole and (start > 0 or end < length):
-                raise RuntimeError(f"chunk {index} of inode {ino} was not brought before it was changed")
+        elif was_hole or (start == 0 and end >= length):
             slot = self._spool.allocate()
+        else:
+            raise RuntimeError(f"chunk {index} of inode {ino} was not brought before it was changed")
         chunk = Chunk(ino, index, slot, length)
         self._add_chunk(chunk)
         change.on_abort(lambda: self._discard(chunk))
@@ -451,8 +452,9 @@ class Content:
             self._spool.zero(slot, 0, min(start, length))
             self._spool.zero(slot, end, length)
         change.put_spooled(ino, index, slot)
-        change.drop_stored(ino, index)
-        return chunk, was_hole
+        if not was_hole:
+            change.drop_stored(ino, index)
+        return chunk
 
     def _set_length(self, change: Change, chunk: Chunk, length: int) -> None:
         """Note that a chunk's bytes, and perhaps its length, are about to change."""
@@ -480,7 +482,7 @@ class Content:
         if chunk is None:
             if (inode.ino, index) not in self._cached:
                 return
-            chunk, _ = self._make_spooled(change, inode.ino, index, old_length, 0, old_length)
+            chunk = self._make_spooled(change, inode.ino, index, old_length, 0, old_length, was_hole=False)
         self._set_length(change, chunk, length)
         self._spool.zero(chunk.slot, old_length, length)
 
@@ -636,7 +638,7 @@ class Content:
             for ino, index in list(self._cached):
                 stored = self._journal.stored(ino, index)
                 if stored is not None and stored.hash in lost:
-                    self._make_spooled(change, ino, index, stored.length, 0, stored.length)
+                    self._make_spooled(change, ino, index, stored.length, 0, stored.length, was_hole=False)
                     saved.add(stored.hash)
         return saved
 

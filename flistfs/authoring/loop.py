@@ -7,10 +7,9 @@ ones there:
 
 - a lock that costs nothing while nobody else wants it;
 - a wait that first looks for the next request for a moment, since a program that works through a tree sends
-  it within microseconds of the last answer. It looks again and again before it goes to sleep, because being
-  woken up on an idle core costs 40 µs where that is a virtual one: `cp -r` of small files takes a fifth less
-  time, and no more of the daemon's. Every `_TURN` requests the event loop gets its turn all the same, so
-  that uploads are noted and commands are answered.
+  it within microseconds of the last answer. Meanwhile idle cores are kept awake (see `cores`), or where that
+  cannot be had it looks again and again before it goes to sleep: waking up is what both are about. Every
+  `_TURN` requests the event loop gets its turn all the same, so that uploads are noted and commands answered.
 
 FLISTFS_STOCK_LOOP=1 in the daemon's environment leaves pyfuse3 as it is. scripts/bench measures both.
 """
@@ -25,7 +24,10 @@ from types import SimpleNamespace, TracebackType
 import pyfuse3
 import trio
 
-# How often to look before going to sleep: some 50 µs, about what a program needs to send its next request.
+from flistfs.authoring.cores import WakefulCores
+
+# How often to look before going to sleep, where cores sleep too: some 50 µs, about what a program needs to
+# send its next request.
 # (20 looks gain half as much, 100 no more.) With one core it is that program's time, and nothing is gained.
 _LOOKS = 40
 
@@ -62,9 +64,10 @@ class _LightLock:
 class _QuickWait:
     """Waits until the FUSE device can be read."""
 
-    def __init__(self) -> None:
+    def __init__(self, cores: WakefulCores) -> None:
         self._served = 0
         self._looks = _LOOKS if len(os.sched_getaffinity(0)) > 1 else 0
+        self._cores = cores
         self._poll: Callable[[float], list[tuple[int, int]]] | None = None
 
     async def wait_readable(self, descriptor: int) -> None:
@@ -73,13 +76,17 @@ class _QuickWait:
             device.register(descriptor, select.POLLIN)
             self._poll = device.poll
         self._served += 1
-        if self._served < _TURN and self._is_readable(self._poll):
-            return
-        self._served = 0
-        await trio.lowlevel.wait_readable(descriptor)
+        if self._served == _TURN:
+            self._served = 0
+            await trio.lowlevel.checkpoint()
+        if not self._comes_soon(self._poll):
+            self._cores.release()
+            await trio.lowlevel.wait_readable(descriptor)
 
-    def _is_readable(self, poll: Callable[[float], list[tuple[int, int]]]) -> bool:
-        return any(poll(0) for _ in range(self._looks)) or bool(poll(_LOOK))
+    def _comes_soon(self, poll: Callable[[float], list[tuple[int, int]]]) -> bool:
+        if not self._cores.hold() and any(poll(0) for _ in range(self._looks)):
+            return True
+        return bool(poll(_LOOK))
 
 
 def install() -> None:
@@ -90,7 +97,7 @@ def install() -> None:
         current_task=trio.lowlevel.current_task,
         current_trio_token=trio.lowlevel.current_trio_token,
         notify_closing=trio.lowlevel.notify_closing,
-        wait_readable=_QuickWait().wait_readable,
+        wait_readable=_QuickWait(WakefulCores()).wait_readable,
     )
     stand_in = SimpleNamespace(
         Lock=_LightLock,

@@ -515,10 +515,11 @@ class Vfs:
     async def _bring_for(self, ino: int, needs: Callable[[Inode], list[int]]) -> None:
         """Bring what `needs` says of the inode, until it says the same after bringing as before.
 
-        While a chunk is brought the file may change, and then other chunks may be needed.
+        While a chunk is brought the file may change, and then other chunks may be needed. A file without
+        chunks, as every new one is, needs none.
         """
         inode = self.inode(ino)
-        while wanted := needs(inode):
+        while inode.chunks and (wanted := needs(inode)):
             await self._content.bring_to_write(ino, wanted)
             current = self.inode(ino)
             if current.size == inode.size:

@@ -1,0 +1,91 @@
+"""Cores are kept awake from one request to the next, and no longer."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import trio
+
+from flistfs.authoring.cores import WakefulCores
+from flistfs.authoring.loop import _QuickWait
+
+pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core waits for nobody")
+
+
+def is_open(path: Path) -> bool:
+    return any(os.path.realpath(opened) == str(path) for opened in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    path = tmp_path.resolve() / "cpu_dma_latency"
+    path.write_bytes(b"")
+    return path
+
+
+def test_they_are_awake_from_hold_to_release(device: Path) -> None:
+    cores = WakefulCores(str(device))
+    assert not is_open(device)
+    assert cores.hold()
+    assert cores.hold()
+    assert is_open(device)
+    assert device.read_bytes() == bytes(4)  # 0 µs, as the kernel wants it
+    cores.release()
+    cores.release()
+    assert not is_open(device)
+
+
+def test_where_it_cannot_be_had_nothing_is_lost(tmp_path: Path) -> None:
+    cores = WakefulCores(str(tmp_path / "missing"))
+    assert not cores.hold()
+    cores.release()
+
+
+def test_a_device_that_refuses_is_closed() -> None:
+    cores = WakefulCores("/dev/full")
+    assert not cores.hold()
+    assert not is_open(Path("/dev/full"))
+
+
+def test_who_waits_for_the_next_request_lets_them_sleep_when_none_comes(device: Path) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, trio.fail_after(10):
+            wait = _QuickWait(WakefulCores(str(device)))
+            theirs.send(b"x")
+            await wait.wait_readable(ours.fileno())
+            assert is_open(device)
+            ours.recv(1)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait.wait_readable, ours.fileno())
+                while is_open(device):  # noqa: ASYNC110  nobody tells
+                    await trio.sleep(0.01)
+                theirs.send(b"x")
+
+    trio.run(main)
+
+
+def test_others_have_their_turn_while_requests_come_without_end(device: Path) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, trio.fail_after(10):
+            wait = _QuickWait(WakefulCores(str(device)))
+            theirs.send(b"x")
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await trio.lowlevel.checkpoint()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(other)
+                while turns < 5:
+                    await wait.wait_readable(ours.fileno())
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
