@@ -33,7 +33,7 @@ from typing import Any, Literal, TypeAlias
 
 from flistfs import mounts, offline
 from flistfs.authoring.adding import absolute_source, normal_target
-from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.excludes import excluding
 from flistfs.authoring.folder import SessionFolder, Settings, folder_for
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealOptions, SealRequest
 from flistfs.authoring.session import AddSummary, SealSummary
@@ -50,7 +50,8 @@ from flistfs.reading.content import store_of
 from flistfs.reading.file import Content
 from flistfs.reading.flist import Kind, Node, printable
 from flistfs.reading.merge import Merged, PathsClashError
-from flistfs.stores import Store, default_store_url, router_for_readers
+from flistfs.stores import Store, default_store_url
+from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import named_store, parse_store_url
 
 __all__ = [
@@ -515,7 +516,7 @@ def _patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:
         UsageError: one makes no sense.
     """
     gathered = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    Excludes(gathered)
+    excluding(gathered)
     return gathered
 
 

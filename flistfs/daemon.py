@@ -32,7 +32,14 @@ from flistfs.authoring.encoder_process import Settings, make_encoders
 from flistfs.authoring.folder import Lock, SessionFolder
 from flistfs.authoring.fuse import Operations, invalidate
 from flistfs.authoring.known import known_blocks_path
-from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, SealRequest
+from flistfs.authoring.request import (
+    BASE_PASSWORD_VARIABLE,
+    PASSWORD_VARIABLE,
+    AddRequest,
+    BaseRequest,
+    SealOptions,
+    SealRequest,
+)
 from flistfs.authoring.session import (
     AddSummary,
     Session,
@@ -50,7 +57,7 @@ from flistfs.errors import (
     OutputError,
     SessionError,
 )
-from flistfs.launch import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Config, told
+from flistfs.launch import Config, told
 from flistfs.logs import log_to_standard_error
 from flistfs.progress import ProgressReport, reporting
 from flistfs.serving import Ready, init_fuse, log_tasks_on_demand

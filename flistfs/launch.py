@@ -19,14 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flistfs.authoring.folder import SessionFolder
+from flistfs.authoring.request import PASSWORD_VARIABLE
 from flistfs.control import remote_error
 from flistfs.errors import InterruptedByUserError, MountError
 from flistfs.progress import ProgressReport
-
-PASSWORD_VARIABLE = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
-
-# The password of a base's store; a daemon finds it in the environment that it inherits.
-BASE_PASSWORD_VARIABLE = "FLISTFS_BASE_PASSWORD"  # noqa: S105
 
 # Of a daemon that ends without a word, this much of its log is read, in bytes.
 _LOG_TAIL = 2000

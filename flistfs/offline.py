@@ -24,7 +24,7 @@ from flistfs.authoring.adding import open_directories, open_tree
 from flistfs.authoring.base import opened_base
 from flistfs.authoring.encoder_process import Settings as EncoderSettings
 from flistfs.authoring.encoder_process import make_encoders
-from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.excludes import excluding
 from flistfs.authoring.folder import SessionFolder, Settings, packing_root
 from flistfs.authoring.known import known_blocks_path
 from flistfs.authoring.request import AddRequest, BaseRequest, Passwords, SealRequest
@@ -146,7 +146,7 @@ def pack(
     with _packing_folder(store) as folder:
 
         async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
-            tree = open_tree(source, Excludes(options.exclude), store, [folder.path])
+            tree = open_tree(source, excluding(options.exclude), store, [folder.path])
             added = await session.add(tree, options, progress, owner=_caller(), unique=True)
             return added, await seal_session(session, folder, request, None, progress)
 

@@ -16,9 +16,10 @@ import trio
 
 from flistfs import mounts
 from flistfs.authoring import loop
+from flistfs.authoring.request import PASSWORD_VARIABLE
 from flistfs.authoring.session import unwrapped
 from flistfs.errors import FlistfsError, InterruptedByUserError
-from flistfs.launch import PASSWORD_VARIABLE, ReaderConfig, told
+from flistfs.launch import ReaderConfig, told
 from flistfs.logs import log_to_standard_error
 from flistfs.reading.chunks import DEFAULT_LIMIT, Chunks
 from flistfs.reading.content import store_of

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.excludes import Filter, excluding
 from flistfs.authoring.request import AddRequest
 from flistfs.authoring.source import DirectorySource, Start, TreeSource, starting_points
 from flistfs.authoring.tarball import TarSource
@@ -43,12 +43,12 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
     """
     return DirectorySource(
         starting_points(request.sources),
-        excluded=Excludes(request.exclude),
+        excluded=excluding(request.exclude),
         forbidden=_forbidden(store, session),
     )
 
 
-def open_tree(path: str, excluded: Excludes, store: str, session: Iterable[Path]) -> TreeSource:
+def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) -> TreeSource:
     """Open what a whole tree is made of: a directory, or an archive (`-`: from standard input).
 
     Raises:

@@ -13,6 +13,13 @@ FIRST_OWN_NUMBER = 2**32 - 2**16
 """From here on are the numbers of accounts that a base knows by name only: no system gives such out."""
 
 
+PASSWORD_VARIABLE = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
+"""The environment variable with the password of a session's store."""
+
+BASE_PASSWORD_VARIABLE = "FLISTFS_BASE_PASSWORD"  # noqa: S105
+"""The one with the password of the store that a base's blocks are in; a daemon inherits it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passwords:
     """The passwords of a session's store, and of the one that its base's blocks are in."""

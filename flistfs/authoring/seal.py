@@ -17,10 +17,9 @@ from itertools import islice
 from pathlib import Path
 
 from flistfs.authoring.content import chunk_length
-from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.excludes import Filter, excluding, nothing_excluded
 from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, Stored, View
 from flistfs.authoring.request import SealOptions
-from flistfs.authoring.source import Filter, nothing_excluded
 from flistfs.authoring.survey import (
     Owner,
     Survey,
@@ -226,11 +225,6 @@ def _log_fault(_: BlockRef, error: FlistfsError) -> None:
         log.warning("not copied to the store: %s", error)
 
 
-def filter_of(options: SealOptions) -> Filter:
-    """Return what says which paths are left out."""
-    return Excludes(options.exclude) if options.exclude else nothing_excluded
-
-
 def files_lacking(view: View, lost: Iterable[bytes], excluded: Filter) -> dict[bytes, list[bytes]]:
     """Name the files that need one of the lost blocks, each with the hashes of those it needs."""
     wanted = set(lost)
@@ -427,7 +421,7 @@ def build_package(
         raise ChangedError
     if options.owner is not None:  # by numbers that the user gave
         accounts = replace(accounts, named_users={}, named_groups={})
-    excluded = filter_of(options)
+    excluded = excluding(options.exclude)
     survey = take_survey(view, options.owner, excluded)
     holes = store_holes(store, survey.hole_lengths)
     tree = _Tree(view, survey, _Acis(survey.owners, accounts), holes, options, excluded)

@@ -25,6 +25,7 @@ from flistfs.authoring.base import Base
 from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
+from flistfs.authoring.excludes import Filter, excluding
 from flistfs.authoring.folder import Result, SessionFolder
 from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import Ingest, Piece
@@ -33,7 +34,7 @@ from flistfs.authoring.known import KnownBlocks
 from flistfs.authoring.patience import Patience
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
-from flistfs.authoring.source import Filter, TreeSource
+from flistfs.authoring.source import TreeSource
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.survey import Losses, Survey
 from flistfs.authoring.uploader import Outcome, Report, Uploader
@@ -238,7 +239,7 @@ class Session:
             changes = self.vfs.changes
             view = self._journal.snapshot()
             try:
-                if not await self._all_stored(view, sealing.filter_of(request.options), progress):
+                if not await self._all_stored(view, excluding(request.options.exclude), progress):
                     tries += 1
                     refusal = BlockMissingError(_LOSING)
                     continue

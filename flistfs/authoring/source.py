@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from flistfs.authoring.encoder import FileSource, Source, file_version
+from flistfs.authoring.excludes import Filter, nothing_excluded
 from flistfs.authoring.journal import Stored
 from flistfs.errors import SourceError
 from flistfs.format.records import CHUNK_SIZE
@@ -93,15 +94,6 @@ class TreeSource(Protocol):
 
     def close(self) -> None:
         """Let go of files."""
-
-
-Filter = Callable[[bytes, bool], bool]
-"""Says of a path, and whether it is a directory, whether it is left out."""
-
-
-def nothing_excluded(path: bytes, is_folder: bool) -> bool:  # noqa: ARG001, FBT001  a Filter's signature
-    """Leave nothing out."""
-    return False
 
 
 @dataclass(frozen=True, slots=True)

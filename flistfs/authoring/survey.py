@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flistfs.authoring.content import chunk_length
+from flistfs.authoring.excludes import Filter, nothing_excluded
 from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, View
-from flistfs.authoring.source import Filter, nothing_excluded
 from flistfs.errors import JournalError
 from flistfs.format.keys import directory_key
 from flistfs.format.records import CHUNK_SIZE

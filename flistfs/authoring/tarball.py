@@ -19,7 +19,8 @@ from decimal import Decimal
 from typing import IO, BinaryIO, Final, cast
 
 from flistfs.authoring.encoder import BytesSource
-from flistfs.authoring.source import Filter, Item, Piece, Problem, nothing_excluded
+from flistfs.authoring.excludes import Filter, nothing_excluded
+from flistfs.authoring.source import Item, Piece, Problem
 from flistfs.errors import FormatError, SourceError
 from flistfs.format.records import CHUNK_SIZE
 from flistfs.format.tarstream import Readable, TarStream

@@ -34,7 +34,8 @@ from flistfs.cli.output import base_lines, following, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import MountError, OutputError, SessionError, UsageError
 from flistfs.progress import quiet
-from flistfs.stores import default_store_url, router_for_readers
+from flistfs.stores import default_store_url
+from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import parse_store_url, with_min_replicas
 
 # Seconds to wait for the daemon of a mount that has just ended.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.excludes import Excludes, read_patterns
+from flistfs.authoring.excludes import excluding, read_patterns
 from flistfs.authoring.request import PATIENCE, BaseRequest
 from flistfs.errors import UsageError
 from flistfs.stores.url import default_store_url, named_store, parse_store_url
@@ -166,7 +166,7 @@ def exclude_patterns(patterns: Sequence[str], files: Sequence[Path]) -> tuple[st
         UsageError: a file cannot be read, or a pattern makes no sense.
     """
     gathered = (*(line for file in files for line in read_patterns(file)), *patterns)
-    Excludes(gathered)
+    excluding(gathered)
     return gathered
 
 

@@ -15,7 +15,7 @@ import click
 from flistfs.authoring.request import FIRST_OWN_NUMBER
 from flistfs.errors import SourceError
 from flistfs.progress import Progress, ProgressReport, quiet, reporting
-from flistfs.stores.readers import local_servers
+from flistfs.stores.url import local_servers
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -28,7 +28,8 @@ from flistfs.cli.options import (
 from flistfs.cli.output import complain_left_out, is_watched, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import passwords
 from flistfs.output_file import check_output
-from flistfs.stores import default_store_url, router_for_readers
+from flistfs.stores import default_store_url
+from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import parse_store_url, with_min_replicas
 
 

@@ -32,7 +32,7 @@ from flistfs.control import ask
 from flistfs.errors import SessionError
 from flistfs.logs import log_to
 from flistfs.progress import Progress
-from flistfs.stores import router_for_readers
+from flistfs.stores.readers import router_for_readers
 
 
 @click.command("seal", short_help="Seal a session into an flist.")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from flistfs.authoring.request import Passwords
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Passwords
 from flistfs.errors import UsageError
-from flistfs.launch import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from flistfs.stores.url import parse_store_url
 
 SOURCE_PASSWORD_VARIABLE = "FLISTFS_FROM_PASSWORD"  # noqa: S105  a variable's name

@@ -1,6 +1,5 @@
 from flistfs.stores.base import MAX_BLOCK_SIZE, Store
 from flistfs.stores.opening import open_flist_store, open_store
-from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import default_store_url, without_password
 
 __all__ = [
@@ -9,6 +8,5 @@ __all__ = [
     "default_store_url",
     "open_flist_store",
     "open_store",
-    "router_for_readers",
     "without_password",
 ]

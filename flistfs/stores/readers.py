@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
 from flistfs.errors import FormatError, UsageError
@@ -18,7 +17,6 @@ from flistfs.format.router import (
 from flistfs.stores.url import parse_store_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -59,19 +57,6 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
     if has_passwords(router):
         raise UsageError(f"{file} has passwords in it, and a package is given to others: take them out")
     return format_router(router).decode()
-
-
-def local_servers(urls: Iterable[str]) -> list[str]:
-    """Return those of readers' URLs that mean another machine to each machine."""
-    return [url for url in urls if _is_local(url)]
-
-
-def _is_local(url: str) -> bool:
-    try:
-        host = parse_store_url(url).host
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except (UsageError, ValueError):
-        return False
 
 
 def _public_url(text: str) -> str:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -140,6 +141,19 @@ def without_password(url: str) -> str:
         return str(parse_store_url(url))
     except UsageError:
         return "(malformed store URL)"
+
+
+def local_servers(urls: Iterable[str]) -> list[str]:
+    """Return those of readers' URLs that mean another machine to each machine."""
+    return [url for url in urls if _is_local(url)]
+
+
+def _is_local(url: str) -> bool:
+    try:
+        host = parse_store_url(url).host
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except (UsageError, ValueError):
+        return False
 
 
 def _path(scheme: str, rest: str) -> Path:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flistfs.authoring.encoder import BytesSource
-from flistfs.authoring.excludes import Excludes
+from flistfs.authoring.excludes import excluding
 from flistfs.authoring.source import Item, Problem
 from flistfs.authoring.tarball import TarSource
 from flistfs.errors import SourceError
@@ -37,7 +37,7 @@ def member(name: str, **fields: object) -> tarfile.TarInfo:
 
 def read(raw: bytes, *patterns: str) -> list[Item | Problem]:
     """Read a whole archive, contents too."""
-    source = TarSource(io.BytesIO(raw), "archive", excluded=Excludes(patterns))
+    source = TarSource(io.BytesIO(raw), "archive", excluded=excluding(patterns))
     found = []
     for entry in source.items():
         found.append(entry)
