@@ -28,7 +28,7 @@ import errno
 import logging
 import stat
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, cast
@@ -74,6 +74,11 @@ _BLOCK_CACHE = 32 << 20
 
 # Inodes that are kept in memory, about 400 bytes each. When there are more, all are forgotten.
 _RECENT_INODES = 4096
+
+# Inodes whose numbers are no further apart are read in one walk, if they are at least so many: a step of it
+# costs 0.7 µs, its start 10 µs, and a look-up 4 µs.
+_NEAR = 16
+_WORTH_A_WALK = 4
 
 # Bytes of the disk that no change may take. Once RocksDB could not write its log, it refuses every write
 # until it is opened anew, even when there is room again; so it must not come to that.
@@ -255,6 +260,18 @@ def _stored(raw: bytes) -> Stored:
     return Stored(length, raw[_CHUNK_HEAD.size : split], raw[split:])
 
 
+def _runs(numbers: Iterable[int]) -> Iterator[list[int]]:
+    """Cut numbers, put in order, where two are far apart."""
+    run: list[int] = []
+    for number in sorted(numbers):
+        if run and number - run[-1] > _NEAR:
+            yield run
+            run = []
+        run.append(number)
+    if run:
+        yield run
+
+
 def _damaged(reason: str) -> JournalError:
     return JournalError(
         f"the session's journal is damaged: {' '.join(reason.split())}. What was sealed or stored before is "
@@ -279,6 +296,24 @@ class View:
                 return None
             raise _damaged(str(error)) from error
 
+    def _get_all(
+        self, prefix: bytes, numbers: Iterable[int], suffix: bytes = b""
+    ) -> Iterator[tuple[int, bytes]]:
+        """Look up the keys that have these numbers between `prefix` and `suffix`; those that are there."""
+        for run in _runs(numbers):
+            keys = {prefix + _ID.pack(number) + suffix: number for number in run}
+            if len(run) < _WORTH_A_WALK:
+                for key, number in keys.items():
+                    if (raw := self._get(key)) is not None:
+                        yield number, raw
+                continue
+            last = next(reversed(keys))
+            for key, raw in self._scan(prefix, next(iter(keys))):
+                if key in keys:
+                    yield keys[key], raw
+                if key >= last:
+                    break
+
     def _scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         try:
             items = self._source.items(from_key=prefix if start is None else start)
@@ -294,6 +329,14 @@ class View:
         """Return the inode, or None where there is none."""
         raw = self._get(b"i" + _ID.pack(ino))
         return None if raw is None else _inode(ino, raw)
+
+    def inodes_among(self, numbers: Iterable[int]) -> dict[int, Inode]:
+        """Return the inodes with these numbers, by number, those that are there.
+
+        Numbers that were given out one after the other, as those of a directory's files are, cost a quarter
+        of what `inode` does.
+        """
+        return {ino: _inode(ino, raw) for ino, raw in self._get_all(b"i", numbers)}
 
     def inodes(self) -> Iterator[Inode]:
         """Walk all inodes, in the order of their numbers."""
@@ -327,6 +370,10 @@ class View:
         """Return where a chunk is stored, or None if it isn't (it may be spooled, or a hole)."""
         raw = self._get(_CHUNK_KEY.pack(b"c", ino, index))
         return None if raw is None else _stored(raw)
+
+    def first_chunks(self, numbers: Iterable[int]) -> dict[int, Stored]:
+        """Return where the first chunks of files are stored, by inode number, as `inodes_among` does."""
+        return {ino: _stored(raw) for ino, raw in self._get_all(b"c", numbers, _ID.pack(0))}
 
     def stored_chunks(self, ino: int, start: int = 0) -> Iterator[tuple[int, Stored]]:
         """Walk a file's stored chunks from the index `start` on."""

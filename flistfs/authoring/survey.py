@@ -60,9 +60,10 @@ class Survey:
 
 def entries_of(view: View, ino: int, path: bytes, excluded: Filter) -> Iterator[Dirent]:
     """Walk the entries of a directory by name, save those that are left out."""
-    for entry in view.children_by_name(ino):
-        if not excluded(join(path, entry.name), stat.S_ISDIR(entry.kind)):
-            yield entry
+    entries = view.children_by_name(ino)
+    if excluded is nothing_excluded:
+        return entries
+    return (entry for entry in entries if not excluded(join(path, entry.name), stat.S_ISDIR(entry.kind)))
 
 
 def walk(view: View, excluded: Filter = nothing_excluded) -> Iterator[tuple[bytes, int, list[Dirent]]]:
@@ -86,7 +87,15 @@ def known_inode(view: View, ino: int) -> Inode:
     Raises:
         JournalError: the journal has the name but not the inode.
     """
-    inode = view.inode(ino)
+    return checked_inode(ino, view.inode(ino))
+
+
+def checked_inode(ino: int, inode: Inode | None) -> Inode:
+    """Return what was found of an inode that some name stands for.
+
+    Raises:
+        JournalError: nothing was.
+    """
     if inode is None:
         raise JournalError(f"the session's journal is damaged: inode {ino} has a name but is not there")
     return inode
