@@ -19,6 +19,11 @@ def is_open(path: Path) -> bool:
     return any(os.path.realpath(opened) == str(path) for opened in Path("/proc/self/fd").iterdir())
 
 
+@pytest.fixture(autouse=True)
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> Path:
     path = tmp_path.resolve() / "cpu_dma_latency"
@@ -42,6 +47,11 @@ def test_where_it_cannot_be_had_nothing_is_lost(tmp_path: Path) -> None:
     cores = WakefulCores(str(tmp_path / "missing"))
     assert not cores.hold()
     cores.release()
+
+
+def test_a_large_machine_is_left_alone(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert not WakefulCores(str(device)).hold()
 
 
 def test_a_device_that_refuses_is_closed() -> None:

@@ -8,7 +8,7 @@ small files takes a fifth less time with cores that stay awake; large ones take 
 Linux lets programs say how late a core may wake up (PM QoS, Documentation/power/pm_qos_interface.rst): who
 keeps `/dev/cpu_dma_latency` open with a number of µs in it. With 0 an idle core looks for work instead of
 sleeping. That costs power, so it is asked for only from one request to the next; and the kernel takes it back
-itself when the process ends.
+itself when the process ends. It holds for all cores of the machine, so a large one is left alone.
 
 Only root may; where it cannot be had (a container without the device, another user), nothing is lost.
 """
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 _DEVICE = "/dev/cpu_dma_latency"
 _AT_ONCE = struct.pack("=i", 0)
 
+# Two of the cores work. To keep sixty others awake for them would cost more than it gains.
+_MOST_CORES = 8
+
 
 class WakefulCores:
     """Idle cores look for work, between `hold` and `release`."""
@@ -32,7 +35,7 @@ class WakefulCores:
         """Ask for nothing yet."""
         self._device = device
         # One core has nobody to wait for.
-        self._possible = len(os.sched_getaffinity(0)) > 1
+        self._possible = len(os.sched_getaffinity(0)) > 1 and (os.cpu_count() or 1) <= _MOST_CORES
         self._held: int | None = None
 
     def hold(self) -> bool:
