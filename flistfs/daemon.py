@@ -28,6 +28,7 @@ from flistfs import mounts
 from flistfs.authoring import encoder_process, loop
 from flistfs.authoring.adding import open_directories
 from flistfs.authoring.base import Base, opened_base
+from flistfs.authoring.cores import WakefulCores
 from flistfs.authoring.encoder_process import Settings, make_encoders
 from flistfs.authoring.folder import Lock, SessionFolder
 from flistfs.authoring.fuse import Operations, invalidate
@@ -239,21 +240,24 @@ class _Daemon:
             keep_xattrs=self._config.keep_xattrs,
         )
         self._requests = operations.requests
-        loop.install()
+        cores = loop.install()
         # From before there is a mount: the first requests are served before any other task has its turn.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             init_fuse(operations, self._mountpoint, self._config.options)
             self.is_unused = False
             self.folder.forget_result()
-            await self._serve_mounted(session, signals)
+            await self._serve_mounted(session, signals, cores)
 
-    async def _serve_mounted(self, session: Session, signals: AsyncIterator[int]) -> None:
+    async def _serve_mounted(
+        self, session: Session, signals: AsyncIterator[int], cores: WakefulCores
+    ) -> None:
         try:
             # A command that asked for a seal gets its answer after the mount has ended.
             async with trio.open_nursery() as commands, trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, session, commands)
                 nursery.start_soon(self._handle_signals, signals)
                 nursery.start_soon(log_tasks_on_demand)
+                nursery.start_soon(cores.watch)
                 nursery.start_soon(self._announce, session)
                 with self._serving:
                     await pyfuse3.main(max_tasks=_MAX_REQUESTS)

@@ -23,9 +23,9 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
+from flistfs.authoring.excludes import nothing_excluded  # noqa: E402
 from flistfs.authoring.journal import Journal, View  # noqa: E402
 from flistfs.authoring.seal import lost_blocks  # noqa: E402
-from flistfs.authoring.source import nothing_excluded  # noqa: E402
 from flistfs.format.codec import encode_block  # noqa: E402
 from flistfs.format.records import CHUNK_SIZE  # noqa: E402
 from flistfs.progress import quiet  # noqa: E402

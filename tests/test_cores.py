@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from flistfs.authoring.cores import WakefulCores
 from flistfs.authoring.loop import _QuickWait
@@ -31,8 +32,15 @@ def device(tmp_path: Path) -> Path:
     return path
 
 
-def test_they_are_awake_from_hold_to_release(device: Path) -> None:
-    cores = WakefulCores(str(device))
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    path = tmp_path / "state"
+    path.write_text("POLL\n")
+    return path
+
+
+def test_they_are_awake_from_hold_to_release(device: Path, state: Path) -> None:
+    cores = WakefulCores(device, state)
     assert not is_open(device)
     assert cores.hold()
     assert cores.hold()
@@ -43,28 +51,36 @@ def test_they_are_awake_from_hold_to_release(device: Path) -> None:
     assert not is_open(device)
 
 
-def test_where_it_cannot_be_had_nothing_is_lost(tmp_path: Path) -> None:
-    cores = WakefulCores(str(tmp_path / "missing"))
+def test_where_it_cannot_be_had_nothing_is_lost(tmp_path: Path, state: Path) -> None:
+    cores = WakefulCores(tmp_path / "missing", state)
     assert not cores.hold()
     cores.release()
 
 
-def test_a_large_machine_is_left_alone(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_machine_is_left_alone(device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert not WakefulCores(str(device)).hold()
+    assert not WakefulCores(device, state).hold()
 
 
-def test_a_device_that_refuses_is_closed() -> None:
-    cores = WakefulCores("/dev/full")
+def test_cores_that_would_sleep_all_the_same_are_not_said_to_be_awake(device: Path, state: Path) -> None:
+    state.write_text("WFI\n")
+    assert not WakefulCores(device, state).hold()
+    state.unlink()
+    assert not WakefulCores(device, state).hold()
+    assert not is_open(device)
+
+
+def test_a_device_that_refuses_is_closed(state: Path) -> None:
+    cores = WakefulCores(Path("/dev/full"), state)
     assert not cores.hold()
     assert not is_open(Path("/dev/full"))
 
 
-def test_who_waits_for_the_next_request_lets_them_sleep_when_none_comes(device: Path) -> None:
+def test_who_waits_for_the_next_request_lets_them_sleep_when_none_comes(device: Path, state: Path) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs, trio.fail_after(10):
-            wait = _QuickWait(WakefulCores(str(device)))
+            wait = _QuickWait(WakefulCores(device, state))
             theirs.send(b"x")
             await wait.wait_readable(ours.fileno())
             assert is_open(device)
@@ -78,11 +94,30 @@ def test_who_waits_for_the_next_request_lets_them_sleep_when_none_comes(device: 
     trio.run(main)
 
 
-def test_others_have_their_turn_while_requests_come_without_end(device: Path) -> None:
+def test_they_may_sleep_when_nobody_asks_any_more_and_when_all_is_over(device: Path, state: Path) -> None:
+    async def main() -> None:
+        cores = WakefulCores(device, state)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cores.watch)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(4):
+                assert cores.hold()
+                await trio.sleep(0.6)
+                assert is_open(device)  # watched for 2.4 s
+            await trio.sleep(2.5)
+            assert not is_open(device)
+            assert cores.hold()
+            nursery.cancel_scope.cancel()
+        assert not is_open(device)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_others_have_their_turn_while_requests_come_without_end(device: Path, state: Path) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs, trio.fail_after(10):
-            wait = _QuickWait(WakefulCores(str(device)))
+            wait = _QuickWait(WakefulCores(device, state))
             theirs.send(b"x")
             turns = 0
 

@@ -18,28 +18,40 @@ from __future__ import annotations
 import logging
 import os
 import struct
+from pathlib import Path
+
+import trio
 
 log = logging.getLogger(__name__)
 
-_DEVICE = "/dev/cpu_dma_latency"
+_DEVICE = Path("/dev/cpu_dma_latency")
 _AT_ONCE = struct.pack("=i", 0)
+
+# What an idle core does that may not sleep at all. Where there is no such state (on Arm; in a guest whose
+# kernel knows nothing but to halt) the request is granted, and cores sleep all the same.
+_STATE = Path("/sys/devices/system/cpu/cpu0/cpuidle/state0/name")
+_AWAKE = "POLL"
 
 # Two of the cores work. To keep sixty others awake for them would cost more than it gains.
 _MOST_CORES = 8
+
+# Seconds without a `hold` after which `watch` lets cores sleep.
+_FORGOTTEN = 1.0
 
 
 class WakefulCores:
     """Idle cores look for work, between `hold` and `release`."""
 
-    def __init__(self, device: str = _DEVICE) -> None:
+    def __init__(self, device: Path = _DEVICE, state: Path = _STATE) -> None:
         """Ask for nothing yet."""
         self._device = device
-        # One core has nobody to wait for.
-        self._possible = len(os.sched_getaffinity(0)) > 1 and (os.cpu_count() or 1) <= _MOST_CORES
+        self._possible = _is_of_use(state)
         self._held: int | None = None
+        self._asked = False
 
     def hold(self) -> bool:
         """Keep idle cores awake from now on; says whether they are."""
+        self._asked = True
         if self._held is None and self._possible:
             try:
                 self._held = self._ask()
@@ -62,3 +74,26 @@ class WakefulCores:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+
+    async def watch(self) -> None:
+        """Let them sleep when nobody holds them any more but nobody said so, and when this is cancelled.
+
+        For a file system that was unmounted, and for one whose every task waits for something else.
+        """
+        try:
+            while True:
+                self._asked = False
+                await trio.sleep(_FORGOTTEN)
+                if not self._asked:
+                    self.release()
+        finally:
+            self.release()
+
+
+def _is_of_use(state: Path) -> bool:
+    if len(os.sched_getaffinity(0)) < 2 or (os.cpu_count() or 1) > _MOST_CORES:  # one waits for nobody
+        return False
+    try:
+        return state.read_text().strip() == _AWAKE
+    except OSError:
+        return False

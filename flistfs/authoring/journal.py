@@ -30,6 +30,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self, cast
 
@@ -75,10 +76,12 @@ _BLOCK_CACHE = 32 << 20
 # Inodes that are kept in memory, about 400 bytes each. When there are more, all are forgotten.
 _RECENT_INODES = 4096
 
-# Inodes whose numbers are no further apart are read in one walk, if they are at least so many: a step of it
-# costs 0.7 µs, its start 10 µs, and a look-up 4 µs.
-_NEAR = 16
+# Keys whose numbers are no further apart are read in one walk, if they are at least so many, and with so many
+# steps for each at most: a step costs 0.7 µs, the start of a walk 10 µs, and a look-up 4 µs. (Between the
+# first chunks of two files there may be any number of others.)
+_NEAR = 8
 _WORTH_A_WALK = 4
+_STEPS = 4
 
 # Bytes of the disk that no change may take. Once RocksDB could not write its log, it refuses every write
 # until it is opened anew, even when there is room again; so it must not come to that.
@@ -302,17 +305,17 @@ class View:
         """Look up the keys that have these numbers between `prefix` and `suffix`; those that are there."""
         for run in _runs(numbers):
             keys = {prefix + _ID.pack(number) + suffix: number for number in run}
-            if len(run) < _WORTH_A_WALK:
-                for key, number in keys.items():
-                    if (raw := self._get(key)) is not None:
-                        yield number, raw
-                continue
-            last = next(reversed(keys))
-            for key, raw in self._scan(prefix, next(iter(keys))):
-                if key in keys:
-                    yield keys[key], raw
-                if key >= last:
-                    break
+            if len(run) >= _WORTH_A_WALK:
+                last = next(reversed(keys))
+                for key, raw in islice(self._scan(prefix, next(iter(keys))), _STEPS * len(run)):
+                    if key in keys:
+                        yield keys.pop(key), raw
+                    if key >= last:
+                        keys.clear()  # what is left is not there
+                        break
+            for key, number in keys.items():
+                if (value := self._get(key)) is not None:
+                    yield number, value
 
     def _scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         try:

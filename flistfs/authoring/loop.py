@@ -79,25 +79,28 @@ class _QuickWait:
         if self._served == _TURN:
             self._served = 0
             await trio.lowlevel.checkpoint()
-        if not self._comes_soon(self._poll):
+        awake = self._cores.hold()
+        if not self._comes_soon(self._poll, 0 if awake else self._looks):
             self._cores.release()
             await trio.lowlevel.wait_readable(descriptor)
 
-    def _comes_soon(self, poll: Callable[[float], list[tuple[int, int]]]) -> bool:
-        if not self._cores.hold() and any(poll(0) for _ in range(self._looks)):
-            return True
-        return bool(poll(_LOOK))
+    def _comes_soon(self, poll: Callable[[float], list[tuple[int, int]]], looks: int) -> bool:
+        return any(poll(0) for _ in range(looks)) or bool(poll(_LOOK))
 
 
-def install() -> None:
-    """Let pyfuse3 use the light lock and the quick wait, unless the environment says not to."""
+def install() -> WakefulCores:
+    """Let pyfuse3 use the light lock and the quick wait, unless the environment says not to.
+
+    Returns the cores that these keep awake; their `watch` is to run as long as requests are served.
+    """
+    cores = WakefulCores()
     if os.environ.get("FLISTFS_STOCK_LOOP"):
-        return
+        return cores
     lowlevel = SimpleNamespace(
         current_task=trio.lowlevel.current_task,
         current_trio_token=trio.lowlevel.current_trio_token,
         notify_closing=trio.lowlevel.notify_closing,
-        wait_readable=_QuickWait(WakefulCores()).wait_readable,
+        wait_readable=_QuickWait(cores).wait_readable,
     )
     stand_in = SimpleNamespace(
         Lock=_LightLock,
@@ -106,3 +109,4 @@ def install() -> None:
         lowlevel=lowlevel,
     )
     vars(pyfuse3)["trio"] = stand_in
+    return cores

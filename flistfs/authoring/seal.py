@@ -71,6 +71,9 @@ log = logging.getLogger(__name__)
 # Hashes that are asked for at a time while checking that the store has every block.
 _CHECK_BATCH = 4096
 
+# Entries of a directory that are looked up together: some 0.5 MB.
+_ENTRIES_AT_ONCE = 1024
+
 # The tree's own account files are read up to this many bytes.
 MAX_ACCOUNTS_SIZE = 1 << 20
 
@@ -303,10 +306,6 @@ class _Acis:
 
 def _are_alike(one: Aci, other: Aci) -> bool:
     return (one.uid, one.gid, stat.S_IMODE(one.mode)) == (other.uid, other.gid, stat.S_IMODE(other.mode))
-
-
-# Entries of a directory that are looked up together: some 0.5 MB.
-_ENTRIES_AT_ONCE = 1024
 
 
 class _Tree:
