@@ -29,13 +29,17 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext
 from flistfs.authoring.journal import ROOT_INO, Inode
 from flistfs.authoring.vfs import DIRECTORY_SIZE, MAX_NAME, Attributes, Caller, Vfs, allocated
 from flistfs.errors import FlistfsError
+from flistfs.format.records import CHUNK_SIZE
 
 log = logging.getLogger(__name__)
 
 # Seconds that the kernel may keep names and attributes: a year, for ever.
 _TIMEOUT = 365 * 86400.0
 
-_BLOCK = 4096
+# How much programs are told to read and write at a time, in bytes (st_blksize). `cp` takes 128 KiB otherwise,
+# and each of its writes is a request: 1 GiB costs the daemon 1.6 s of CPU instead of 2.5. Twice as much gains
+# nothing more.
+_IO_SIZE = CHUNK_SIZE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,7 +82,7 @@ def _entry(inode: Inode) -> EntryAttributes:
     entry.st_gid = inode.gid
     entry.st_rdev = inode.rdev
     entry.st_size = DIRECTORY_SIZE if stat.S_ISDIR(inode.mode) else inode.size
-    entry.st_blksize = _BLOCK
+    entry.st_blksize = _IO_SIZE
     entry.st_blocks = allocated(inode)
     entry.st_atime_ns = inode.atime_ns
     entry.st_mtime_ns = inode.mtime_ns

@@ -41,6 +41,16 @@ def test_answers_when_the_command_returns(home: Home, mountpoint: Path) -> None:
     home.run("seal", "out.flist")
 
 
+def test_large_files_are_copied_a_chunk_at_a_time(home: Home, mountpoint: Path, source: Path) -> None:
+    home.run("mount", mountpoint)
+    large = source / "large"
+    large.write_bytes(secrets.token_bytes(4 << 20))
+    subprocess.run(["cp", large, mountpoint], check=True, timeout=TIMEOUT)
+    (session,) = home.json("status")
+    assert session["requests"]["write"] <= 8
+    home.run("seal", "out.flist")
+
+
 def test_json_tells_where(home: Home, mountpoint: Path) -> None:
     told = home.json("mount", mountpoint)
     assert told["mountpoint"] == str(mountpoint)
