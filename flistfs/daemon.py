@@ -58,7 +58,7 @@ from flistfs.errors import (
     OutputError,
     SessionError,
 )
-from flistfs.launch import Config, told
+from flistfs.launch import Config, heed_interrupts, told
 from flistfs.logs import log_to_standard_error
 from flistfs.progress import ProgressReport, reporting
 from flistfs.serving import Ready, init_fuse, log_tasks_on_demand
@@ -104,6 +104,7 @@ def _run(config: Config) -> int:
     daemon = _Daemon(config, folder, ready)
     try:
         with unwrapped():
+            heed_interrupts()
             encoder_process.prepare(config.store)
             code = trio.run(daemon.run)
     except FlistfsError as error:

@@ -104,7 +104,7 @@ def start(
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
         # Ctrl-C between the birth of the daemon and the `try` that ends it would leave it behind. The daemon
-        # inherits this and undoes it.
+        # inherits this and undoes it (`heed_interrupts`).
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         daemon = _spawn(config, password, log_path)
         try:
@@ -166,12 +166,16 @@ def told() -> dict[str, Any]:
 
     A command that was killed has not told everything, and nobody wants its mount any more.
     """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which `start` holds back
     try:
         config: dict[str, Any] = json.load(sys.stdin)
     except ValueError:
         sys.exit(InterruptedByUserError.exit_code)
     return config
+
+
+def heed_interrupts() -> None:
+    """Take Ctrl-C from now on; one that came while this process, a daemon, was starting is raised here."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
@@ -184,4 +188,5 @@ def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
     if isinstance(config, Config):
         os.set_inheritable(config.lock, True)
     command = _command(config)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it can clean up: `heed_interrupts`
     os.execve(command[0], command, _environment(password))  # noqa: S606  no shell is wanted

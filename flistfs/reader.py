@@ -20,7 +20,7 @@ from flistfs.authoring.cores import WakefulCores
 from flistfs.authoring.request import PASSWORD_VARIABLE
 from flistfs.authoring.session import unwrapped
 from flistfs.errors import FlistfsError, InterruptedByUserError
-from flistfs.launch import ReaderConfig, told
+from flistfs.launch import ReaderConfig, heed_interrupts, told
 from flistfs.logs import log_to_standard_error
 from flistfs.reading.chunks import DEFAULT_LIMIT, Chunks
 from flistfs.reading.content import store_of
@@ -48,6 +48,7 @@ def _run(config: ReaderConfig) -> int:
     ready = Ready(config.foreground)
     try:
         with unwrapped():
+            heed_interrupts()
             trio.run(_Reader(config, ready).run)
     except FlistfsError as error:
         return _refuse(ready, error)

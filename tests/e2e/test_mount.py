@@ -416,6 +416,23 @@ def test_an_interrupted_foreground_mount_does_not_wait_for_the_store(home: Home,
     assert home.json("status") == []
 
 
+@pytest.mark.parametrize("what", [[], ["--read-only", "a.flist"]])
+def test_a_foreground_mount_that_is_interrupted_while_it_starts(
+    home: Home, mountpoint: Path, source: Path, what: list[str]
+) -> None:
+    home.run("pack", source, "a.flist")
+    with home.started("mount", "--foreground", *what, mountpoint) as process:
+        command = Path(f"/proc/{process.pid}/cmdline")
+        wait_until(lambda: b"\0-m\0" in command.read_bytes(), "the command becomes the daemon")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "interrupted before anything was mounted" in said
+    assert not is_mounted(mountpoint)
+    assert home.json("status") == []
+
+
 def test_a_password_with_an_equals_sign(home: Home, mountpoint: Path) -> None:
     with running_redis(password="a=b") as server:
         home.run("mount", mountpoint, f"--store=redis://:a=b@127.0.0.1:{server.port}")
