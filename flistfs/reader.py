@@ -16,7 +16,6 @@ import trio
 
 from flistfs import mounts
 from flistfs.authoring import loop
-from flistfs.authoring.cores import WakefulCores
 from flistfs.authoring.request import PASSWORD_VARIABLE
 from flistfs.authoring.session import unwrapped
 from flistfs.errors import FlistfsError, InterruptedByUserError
@@ -91,14 +90,12 @@ class _Reader:
                 # Makes no folder, as `check` would. A server that hangs must not keep Ctrl-C waiting.
                 await trio.to_thread.run_sync(store.missing, [_NO_BLOCK], abandon_on_cancel=True)
             chunks = Chunks(store, config.cache_size or DEFAULT_LIMIT)
-            cores = loop.install()
             # From before there is a mount: the first requests are served before any other task has its turn.
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                await self._serve(flist, chunks, signals, cores)
+                await self._serve(flist, chunks, signals)
 
-    async def _serve(
-        self, flist: Flist, chunks: Chunks, signals: AsyncIterator[int], cores: WakefulCores
-    ) -> None:
+    async def _serve(self, flist: Flist, chunks: Chunks, signals: AsyncIterator[int]) -> None:
+        cores = loop.install()
         async with trio.open_nursery() as nursery:
             operations = Operations(flist, chunks, nursery, self._answering.set)
             init_fuse(operations, self._mountpoint, self._config.options)

@@ -91,7 +91,10 @@ class WakefulCores:
 
 
 def _is_of_use(state: Path) -> bool:
-    if len(os.sched_getaffinity(0)) < 2 or (os.cpu_count() or 1) > _MOST_CORES:  # one waits for nobody
+    """Say whether cores that are asked to stay awake do so, and whether that is worth it."""
+    if len(os.sched_getaffinity(0)) == 1:  # nobody works while we do
+        return False
+    if (os.cpu_count() or 1) > _MOST_CORES:
         return False
     try:
         return state.read_text().strip() == _AWAKE

@@ -12,7 +12,6 @@ PATIENCE = 300.0
 FIRST_OWN_NUMBER = 2**32 - 2**16
 """From here on are the numbers of accounts that a base knows by name only: no system gives such out."""
 
-
 PASSWORD_VARIABLE = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
 """The environment variable with the password of a session's store."""
 

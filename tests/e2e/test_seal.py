@@ -16,6 +16,7 @@ from typing import cast
 import pytest
 import redis as redis_client
 
+from flistfs.authoring.cores import WakefulCores
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, shell, umount, wait_until, watched
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import RedisServer, running_redis
@@ -159,6 +160,34 @@ def test_umount_seals_a_mount_that_was_told_to(home: Home, mountpoint: Path) -> 
     assert status["result"]["exit_code"] == 0
     assert status["result"]["summary"]["files"] == 1
     assert home.json("wait")["exit_code"] == 0
+
+
+def can_keep_cores_awake() -> bool:
+    cores = WakefulCores()
+    try:
+        return cores.hold()
+    finally:
+        cores.release()
+
+
+def keeps_cores_awake(pid: int) -> bool:
+    return any(os.path.realpath(file) == "/dev/cpu_dma_latency" for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
+@pytest.mark.skipif(not can_keep_cores_awake(), reason="cores here sleep or wake as they like")
+def test_cores_may_sleep_while_a_seal_by_umount_waits_for_the_store(home: Home, mountpoint: Path) -> None:
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url, "--seal-to", "out.flist")
+        (pid,) = home.daemons()
+        wait_until(
+            lambda: not (mountpoint / os.urandom(8).hex()).exists() and keeps_cores_awake(pid), "awake"
+        )
+        server.hang()
+        (mountpoint / "file").write_bytes(b"content")
+        umount(mountpoint)
+        wait_until(lambda: not keeps_cores_awake(pid), "cores may sleep", seconds=5)
+        server.resume()
+        home.run("wait", "--mount", mountpoint)
 
 
 def test_a_seal_that_failed_after_umount_is_reported_and_can_be_done_again(
