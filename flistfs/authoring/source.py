@@ -63,6 +63,8 @@ class Item:
     ctime_ns: int | None = None
     is_implied: bool = False
     """Whether it is a directory that is only to be there: one that is there already stays as it is."""
+    replaces_link: bool = False
+    """Whether a directory takes the place of a link, instead of going where that leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,17 @@ class Problem:
         return f"{os.fsdecode(self.path) or '.'}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the user is told, though everything is taken."""
+
+    text: str
+
+
 class TreeSource(Protocol):
     """Where items come from."""
 
-    def items(self) -> Iterator[Item | Problem]:
+    def items(self) -> Iterator[Item | Problem | Note]:
         """Walk everything (blocks).
 
         Raises:

@@ -10,6 +10,7 @@ import lzma
 import os
 import signal
 import stat
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.authoring import tarball
 from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, Home, shell, wait_until
 from tests.independent_reader import Node, read_content, read_flist
@@ -25,19 +25,17 @@ from tests.redis_server import running_redis
 from tests.trees import assert_flist_equals, make_everything, snapshot
 
 
-def compressed_with_zstd(data: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarball.ZstdFile(out, "wb") as file:
-        file.write(data)
-    return out.getvalue()
-
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "plain": lambda data: data,
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
-    "zstd": compressed_with_zstd,
+    "zstd": zstd.compress,
 }
 
 
@@ -137,11 +135,10 @@ def archive_of(home: Home, *entries: Entry) -> Path:
 
 
 HOSTILE: dict[str, tuple[str, list[Entry]]] = {
-    "absolute": ("/etc/x: its name is absolute", [entry("/etc/x", b"x")]),
     "upward": ("a/../../x: its name leads upwards", [entry("a/../../x", b"x")]),
     "link out": ("l: its name leads upwards", [entry("l", change=of_type(tarfile.LNKTYPE, "../x"))]),
     "absolute link": (
-        "l: its name is absolute",
+        "l: it is a further name of a file that is not there",
         [entry("l", change=of_type(tarfile.LNKTYPE, "/etc/passwd"))],
     ),
     "link to nothing": (
