@@ -24,7 +24,6 @@ from tests.independent_reader import Node, read_content, read_flist
 from tests.redis_server import running_redis
 from tests.trees import assert_flist_equals, make_everything, snapshot
 
-
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
