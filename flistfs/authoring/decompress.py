@@ -35,7 +35,7 @@ _DAMAGE: Final = (zlib.error, lzma.LZMAError, ZstdError, OSError, EOFError, Valu
 class Raw(Protocol):
     """A file to read from."""
 
-    def readinto(self, buffer: memoryview, /) -> int | None:
+    def readinto(self, buffer: bytearray | memoryview, /) -> int | None:
         """Read up to as many bytes as `buffer` has; 0 at the end."""
 
 
@@ -141,7 +141,7 @@ class _Prefixed(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int | None:  # type: ignore[override]
         if not self._start:
             return self._rest.readinto(buffer)
         data = self._start[: len(buffer)]
@@ -174,7 +174,7 @@ class _Streams(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         while True:
             if self._decompressor is None and not self._next_stream():
                 return 0

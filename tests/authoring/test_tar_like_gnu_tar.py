@@ -30,8 +30,8 @@ from flistfs.authoring.tarball import TarSource
 from flistfs.authoring.vfs import Caller
 from flistfs.progress import quiet
 from flistfs.stores import open_store
-from tests.independent_reader import read_flist
-from tests.trees import CHUNK, assert_flist_equals, snapshot
+from tests.independent_reader import CHUNK, read_flist
+from tests.trees import assert_flist_equals, snapshot
 
 _EXAMPLES = int(os.environ.get("FLISTFS_EXAMPLES", "40"))
 
