@@ -29,6 +29,9 @@ from flistfs.authoring.vfs import MAX_NAME, MAX_TARGET, Vfs
 # Directories whose numbers are remembered; others are looked up from the top.
 _REMEMBERED = 4096
 
+# What a directory is made with that nothing says anything of.
+_IMPLIED_MODE = stat.S_IFDIR | 0o755
+
 # Links that are followed one after the other on the way to a directory, as the kernel does.
 _MAX_LINKS = 40
 
@@ -142,9 +145,9 @@ class Grafter:
             self._put_top(draft, item)
             return
         folder, _, name = item.path.rpartition(b"/")
+        parent = self._folder(draft, folder, maker=item if item.makes_parents else None)
         if len(name) > MAX_NAME:
             raise _RefusedError(f"its name is longer than {MAX_NAME} bytes")
-        parent = self._folder(draft, folder)
         existing = draft.child(parent.ino, name)
         if stat.S_ISDIR(item.mode):
             self._put_folder(draft, item, parent, name, existing, done)
@@ -164,17 +167,33 @@ class Grafter:
         self._top_is_named = True
         self._give_attributes(draft, top, item)
 
-    def _folder(self, draft: _Draft, path: bytes) -> Inode:
-        """Find a directory below the top; links on the way are followed."""
+    def _folder(self, draft: _Draft, path: bytes, *, maker: Item | None = None) -> Inode:
+        """Find a directory below the top; links on the way are followed.
+
+        What is missing is made for the item `maker`, if there is one.
+        """
         known = self._top if not path else self._folders.get(path)
         inode = draft.inode(known) if known is not None else None
         if inode is None and path:
-            parent, _, name = path.rpartition(b"/")
-            inode = self._entered(draft, self._folder(draft, parent), name)
+            above, _, name = path.rpartition(b"/")
+            parent = self._folder(draft, above, maker=maker)
+            if maker is not None and draft.child(parent.ino, name) is None:
+                inode = self._implied(draft, maker, parent, name)
+            else:
+                inode = self._entered(draft, parent, name)
         if inode is None or inode.nlink == 0:
             raise _RefusedError("what it lies in is no directory")
         if path:
             self._remember(path, inode.ino)
+        return inode
+
+    def _implied(self, draft: _Draft, maker: Item, parent: Inode, name: bytes) -> Inode:
+        """Make a directory that an item lies in."""
+        if len(name) > MAX_NAME:
+            raise _RefusedError(f"it lies in a directory whose name is longer than {MAX_NAME} bytes")
+        item = Item(b"", _IMPLIED_MODE, 0, 0, maker.mtime_ns, maker.mtime_ns)
+        inode = self._make(draft, item, parent=parent.ino)
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Grafted())
         return inode
 
     def _entered(self, draft: _Draft, start: Inode, name: bytes) -> Inode | None:
@@ -219,8 +238,6 @@ class Grafter:
         existing: Dirent | None,
         done: Grafted,
     ) -> None:
-        if existing is not None and item.is_implied:
-            return  # if it is no directory, what lies in it says so
         inode = None if existing is None else self._united_with(draft, item, parent, existing)
         if inode is not None:
             # Its name stays; and without it the kernel would let go of what is mounted inside.

@@ -61,8 +61,8 @@ class Item:
     """How many pieces there are."""
     stored: Sequence[Stored] = ()
     ctime_ns: int | None = None
-    is_implied: bool = False
-    """Whether it is a directory that is only to be there: one that is there already stays as it is."""
+    makes_parents: bool = False
+    """Whether directories that it lies in are made if they are not there."""
     replaces_link: bool = False
     """Whether a directory takes the place of a link, instead of going where that leads."""
 

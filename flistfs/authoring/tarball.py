@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
@@ -29,11 +28,6 @@ _TYPES: Final[Mapping[bytes, int]] = {
     DIRECTORY: stat.S_IFDIR,
     b"6": stat.S_IFIFO,
 }
-
-# What a directory is made with that an archive has things in but does not name, and how many of them are
-# remembered, so that they are not made for everything that is in them.
-_IMPLIED_MODE: Final = stat.S_IFDIR | 0o755
-_REMEMBERED: Final = 4096
 
 # Ids are unsigned 32-bit numbers, of which the last means none.
 _MAX_ID: Final = 2**32 - 2
@@ -58,14 +52,13 @@ class ArchiveFile(Raw, Protocol):
 
 
 class TarSource:
-    """The members of an archive. Directories that it does not name are made on the way."""
+    """The members of an archive. Directories that it does not name are made."""
 
     def __init__(self, file: ArchiveFile, name: str, *, excluded: Filter = nothing_excluded) -> None:
         """Read from `file`, which is called `name` in errors and is closed at the end; nothing is sought."""
         self._file = file
         self._name = name
         self._excluded = excluded
-        self._directories: OrderedDict[bytes, None] = OrderedDict()
         self._last: bytes | None = None
         self._has_absolute = False
 
@@ -148,9 +141,6 @@ class TarSource:
         if member.name.startswith(b"/") and not self._has_absolute:
             self._has_absolute = True
             yield Note(f"{self._name} has absolute names; they were taken without the slash")
-        yield from self._implied(item)
-        if stat.S_ISDIR(item.mode):
-            self._remember(path)
         yield item
 
     def _leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
@@ -162,23 +152,6 @@ class TarSource:
         return any(self._excluded(directory, True) for directory in above) or self._excluded(
             path, is_directory
         )
-
-    def _implied(self, item: Item) -> Iterator[Item]:
-        """Make the directories that an entry lies in, unless they were named before."""
-        parent = item.path.rpartition(b"/")[0]
-        if not parent or parent in self._directories:
-            return
-        parts = parent.split(b"/")
-        for depth in range(1, len(parts) + 1):
-            path = b"/".join(parts[:depth])
-            if path not in self._directories:
-                self._remember(path)
-                yield Item(path, _IMPLIED_MODE, 0, 0, item.mtime_ns, item.mtime_ns, is_implied=True)
-
-    def _remember(self, path: bytes) -> None:
-        self._directories[path] = None
-        if len(self._directories) > _REMEMBERED:
-            self._directories.popitem(last=False)
 
 
 def _item(reader: TarReader, member: Member, path: bytes) -> Item:
@@ -203,6 +176,7 @@ def _item(reader: TarReader, member: Member, path: bytes) -> Item:
         xattrs=member.xattrs,
         pieces=_pieces(reader, member) if has_content else (),
         count=_count_chunks(member) if has_content else 0,
+        makes_parents=True,
         replaces_link=True,
     )
 

@@ -14,23 +14,16 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flistfs.authoring.folder import SessionFolder, Settings
-from flistfs.authoring.request import AddRequest, SealRequest
-from flistfs.authoring.session import open_session, seal_session, unwrapped
 from flistfs.authoring.tarball import TarSource
-from flistfs.authoring.vfs import Caller
-from flistfs.progress import quiet
-from flistfs.stores import open_store
-from tests.independent_reader import CHUNK, read_flist
+from tests.authoring.packing import pack
+from tests.independent_reader import CHUNK
 from tests.trees import assert_flist_equals, snapshot
 
 _EXAMPLES = int(os.environ.get("FLISTFS_EXAMPLES", "40"))
@@ -163,27 +156,10 @@ def packed_like_extracted(archive: Path, work: Path) -> None:
     extracted = work / "extracted"
     extracted.mkdir()
     subprocess.run(["tar", "-xpf", archive, "-C", extracted], check=True, capture_output=True)
-    out = work / "out.flist"
-    blocks = f"dir://{work}/blocks"
-    trio.run(_pack, archive, work / "session", blocks, out)
-    # Directories that an archive does not name have times of their own.
-    assert_flist_equals(
-        read_flist(out), snapshot(extracted), open_store(blocks).get, fast=True, ignore={(b"", "mtime")}
-    )
-
-
-async def _pack(archive: Path, session_folder: Path, blocks: str, out: Path) -> None:
-    folder = SessionFolder(session_folder)
-    lock = folder.lock()
-    folder.create(Settings("", blocks, generation=1, created=0))
-    caller = Caller(os.geteuid(), os.getegid())
-    with unwrapped(), closing(open_store(blocks)) as store:
-        async with open_session(folder, store, caller) as session:
-            request = AddRequest(())
-            added = await session.add(TarSource.open(str(archive)), request, quiet, owner=caller, unique=True)
-            assert not added.left_out
-            await seal_session(session, folder, SealRequest(out), None, quiet)
-    lock.release()
+    nodes, get, (added,) = pack(work, TarSource.open(str(archive)))
+    assert not added.left_out
+    # The top has a name in most archives only.
+    assert_flist_equals(nodes, snapshot(extracted), get, fast=True, ignore={(b"", "mtime")})
 
 
 @pytest.mark.parametrize("name", WAYS)

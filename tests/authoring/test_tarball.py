@@ -6,7 +6,6 @@ import bz2
 import gzip
 import io
 import lzma
-import stat
 import tarfile
 from typing import cast
 
@@ -77,21 +76,6 @@ def test_times_keep_their_fractions_exactly() -> None:
     assert found[b"f"].mtime_ns == 1_700_000_000_999_999_999
     assert found[b"g"].mtime_ns == 5_000_000_000
     assert found[b"h"].mtime_ns == -1_500_000_000
-
-
-def test_directories_that_are_not_named_are_made_once_and_give_way() -> None:
-    found = read(
-        archive(
-            (member("a/b/c", mtime=7), b"x"),
-            (member("a/b/d"), b"y"),
-            (member("a", type=tarfile.DIRTYPE), b""),
-        )
-    )
-    shown = [(entry.path, entry.is_implied) for entry in found if isinstance(entry, Item)]
-    assert shown == [(b"a", True), (b"a/b", True), (b"a/b/c", False), (b"a/b/d", False), (b"a", False)]
-    first = found[0]
-    assert isinstance(first, Item)
-    assert (stat.S_IMODE(first.mode), first.mtime_ns) == (0o755, 7_000_000_000)
 
 
 def test_what_lies_in_an_excluded_directory_is_excluded() -> None:
