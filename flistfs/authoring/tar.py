@@ -268,10 +268,7 @@ class TarReader:
         while (header := self._header()) is not None:
             self._begin_content(header)
             if header.kind not in _IGNORED:
-                try:
-                    yield self._member(header)
-                except MemberError as error:
-                    yield header.name, error
+                yield self._member_or_error(header)
             self._skip()
 
     def read(self, size: int) -> bytes:
@@ -366,16 +363,25 @@ class TarReader:
                 self._left = max(0, size - BLOCK)
                 self._padding = -size % BLOCK if size > BLOCK else 0
 
+    def _member_or_error(self, header: _Header) -> Member | tuple[bytes, MemberError]:
+        try:
+            return self._member(header)
+        except MemberError as error:
+            return header.name, error
+
     def _member(self, header: _Header) -> Member:
         kind, name, records, extents = header.kind, header.name, header.records, None
         size = self._left
         if kind == _CONTINUED or b"GNU.volume.filename" in records:
+            self._global.pop(b"GNU.volume.filename", None)  # it is about the first member alone
             raise MemberError("it is the rest of a file that another volume of the archive begins with")
         if kind == _SPARSE:
             kind = FILE
             size, extents = self._gnu_sparse(header)
         elif kind in _FILES:
             kind = DIRECTORY if name.endswith(b"/") else FILE  # as tars did before there were directories
+            if kind == DIRECTORY and size:
+                raise MemberError("it is a directory by its name, but has content")
             if header.extents or not _SPARSE_RECORDS.isdisjoint(records):
                 size, extents = self._pax_sparse(header)
         elif kind == _DUMP_DIRECTORY:

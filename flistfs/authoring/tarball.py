@@ -29,6 +29,11 @@ _TYPES: Final[Mapping[bytes, int]] = {
     b"6": stat.S_IFIFO,
 }
 
+# The longest path of an entry, in bytes: four times what the kernel takes at once. And how deep it may be: as
+# that can be, since a path so deep costs seconds.
+_MAX_PATH: Final = 16 << 10
+_MAX_DEPTH: Final = 2048
+
 # Ids are unsigned 32-bit numbers, of which the last means none.
 _MAX_ID: Final = 2**32 - 2
 
@@ -192,7 +197,12 @@ def _checked_path(name: bytes) -> bytes:
         raise MemberError("its name leads upwards")
     if b"\0" in name:
         raise MemberError("its name has a NUL byte in it")
-    return b"/".join(parts)
+    if len(parts) > _MAX_DEPTH:
+        raise MemberError(f"it lies in more than {_MAX_DEPTH:,} directories")
+    path = b"/".join(parts)
+    if len(path) > _MAX_PATH:
+        raise MemberError(f"its path is longer than {_MAX_PATH:,} bytes")
+    return path
 
 
 def _link_target(member: Member) -> bytes:

@@ -125,6 +125,12 @@ def test_files_and_directories_before_there_was_a_type_for_them(kind: bytes, mag
     assert kinds == {b"d/": (b"5", b""), b"d/f": (b"0", b"x")}
 
 
+def test_a_directory_with_content_is_not_taken_for_one() -> None:
+    found = contents(entry(b"d/", b"content"), entry(b"after", b"x"), END)
+    assert "has content" in str(found[b"d/"])
+    assert found[b"after"] == b"x"
+
+
 def test_what_gnu_tar_adds_for_itself() -> None:
     dump = b"Yfile\0Ddirectory\0\0"
     found = read(
@@ -141,7 +147,7 @@ def test_access_control_lists_of_solaris_are_no_members() -> None:
 
 
 def test_the_rest_of_a_file_on_another_volume() -> None:
-    volume = extended(("GNU.volume.filename", b"f"), ("GNU.volume.offset", b"512"))
+    volume = extended(("GNU.volume.filename", b"f"), ("GNU.volume.offset", b"512"), kind=b"g")
     for begin in (entry(b"f", b"rest", b"M", magic=GNU), volume + entry(b"f", b"rest")):
         found = contents(begin, entry(b"after", b"x"), END)
         assert "another volume" in str(found[b"f"])
