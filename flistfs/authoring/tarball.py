@@ -15,7 +15,17 @@ from flistfs.authoring.decompress import Decompressed, Raw
 from flistfs.authoring.encoder import BytesSource
 from flistfs.authoring.excludes import Filter, nothing_excluded
 from flistfs.authoring.source import Item, Note, Piece, Problem
-from flistfs.authoring.tar import BLOCK, DIRECTORY, FILE, HARD_LINK, Member, MemberError, TarReader, is_header
+from flistfs.authoring.tar import (
+    BLOCK,
+    DIRECTORY,
+    FILE,
+    HARD_LINK,
+    BadMember,
+    Member,
+    MemberError,
+    TarReader,
+    is_header,
+)
 from flistfs.errors import FormatError, SourceError
 from flistfs.format.records import CHUNK_SIZE
 
@@ -129,19 +139,18 @@ class TarSource:
         if is_archive:
             yield Note(f"{self._name} goes on with another archive after its end, which was not read")
 
-    def _converted(
-        self, reader: TarReader, member: Member | tuple[bytes, MemberError]
-    ) -> Iterator[Item | Problem | Note]:
-        self._last = member[0]
+    def _converted(self, reader: TarReader, member: Member | BadMember) -> Iterator[Item | Problem | Note]:
+        self._last = member.name
+        if isinstance(member, BadMember):
+            yield Problem(member.name, member.reason)
+            return
         try:
-            if not isinstance(member, Member):
-                raise member[1]
             path = _checked_path(member.name)
             if self._leaves_out(path, is_directory=member.kind == DIRECTORY):
                 return
             item = _item(reader, member, path)
         except MemberError as error:
-            yield Problem(self._last, str(error))
+            yield Problem(member.name, str(error))
             return
         if member.name.startswith(b"/") and not self._has_absolute:
             self._has_absolute = True

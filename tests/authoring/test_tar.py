@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from flistfs.authoring.tar import FILE, Member, MemberError, TarReader
+from flistfs.authoring.tar import FILE, BadMember, Member, MemberError, TarReader
 from flistfs.errors import FormatError
 from tests.authoring.tars import END, GNU, POSIX, V7, base256, entry, extended, header, octal, padded, record
 
@@ -27,8 +27,8 @@ def read(*parts: bytes) -> dict[bytes, Found | str]:
     reader = TarReader(io.BytesIO(b"".join(parts)))
     found: dict[bytes, Found | str] = {}
     for member in reader.members():
-        if not isinstance(member, Member):
-            found[member[0]] = str(member[1])
+        if isinstance(member, BadMember):
+            found[member.name] = member.reason
         elif member.extents is None:
             found[member.name] = Found(member, reader.read(member.size) if member.kind == FILE else b"")
         else:
@@ -328,6 +328,7 @@ def test_maps_of_holes_that_make_no_sense(case: str) -> None:
     "records",
     [
         (NAME, MAP),
+        (NAME, SIZE),
         (("GNU.sparse.major", b"2"), ("GNU.sparse.minor", b"0"), NAME, REAL),
         (NAME, ("GNU.sparse.size", b"-1"), MAP),
         (("path", b"sp"), ("SUN.holesdata", b" 0 0 12288")),
