@@ -50,6 +50,7 @@ from rocksdict import (
 )
 
 from flistfs.authoring.disk import Disk
+from flistfs.closing import Closing
 from flistfs.errors import JournalError
 
 log = logging.getLogger(__name__)
@@ -300,7 +301,7 @@ class View:
         self._walks: weakref.WeakSet[Generator[tuple[bytes, bytes]]] = weakref.WeakSet()
 
     def _close_walks(self) -> None:
-        """End what walks here still: an iterator, held by the traceback of an error say, keeps RocksDB's lock."""
+        """End what still walks: an iterator that the traceback of an error holds keeps RocksDB's lock."""
         for walk in list(self._walks):
             walk.close()
 
@@ -454,8 +455,8 @@ class View:
         return self._get(b"m" + name)
 
 
-class FrozenView(View):
-    """A view that later changes do not reach; it lies in a directory of its own, which goes when it is closed."""
+class FrozenView(View, Closing):
+    """A view that later changes do not reach, in a directory of its own, which goes when it is closed."""
 
     def __init__(self, place: Path) -> None:
         """Open the checkpoint at `place`."""
@@ -540,7 +541,7 @@ class Journal(View):
             raise _damaged(str(error)) from error
 
     def freeze(self, place: Path) -> FrozenView:
-        """Return a view of the journal as it is now, in the directory `place`, which later changes do not reach.
+        """Return a view of the journal as it is now, in the directory `place`; later changes do not reach it.
 
         It is a checkpoint: hard links to the tables, and one table more of what is in memory only; 40 ms for
         100,000 keys. (rocksdict's snapshots keep to their moment for single keys alone: whoever walks one
@@ -551,7 +552,7 @@ class Journal(View):
         """
         _remove_checkpoint(place)  # a daemon that died may have left one
         # A flush that fails would end all writing (see `_RESERVE`), so it must not come to that either.
-        in_memory = cast("int | None", self._db.property_int_value("rocksdb.cur-size-all-mem-tables")) or 0
+        in_memory = self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
         if self._disk.lacks(_RESERVE + in_memory):
             raise OSError(errno.ENOSPC, "the journal cannot be copied: the disk is full")
         try:

@@ -210,9 +210,10 @@ def test_a_frozen_view_leaves_nothing(journal: Journal, tmp_path: Path) -> None:
 def test_a_full_disk_refuses_a_frozen_view_and_the_journal_goes_on(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as full, pytest.raises(OSError, match="full") as refusal:
-        full.setattr(Disk, "lacks", lambda self, size: size > 256 << 10)
-        journal.freeze(tmp_path / "frozen")
+    with monkeypatch.context() as full:
+        full.setattr(Disk, "lacks", lambda _, size: size > 256 << 10)
+        with pytest.raises(OSError, match="full") as refusal:
+            journal.freeze(tmp_path / "frozen")
     assert refusal.value.errno == errno.ENOSPC
     with journal.change() as change:
         overturn(change)
