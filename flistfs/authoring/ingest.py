@@ -197,7 +197,7 @@ class Ingest:
         for entry in self._source.items():
             if not isinstance(entry, Item):
                 parcel.messages.append(entry)
-            elif entry.size > MAX_SIZE:
+            elif entry.size > MAX_SIZE and entry.link is None:
                 parcel.messages.append(_too_large(entry))
             else:
                 self._spend(_cost(entry), parcel)
@@ -312,7 +312,7 @@ class Ingest:
 
 
 def _too_large(item: Item) -> Problem:
-    return Problem(item.path, f"it has {item.size:,} bytes; files have {MAX_SIZE:,} at most")
+    return Problem(item.path, f"it has {item.size:,} bytes; a file in an flist has {MAX_SIZE:,} at most")
 
 
 @dataclass(slots=True)
