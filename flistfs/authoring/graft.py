@@ -253,8 +253,6 @@ class Grafter:
             return
         inode = self._make(draft, item, parent=parent.ino)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), existing, done)
-        if existing is not None:
-            self._folders.clear()  # what went through the link
         self._remember(item.path, inode.ino)
         done.names.append((parent.ino, name))
 
@@ -341,6 +339,8 @@ class Grafter:
         """Give an inode a name, in place of what had it."""
         if existing is not None:
             draft.change.drop_name(parent.ino, existing)
+            if existing.kind == stat.S_IFLNK:
+                self._folders.clear()  # what was found through it
             self._lose_name(draft, existing, done)
         draft.put_name(parent.ino, entry._replace(cookie=self._journal.next_id()))
         parent = draft.changed.get(parent.ino, parent)

@@ -196,6 +196,18 @@ def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Pat
     assert read_content(nodes[b"usr/lib/d/f"], get) == BIG
 
 
+def test_a_link_that_is_replaced_leads_elsewhere_at_once(tmp_path: Path) -> None:
+    for number in (1, 3):
+        (tmp_path / f"{number}/lib/d").mkdir(parents=True)
+        (tmp_path / f"{number}/lib/d/f{number}").write_bytes(BIG)
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2/lib").symlink_to("other")
+    first = tar(USR, link(b"lib", b"usr/lib"), entry(b"other/", kind=b"5"))
+    starts = [Start(bytes(tmp_path / f"{number}"), b"") for number in (1, 2, 3)]
+    nodes, _, _ = pack(tmp_path, first, DirectorySource(starts), unique=False)
+    assert {path for path, node in nodes.items() if node.kind == "file"} == {b"usr/lib/d/f1", b"other/d/f3"}
+
+
 def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "source/lib").mkdir(parents=True)
     second = DirectorySource([Start(bytes(tmp_path / "source"), b"")])
