@@ -39,9 +39,10 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from itertools import islice
 
 import trio
 
@@ -103,6 +104,45 @@ class Chunk:
     durable: bool = False
     written: float = 0.0
     reported: int = -1
+
+
+class _Chunks:
+    """The spooled chunks of all files, found by file: a walk of the journal would pass all that ever were."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, dict[int, Chunk]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunks in self._files.values():
+            yield from chunks.values()
+
+    def get(self, ino: int, index: int) -> Chunk | None:
+        """Return a chunk, if it is spooled."""
+        return self.of(ino).get(index)
+
+    def of(self, ino: int) -> Mapping[int, Chunk]:
+        """Return those of a file, by index."""
+        return self._files.get(ino, _NO_CHUNKS)
+
+    def add(self, chunk: Chunk) -> None:
+        """Add one that is not there."""
+        self._files.setdefault(chunk.ino, {})[chunk.index] = chunk
+        self._count += 1
+
+    def remove(self, chunk: Chunk) -> None:
+        """Take one out."""
+        chunks = self._files[chunk.ino]
+        del chunks[chunk.index]
+        if not chunks:
+            del self._files[chunk.ino]
+        self._count -= 1
+
+
+_NO_CHUNKS: Mapping[int, Chunk] = {}
 
 
 @dataclass(slots=True)
@@ -201,7 +241,7 @@ class Content:
         self.trouble: str | None = None  # why what is stored cannot be noted, so that it is stored again
         self._is_stuck = is_stuck
         self._synced = False  # whether anybody ever asked for anything to survive a power cut
-        self._chunks: dict[ChunkId, Chunk] = {}
+        self._chunks = _Chunks()
         self._unsettled: OrderedDict[ChunkId, Chunk] = OrderedDict()
         self._cached: OrderedDict[ChunkId, _Copy] = OrderedDict()
         self._cached_bytes = 0
@@ -240,7 +280,7 @@ class Content:
 
     def _away(self, ino: int, index: int) -> Stored | None:
         """Return the block of a chunk that is only in the store."""
-        if (ino, index) in self._chunks or (ino, index) in self._cached:
+        if self._chunks.get(ino, index) or (ino, index) in self._cached:
             return None
         return self._journal.stored(ino, index)
 
@@ -308,7 +348,7 @@ class Content:
         return inode.size
 
     def _read_piece(self, ino: int, index: int, start: int, end: int) -> bytes:
-        if chunk := self._chunks.get((ino, index)):
+        if chunk := self._chunks.get(ino, index):
             return self._spool.read(chunk.slot, start, end - start)
         if copy := self._cached.get((ino, index)):
             self._cached.move_to_end((ino, index))
@@ -418,7 +458,7 @@ class Content:
         """Write into one chunk, and say how many chunks the file has more than before (0 or 1)."""
         old_length = chunk_length(inode.size, index)
         end = start + len(part)
-        chunk = self._chunks.get((inode.ino, index))
+        chunk = self._chunks.get(inode.ino, index)
         was_hole = chunk is None and self._is_hole(inode, index)
         if chunk is None:
             chunk = self._make_spooled(change, inode.ino, index, old_length, start, end, was_hole=was_hole)
@@ -471,7 +511,7 @@ class Content:
         """
         chunks = inode.chunks
         if size < inode.size:
-            chunks -= self._drop_from(change, inode.ino, -(-size // CHUNK_SIZE))
+            chunks -= self._drop_from(change, inode, -(-size // CHUNK_SIZE))
         for index in self.border(inode, size):
             self._resize_chunk(change, inode, index, chunk_length(size, index))
         return inode._replace(size=size, chunks=chunks)
@@ -479,7 +519,7 @@ class Content:
     def _resize_chunk(self, change: Change, inode: Inode, index: int, length: int) -> None:
         """Change the length of a chunk at the end of a file; a hole stays one."""
         old_length = chunk_length(inode.size, index)
-        chunk = self._chunks.get((inode.ino, index))
+        chunk = self._chunks.get(inode.ino, index)
         if chunk is None:
             if (inode.ino, index) not in self._cached:
                 return
@@ -487,22 +527,27 @@ class Content:
         self._set_length(change, chunk, length)
         self._spool.zero(chunk.slot, old_length, length)
 
-    def drop(self, change: Change, ino: int) -> None:
+    def drop(self, change: Change, inode: Inode) -> None:
         """Remove all of a file's content."""
-        self._drop_from(change, ino, 0)
+        self._drop_from(change, inode, 0)
 
-    def _drop_from(self, change: Change, ino: int, first: int) -> int:
+    def _drop_from(self, change: Change, inode: Inode, first: int) -> int:
         """Let the chunks from index `first` on be holes; say how many were none."""
-        dropped = 0
-        for spooled in self._journal.spooled(ino, first):
-            change.drop_spooled(ino, spooled.index)
-            dropped += 1
-            change.on_commit(partial(self._discard, self._chunks[ino, spooled.index]))
-        for index, _ in self._journal.stored_chunks(ino, first):
-            change.drop_stored(ino, index)
-            dropped += 1
-            change.on_commit(partial(self._forget_copy, (ino, index)))
-        return dropped
+        spooled = self._chunks.of(inode.ino)
+        dropped = [chunk for index, chunk in spooled.items() if index >= first]
+        for chunk in dropped:
+            change.drop_spooled(inode.ino, chunk.index)
+            change.on_commit(partial(self._discard, chunk))
+        # Not one step further than needed: behind a file's chunks lie those that others had.
+        most = inode.chunks - len(spooled)
+        behind = -(-inode.size // CHUNK_SIZE)
+        count = len(dropped)
+        if most and first < behind:
+            for index, _ in islice(self._journal.stored_chunks(inode.ino, first, behind), most):
+                change.drop_stored(inode.ino, index)
+                change.on_commit(partial(self._forget_copy, (inode.ino, index)))
+                count += 1
+        return count
 
     # Settling and storing
 
@@ -579,7 +624,7 @@ class Content:
     def _is_current(self, job: Job[Chunk]) -> bool:
         """Say whether a job's chunk is still there and is what it was when the job was made."""
         chunk = job.owner
-        return self._chunks.get((chunk.ino, chunk.index)) is chunk and chunk.version == job.version
+        return self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.version == job.version
 
     def _must_last(self, job: Job[Chunk]) -> bool:
         """Say whether an fsync has come to cover a chunk since the job was made.
@@ -599,8 +644,8 @@ class Content:
             OSError: EIO if the disk or the store's disk fails.
         """
         self._synced = True
-        for spooled in self._journal.spooled(ino):
-            self._chunks[ino, spooled.index].durable = True
+        for chunk in self._chunks.of(ino).values():
+            chunk.durable = True
         await trio.to_thread.run_sync(self._spool.sync)
         try:
             await trio.to_thread.run_sync(self._sync_store)
@@ -614,9 +659,9 @@ class Content:
             JournalError: the journal cannot be written any more.
         """
         self.settle_all()
-        pending = [(chunk, chunk.version) for chunk in self._chunks.values()]
+        pending = [(chunk, chunk.version) for chunk in self._chunks]
         for chunk, version in pending:
-            while self._chunks.get((chunk.ino, chunk.index)) is chunk and chunk.reported < version:
+            while self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.reported < version:
                 if self._failure is not None:
                     raise self._failure
                 await self._less.wait()
@@ -648,12 +693,12 @@ class Content:
     # Bookkeeping
 
     def _add_chunk(self, chunk: Chunk) -> None:
-        self._chunks[chunk.ino, chunk.index] = chunk
+        self._chunks.add(chunk)
         self._spooled_bytes += chunk.length
         self._unsettled[chunk.ino, chunk.index] = chunk
 
     def _remove_chunk(self, chunk: Chunk) -> None:
-        del self._chunks[chunk.ino, chunk.index]
+        self._chunks.remove(chunk)
         self._unsettled.pop((chunk.ino, chunk.index), None)
         self._spooled_bytes -= chunk.length
 

@@ -125,6 +125,7 @@ class Vfs:
         self.totals = Totals()
         self.changes = 0  # counts what callers changed, so that a seal sees whether anything did
         self._keep_xattrs = keep_xattrs
+        self._has_xattrs = keep_xattrs or journal.count_xattrs() > 0  # those of an earlier mount
         self._refused_xattrs = int(journal.setting(b"xattrs") or 0)
         if journal.inode(ROOT_INO) is None:
             self._make_root(owner)
@@ -151,9 +152,10 @@ class Vfs:
     def _drop(self, change: Change, inode: Inode) -> None:
         """Remove an inode with all that belongs to it."""
         if inode.chunks:
-            self._content.drop(change, inode.ino)
-        for name in self._journal.xattrs(inode.ino):
-            change.drop_xattr(inode.ino, name)
+            self._content.drop(change, inode)
+        if self._has_xattrs:
+            for name in self._journal.xattrs(inode.ino):
+                change.drop_xattr(inode.ino, name)
         change.drop_inode(inode.ino)
 
     # Looking
