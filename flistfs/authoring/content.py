@@ -14,13 +14,16 @@ What runs at the same time, and why it is safe:
 
 - All methods run in the event loop's thread. Those that change anything are plain functions: between two
   awaits nothing else runs, so each is atomic. What they need from the store is brought first by `bring`,
-  which returns only when, in the same step of the loop, every chunk asked for is at hand.
+  which returns only when, in the same step of the loop, every chunk asked for is at hand. Until then what
+  came is pinned: however little is cached, those who wait for several chunks each do not evict each other's.
+- A read needs no slots. It holds what it fetched itself, and looks in the step in which it gives an answer
+  whether those are still the file's chunks.
 - A spooled chunk is one `Chunk` object, and each write to it gives it a new version. The uploader works on
   a job with the chunk and its version; when a stored block is reported, it counts only if that chunk object
   is still the one in place and its version is the job's. Else the block is ignored, and the chunk, settled
   again later, is sent again.
 - A slot is freed or reused while a worker may be reading it: see `uploader`.
-- Two reads that need the same chunk from the store wait for one fetch, and fail with it.
+- Those that need the same block from the store at the same time wait for one fetch, and fail with it.
 
 Back-pressure: the spool has a limit in bytes and in chunks, and leaves a part of the disk free. `room` waits
 until there is less; it settles every chunk first, since what is not settled cannot leave. On a disk that is
@@ -38,8 +41,9 @@ import json
 import logging
 import os
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -72,8 +76,12 @@ _CACHED_BYTES = 256 << 20
 # Chunks that are fetched from the store at the same time.
 _FETCHES = 8
 
-# Chunks of which copies are kept when the disk is nearly full: enough for some reads of 1 MiB at a time.
-_CACHED_ON_A_FULL_DISK = 16
+# Reads that wait for the store at the same time; each holds what it fetched, 3 chunks of 512 KiB at most.
+_READS = 16
+
+# Chunks that are kept in memory for reading back while the disk is nearly full, since the kernel asks for a
+# quarter of one at a time.
+_IN_MEMORY = 16
 
 # While a writer waits it looks again this often, in seconds, whether the store is stuck.
 _LOOK_AGAIN = 1.0
@@ -85,6 +93,8 @@ _TELL_EVERY = 60.0
 _SPOOLED_CHUNKS = 100_000
 
 ChunkId = tuple[int, int]  # inode number, index of the chunk in the file
+
+_Part = tuple[int, int, int]  # see `pieces`
 
 
 @dataclass(slots=True, eq=False)
@@ -156,10 +166,19 @@ class _Copy:
 
 @dataclass(slots=True)
 class _Fetch:
-    """A chunk on its way from the store, which others may wait for too, and why it failed."""
+    """A chunk on its way from the store, which others may wait for too; then its bytes, or why it failed."""
 
     done: trio.Event
+    data: bytes | None = None
     failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a chunk was when it was fetched, and its bytes."""
+
+    stored: Stored
+    data: bytes
 
 
 @dataclass(slots=True)
@@ -246,8 +265,11 @@ class Content:
         self._cached: OrderedDict[ChunkId, _Copy] = OrderedDict()
         self._cached_bytes = 0
         self._spooled_bytes = 0
-        self._fetches: dict[ChunkId, _Fetch] = {}
+        self._fetches: dict[Stored, _Fetch] = {}
         self._fetch_limiter = trio.CapacityLimiter(_FETCHES)
+        self._reads = trio.CapacityLimiter(_READS)
+        self._in_memory: OrderedDict[Stored, bytes] = OrderedDict()
+        self._pins: Counter[ChunkId] = Counter()  # chunks that a write waits for
         self._waiting = 0
         self._tell_again = 0.0
         self._failure: JournalError | None = None
@@ -264,19 +286,38 @@ class Content:
 
     # Reading
 
-    async def bring(self, ino: int, indexes: Iterable[int]) -> None:
-        """Have the given chunks of a file at hand: as holes, or in slots.
+    async def read(self, ino: int, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes of a file at `offset`, fewer only at its end.
 
         Raises:
-            OSError: EIO if the store cannot give one; the log says why.
+            OSError: EIO if a chunk cannot be had from the store, ESTALE if there is no such file.
         """
-        wanted = list(indexes)
-        while True:
-            away = [(index, stored) for index in wanted if (stored := self._away(ino, index))]
-            if not away:
-                return
-            for index, stored in away:
-                await self._fetch((ino, index), stored)
+        parts = self._parts(ino, offset, length)
+        if not self._lacking(ino, parts, {}):  # as most do: nobody need wait for those who wait for the store
+            return self._join(ino, parts, {})
+        async with self._reads:
+            fetched: dict[int, _Fetched] = {}
+            # While a chunk is fetched the file may change, or be cut: behind its end a slot holds anything.
+            while lacking := self._lacking(ino, parts := self._parts(ino, offset, length), fetched):
+                for index, stored in lacking:
+                    data = await self._fetch(ino, stored)
+                    fetched[index] = _Fetched(stored, data)
+                    self._keep_fetched((ino, index), stored, data)
+            return self._join(ino, parts, fetched)
+
+    def _parts(self, ino: int, offset: int, length: int) -> list[_Part]:
+        """Say which pieces of chunks a read gives (see `pieces`): those that are in the file now."""
+        inode = self._journal.inode(ino)
+        if inode is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return list(pieces(offset, max(0, min(length, inode.size - offset))))
+
+    def _lacking(
+        self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]
+    ) -> list[tuple[int, Stored]]:
+        """Return the chunks that are only in the store, save those that were fetched as they are now."""
+        away = [(index, stored) for index, _, _ in parts if (stored := self._away(ino, index))]
+        return [each for each in away if each[0] not in fetched or fetched[each[0]].stored != each[1]]
 
     def _away(self, ino: int, index: int) -> Stored | None:
         """Return the block of a chunk that is only in the store."""
@@ -284,28 +325,68 @@ class Content:
             return None
         return self._journal.stored(ino, index)
 
-    async def _fetch(self, chunk_id: ChunkId, stored: Stored) -> None:
-        if (running := self._fetches.get(chunk_id)) is not None:
+    def _join(self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]) -> bytes:
+        """Put pieces together that are at hand, or were fetched."""
+        found = [self._read_piece(ino, *part, fetched) for part in parts]
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _read_piece(
+        self, ino: int, index: int, start: int, end: int, fetched: Mapping[int, _Fetched]
+    ) -> bytes:
+        if chunk := self._chunks.get(ino, index):
+            return self._spool.read(chunk.slot, start, end - start)
+        if copy := self._cached.get((ino, index)):
+            self._cached.move_to_end((ino, index))
+            return self._spool.read(copy.slot, start, end - start)
+        if index in fetched and self._away(ino, index):
+            return fetched[index].data[start:end]
+        return bytes(end - start)
+
+    async def _fetch(self, ino: int, stored: Stored) -> bytes:
+        """Get a chunk of a file from the store, or from those that were fetched last."""
+        while (data := self._in_memory.get(stored)) is None:
+            if (running := self._fetches.get(stored)) is None:
+                return await self._fetch_anew(ino, stored)
             await running.done.wait()
             if running.failure is not None:
                 raise OSError(errno.EIO, running.failure)
-            return
-        fetch = self._fetches[chunk_id] = _Fetch(trio.Event())
+            if running.data is not None:
+                return running.data
+        self._in_memory.move_to_end(stored)
+        return data
+
+    async def _fetch_anew(self, ino: int, stored: Stored) -> bytes:
+        fetch = self._fetches[stored] = _Fetch(trio.Event())
         try:
-            data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
+            fetch.data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
         except FlistfsError as error:
-            log.error("reading back a chunk of inode %d failed: %s", chunk_id[0], error)  # noqa: TRY400
+            log.error("reading back a chunk of inode %d failed: %s", ino, error)  # noqa: TRY400
             fetch.failure = str(error)
             raise OSError(errno.EIO, str(error)) from error
         finally:
-            del self._fetches[chunk_id]
+            del self._fetches[stored]
             fetch.done.set()
-        if self._away(*chunk_id) == stored:
-            try:
+        return fetch.data
+
+    def _load(self, stored: Stored) -> bytes:
+        data = decode_block(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
+        if len(data) != stored.length:  # of a base, nobody has seen it before
+            raise BlockCorruptError(
+                f"block {stored.hash.decode()} has {len(data)} bytes where {stored.length} belong"
+            )
+        return data
+
+    def _keep_fetched(self, chunk_id: ChunkId, stored: Stored, data: bytes) -> None:
+        """Keep a chunk for the next read: in a slot, or in memory where the disk has no room for one."""
+        if self._away(*chunk_id) != stored:
+            return
+        if not self._disk.is_low():
+            with suppress(OSError):
                 self._keep(chunk_id, self._fill_slot(data), stored.length)
-            except OSError as error:  # a full disk: to a reader that is no reason that read() could give
-                fetch.failure = str(error)
-                raise OSError(errno.EIO, str(error)) from error
+        if chunk_id not in self._cached:
+            self._in_memory[stored] = data
+            if len(self._in_memory) > _IN_MEMORY:
+                self._in_memory.popitem(last=False)
 
     def _fill_slot(self, data: bytes) -> int:
         slot = self._spool.allocate()
@@ -316,63 +397,40 @@ class Content:
             raise
         return slot
 
-    def _load(self, stored: Stored) -> bytes:
-        data = decode_block(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
-        if len(data) != stored.length:  # of a base, nobody has seen it before
-            raise BlockCorruptError(
-                f"block {stored.hash.decode()} has {len(data)} bytes where {stored.length} belong"
-            )
-        return data
-
-    async def read(self, ino: int, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes of a file at `offset`, fewer only at its end.
-
-        Raises:
-            OSError: EIO if a chunk cannot be had from the store, ESTALE if there is no such file.
-        """
-        size = self._size(ino)
-        while True:
-            parts = list(pieces(offset, max(0, min(length, size - offset))))
-            await self.bring(ino, (index for index, _, _ in parts))
-            # While a chunk was brought the file may have been cut: behind its end a slot holds anything.
-            before, size = size, self._size(ino)
-            if size == before:
-                break
-        found = [self._read_piece(ino, *part) for part in parts]
-        return found[0] if len(found) == 1 else b"".join(found)
-
-    def _size(self, ino: int) -> int:
-        inode = self._journal.inode(ino)
-        if inode is None:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return inode.size
-
-    def _read_piece(self, ino: int, index: int, start: int, end: int) -> bytes:
-        if chunk := self._chunks.get(ino, index):
-            return self._spool.read(chunk.slot, start, end - start)
-        if copy := self._cached.get((ino, index)):
-            self._cached.move_to_end((ino, index))
-            return self._spool.read(copy.slot, start, end - start)
-        return bytes(end - start)
-
     # Writing
 
-    async def bring_to_write(self, ino: int, indexes: Iterable[int]) -> None:
-        """Bring chunks that are to be changed in part, so that no power cut can lose the rest of them.
+    async def bring(self, ino: int, indexes: Iterable[int]) -> None:
+        """Have chunks of a file, which are to be changed in part, in slots, or as holes.
+
+        None can be evicted before all are there, and none is lost to a power cut.
 
         Raises:
-            OSError: as `bring` does, and if the disk fails.
+            OSError: EIO if the store cannot give one; ENOSPC if the disk is full, as `room` says; EIO if it
+                is broken.
         """
-        wanted = list(indexes)
-        while True:
-            await self.bring(ino, wanted)
-            copies = [copy for index in wanted if (copy := self._cached.get((ino, index)))]
-            unsafe = [copy for copy in copies if self._synced and not copy.durable]
-            if not unsafe:
-                return
-            await trio.to_thread.run_sync(self._spool.sync)
-            for copy in unsafe:
-                copy.durable = True
+        wanted = [(ino, index) for index in indexes]
+        if any(self._away(*chunk_id) for chunk_id in wanted):
+            await self.room()  # each takes a slot
+        self._pins.update(wanted)
+        try:
+            while True:
+                await self._bring_away(wanted)
+                copies = [copy for chunk_id in wanted if (copy := self._cached.get(chunk_id))]
+                unsafe = [copy for copy in copies if self._synced and not copy.durable]
+                if not unsafe:
+                    return
+                await trio.to_thread.run_sync(self._spool.sync)
+                for copy in unsafe:
+                    copy.durable = True
+        finally:
+            self._pins -= Counter(wanted)
+
+    async def _bring_away(self, wanted: Iterable[ChunkId]) -> None:
+        while away := [(chunk_id, stored) for chunk_id in wanted if (stored := self._away(*chunk_id))]:
+            for chunk_id, stored in away:
+                data = await self._fetch(chunk_id[0], stored)
+                if self._away(*chunk_id) == stored:
+                    self._keep(chunk_id, self._fill_slot(data), stored.length)
 
     async def room(self) -> None:
         """Wait while the spool is full.
@@ -385,7 +443,7 @@ class Content:
         while self._spooled_bytes > self._limit or len(self._chunks) > _SPOOLED_CHUNKS:
             await self._wait_for_less("the spool is full")
         while self._disk.is_low():
-            self._keep_few()
+            self._make_room()
             if not self._disk.is_low():
                 return
             if not self._chunks or self._is_stuck():
@@ -704,7 +762,7 @@ class Content:
 
     def _discard(self, chunk: Chunk) -> None:
         self._remove_chunk(chunk)
-        self._spool.free(chunk.slot)
+        self._free(chunk.slot)
         self._signal()
 
     def _signal(self) -> None:
@@ -726,14 +784,23 @@ class Content:
         self._cached[chunk_id] = _Copy(slot, length)
         self._cached_bytes += length
         while len(self._cached) > _CACHED_CHUNKS or self._cached_bytes > _CACHED_BYTES:
-            self._forget_copy(next(iter(self._cached)))
+            if not self._evict():
+                break
         if self._disk.is_low():
-            self._keep_few()
+            self._make_room()
 
-    def _keep_few(self) -> None:
-        """Give up copies for the sake of a disk that is nearly full, but not those that a read waits for."""
-        while len(self._cached) > _CACHED_ON_A_FULL_DISK:
-            self._forget_copy(next(iter(self._cached)))
+    def _evict(self) -> bool:
+        """Let the oldest copy go that no write waits for; say whether there was one."""
+        oldest = next((chunk_id for chunk_id in self._cached if chunk_id not in self._pins), None)
+        if oldest is None:
+            return False
+        self._forget_copy(oldest)
+        return True
+
+    def _make_room(self) -> None:
+        """Give up all copies for the sake of a disk that is nearly full: reads do without, from memory."""
+        while self._evict():
+            pass
         self._spool.give_back()
 
     def forget_copies(self) -> None:
@@ -744,4 +811,10 @@ class Content:
     def _forget_copy(self, chunk_id: ChunkId) -> None:
         if copy := self._cached.pop(chunk_id, None):
             self._cached_bytes -= copy.length
-            self._spool.free(copy.slot)
+            self._free(copy.slot)
+
+    def _free(self, slot: int) -> None:
+        """Give a slot back; on a disk that is nearly full its space at once."""
+        self._spool.free(slot)
+        if self._disk.is_low():
+            self._spool.give_back()

@@ -522,7 +522,7 @@ class Vfs:
         """
         inode = self.inode(ino)
         while inode.chunks and (wanted := needs(inode)):
-            await self._content.bring_to_write(ino, wanted)
+            await self._content.bring(ino, wanted)
             current = self.inode(ino)
             if current.size == inode.size:
                 return

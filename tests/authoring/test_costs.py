@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from rocksdict import Options
 
 from flistfs.authoring import journal as journal_module
 from flistfs.authoring.folder import SessionFolder
-from flistfs.authoring.journal import ROOT_INO, Options
+from flistfs.authoring.journal import ROOT_INO
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.vfs import Attributes, Caller, Vfs
 from flistfs.format.records import CHUNK_SIZE
