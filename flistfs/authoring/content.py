@@ -642,7 +642,7 @@ class Content:
         for outcome in outcomes:
             counts.add(outcome.size, is_new=outcome.is_new)
         try:
-            with self._journal.change() as change:
+            with self._journal.change(makes_room=True) as change:
                 done = self._note_stored(change, outcomes)
                 change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
         except OSError as error:

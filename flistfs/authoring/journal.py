@@ -48,7 +48,7 @@ from rocksdict import (
     WriteBatch,
 )
 
-from flistfs.authoring.disk import Disk
+from flistfs.authoring.disk import Disk, Held
 from flistfs.closing import Closing
 from flistfs.errors import JournalError
 
@@ -93,6 +93,12 @@ _STEPS = 4
 # Bytes of the disk that no change may take. Once RocksDB could not write its log, it refuses every write
 # until it is opened anew, even when there is room again; so it must not come to that.
 _RESERVE = 256 << 10
+
+# Bytes of the disk that are held for changes that make room, on a disk that is full to the last byte: about
+# 2,000 names can be removed then. They are let go in such steps; so much must be free, as others write too.
+_HELD = 1 << 20
+_HELD_STEP = 64 << 10
+_LEAST = 32 << 10
 
 
 class Inode(NamedTuple):
@@ -151,9 +157,10 @@ class Change:
     what `on_commit` was given. So memory and spool follow the journal, whatever the disk does.
     """
 
-    __slots__ = ("_after", "_journal", "_undo", "batch", "inodes")
+    __slots__ = ("_after", "_journal", "_undo", "batch", "inodes", "makes_room")
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, makes_room: bool = False) -> None:
+        self.makes_room = makes_room
         self.batch = WriteBatch(raw_mode=True)
         self.inodes: dict[int, Inode | None] = {}
         self._journal = journal
@@ -514,6 +521,7 @@ class Journal(View):
                 f"What was sealed or stored before is not affected"
             ) from error
         self._disk = Disk(folder)
+        self._held = Held(folder / "held", _HELD)
         self._recent: dict[int, Inode | None] = {}
         self._gaps: dict[tuple[int, int], int] = {}
         self._next_id = self._reserved = 0
@@ -553,9 +561,12 @@ class Journal(View):
                 self._gaps.clear()
             self._gaps[parent, position] = end
 
-    def change(self) -> Change:
-        """Start a change: `with journal.change() as change: ...`."""
-        return Change(self)
+    def change(self, *, makes_room: bool = False) -> Change:
+        """Start a change: `with journal.change() as change: ...`.
+
+        One that makes room on the disk, or for others to do so, is possible where there is none.
+        """
+        return Change(self, makes_room=makes_room)
 
     def commit(self, change: Change) -> None:
         """Write all of `change` at once; it survives the death of this process from here on.
@@ -563,13 +574,27 @@ class Journal(View):
         Raises:
             OSError: the disk is full (ENOSPC) or broken (EIO); nothing of the change was made.
         """
-        if self._disk.lacks(_RESERVE + change.batch.size_in_bytes()):
-            raise OSError(errno.ENOSPC, "the journal cannot be written: the disk is full")
+        size = change.batch.size_in_bytes()
+        if self._disk.lacks(_RESERVE + size):
+            if not change.makes_room or not self._find_room(size):
+                raise OSError(errno.ENOSPC, "the journal cannot be written: the disk is full")
+        else:
+            self._held.fill()
         try:
             self._db.write(change.batch)
         except Exception as error:
             raise _os_error("the journal cannot be written", error) from error
         self._remember(change.inodes)
+
+    def _find_room(self, size: int) -> bool:
+        """Have room for `size` bytes of the log, from what is held if need be; say whether there is."""
+        in_memory = self._db.property_int_value("rocksdb.cur-size-active-mem-table") or 0
+        if in_memory + size > _WRITE_BUFFER * 7 // 8:
+            return False  # it would become a table soon, for which there is no room
+        while self._disk.lacks(_LEAST + size):
+            if not self._held.give(_HELD_STEP):
+                return False
+        return True
 
     def _put(self, key: bytes, value: bytes) -> None:
         change = self.change()

@@ -146,7 +146,7 @@ class Vfs:
         for ino in list(self._journal.orphans()):
             inode = self._journal.inode(ino)
             if inode is not None:
-                with self._journal.change() as change:
+                with self._journal.change(makes_room=True) as change:
                     self._drop(change, inode)
 
     def _drop(self, change: Change, inode: Inode) -> None:
@@ -353,7 +353,7 @@ class Vfs:
         if entry.kind == stat.S_IFDIR:
             raise _fail(errno.EISDIR)
         now = _now()
-        with self._journal.change() as change:
+        with self._journal.change(makes_room=True) as change:
             change.drop_name(parent, entry)
             change.put_inode(_grown(self.inode(parent), -1, 0, now))
             self._lose_name(change, self.inode(entry.ino), now)
@@ -368,7 +368,7 @@ class Vfs:
         if inode.size:
             raise _fail(errno.ENOTEMPTY)
         now = _now()
-        with self._journal.change() as change:
+        with self._journal.change(makes_room=True) as change:
             change.drop_name(parent, entry)
             change.put_inode(_grown(self.inode(parent), -1, -1, now))
             self._lose_name(change, inode, now)
@@ -386,7 +386,7 @@ class Vfs:
         inode = self._journal.inode(ino)
         if inode is None or inode.nlink > 0 or ino in self._open:
             return
-        with self._journal.change() as change:
+        with self._journal.change(makes_room=True) as change:
             self._drop(change, inode)
         self.totals.add(inode, -1)
 
@@ -486,7 +486,8 @@ class Vfs:
             await self._prepare_resize(ino, wanted.size)
         inode = self.inode(ino)
         now = _now()
-        with self._journal.change() as change:
+        makes_room = wanted.size is not None and wanted.size < inode.size
+        with self._journal.change(makes_room=makes_room) as change:
             changed = inode
             if wanted.size is not None:
                 changed = self._content.resize(change, inode, wanted.size)._replace(mtime_ns=now)
