@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,6 +316,52 @@ def special_writes(work: Path) -> dict[str, float]:
     return found
 
 
+def each(action: Callable[[Path], object], paths: Iterable[Path]) -> float:
+    """Do something with each file; returns the median of the seconds that it takes."""
+    return statistics.median(timed(lambda path=path: action(path)) for path in paths)
+
+
+def truncate(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+
+
+def sync_file(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def after_many(work: Path, count: int) -> dict[str, float]:
+    """Measure operations in a session that has had `count` files stored since the first of these was made."""
+    found: dict[str, float] = {}
+    with session(work, f"dir://{work}/blocks") as (mountpoint, env):
+        folders = [
+            mountpoint / name for name in ("fsync", "O_TRUNC", "unlink", "rename over", "rm -r of 2,000")
+        ]
+        for folder in folders:
+            folder.mkdir()
+            for number in range(2000 if folder is folders[-1] else 200):
+                (folder / str(number)).write_bytes(b"line %d\n" % number)
+        make_many(mountpoint, count)
+        run(FLISTFS, "sync", env=env)
+        found["fsync"] = each(sync_file, folders[0].iterdir())
+        found["O_TRUNC"] = each(truncate, folders[1].iterdir())
+        found["unlink"] = each(Path.unlink, list(folders[2].iterdir()))
+        pairs = sorted(folders[3].iterdir())
+        found["rename over"] = each(lambda path: path.rename(pairs[0]), pairs[1:])
+        found["rm -r of 2,000"] = timed(lambda: run("rm", "-r", folders[4]))
+    shutil.rmtree(work / "blocks")
+    return found
+
+
+def as_files_grow(work: Path) -> dict[str, dict[str, float]]:
+    """Measure how operations get dearer with the files that a session has had."""
+    few, many = (after_many(work, count) for count in (1_000, 100_000))
+    return {what: {"few": few[what], "many": many[what], "ratio": many[what] / few[what]} for what in few}
+
+
 def through_mount_to_directory(source: Path, work: Path) -> dict[str, Any]:
     """Do what `through_mount` does, with blocks in a directory of this machine."""
     try:
@@ -391,6 +437,51 @@ def print_table(name: str, size: int, found: dict[str, Any]) -> None:
             )
 
 
+def print_special(found: dict[str, Any]) -> None:
+    print()
+    for what, value in found.items():
+        print(f"{what:45}{value:9.2f}")
+
+
+def print_growth(found: dict[str, Any]) -> None:
+    print(f"\n{'microseconds after':20}{'1,000':>10}{'100,000 files':>16}{'ratio':>8}\n")
+    for what, value in found.items():
+        print(f"{what:20}{1e6 * value['few']:10.0f}{1e6 * value['many']:16.0f}{value['ratio']:8.2f}")
+
+
+def inputs_of(options: argparse.Namespace) -> list[str]:
+    """Say which trees are to be copied."""
+    usual = ["small"] if options.quick else [] if options.growth else ["large", "small", "library", "many"]
+    return (options.input or usual) + (["few", "million", "huge"] if options.scale else [])
+
+
+def measure_input(name: str, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    source = work / "source"
+    source.mkdir()
+    INPUTS[name].make(source)
+    size = sum(path.lstat().st_size for path in source.rglob("*") if path.is_file())
+    scale = INPUTS[name].scale
+    rounds = 1 if options.quick or scale else options.rounds
+    found = medians([measure(source, work, scale=scale) for _ in range(rounds)])
+    shutil.rmtree(source)
+    if not options.json:
+        print_table(name, size, found)
+    return found
+
+
+def measure_rest(work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure what is no copy of a tree."""
+    found: dict[str, Any] = {}
+    if not options.growth:
+        found["special writes"] = medians([special_writes(work) for _ in range(options.rounds)])
+    found["growth"] = medians([as_files_grow(work) for _ in range(options.rounds)])
+    if not options.json:
+        for what, show in (("special writes", print_special), ("growth", print_growth)):
+            if what in found:
+                show(found[what])
+    return found
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="scripts/bench")
@@ -400,32 +491,16 @@ def main() -> None:
     parser.add_argument(
         "--scale", action="store_true", help="with 10,000 and 1,000,000 files and 8 GiB too, on a mount only"
     )
+    parser.add_argument(
+        "--growth", action="store_true", help="only what operations cost after 1,000 and 100,000 files"
+    )
     parser.add_argument("--quick", action="store_true", help="small files only, one round")
     options = parser.parse_args()
-    names = options.input or (["small"] if options.quick else ["large", "small", "library", "many"])
-    if options.scale:
-        names += ["few", "million", "huge"]
-    report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="flistfs-bench-") as folder:
         work = Path(folder)
-        for name in names:
-            source = work / "source"
-            source.mkdir()
-            INPUTS[name].make(source)
-            size = sum(path.lstat().st_size for path in source.rglob("*") if path.is_file())
-            scale = INPUTS[name].scale
-            once = options.quick or scale
-            rounds = [measure(source, work, scale=scale) for _ in range(1 if once else options.rounds)]
-            shutil.rmtree(source)
-            report[name] = medians(rounds)
-            if not options.json:
-                print_table(name, size, report[name])
-        if not options.input and not options.quick:
-            report["special writes"] = medians([special_writes(work) for _ in range(options.rounds)])
-            if not options.json:
-                print()
-                for what, value in report["special writes"].items():
-                    print(f"{what:45}{value:9.2f}")
+        report = {name: measure_input(name, work, options) for name in inputs_of(options)}
+        if options.growth or not (options.input or options.quick):
+            report.update(measure_rest(work, options))
     if options.json:
         print(json.dumps(report, indent=2))
 
