@@ -393,7 +393,7 @@ class Content:
         try:
             self._spool.write(slot, 0, data)
         except OSError:
-            self._spool.free(slot)
+            self._free(slot)
             raise
         return slot
 
