@@ -241,7 +241,7 @@ class _Daemon:
             keep_xattrs=self._config.keep_xattrs,
         )
         self._requests = operations.requests
-        cores = loop.install()
+        cores = loop.install(low_latency=self._config.low_latency)
         # From before there is a mount: the first requests are served before any other task has its turn.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             init_fuse(operations, self._mountpoint, self._config.options)

@@ -36,7 +36,7 @@ class Config:
     cannot be mounted; it starts from `bases`, if there are any (see `BaseRequest`). `options` are mount
     options as the kernel and libfuse know them; `epoch` is SOURCE_DATE_EPOCH and `router` the text of a
     router.yaml, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
-    answers or not.
+    answers or not; with `low_latency` idle cores stay awake while requests come in.
     """
 
     state: str
@@ -55,6 +55,7 @@ class Config:
     bases: list[str] = field(default_factory=list)
     base_store: str | None = None
     usual_store: str | None = None
+    low_latency: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class ReaderConfig:
     cache_size: int | None = None
     offline: bool = False
     foreground: bool = False
+    low_latency: bool = False
 
 
 def _command(config: Config | ReaderConfig) -> list[str]:
@@ -180,11 +182,11 @@ def heed_interrupts() -> None:
 
 def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
     """Replace this process by the daemon, in the foreground."""
-    reader, writer = os.pipe()
-    os.write(writer, json.dumps(asdict(config)).encode())
-    os.close(writer)
-    os.dup2(reader, 0)
-    os.close(reader)
+    # A file in memory: a pipe that nobody reads yet holds 64 KiB, and the text of a router may be longer.
+    with os.fdopen(os.memfd_create("config"), "w+b") as told_config:
+        told_config.write(json.dumps(asdict(config)).encode())
+        told_config.seek(0)
+        os.dup2(told_config.fileno(), 0)
     if isinstance(config, Config):
         os.set_inheritable(config.lock, True)
     command = _command(config)
