@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +63,20 @@ def init_fuse(operations: pyfuse3.Operations, mountpoint: Path, options: list[st
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(reader)
+
+
+def may_access(mode: int, wanted: int) -> bool:
+    """Say whether access(2) of an inode with this st_mode succeeds in a mount without default_permissions.
+
+    Only who mounted it can enter, and may do there what root may anywhere (CAP_DAC_OVERRIDE in
+    capabilities(7)): read, write and search everything, but execute only what has an x bit for somebody.
+    That is how the kernel decides execve there, and it refuses writing to a read-only mount without asking.
+
+    Args:
+        mode: The inode's.
+        wanted: os.R_OK, W_OK and X_OK, or 0 for the question whether it exists.
+    """
+    return not wanted & os.X_OK or stat.S_ISDIR(mode) or bool(mode & 0o111)
 
 
 async def log_tasks_on_demand() -> None:

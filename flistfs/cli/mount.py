@@ -270,15 +270,16 @@ def _mount_options(
     is_root = os.geteuid() == 0
     if rootfs and not is_root:
         raise UsageError("--rootfs needs root: only root's mounts can have devices and set-id programs")
-    wanted = {"dev", "suid"} if is_root and (rootfs or not is_sealed) else set()
-    if allow_other or rootfs:
-        wanted.add("allow_other")
-    # In root's own mount there is nobody whose permission has to be checked; that saves a request a file.
-    if allow_other or rootfs or not (is_root or is_sealed):
-        wanted.add("default_permissions")
     given = [option for text in options for option in text.split(",") if option]
     if any(not option.isascii() for option in given):
         raise UsageError("mount options are plain ASCII")
+    wanted = {"dev", "suid"} if is_root and (rootfs or not is_sealed) else set()
+    others_enter = allow_other or rootfs or "allow_other" in given
+    if others_enter:
+        wanted.add("allow_other")
+    # In root's own mount there is nobody whose permission has to be checked; that saves a request a file.
+    if others_enter or not (is_root or is_sealed):
+        wanted.add("default_permissions")
     return [*sorted(wanted), *given]
 
 
