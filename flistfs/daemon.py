@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -117,6 +117,9 @@ def _run(config: Config) -> int:
         return _refuse(daemon, lock, InterruptedByUserError("interrupted before anything was mounted"))
     except Exception as error:
         log.exception("the daemon fails")
+        if daemon.is_unused:
+            daemon.folder.end()
+            lock.release()
         ready.say({"error": f"the daemon failed: {error} (log: {folder.log})", "exit_code": 1})
         return 1
     log.info("ends with code %d", code)
@@ -132,16 +135,6 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     lock.release()
     daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
-
-
-@contextmanager
-def _ending_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end a block in the way of Ctrl-C, which removes what it has made."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _ProgressBoard:
@@ -185,13 +178,9 @@ class _Daemon:
             if not self._config.offline:
                 # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
                 await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
-            with ExitStack() as opened:
-                with _ending_like_ctrl_c():
-                    base = opened.enter_context(
-                        opened_base(self.folder, store, base_password, self._base_request())
-                    )
-                    if not self._config.offline:
-                        await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
+            with opened_base(self.folder, store, base_password, self._base_request()) as base:
+                if not self._config.offline:
+                    await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
                 return await self._run_session(store, password, base)
         finally:
             store.close()
@@ -214,8 +203,7 @@ class _Daemon:
             make_encoders=partial(make_encoders, settings),
             base=base,
         ) as session:
-            with _ending_like_ctrl_c():
-                started = await session.start(reporting(self.ready.report))
+            started = await session.start(reporting(self.ready.report))
             if started is not None:
                 log.info("started from %s: %s", ", ".join(self._config.bases), started)
                 self._ready_answer["base"] = asdict(started)
@@ -248,6 +236,7 @@ class _Daemon:
             self.is_unused = False
             self.folder.forget_result()
             await self._serve_mounted(session, signals, cores)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
 
     async def _serve_mounted(
         self, session: Session, signals: AsyncIterator[int], cores: WakefulCores

@@ -16,6 +16,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ class Lock:
         """Let go after a clean end: nobody is named any more."""
         os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
+
+    @contextmanager
+    def released_on_error(self) -> Iterator[None]:
+        """Let go if a block fails whose success hands the lock to somebody else."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
 
 
 @dataclass(frozen=True, slots=True)

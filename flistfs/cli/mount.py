@@ -188,36 +188,33 @@ def command(
     _check_outside(mountpoint, state or sessions_root(), stores)
     folder = folder_for(mountpoint, state)
     lock = _lock(folder)
-    resumed = folder.is_open()
-    try:
+    with lock.released_on_error():
+        resumed = folder.is_open()
         choose_store = _kept_store if resumed else _new_session
         store = choose_store(folder, store, min_replicas, mountpoint, base)
-    except SessionError:
-        lock.release()
-        raise
-    config = launch.Config(
-        state=str(folder.path),
-        lock=lock.descriptor,
-        mountpoint=str(mountpoint),
-        store=store,
-        is_new=not resumed,
-        options=mount_options,
-        seal_to=str(out) if out else None,
-        router=route,
-        epoch=epoch,
-        foreground=foreground,
-        keep_xattrs=xattr,
-        offline=offline,
-        spool_limit=spool_size,
-        bases=list(base.packages) if base else [],
-        base_store=base.store if base else None,
-        usual_store=base.usual if base else None,
-        low_latency=low_latency,
-    )
-    if foreground:
-        launch.become(config, password())
-    with progress_shown() if base else nullcontext(quiet) as progress:
-        started = launch.start(config, password(), following(progress)).get("base")
+        config = launch.Config(
+            state=str(folder.path),
+            lock=lock.descriptor,
+            mountpoint=str(mountpoint),
+            store=store,
+            is_new=not resumed,
+            options=mount_options,
+            seal_to=str(out) if out else None,
+            router=route,
+            epoch=epoch,
+            foreground=foreground,
+            keep_xattrs=xattr,
+            offline=offline,
+            spool_limit=spool_size,
+            bases=list(base.packages) if base else [],
+            base_store=base.store if base else None,
+            usual_store=base.usual if base else None,
+            low_latency=low_latency,
+        )
+        if foreground:
+            launch.become(config, password())
+        with progress_shown() if base else nullcontext(quiet) as progress:
+            started = launch.start(config, password(), following(progress)).get("base")
     if as_json:
         answer = {"mountpoint": str(mountpoint), "store": store, "state": str(folder.path)}
         print_json({**answer, "resumed": resumed, **({"base": started} if started else {})})

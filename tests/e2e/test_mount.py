@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
+from flistfs.authoring.folder import SessionFolder, State
 from tests.e2e.commands import (
     FLISTFS,
     TIMEOUT,
@@ -346,6 +347,81 @@ def test_a_mount_that_never_was_leaves_no_session(home: Home, mountpoint: Path) 
     home.run("mount", mountpoint, "-o", "bogus", "--foreground", code=4)
     home.run("mount", mountpoint, "-o", "bogus", code=4)
     assert home.json("status") == []
+
+
+def test_a_foreground_daemon_takes_a_long_router(home: Home, mountpoint: Path) -> None:
+    """One that is longer than what a pipe holds while nobody reads it."""
+    pools = [f"a-name-of-some-length-for-pool-{number}" for number in range(1000)]
+    lines = ["pools:", *(f'  {pool}:\n    "00:FF": ardb://{pool}:16379' for pool in pools)]
+    router = "\n".join([*lines, f"lookup: [{', '.join(pools)}]"])
+    assert len(router) > 1 << 16
+    (home.path / "router.yaml").write_text(router)
+    options = ["--foreground", "--seal-to", "out.flist", "--router", "router.yaml"]
+    with home.started("mount", mountpoint, *options) as process:
+        wait_until(lambda: is_mounted(mountpoint) or process.poll() is not None, "mounted")
+        umount_soon(mountpoint)
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "ardb://a-name-of-some-length-for-pool-999:16379" in home.run("info", "out.flist", "--json").stdout
+
+
+# What is wrong with a command, and its exit codes: where there is no session, and where there is one.
+WRONG: list[tuple[list[str], int, int]] = [
+    (["--min-replicas", "2"], 2, 2),
+    (["--store", "router.yaml", "--min-replicas", "2"], 2, 5),
+    (["--from", "none.flist"], 8, 5),
+    (["-o", "bogus"], 4, 4),
+    (["-o", "bogus", "--foreground"], 4, 4),
+    (["--from", "none.flist", "--foreground"], 8, 5),
+    (["--store", "router.yaml", "--min-replicas", "2", "--foreground"], 2, 5),
+    (["--read-only", "none.flist", "--foreground"], 8, 8),
+]
+
+
+def test_what_is_wrong_with_a_command_is_no_dead_daemon(home: Home, mountpoint: Path) -> None:
+    """Neither where there is no session, which stays so, nor where there is one, which stays as it was."""
+    home.expected_log += ["cannot be mounted", "router.yaml", "none.flist"]
+    (home.path / "router.yaml").write_text('pools:\n  a:\n    "00:FF": ardb://host\nlookup: [a]\n')
+
+    def folders() -> list[SessionFolder]:
+        return [SessionFolder(path) for path in home.sessions.iterdir()] if home.sessions.is_dir() else []
+
+    for options, code, _ in WRONG:
+        home.run("mount", mountpoint, *options, code=code)
+        assert not [folder for folder in folders() if folder.exists()], options
+    home.run("mount", mountpoint)
+    umount(mountpoint)
+    home.run("wait", code=5)
+    for options, _, code in WRONG:
+        home.run("mount", mountpoint, *options, code=code)
+        assert [folder.state() for folder in folders()] == [State.UNMOUNTED], options
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", [[], ["--foreground"]], ids=["background", "foreground"])
+def test_a_mount_again_that_is_interrupted_is_no_dead_daemon(
+    home: Home, mountpoint: Path, where: list[str], number: signal.Signals
+) -> None:
+    home.expected_log += ["interrupted before anything was mounted"]
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        before = home.processes()
+        umount(mountpoint)
+        home.run("wait", code=5)
+        server.hang()
+        with home.started("mount", mountpoint, *where) as process:
+            wait_until(
+                lambda: any(
+                    "flistfs.daemon" in line for pid, line in home.processes().items() if pid not in before
+                ),
+                "a daemon is started",
+            )
+            process.send_signal(number)
+            process.communicate()
+        server.resume()
+        assert process.returncode == (130 if where or number == signal.SIGINT else 143)
+        assert home.processes() == {}
+        assert home.status()["state"] == "unmounted"
 
 
 def test_an_interrupted_mount_does_not_appear_later(home: Home, mountpoint: Path) -> None:
