@@ -232,7 +232,8 @@ class _Daemon:
         cores = loop.install(low_latency=self._config.low_latency)
         # From before there is a mount: the first requests are served before any other task has its turn.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            init_fuse(operations, self._mountpoint, self._config.options)
+            resumed = None if self._config.is_new else self.folder.path
+            init_fuse(operations, self._mountpoint, self._config.options, resumed)
             self.is_unused = False
             self.folder.forget_result()
             await self._serve_mounted(session, signals, cores)

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -101,6 +102,34 @@ def resolve_mountpoint(path: Path) -> Path:
         return path.parent.resolve(strict=True) / path.name
     except OSError as error:
         raise MountError(f"{path} is not there: {error.strerror}") from None
+
+
+def check_empty(path: Path, session: Path | None = None) -> None:
+    """Refuse what is no empty directory: a mount would hide what lies there.
+
+    Args:
+        path: Where something is to be mounted; no dead mount.
+        session: Where the session lies that was mounted there before, if there is one.
+
+    Raises:
+        MountError: it cannot be mounted on; the message says what to do.
+    """
+    try:
+        is_empty = not any(path.iterdir())
+    except FileNotFoundError:
+        raise MountError(f"{path} is not there; make it first: mkdir {path}") from None
+    except OSError as error:
+        raise MountError(f"{path} cannot be mounted on: {error.strerror}") from None
+    if is_empty:
+        return
+    if session is None:
+        raise MountError(f"{path} is not empty; choose an empty directory")
+    place = shlex.quote(str(path))
+    raise MountError(
+        f"{path} is not empty: what lies there was written while its session, in {session}, was not mounted. "
+        f"Bring it in with: flistfs add {place}/. --mount {place}; then seal, or empty the directory and "
+        f"mount again"
+    )
 
 
 # Who uses it

@@ -16,6 +16,7 @@ from typing import Any
 import pyfuse3
 import trio
 
+from flistfs import mounts
 from flistfs.errors import MountError
 from flistfs.progress import ProgressReport
 
@@ -47,8 +48,22 @@ class Ready:
         os.close(null)
 
 
-def init_fuse(operations: pyfuse3.Operations, mountpoint: Path, options: list[str]) -> None:
-    """Mount; what libfuse prints of a failure becomes the error's message."""
+def init_fuse(
+    operations: pyfuse3.Operations, mountpoint: Path, options: list[str], session: Path | None = None
+) -> None:
+    """Mount, in the place of a dead mount if there is one.
+
+    Args:
+        operations: What serves it.
+        mountpoint: Where; an empty directory.
+        options: Mount options as the kernel and libfuse know them.
+        session: Where the session lies that was mounted there before, if there is one.
+
+    Raises:
+        MountError: it cannot be mounted; what libfuse prints of that is in the message.
+    """
+    mounts.detach_if_dead(mountpoint)
+    mounts.check_empty(mountpoint, session)
     reader, writer = os.pipe()
     stderr = os.dup(2)
     os.dup2(writer, 2)

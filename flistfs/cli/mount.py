@@ -159,7 +159,7 @@ def command(
         of_sessions = (state, seal_to, spool_size, base_store, min_replicas, router, public_url)
         if xattr or bases or any(option is not None for option in of_sessions):
             raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
-        _make_free(mountpoint)
+        _check_free(mountpoint)
         source = click.get_current_context().get_parameter_source("store")
         mount_sealed(
             package,
@@ -182,7 +182,8 @@ def command(
             "--router and --public-url belong to a seal: add --seal-to, or give them to flistfs seal"
         )
     base = base_request(bases, base_store)
-    _make_free(mountpoint)
+    kept = folder_for(mountpoint)
+    _check_free(mountpoint, kept.path if kept.is_open() else None)
     out = _checked_output(seal_to, mountpoint)
     stores = {"the store": store or default_store_url(), "the store of the base": base_store}
     _check_outside(mountpoint, state or sessions_root(), stores)
@@ -280,24 +281,21 @@ def _mount_options(
     return [*sorted(wanted), *given]
 
 
-def _make_free(mountpoint: Path) -> None:
-    """Take a dead mount away, and refuse any place that can't be mounted on."""
+def _check_free(mountpoint: Path, session: Path | None = None) -> None:
+    """Refuse any place that can't be mounted on; `session` is where the one lies that was mounted there.
+
+    A dead mount is left for the daemon, which takes it away when it mounts (`init_fuse`): as long as this may
+    fail for another reason, nobody must take the mount point for a directory to write to.
+    """
     here = mounts.mount_at(mountpoint)
-    if here is not None and here.type == mounts.TYPE:
-        if not mounts.is_dead(mountpoint):
-            raise MountError(f"{mountpoint} is mounted already; flistfs status shows it")
-        mounts.detach_dead(mountpoint)
+    is_ours = here is not None and here.type == mounts.TYPE
+    if is_ours and not mounts.is_dead(mountpoint):
+        raise MountError(f"{mountpoint} is mounted already; flistfs status shows it")
     around = mounts.mount_around(mountpoint)
     if around is not None and around.type == mounts.TYPE:
         raise MountError(f"{mountpoint} lies inside the flistfs mount {around.path}; choose another place")
-    try:
-        is_empty = not any(mountpoint.iterdir())
-    except FileNotFoundError:
-        raise MountError(f"{mountpoint} is not there; make it first: mkdir {mountpoint}") from None
-    except OSError as error:
-        raise MountError(f"{mountpoint} cannot be mounted on: {error.strerror}") from None
-    if not is_empty:
-        raise MountError(f"{mountpoint} is not empty; choose an empty directory")
+    if not is_ours:
+        mounts.check_empty(mountpoint, session)
 
 
 def _check_outside(mountpoint: Path, state: Path, stores: Mapping[str, str | None]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
+from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State
 from tests.e2e.commands import (
     FLISTFS,
@@ -112,6 +115,64 @@ def test_what_cannot_be_mounted_on_is_refused(
     make(mountpoint)
     assert reason in home.run("mount", mountpoint, code=4).stderr
     assert home.json("status") == []
+
+
+def test_what_was_written_past_a_session_is_brought_in_as_the_message_says(
+    home: Home, tmp_path: Path
+) -> None:
+    mountpoint = tmp_path.resolve() / "a place"
+    mountpoint.mkdir()
+    home.run("mount", mountpoint)
+    (mountpoint / "in the session").write_text("first")
+    umount(mountpoint)
+    home.run("wait", code=5)
+    (mountpoint / "past it").write_text("second")
+    for where in ([], ["--foreground"]):
+        refused = home.run("mount", mountpoint, *where, code=4).stderr
+        assert home.status()["state_directory"] in refused
+    assert not is_mounted(mountpoint)
+    (said,) = re.findall(r"Bring it in with: flistfs (.*?);", refused)
+    home.run(*shlex.split(said))
+    # And on, both ways.
+    (mountpoint / "past it").unlink()
+    home.run("mount", mountpoint)
+    assert sorted(path.name for path in mountpoint.iterdir()) == ["in the session", "past it"]
+    home.run("seal", "out.flist")
+    assert read_flist(home.path / "out.flist")[b"past it"].size == len("second")
+
+
+def test_a_dead_mount_stays_until_it_is_mounted_again(home: Home, mountpoint: Path) -> None:
+    """Else whoever writes there would write into the bare directory."""
+    home.expected_log += ["127.0.0.1", "is not empty"]
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        (pid,) = home.daemons()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: mounts.is_dead(mountpoint), "the mount is dead")
+        server.stop()
+        home.run("mount", mountpoint, code=3)
+        home.run("add", "/etc/hostname", "--timeout", "0", code=3)
+        home.run("seal", "out.flist", "--timeout", "0", code=3)
+        assert mounts.is_dead(mountpoint)
+        server.start()
+        home.run("mount", mountpoint)
+        (mountpoint / "file").touch()
+        home.run("seal", "out.flist")
+
+
+def test_what_lies_below_a_dead_mount_is_not_hidden(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["is not empty"]
+    bare = os.open(mountpoint, os.O_RDONLY)
+    home.run("mount", mountpoint)
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=bare))
+    os.close(bare)
+    (pid,) = home.daemons()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: mounts.is_dead(mountpoint), "the mount is dead")
+    assert "Bring it in with" in home.run("mount", mountpoint, code=4).stderr
+    assert [path.name for path in mountpoint.iterdir()] == ["file"]
+    assert home.status()["state"] == "unmounted"
+    home.run("abort", "--yes")
 
 
 def test_a_store_that_is_down_is_refused(home: Home, mountpoint: Path) -> None:

@@ -280,6 +280,35 @@ def test_a_session_whose_daemon_died_goes_on_with_mount(home: Home, mountpoint: 
     home.run("seal", "out.flist")
 
 
+def test_an_empty_flist_is_warned_of(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    sealed = home.run("seal", "out.flist")
+    assert (
+        sealed.stderr == f"flistfs: warning: {home.path / 'out.flist'} is empty: there was nothing to seal\n"
+    )
+    home.run("mount", mountpoint)
+    (mountpoint / "directory").mkdir()
+    sealed = home.run("seal", "full.flist", "--json")
+    assert sealed.stderr == ""
+    assert json.loads(sealed.stdout)["warnings"] == []
+
+
+def test_files_in_the_bare_directory_of_an_empty_session_are_named(home: Home, mountpoint: Path) -> None:
+    """The mount had failed, or ended, and nobody had looked."""
+    for command, code in ((["seal", "a.flist", "--json"], 5), (["wait", "--json"], 0)):
+        home.run("mount", mountpoint, *(["--seal-to", "b.flist"] if command[0] == "wait" else []))
+        umount(mountpoint)
+        (mountpoint / "file").write_text("content")
+        if code:
+            home.run("wait", code=code)
+        sealed = home.run(*command)
+        assert f"{mountpoint}, which is not mounted, has files in it" in sealed.stderr
+        answer = json.loads(sealed.stdout)
+        (warning,) = (answer.get("summary") or answer)["warnings"]
+        assert warning in sealed.stderr
+        (mountpoint / "file").unlink()
+
+
 def test_sealing_what_is_sealed_says_so(home: Home, mountpoint: Path) -> None:
     home.run("mount", mountpoint)
     home.run("seal", "out.flist")
