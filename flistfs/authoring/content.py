@@ -198,6 +198,7 @@ class Content:
         self._sync_store = sync_store
         self._disk = disk
         self._limit = spool_limit
+        self.trouble: str | None = None  # why what is stored cannot be noted, so that it is stored again
         self._is_stuck = is_stuck
         self._synced = False  # whether anybody ever asked for anything to survive a power cut
         self._chunks: dict[ChunkId, Chunk] = {}
@@ -542,6 +543,7 @@ class Content:
                 done = self._note_stored(change, outcomes)
                 change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
         except OSError as error:
+            self.trouble = error.strerror
             log.error("cannot note %d stored chunks, storing them again: %s", len(outcomes), error)  # noqa: TRY400
             for outcome in outcomes:
                 self._store_again(outcome.job)
@@ -550,6 +552,7 @@ class Content:
             self._signal()
             return
         self.counts = counts
+        self.trouble = None
         for outcome in outcomes:
             chunk = outcome.job.owner
             if not self._must_last(outcome.job):
