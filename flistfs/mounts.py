@@ -13,9 +13,9 @@ from pathlib import Path
 
 from flistfs.errors import BusyError, MountError
 from flistfs.mount_users import User, users_of
-from flistfs.mountinfo import TYPE, mount_around, mount_at, mounts
+from flistfs.mountinfo import TYPE, Mount, mount_around, mount_at, mounts
 
-__all__ = ["TYPE", "mount_around", "mount_at", "mounts"]  # of `mountinfo`, for who asks about mounts
+__all__ = ["TYPE", "Mount", "mount_around", "mount_at", "mounts"]  # of `mountinfo`, for who asks about mounts
 
 # Seconds to go on trying while nobody is seen to use the mount: the kernel lets go of files a little later
 # than the system calls that closed them return.

@@ -290,6 +290,10 @@ class SessionFolder:
         """Say whether there is a session that was not sealed."""
         return self.journal.exists() and not self._unfinished.exists()
 
+    def is_being_made(self) -> bool:
+        """Say whether a process is about to start a session here."""
+        return self._settings.exists() and not self.is_open() and self.is_locked()
+
     def lock(self, command: str = "") -> Lock:
         """Take the session for this process; the directory is made if need be.
 
@@ -493,7 +497,7 @@ def all_folders() -> Iterator[SessionFolder]:
         return
     for entry in sorted(root.iterdir()):
         folder = SessionFolder(entry.resolve())
-        if folder.exists():
+        if folder.exists() or folder.is_being_made():
             yield folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -289,13 +290,25 @@ def _check_free(mountpoint: Path, session: Path | None = None) -> None:
     """
     here = mounts.mount_at(mountpoint)
     is_ours = here is not None and here.type == mounts.TYPE
-    if is_ours and not mounts.is_dead(mountpoint):
-        raise MountError(f"{mountpoint} is mounted already; flistfs status shows it")
+    if here is not None and is_ours and not mounts.is_dead(mountpoint):
+        raise MountError(f"{mountpoint} is mounted already: {_whose(mountpoint, here)}")
     around = mounts.mount_around(mountpoint)
     if around is not None and around.type == mounts.TYPE:
         raise MountError(f"{mountpoint} lies inside the flistfs mount {around.path}; choose another place")
     if not is_ours:
         mounts.check_empty(mountpoint, session)
+
+
+def _whose(mountpoint: Path, here: mounts.Mount) -> str:
+    """Say what one of our mounts is, and where there is more to learn of it."""
+    options = here.options.split(",")
+    if "ro" in options:
+        return f"it shows a sealed flist; end it with: umount {shlex.quote(str(mountpoint))}"
+    if f"user_id={os.geteuid()}" not in options:
+        return "it is another user's"
+    if folder_for(mountpoint).is_locked():
+        return "flistfs status shows its session"
+    return "its session is not among yours in this environment (see XDG_STATE_HOME)"
 
 
 def _check_outside(mountpoint: Path, state: Path, stores: Mapping[str, str | None]) -> None:

@@ -77,9 +77,51 @@ def test_started_twice_is_refused(home: Home, mountpoint: Path) -> None:
     home.run("mount", mountpoint)
     (mountpoint / "file").touch()
     refused = home.run("mount", mountpoint, code=4)
-    assert refused.stderr == f"flistfs: {mountpoint} is mounted already; flistfs status shows it\n"
+    assert refused.stderr == f"flistfs: {mountpoint} is mounted already: flistfs status shows its session\n"
+    assert home.status()["mountpoint"] == str(mountpoint)
+    elsewhere = {"XDG_STATE_HOME": str(home.path / "elsewhere")}
+    assert "XDG_STATE_HOME" in home.run("mount", mountpoint, code=4, env=elsewhere).stderr
     home.run("seal", "out.flist")
     assert b"file" in read_flist(home.path / "out.flist")
+
+
+def test_a_sealed_flist_that_is_mounted_there_is_no_session(
+    home: Home, mountpoint: Path, source: Path
+) -> None:
+    home.run("pack", source, "a.flist")
+    home.run("mount", "--read-only", "a.flist", mountpoint)
+    refused = home.run("mount", mountpoint, code=4).stderr
+    assert refused.endswith(f"it shows a sealed flist; end it with: umount {mountpoint}\n")
+    umount(mountpoint)
+
+
+@pytest.mark.parametrize("base", [[], ["--from", "a.flist"]], ids=["again", "from a base"])
+def test_status_shows_a_session_that_is_about_to_start(
+    home: Home, mountpoint: Path, source: Path, base: list[str]
+) -> None:
+    home.expected_log += ["interrupted before anything was mounted"]
+    with running_redis() as server:
+        if base:
+            (source / "file").write_text("content")
+            home.run("pack", source, "a.flist", "--store", server.url)
+        else:
+            home.run("mount", mountpoint, "--store", server.url)
+            umount(mountpoint)
+            home.run("wait", code=5)
+        server.hang()
+        with home.started("mount", mountpoint, *base, "--store", server.url) as mount:
+            wait_until(
+                lambda: any("flistfs.daemon" in home.processes().get(pid, "") for pid in home.daemons()),
+                "the daemon has the session",
+            )
+            (daemon,) = home.daemons()
+            status = home.status()
+            assert (status["state"], status.get("error")) == ("busy", None)
+            assert f"process {daemon} is at work in it" in home.run("status").stdout
+            mount.send_signal(signal.SIGINT)
+            mount.communicate()
+        server.resume()
+    assert [session["state"] for session in home.json("status")] == ([] if base else ["unmounted"])
 
 
 def test_two_starts_at_the_same_time_make_one_mount(home: Home, mountpoint: Path) -> None:
