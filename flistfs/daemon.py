@@ -335,6 +335,7 @@ class _Daemon:
     async def _abort(self, session: Session) -> dict[str, Any]:
         """Unmount and forget the session."""
         with self._only("abort"):
+            await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
             await self._unmount()
             self._ended = "aborted"
         return session.status()

@@ -107,6 +107,7 @@ def test_the_same_mounted_elsewhere(home: Home, busy: Path, source: Path) -> Non
     (busy / "below").mkdir()
     with mounted("--bind", busy / "below", source):
         assert f"mounted on {source} too" in named(home, busy)
+        assert f"mounted on {source} too" in home.run("abort", "--yes", code=6).stderr
 
 
 def test_an_overlay(home: Home, busy: Path, source: Path) -> None:
