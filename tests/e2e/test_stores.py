@@ -290,16 +290,7 @@ def test_a_replica_that_fails_while_blocks_are_written_is_told_of(
     assert f"others stand in for it: {trouble}" in home.run("status").stdout
     assert trouble in home.logs()
     servers[1].start()
-    # The server is tried again after a rest.
-    wait_until(lambda: touch_and_sync(home, mountpoint) is None, "the server is used again")
     home.run("seal", "out.flist")
-
-
-def touch_and_sync(home: Home, mountpoint: Path) -> str | None:
-    """Store one more block; what is wrong then."""
-    (mountpoint / "more").write_bytes(os.urandom(5000))
-    trouble: str | None = home.json("sync")["store_trouble"]
-    return trouble
 
 
 def test_what_one_replica_lost_is_copied_from_the_other(
