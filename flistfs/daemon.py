@@ -76,7 +76,7 @@ _MAX_REQUESTS = 300
 # A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
 _SIGN_OF_LIFE = 10.0
 
-# Seconds from an unmount that a signal asked for to the end of the kernel's requests.
+# Seconds from an unmount that a signal or a command asked for to the end of the kernel's requests.
 _LAST_REQUESTS = 5.0
 
 # Bytes of a request that are taken at a time.
@@ -366,6 +366,11 @@ class _Daemon:
     async def _unmount(self) -> None:
         if not self._unmounted.is_set():  # somebody else may have done it while the package was built
             await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+        with trio.move_on_after(_LAST_REQUESTS):
+            await self._unmounted.wait()
+        # A mount namespace that was made while the mount was there may have it for as long as it likes. Who
+        # uses it there, which nobody did when that was looked at, gets errors from now on.
+        self._serving.cancel()
         await self._unmounted.wait()
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:

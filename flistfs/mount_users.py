@@ -11,7 +11,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +31,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who keeps a mount busy: a process and what it has there, or something of the kernel's (pid 0).
-
-    One that `may_pass` came to it without wanting to, and may be gone in a moment.
-    """
+    """Somebody who keeps a mount busy: a process and what it has there, or the kernel (pid 0)."""
 
     pid: int
     name: str
     what: str
-    may_pass: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} (process {self.pid}: {self.what})" if self.pid else self.what
@@ -51,7 +46,7 @@ def users_of(path: Path) -> list[User]:
 
     Those are processes with an open file, a working or root directory, a mapping or a socket in it, and what
     the kernel has there: mounts inside, loop devices, overlays; and mounts of the same file system elsewhere,
-    also in other mount namespaces, which would keep it alive when this one is gone.
+    which would keep it alive when this one is gone. Processes are seen in other mount namespaces too.
     """
     here = mount_at(path)
     if here is None:
@@ -107,52 +102,22 @@ def _pids() -> Iterator[int]:
 
 
 def _other_mounts(here: Mount) -> Iterator[User]:
-    """Name the mounts of the same file system that an umount of this one leaves in place."""
-    own = mounts()
-    namespaces = _namespaces()
-    reached = _reached(here, own, [seen for _, seen in namespaces])
-    for mount in _left_in_place(here, own, own, reached):
-        if mount.id != here.id and not mount.path.is_relative_to(here.path):
-            yield User(0, "", f"mounted on {mount.path} too")
-    for pid, seen in namespaces:
-        for mount in _left_in_place(here, own, seen, reached):
-            what = f"has it mounted on {mount.path} in a mount namespace of its own"
-            yield User(pid, _name(pid), what, may_pass=True)
+    """Name the mounts of the same file system that an umount of this one leaves in place.
 
-
-def _namespaces() -> list[tuple[int, list[Mount]]]:
-    """Return the mounts in other mount namespaces, with a process of each."""
-    found: dict[str, tuple[int, list[Mount]]] = {}
-    own = _target(Path("/proc/self/ns/mnt"))
-    for pid in _pids():
-        namespace = _target(Path(f"/proc/{pid}/ns/mnt"))
-        if namespace and namespace != own and namespace not in found:
-            with suppress(OSError):  # it has ended
-                found[namespace] = pid, mounts(str(pid))
-    return list(found.values())
-
-
-def _reached(here: Mount, own: list[Mount], others: list[list[Mount]]) -> set[int | None]:
-    """Return the peer groups whose members learn of an umount of `here`: its parent's, and their slaves'."""
-    parent = _parent(here, own)
-    groups = {parent.group} - {None} if parent else set()
-    seen = [mount for table in (own, *others) for mount in table if mount.group is not None]
-    while more := {mount.group for mount in seen if mount.master in groups} - groups:
-        groups |= more
-    return groups
-
-
-def _left_in_place(
-    here: Mount, own: list[Mount], seen: list[Mount], reached: set[int | None]
-) -> Iterator[Mount]:
-    """Find the mounts of a namespace that show what `here` shows, and stay when it is unmounted."""
-    place = _place(here, own)
+    Those in other mount namespaces are none of them: most are there by chance, and nobody looks at them.
+    """
+    seen = mounts()
+    parent, place = _parent(here, seen), _place(here, seen)
     for mount in seen:
-        # One whose parent cannot be seen is a root directory, and named as its processes'.
-        if mount.device == here.device and (parent := _parent(mount, seen)) is not None:
-            learns = bool({parent.group, parent.master} & reached)
-            if not (learns and _place(mount, seen) == place):
-                yield mount
+        if mount.device != here.device or mount.path.is_relative_to(here.path):
+            continue
+        if not (_learns(_parent(mount, seen), parent) and _place(mount, seen) == place):
+            yield User(0, "", f"mounted on {mount.path} too")
+
+
+def _learns(parent: Mount | None, of: Mount | None) -> bool:
+    """Say whether a mount hears of an umount in another one, see mount_namespaces(7)."""
+    return parent is not None and of is not None and of.group in {parent.group, parent.master} - {None}
 
 
 def _parent(mount: Mount, seen: list[Mount]) -> Mount | None:

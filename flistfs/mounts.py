@@ -21,10 +21,6 @@ __all__ = ["TYPE", "Mount", "mount_around", "mount_at", "mounts"]  # of `mountin
 # than the system calls that closed them return.
 _PATIENCE = 2.0
 
-# Seconds to wait for mount namespaces that have the mount because they were made while it was there:
-# sandboxes come and go with the programs that are run in them.
-_NAMESPACE_PATIENCE = 10.0
-
 _UMOUNT_NOFOLLOW = 8  # linux/fs.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -109,16 +105,13 @@ def unmount(path: Path) -> None:
 
 
 def check_unused(path: Path) -> None:
-    """Refuse if anybody uses the mount, after some seconds if that may be over by itself (blocks).
+    """Refuse if anybody uses the mount.
 
     Raises:
         BusyError: the message names by whom.
     """
-    deadline = time.monotonic() + _NAMESPACE_PATIENCE
-    while users := users_of(path):
-        if time.monotonic() > deadline or not all(user.may_pass for user in users):
-            raise _busy(path, users)
-        time.sleep(0.1)
+    if users := users_of(path):
+        raise _busy(path, users)
 
 
 def _busy(path: Path, users: list[User]) -> BusyError:

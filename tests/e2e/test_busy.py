@@ -138,20 +138,16 @@ $flistfs mount $mnt
 touch $mnt/file
 unshare --mount --propagation $3 sh -c 'echo > ready && exec sleep 1000' &
 while [ ! -s ready ]; do sleep 0.05; done
-$flistfs seal out.flist && code=0 || code=$?
+$flistfs seal out.flist
 kill $!
-wait
-[ $code = 0 ] || $flistfs abort --yes
-exit $code
 """
 
 
-@pytest.mark.parametrize(("propagation", "code"), [("slave", 0), ("shared", 0), ("private", 6)])
-def test_a_mount_namespace_that_learns_of_an_umount_is_no_user(
-    home: Home, mountpoint: Path, propagation: str, code: int
+@pytest.mark.parametrize("propagation", ["slave", "shared", "private"])
+def test_a_mount_namespace_that_nobody_uses_the_mount_in_is_no_user(
+    home: Home, mountpoint: Path, propagation: str
 ) -> None:
-    """As those of services and containers do; the seal itself shows it, which would else wait for ever."""
-    home.expected_log += ["is in use"]
+    """Whether it learns of the umount, as those of services do, or has the mount for as long as it lives."""
     done = subprocess.run(
         [*SHARED, PROPAGATED, "script", FLISTFS, mountpoint, propagation],
         env=home.environment(),
@@ -161,11 +157,8 @@ def test_a_mount_namespace_that_learns_of_an_umount_is_no_user(
         check=False,
         timeout=TIMEOUT,
     )
-    assert done.returncode == code, done.stderr
-    assert ("in a mount namespace of its own" in done.stderr) == bool(code)
-    assert (home.path / "out.flist").exists() == (not code)
-    if not code:
-        assert b"file" in read_flist(home.path / "out.flist")
+    assert done.returncode == 0, done.stderr
+    assert b"file" in read_flist(home.path / "out.flist")
 
 
 def test_nobody_uses_a_mount_that_only_shares_its_name(home: Home, busy: Path, tmp_path: Path) -> None:
