@@ -52,14 +52,14 @@ from flistfs.authoring.spool import Spool
 from flistfs.authoring.uploader import Job, Outcome
 from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
 from flistfs.format.codec import decode_block
+from flistfs.format.limits import MAX_FILE_SIZE
 from flistfs.format.records import CHUNK_SIZE, BlockRef
 from flistfs.stores import Store
 
 log = logging.getLogger(__name__)
 
-# The largest file: 2**19 chunks, 256 GiB. Above it is EFBIG. A directory's record names every chunk of the
-# files in it, holes too, and both the seal and every reader have it in memory: 84 MB for such a file.
-MAX_SIZE = CHUNK_SIZE << 19
+# The largest file, in bytes; above it is EFBIG.
+MAX_SIZE = MAX_FILE_SIZE
 
 # A chunk that nobody wrote to for this long is settled even if its file is still open, in seconds.
 SETTLE_AFTER = 2.0

@@ -19,6 +19,7 @@ from flistfs.authoring.request import SealRequest
 from flistfs.authoring.session import SealSummary, Session, open_session
 from flistfs.authoring.vfs import Attributes, Caller
 from flistfs.errors import OutputError, StoreUnavailableError
+from flistfs.format import limits
 from flistfs.format.records import CHUNK_SIZE
 from flistfs.stores import open_store
 from tests.independent_reader import Node, read_flist
@@ -152,6 +153,26 @@ def test_what_changes_until_the_unmount_is_packaged_again(tmp_path: Path, change
 
 def without_times(tree: dict[bytes, Node]) -> dict[bytes, Node]:
     return {path: replace(node, mtime=0, ctime=0) for path, node in tree.items()}
+
+
+@pytest.mark.parametrize("limit", [1000, 1500])  # by what its entries take at least, and by its record
+def test_a_directory_with_too_much_in_it_is_refused_before_the_unmount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    async def scenario(session: Session, out: Path) -> SealSummary:
+        unmounted = []
+
+        async def unmount() -> None:
+            unmounted.append(True)
+
+        with monkeypatch.context() as small:
+            small.setattr(limits, "MAX_RECORD", limit)
+            with pytest.raises(OutputError, match=r"directory folder \d has too much in it.*spread it"):
+                await session.seal(SealRequest(out), unmount, lambda *_: None)
+        assert not unmounted
+        return await session.seal(SealRequest(out), unmount, lambda *_: None)
+
+    sealed(tmp_path, scenario)
 
 
 def test_a_full_disk_refuses_the_seal_and_the_tree_is_untouched(
