@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import TIMEOUT, Home, let_others_reach, shell, umount
+from tests.e2e.commands import TIMEOUT, Home, shell, umount
 
 AS_ROOT = os.geteuid() == 0
 
@@ -133,7 +133,6 @@ def test_in_a_sealed_flist(home: Home, mountpoint: Path, source: Path, options: 
 @pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
 @pytest.mark.parametrize("options", WITH_OTHERS, ids=" ".join)
 def test_as_another_user(home: Home, mountpoint: Path, source: Path, options: list[str]) -> None:
-    let_others_reach(mountpoint)
     home.run("mount", mountpoint, *options)
     make_tree(mountpoint)
     assert found_by(mountpoint, nobody=True) == AS_NOBODY_MAY

@@ -18,7 +18,6 @@ from tests.e2e.commands import (
     TIMEOUT,
     Home,
     is_mounted,
-    let_others_reach,
     shell,
     wait_until,
     watched,
@@ -46,7 +45,7 @@ SHARED = ["unshare", "--mount", "--propagation", "shared", "bash", "-eu", "-c"]
 
 
 @contextmanager
-def started(*command: str | Path, **how: int) -> Iterator[int]:
+def started(*command: str | Path, **how: object) -> Iterator[int]:
     """Run something that prints a line when it has begun; its process."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, **how)  # type: ignore[call-overload]
     with watched(process):
@@ -124,9 +123,8 @@ def test_a_process_in_another_mount_namespace(home: Home, busy: Path) -> None:
 
 def test_another_user(home: Home, mountpoint: Path) -> None:
     home.expected_log += ["is in use"]
-    let_others_reach(mountpoint)
     home.run("mount", mountpoint, "--allow-other")
-    with started("sh", "-c", f"cd {mountpoint} && echo && exec sleep 1000", user=65534) as pid:
+    with started("sh", "-c", "echo && exec sleep 1000", user=65534, cwd=mountpoint) as pid:
         assert f"(process {pid}: working directory)" in named(home, mountpoint)
     home.run("seal", "out.flist")
 
