@@ -410,6 +410,8 @@ def measure(source: Path, work: Path, *, scale: bool) -> dict[str, Any]:
     with running_redis() as server:
         found["mount, redis"] = through_mount(source, work, server.url)
     with running_redis() as server:
+        found["mount --low-latency, redis"] = through_mount(source, work, server.url, "--low-latency")
+    with running_redis() as server:
         found["mount, redis, stock loop"] = through_mount(source, work, server.url, FLISTFS_STOCK_LOOP="1")
     with running_redis() as server:
         found["mount --rootfs, redis"] = through_mount(source, work, server.url, "--rootfs")

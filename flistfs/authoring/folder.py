@@ -16,6 +16,7 @@ import shutil
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,15 @@ class Lock:
         """Let go after a clean end: nobody is named any more."""
         os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
+
+    @contextmanager
+    def released_on_error(self) -> Iterator[None]:
+        """Let go if a block fails whose success hands the lock to somebody else."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +289,10 @@ class SessionFolder:
     def is_open(self) -> bool:
         """Say whether there is a session that was not sealed."""
         return self.journal.exists() and not self._unfinished.exists()
+
+    def is_being_made(self) -> bool:
+        """Say whether a process is about to start a session here."""
+        return self._settings.exists() and not self.is_open() and self.is_locked()
 
     def lock(self, command: str = "") -> Lock:
         """Take the session for this process; the directory is made if need be.
@@ -483,7 +497,7 @@ def all_folders() -> Iterator[SessionFolder]:
         return
     for entry in sorted(root.iterdir()):
         folder = SessionFolder(entry.resolve())
-        if folder.exists():
+        if folder.exists() or folder.is_being_made():
             yield folder
 
 

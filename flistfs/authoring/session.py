@@ -167,7 +167,7 @@ class Session:
             **asdict(self.content.counts),
             **asdict(content),
             **asdict(uploads),
-            "store_trouble": self.store.trouble,
+            "store_trouble": self.store.trouble or uploads.store_trouble,
         }
 
     async def seal(
@@ -224,7 +224,7 @@ class Session:
             losses=survey.losses,
             incomplete=[str(add) for add in partial_adds],
             servers=() if router is None else router.all_urls(),
-            store_trouble=self.store.trouble,
+            store_trouble=self.store.trouble or self.uploader.status().store_trouble,
         )
 
     def _router(self, request: SealRequest) -> Router | None:

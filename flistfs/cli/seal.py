@@ -11,6 +11,7 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -72,6 +73,7 @@ def command(
       flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
     folder = find(mountpoint)
+    mountpoint = Path(folder.settings().mountpoint)
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
     route = router_for_readers(router, public_url)
@@ -79,6 +81,7 @@ def command(
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
         summary = _seal(folder, request, progress)
+    warn_if_empty(summary, mountpoint)
     if as_json:
         print_json(summary)
         return
@@ -101,11 +104,13 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         result = folder.result()
         said = f": {result.message}" if result else ""
         raise SessionError(f"the session of {mountpoint} has ended{said}")
-    mounts.detach_if_dead(mountpoint)
     from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
     from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)
     with offline.taken(folder, "flistfs seal"):
-        return offline.seal(folder, passwords(), request, progress)
+        summary = offline.seal(folder, passwords(), request, progress)
+    # Not before: the mount point of a session that is kept must not look like a bare directory.
+    mounts.detach_if_dead(mountpoint)
+    return summary

@@ -27,6 +27,7 @@ from flistfs.reading.content import Piece, pieces
 from flistfs.reading.faults import MAX_NAME, content_fault, device_numbers, name_fault
 from flistfs.reading.flist import Flist, Kind, Node, printable
 from flistfs.reading.owners import gid_of, uid_of
+from flistfs.serving import may_access
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,11 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Stat."""
         return self._entry(self._inodes[inode].node, inode)
+
+    @_answered
+    async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
+        """Answer access(2) and chdir(2) where the kernel does not check permissions."""
+        return may_access(self._flist.mode(self._inodes[inode].node), mode)
 
     @_answered
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileNameT:
