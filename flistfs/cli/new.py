@@ -10,6 +10,7 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import Settings, folder_for
+from flistfs.cli import interrupts
 from flistfs.cli.options import (
     base_request,
     base_store_option,
@@ -65,7 +66,8 @@ def command(
     mountpoint = mounts.resolve_mountpoint(mountpoint)
     folder = folder_for(mountpoint, state)
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
-    from flistfs import offline as without_mount  # noqa: PLC0415  --help need not wait for it
+    with interrupts.loading():  # --help need not wait for it
+        from flistfs import offline as without_mount  # noqa: PLC0415
 
     log_to(folder.log)
     settings = Settings(str(mountpoint), url, generation=1, created=time.time())

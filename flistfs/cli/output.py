@@ -42,9 +42,9 @@ _NAMED_SERVERS = 3
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
-def print_json(value: object) -> None:
-    """Print JSON, on one line."""
-    click.echo(json.dumps(value))
+def print_json(value: object, *, err: bool = False) -> None:
+    """Print JSON, on one line; with `err` to standard error."""
+    click.echo(json.dumps(value), err=err)
 
 
 def print_json_list(values: Iterable[object]) -> None:
@@ -75,7 +75,7 @@ def is_watched() -> bool:
 
 @contextmanager
 def progress_shown(*, as_json: bool = False) -> Iterator[Progress]:
-    """Show progress: on a terminal (standard error) as bars, as JSON in lines, and else not at all."""
+    """Show progress on standard error: as JSON in lines, on a terminal as bars, and else not at all."""
     if as_json:
         yield reporting(_JsonProgress().take)
     elif not is_watched():
@@ -90,7 +90,7 @@ _JSON_EVERY = 1.0
 
 
 class _JsonProgress:
-    """Prints a line of JSON a second: {"progress": …}."""
+    """Prints a line of JSON a second, {"progress": …}, to standard error: the other is for the answer."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -103,7 +103,7 @@ class _JsonProgress:
         self._next = now + _JSON_EVERY
         plain: dict[str, Any] = {**report}
         plain |= plain.pop("counts") or {}
-        print_json({"progress": {**plain, "seconds": round(now - self._started, 1)}})
+        print_json({"progress": {**plain, "seconds": round(now - self._started, 1)}}, err=True)
 
 
 @contextmanager

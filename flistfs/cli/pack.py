@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.cli import interrupts
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -78,8 +79,9 @@ def command(
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
-    from flistfs import offline  # noqa: PLC0415  --help need not wait for it
-    from flistfs.authoring import encoder_process  # noqa: PLC0415
+    with interrupts.loading():  # --help need not wait for it
+        from flistfs import offline  # noqa: PLC0415
+        from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(url)
 

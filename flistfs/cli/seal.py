@@ -11,6 +11,7 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.cli import interrupts
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -100,8 +101,9 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         said = f": {result.message}" if result else ""
         raise SessionError(f"the session of {mountpoint} has ended{said}")
     mounts.detach_if_dead(mountpoint)
-    from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
-    from flistfs.authoring import encoder_process  # noqa: PLC0415
+    with interrupts.loading():  # a seal of a mounted session needs none of it
+        from flistfs import offline  # noqa: PLC0415
+        from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from flistfs.authoring.folder import SessionFolder, State, all_folders
+from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json
 from flistfs.control import ask
@@ -58,8 +59,9 @@ def _all_lines(sessions: list[dict[str, Any]]) -> Iterator[str]:
 
 def _watch(*, as_json: bool) -> NoReturn:
     """Report every second what there is, with rates."""
-    from rich.live import Live  # noqa: PLC0415  only this needs it
-    from rich.text import Text  # noqa: PLC0415
+    with interrupts.loading():  # only this needs it
+        from rich.live import Live  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
 
     live = Live(auto_refresh=False) if sys.stdout.isatty() and not as_json else None
     before: dict[str, dict[str, Any]] = {}

@@ -75,14 +75,14 @@ class Home:
 
     @contextmanager
     def started(
-        self, *arguments: str | Path, env: dict[str, str] | None = None
+        self, *arguments: str | Path, env: dict[str, str] | None = None, stdin: int = subprocess.DEVNULL
     ) -> Iterator[subprocess.Popen[str]]:
         """Run `flistfs` beside the block, which waits at its end for the command's."""
         process = subprocess.Popen(
             [FLISTFS, *arguments],
             env=self.environment(**env or {}),
             cwd=self.path,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -92,8 +92,8 @@ class Home:
             process.communicate()
 
     def json(self, *arguments: str | Path) -> Any:  # noqa: ANN401  whatever JSON holds
-        """Run `flistfs … --json` and return its answer: the last line, as those before tell the progress."""
-        return json.loads(self.run(*arguments, "--json").stdout.splitlines()[-1])
+        """Run `flistfs … --json` and return its answer."""
+        return json.loads(self.run(*arguments, "--json").stdout)
 
     def status(self) -> dict[str, Any]:
         """The status of the only session."""

@@ -202,8 +202,8 @@ def test_ctrl_c_ends_an_add_and_a_seal_waits_for_none(home: Home, mountpoint: Pa
         home.run("mount", mountpoint, "--store", server.url)
         server.hang()
         with home.started("add", source, "--json") as add:
-            assert add.stdout is not None
-            assert json.loads(add.stdout.readline())["progress"]["phase"] == "add"
+            assert add.stderr is not None
+            assert json.loads(add.stderr.readline())["progress"]["phase"] == "add"
             assert "add is still at work" in home.run("seal", "out.flist", code=6).stderr
             add.send_signal(signal.SIGINT)
         assert add.returncode == 130

@@ -1,0 +1,204 @@
+"""What holds for every command: its standard streams, Ctrl-C while it is loaded, what it may write over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted
+from tests.independent_reader import read_flist
+
+AS_ROOT = os.geteuid() == 0
+
+# What prints: words of a command, in a home with two flists.
+PRINTING = [
+    ["--help"],
+    ["ls", "--help"],
+    ["ls", "out.flist"],
+    ["ls", "-lR", "out.flist"],
+    ["tree", "out.flist"],
+    ["stat", "out.flist", "name"],
+    ["find", "out.flist"],
+    ["find", "-0", "out.flist"],
+    ["info", "out.flist"],
+    ["info", "out.flist", "--json"],
+    ["cat", "out.flist", "name"],
+    ["diff", "out.flist", "other.flist"],
+    ["verify", "out.flist"],
+    ["status"],
+    ["extract", "out.flist", "extracted"],
+    ["merge", "-o", "merged.flist", "out.flist"],
+    ["pack", "source", "packed.flist"],
+    ["push", "out.flist", "--to", "dir:///tmp/nowhere"],
+]
+
+
+@pytest.fixture
+def flists(home: Home, source: Path) -> Home:
+    """A home with out.flist and other.flist; and `source`, of which the first was made."""
+    (source / "name").write_text("content")
+    (home.path / "source").symlink_to(source)
+    home.run("pack", source, "out.flist")
+    (source / "name").write_text("other")
+    home.run("pack", source, "other.flist")
+    return home
+
+
+def shell_run(home: Home, *words: str | Path, redirected: str = "", **env: str) -> tuple[int, bytes, bytes]:
+    """Run `flistfs` with its standard streams as a shell has them."""
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" {redirected}', "bash", FLISTFS, *words],
+        cwd=home.path,
+        env=home.environment(**env),
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+# Standard streams
+
+
+@pytest.mark.parametrize("words", PRINTING, ids=" ".join)
+def test_a_full_disk_behind_standard_output_is_an_error_of_its_own(flists: Home, words: list[str]) -> None:
+    if words[0] == "push":
+        words = [*words[:-1], f"dir://{flists.path}/pushed"]
+    code, _, said = shell_run(flists, *words, redirected=">/dev/full")
+    assert (code, said) == (9, b"flistfs: standard output cannot be written: No space left on device\n")
+
+
+def test_a_closed_standard_output_is_an_error_too(flists: Home) -> None:
+    code, _, said = shell_run(flists, "ls", "out.flist", redirected=">&-")
+    assert (code, said) == (9, b"flistfs: standard output cannot be written: it is closed\n")
+
+
+def test_a_closed_standard_input_has_no_archive(flists: Home) -> None:
+    code, _, said = shell_run(flists, "pack", "-", "new.flist", redirected="<&-")
+    assert code == 11
+    assert len(said.splitlines()) == 1
+    assert b"standard input cannot be read" in said
+    assert not (flists.path / "new.flist").exists()
+
+
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])
+def test_nobody_to_complain_to_changes_no_exit_code(flists: Home, redirected: str) -> None:
+    assert shell_run(flists, "verify", "out.flist", redirected=redirected)[0] == 0
+    assert shell_run(flists, "verify", "nowhere.flist", redirected=redirected)[0] == 8
+    there = ["--store", f"dir://{flists.path}/nowhere"]
+    code, faults, _ = shell_run(flists, "verify", "out.flist", *there, redirected=redirected)
+    assert code == 10
+    assert b"is not in the store" in faults
+
+
+def test_no_file_takes_the_place_of_a_standard_stream_that_is_closed(flists: Home) -> None:
+    """Else what is printed would be in it."""
+    code, _, _ = shell_run(flists, "pack", "source", "new.flist", redirected="<&- >&- 2>&-")
+    assert code == 9  # the summary is lost, and nothing else
+    assert set(read_flist(flists.path / "new.flist")) == {b"", b"name"}
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_session_with_closed_streams(home: Home, mountpoint: Path, closed: str) -> None:
+    code, _, _ = shell_run(home, "mount", mountpoint, redirected=closed)
+    assert code == (9 if ">&-" in closed.replace("2>&-", "") else 0)
+    assert is_mounted(mountpoint)
+    (mountpoint / "file").write_bytes(b"content")
+    shell_run(home, "seal", "out.flist", redirected=closed)
+    assert b"file" in read_flist(home.path / "out.flist")
+
+
+def test_names_that_the_locale_has_no_letters_for_are_escaped(home: Home, source: Path) -> None:
+    (source / "漢").write_text("content")
+    home.run("pack", source, "out.flist")
+    env = {"LC_ALL": "C", "PYTHONIOENCODING": "latin1"}
+    for words in (["ls"], ["ls", "-l"], ["find"], ["tree"], ["info"]):
+        assert "\\u6f22" in home.run(words[0], "out.flist", *words[1:], env=env).stdout, words
+    assert "\\u6f22" in home.run("stat", "out.flist", "漢", env=env).stdout
+    assert "\\u6f22" in home.run("cat", "out.flist", "漢漢", env=env, code=8).stderr
+
+
+def test_with_json_standard_output_is_one_document_and_standard_error_tells_the_progress(
+    home: Home, source: Path
+) -> None:
+    (source / "file").write_bytes(b"content")
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as archive, home.started("pack", "-", "o", "--json", stdin=reader) as pack:
+        os.close(reader)
+        assert pack.stderr is not None
+        assert json.loads(pack.stderr.readline())["progress"]["phase"] == "add"
+        archive.write(bytes(10240))
+        archive.close()
+        out, _ = pack.communicate()
+    assert pack.returncode == 0
+    assert json.loads(out)["files"] == 0
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("click", ["--help"]),
+        ("platformdirs", ["ls", "out.flist"]),
+        ("rocksdict", ["ls", "out.flist"]),
+        ("trio", ["pack", "source", "new.flist"]),
+        ("trio", ["new"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_signal_while_a_command_is_loaded_ends_it_without_a_word(
+    home: Home, tmp_path: Path, number: int, code: int, module: str, words: list[str]
+) -> None:
+    """It comes when a module is imported that the command needs."""
+    package = tmp_path / "modules" / module
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        f"import os, time\nos.kill(os.getpid(), {number})\ntime.sleep(600)\n"
+    )
+    (home.path / "source").mkdir()
+    env = {"PYTHONPATH": str(package.parent)}
+    assert shell_run(home, *words, redirected="", **env) == (code, b"", b"")
+    assert not (home.path / "state").exists()
+
+
+# Outputs
+
+
+def test_an_output_must_be_a_regular_file_whatever_writes_it(flists: Home, mountpoint: Path) -> None:
+    flists.expected_log += ["is a pipe"]
+    pipe = flists.path / "pipe"
+    os.mkfifo(pipe)
+    flists.run("mount", mountpoint)
+    for words in (
+        ["seal", "pipe", "--force"],
+        ["pack", "source", "pipe", "--force"],
+        ["merge", "-o", "pipe", "out.flist", "--force"],
+    ):
+        refused = flists.run(*words, code=9)
+        assert (
+            refused.stderr == f"flistfs: {pipe if words[0] != 'merge' else 'pipe'} is a pipe; name a file\n"
+        )
+    assert pipe.is_fifo()
+    flists.run("abort", "--yes")
+    assert "symbolic link" in flists.run("pack", "source", "/dev/stdout", "--force", code=9).stderr
+    assert "device" in flists.run("pack", "source", "/dev/null", "--force", code=9).stderr
+    assert Path("/dev/stdout").is_symlink()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_an_output_on_a_file_system_whose_files_all_have_names(flists: Home, mountpoint: Path) -> None:
+    """A mount of flistfs is one."""
+    flists.run("mount", mountpoint)
+    flists.run("pack", "source", mountpoint / "out.flist")
+    flists.run("merge", "-o", mountpoint / "out.flist", "out.flist", "--force")
+    assert [path.name for path in mountpoint.iterdir()] == ["out.flist"]
+    assert (mountpoint / "out.flist").read_bytes()[:2] == b"\x1f\x8b"
+    flists.run("seal", "sealed.flist")
