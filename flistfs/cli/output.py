@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flistfs.authoring.request import FIRST_OWN_NUMBER
-from flistfs.errors import SourceError
+from flistfs.errors import SourceError, UsageError
 from flistfs.progress import Progress, ProgressReport, quiet, reporting
-from flistfs.stores.url import local_servers
+from flistfs.stores.url import local_servers, parse_store_url
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -66,6 +66,15 @@ def human_size(size: float) -> str:
 def plural(count: int, word: str, many: str = "") -> str:
     """Give a count with its word: "1 file", "2 files"."""
     return f"{count:,} {word if count == 1 else many or word + 's'}"
+
+
+def shown_store(url: str) -> str:
+    """Give a store the name that the user has for it: a router is the path of its file."""
+    try:
+        parsed = parse_store_url(url)
+    except UsageError:  # the servers of an flist's own router, in words
+        return url
+    return str(parsed.path) if parsed.scheme == "router" else url
 
 
 def is_watched() -> bool:

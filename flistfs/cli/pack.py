@@ -11,6 +11,7 @@ from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     absolute_output,
+    any_path,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -36,7 +37,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 
 @click.command("pack", short_help="Make an flist of a directory or a tar archive, in one go.")
 @click.argument("source", metavar="SOURCE")
-@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.flist")
+@click.argument("out", type=any_path, metavar="OUT.flist")
 @store_option
 @force_option
 @owner_option

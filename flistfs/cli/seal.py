@@ -14,6 +14,7 @@ from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     absolute_output,
+    any_path,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -37,7 +38,7 @@ from flistfs.stores.readers import router_for_readers
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
-@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.flist")
+@click.argument("out", type=any_path, metavar="OUT.flist")
 @mount_option
 @force_option
 @owner_option

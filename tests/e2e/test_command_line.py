@@ -202,3 +202,58 @@ def test_an_output_on_a_file_system_whose_files_all_have_names(flists: Home, mou
     assert [path.name for path in mountpoint.iterdir()] == ["out.flist"]
     assert (mountpoint / "out.flist").read_bytes()[:2] == b"\x1f\x8b"
     flists.run("seal", "sealed.flist")
+
+
+# What may not be read
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls", "FLIST"],
+        ["tree", "FLIST"],
+        ["stat", "FLIST", "name"],
+        ["find", "FLIST"],
+        ["info", "FLIST"],
+        ["cat", "FLIST", "name"],
+        ["diff", "other.flist", "FLIST"],
+        ["diff", "FLIST", "other.flist"],
+        ["verify", "FLIST"],
+        ["extract", "FLIST", "extracted"],
+        ["merge", "-o", "merged.flist", "other.flist", "FLIST"],
+        ["push", "FLIST", "--to", "dir:///nowhere"],
+        ["new", "--from", "FLIST"],
+        ["mount", "mnt", "--from", "FLIST"],
+        ["mount", "mnt", "--read-only", "FLIST"],
+    ],
+    ids=lambda words: " ".join(words).replace("/", "_"),
+)
+def test_an_flist_that_may_not_be_read_is_one_error_everywhere(flists: Home, words: list[str]) -> None:
+    flists.expected_log += ["annot read"]
+    (flists.path / "mnt").mkdir()
+    (flists.path / "out.flist").chmod(0)
+    (flists.path / "closed").mkdir()
+    (flists.path / "closed/out.flist").touch()
+    (flists.path / "closed").chmod(0)
+    for flist in ("out.flist", "closed/out.flist"):
+        named = [word.replace("FLIST", flist) for word in words]
+        done = subprocess.run(
+            [*NO_MORE_THAN_OTHERS, FLISTFS, *named],
+            cwd=flists.path,
+            env=flists.environment(),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 8, done.stderr
+        assert done.stderr.startswith("flistfs: cannot read ")
+        assert done.stderr.endswith(f"{flist}: Permission denied\n")
+
+
+# Root may read everything, unless it gives that right up.
+NO_MORE_THAN_OTHERS = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    if AS_ROOT
+    else []
+)
