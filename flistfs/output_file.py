@@ -163,13 +163,16 @@ def check_output(out: Path, *, force: bool) -> None:
 
 
 def _refuse_existing(out: Path, *, force: bool) -> None:
-    """Refuse what is in the output's place; with `force` only what is no regular file."""
+    """Refuse what is in the output's place; with `force` only what is no regular file.
+
+    A link that leads nowhere is replaced. One that leads somewhere may be /dev/stdout.
+    """
     with _explained(out):
         try:
             mode = out.lstat().st_mode
         except FileNotFoundError:
             return
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode) and (out.exists() or not stat.S_ISLNK(mode)):
             raise OutputError(f"{out} is {_KINDS.get(stat.S_IFMT(mode), 'no regular file; name one')}")
         if not force:
             raise OutputError(f"{out} exists; --force replaces it")

@@ -165,7 +165,8 @@ UNUSUAL: dict[str, tuple[str, Callable[[Path], object]]] = {
     "directory": ("is a directory", Path.mkdir),
     "pipe": ("is a pipe", os.mkfifo),
     "socket": ("is a socket", listening_socket),
-    "link": ("is a symbolic link", lambda path: path.symlink_to("elsewhere")),
+    "link": ("is a symbolic link", lambda path: path.symlink_to(__file__)),
+    "link to a device": ("is a symbolic link", lambda path: path.symlink_to("/dev/null")),
     "device": ("is a device", device),
 }
 
@@ -182,6 +183,18 @@ def test_what_is_no_regular_file_is_never_replaced(place: Path, kind: str, *, fo
     with pytest.raises(OutputError, match=said):
         OutputFile(out, force=force)
     assert out.lstat() == before
+    assert names_in(place) == ["out.flist"]
+
+
+def test_a_link_that_leads_nowhere_is_replaced_if_that_is_forced(catalog: Path, place: Path) -> None:
+    out = place / "out.flist"
+    out.symlink_to("nowhere")
+    with pytest.raises(OutputError, match="exists"):
+        OutputFile(out, force=False)
+    with OutputFile(out, force=True) as output:
+        output.write(catalog)
+        output.publish()
+    assert stat.S_ISREG(out.lstat().st_mode)
     assert names_in(place) == ["out.flist"]
 
 

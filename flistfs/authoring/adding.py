@@ -42,7 +42,7 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
         session: The directories that the session itself lies in or is mounted at: they neither.
     """
     return DirectorySource(
-        starting_points(request.sources),
+        starting_points(request.sources, request.typed),
         excluded=excluding(request.exclude),
         forbidden=_forbidden(store, session),
     )
@@ -56,7 +56,7 @@ def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) 
     """
     if path == "-" or not Path(path).is_dir():
         return TarSource.open(path, excluded=excluded)
-    start = Start(os.fsencode(os.path.realpath(path)), b"")
+    start = Start(os.fsencode(os.path.realpath(path)), b"", path)
     return DirectorySource([start], excluded=excluded, forbidden=_forbidden(store, session))
 
 

@@ -369,7 +369,7 @@ class Session:
             new_bytes=after.new_bytes - before.new_bytes,
             shared_blocks=after.shared_blocks - before.shared_blocks,
             seconds=time.monotonic() - started,
-            left_out=[str(problem) for problem in ingest.problems],
+            left_out=ingest.problems,
             left_out_count=ingest.problem_count,
         )
 

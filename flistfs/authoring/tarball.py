@@ -99,6 +99,10 @@ class TarSource:
         except (OSError, ValueError):
             return size, 0
 
+    def named(self, path: bytes) -> str:
+        """Return what a member is called, behind the name of the archive."""
+        return f"{self._name}: {os.fsdecode(path) or '.'}"
+
     def items(self) -> Iterator[Item | Problem]:
         """Walk the members, in the archive's order."""
         try:

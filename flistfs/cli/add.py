@@ -74,6 +74,7 @@ def command(
         keep_going=keep_going,
         timeout=timeout,
         measure=is_watched(),
+        typed=sources,
     )
     with progress_shown(as_json=as_json) as progress:
         summary = _add(folder, request, progress)

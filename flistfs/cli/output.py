@@ -55,6 +55,11 @@ def print_json_list(values: Iterable[object]) -> None:
     click.echo("]")
 
 
+def on_one_line(text: str) -> str:
+    """Give a text in which there may be names of strangers a form that is fit for a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def human_size(size: float) -> str:
     """Give a number of bytes in the unit that fits it."""
     if size < 1024:
@@ -206,7 +211,7 @@ def complain_left_out(summary: dict[str, Any]) -> None:
         SourceError: anything was.
     """
     for line in summary["left_out"]:
-        click.echo(f"flistfs: left out: {line}", err=True)
+        click.echo(f"flistfs: left out: {on_one_line(line)}", err=True)
     if count := summary["left_out_count"]:
         raise SourceError(f"{plural(count, 'entry', 'entries')} could not be read and left out")
 

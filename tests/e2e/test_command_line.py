@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted
+from tests.e2e.commands import FLISTFS, LIKE_OTHERS, TIMEOUT, Home, is_mounted
 from tests.independent_reader import read_flist
-
-AS_ROOT = os.geteuid() == 0
 
 # What prints: words of a command, in a home with two flists.
 PRINTING = [
@@ -237,23 +235,56 @@ def test_an_flist_that_may_not_be_read_is_one_error_everywhere(flists: Home, wor
     (flists.path / "closed").chmod(0)
     for flist in ("out.flist", "closed/out.flist"):
         named = [word.replace("FLIST", flist) for word in words]
-        done = subprocess.run(
-            [*NO_MORE_THAN_OTHERS, FLISTFS, *named],
-            cwd=flists.path,
-            env=flists.environment(),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        assert done.returncode == 8, done.stderr
+        done = flists.run(*named, code=8, prefix=LIKE_OTHERS)
         assert done.stderr.startswith("flistfs: cannot read ")
         assert done.stderr.endswith(f"{flist}: Permission denied\n")
 
 
-# Root may read everything, unless it gives that right up.
-NO_MORE_THAN_OTHERS = (
-    ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
-    if AS_ROOT
-    else []
+# What errors call things
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("source", "source/dir/closed"),
+        ("./source/", "./source/dir/closed"),
+        ("source/.", "source/dir/closed"),
+    ],
 )
+@pytest.mark.parametrize("command", ["pack", "add"])
+def test_errors_name_entries_by_the_source_that_was_typed(
+    home: Home, command: str, source: str, shown: str
+) -> None:
+    (home.path / "source/dir/closed").mkdir(parents=True)
+    (home.path / "source/dir/closed").chmod(0)
+    home.run("new")
+    words = ["pack", source, "out.flist"] if command == "pack" else ["add", source]
+    if command == "pack" and source.endswith("/."):
+        shown = f"source/./{shown.removeprefix('source/')}"
+    refused = home.run(*words, code=11, prefix=LIKE_OTHERS)
+    assert refused.stderr == f"flistfs: {shown}: it cannot be read: Permission denied\n"
+    kept = home.run(*words, "--keep-going", code=11, prefix=LIKE_OTHERS)
+    assert f"left out: {shown}: it cannot be read: Permission denied\n" in kept.stderr
+    home.run("abort", "--yes")
+
+
+def test_an_absolute_source_is_named_so_in_a_mount_too(home: Home, mountpoint: Path, source: Path) -> None:
+    (source / "closed").mkdir()
+    (source / "closed").chmod(0)
+    home.run("mount", mountpoint, prefix=LIKE_OTHERS)
+    refused = home.run("add", source, code=11)
+    assert refused.stderr == f"flistfs: {source}/closed: it cannot be read: Permission denied\n"
+    home.run("abort", "--yes")
+
+
+def test_the_store_inside_a_source_is_named_as_it_lies_there(home: Home) -> None:
+    home.run("status")
+    refused = home.run("pack", "data", "out.flist", "--store", f"dir://{home.path}/data/blocks", code=11)
+    assert refused.stderr.startswith("flistfs: data/blocks is the store, which")
+
+
+def test_an_error_is_one_line_whatever_the_names_in_it(home: Home, source: Path) -> None:
+    (source / "new\nline\x1b[31m").mkdir()
+    (source / "new\nline\x1b[31m").chmod(0)
+    refused = home.run("pack", source, "out.flist", code=11, prefix=LIKE_OTHERS)
+    assert refused.stderr == f"flistfs: {source}/new\\nline\\x1b[31m: it cannot be read: Permission denied\n"

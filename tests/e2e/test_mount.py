@@ -339,7 +339,7 @@ def test_a_refused_mount_leaves_the_last_result(home: Home, mountpoint: Path) ->
     home.run("mount", mountpoint, "-o", "bogus", "--foreground", code=4)
     assert home.status()["state"] == "sealed"
     assert home.status()["result"]["exit_code"] == 0
-    assert "bogus" in home.run("wait", "--mount", mountpoint, code=4).stderr  # which is about the latest mount
+    assert "bogus" in home.run("wait", "--mount", mountpoint, code=4).stderr  # of the latest mount
 
 
 def test_a_mount_that_never_was_leaves_no_session(home: Home, mountpoint: Path) -> None:
