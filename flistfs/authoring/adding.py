@@ -54,7 +54,7 @@ def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) 
     Raises:
         SourceError: it is not there.
     """
-    if path == "-" or not Path(path).is_dir():
+    if path == "-" or not os.path.isdir(path):  # noqa: PTH112  a Path raises what is to be said of the archive
         return TarSource.open(path, excluded=excluded)
     start = Start(os.fsencode(os.path.realpath(path)), b"", path)
     return DirectorySource([start], excluded=excluded, forbidden=_forbidden(store, session))
