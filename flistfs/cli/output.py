@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,25 +16,6 @@ from flistfs.authoring.request import FIRST_OWN_NUMBER
 from flistfs.errors import SourceError, UsageError
 from flistfs.progress import Progress, ProgressReport, quiet, reporting
 from flistfs.stores.url import local_servers, parse_store_url
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
-
-_PHASES = {
-    "add": "Adding",
-    "base": "Reading the base",
-    "copy": "Copying blocks",
-    "upload": "Storing blocks",
-    "list": "Reading the flist",
-    "push": "Pushing blocks",
-    "check": "Checking the store",
-    "catalog": "Writing the catalog",
-    "package": "Packing",
-    "unmount": "Unmounting",
-    "structure": "Reading the flist",
-    "verify": "Checking blocks",
-    "extract": "Extracting",
-}
 
 # How many servers a summary names.
 _NAMED_SERVERS = 3
@@ -122,46 +103,11 @@ class _JsonProgress:
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
-    from rich.console import Console  # noqa: PLC0415  a pipe need not wait for it
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bars  # noqa: PLC0415
+    from flistfs.cli.bars import Bars  # noqa: PLC0415  a pipe need not wait for it
 
-    bars = Bars(
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TextColumn("{task.fields[trouble]}", style="red"),
-        console=Console(stderr=True),
-    )
-    started = time.monotonic()
-    with bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(report: ProgressReport) -> None:
-            phase, total, counts = report["phase"], report["total"], report["counts"]
-            trouble = report["trouble"] or ""
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(_PHASES.get(phase, phase), total=None, trouble="", counts="")
-            said = _told(counts, time.monotonic() - started) if counts else ""
-            if total:
-                bars.update(tasks[phase], completed=report["done"], total=total, trouble=trouble, counts=said)
-            elif counts:  # nobody knows how much there is
-                bars.update(tasks[phase], trouble=trouble, counts=said)
-            else:  # a phase of nothing is done
-                bars.update(tasks[phase], completed=1, total=1, trouble=trouble)
-
-        yield reporting(show)
-
-
-def _told(counts: dict[str, int], seconds: float) -> str:
-    rate = counts["size"] / max(seconds, 0.1)
-    return (
-        f"{counts['entries']:,} entries, {human_size(counts['size'])}, {human_size(rate)}/s; "
-        f"{counts['new_blocks']:,} new, {counts['shared_blocks']:,} shared"
-    )
+    with Bars() as bars:
+        yield reporting(bars.show)
+        bars.finish()
 
 
 def following(progress: Progress) -> Callable[[ProgressReport], None]:

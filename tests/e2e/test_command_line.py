@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
+import termios
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import FLISTFS, LIKE_OTHERS, TIMEOUT, Home, is_mounted
+from tests.e2e.commands import FLISTFS, LIKE_OTHERS, TIMEOUT, Home, is_mounted, watched
+from tests.e2e.test_seal import read_terminal
 from tests.independent_reader import read_flist
+from tests.redis_server import running_redis
 
 # What prints: words of a command, in a home with two flists.
 PRINTING = [
@@ -238,6 +244,51 @@ def test_an_flist_that_may_not_be_read_is_one_error_everywhere(flists: Home, wor
         done = flists.run(*named, code=8, prefix=LIKE_OTHERS)
         assert done.stderr.startswith("flistfs: cannot read ")
         assert done.stderr.endswith(f"{flist}: Permission denied\n")
+
+
+# Progress on a terminal
+
+
+def shown_at_80_columns(home: Home, *words: str | Path, hear: Callable[[bytes], object] = len) -> list[str]:
+    """Return the lines that a command shows on a terminal of the usual size."""
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    process = subprocess.Popen(
+        [FLISTFS, *words],
+        cwd=home.path,
+        env=home.environment(TERM="xterm"),
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    )
+    with watched(process):
+        os.close(follower)
+        shown = read_terminal(leader, hear)
+    assert process.returncode == 0
+    return re.split(r"[\r\n]+", shown)
+
+
+def test_bars_fit_80_columns_and_end_at_100_percent(home: Home, source: Path) -> None:
+    (source / "a/b").mkdir(parents=True)  # three directories: the last of them begins at 67 %
+    (source / "a/b/file").write_bytes(os.urandom(1 << 20))
+    lines = shown_at_80_columns(home, "pack", source, "out.flist")
+    assert max(map(len, lines)) <= 80
+    for phase in ("Adding", "Checking the store", "Writing the catalog", "Packing"):
+        last = [line for line in lines if line.startswith(phase)][-1]
+        assert " 100% " in last, last
+
+
+def test_trouble_is_shown_below_the_bars_in_full(home: Home, source: Path) -> None:
+    (source / "file").write_bytes(os.urandom(10_000))
+    with running_redis() as server:
+        server.command("CONFIG", "SET", "maxmemory", "1")
+
+        def go_on(said: bytes) -> None:
+            if b"maxmemory" in said:
+                server.command("CONFIG", "SET", "maxmemory", "0")
+
+        lines = shown_at_80_columns(home, "pack", source, "out.flist", "--store", server.url, hear=go_on)
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith(f"{server.url} ") for line in lines), lines
 
 
 # What errors call things
