@@ -48,7 +48,7 @@ def _not_sealed(folder: SessionFolder) -> str:
     name = f"the session of {folder.settings().mountpoint}"
     if not folder.is_open():
         return f"{name} has ended without being sealed"
-    return f"{name} is not mounted and was not sealed; seal it with: flistfs seal OUT.flist"
+    return f"{name} is not mounted, and was left without being sealed; seal it with: flistfs seal OUT.flist"
 
 
 def _seals_at_end(folder: SessionFolder) -> bool:

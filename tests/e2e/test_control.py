@@ -286,7 +286,7 @@ def test_a_mount_in_the_foreground_that_failed_is_waited_for_too(home: Home, mou
 def test_a_mount_that_failed_leaves_an_open_session_as_it_is(home: Home, mountpoint: Path) -> None:
     home.run("new", mountpoint)
     home.run("mount", mountpoint, "--store", "redis://127.0.0.1:1", code=5)
-    assert "was not sealed; seal it with" in home.run("wait", "--mount", mountpoint, code=5).stderr
+    assert "without being sealed; seal it with" in home.run("wait", "--mount", mountpoint, code=5).stderr
     home.run("abort", "--yes")
 
 
@@ -297,8 +297,8 @@ def test_wait_for_a_session_without_a_mount_says_what_to_do(home: Home, mountpoi
     home.run("new", mountpoint)
     waited = home.run("wait", "--mount", mountpoint, code=5)
     assert waited.stderr == (
-        f"flistfs: the session of {mountpoint} is not mounted and was not sealed; seal it with: "
-        f"flistfs seal OUT.flist\n"
+        f"flistfs: the session of {mountpoint} is not mounted, and was left without being sealed; "
+        f"seal it with: flistfs seal OUT.flist\n"
     )
     home.run("abort", "--yes")
 
