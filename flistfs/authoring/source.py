@@ -112,6 +112,17 @@ class Start:
         rest = os.fsdecode(path[len(self.path) :]).lstrip("/")
         return f"{self.shown.rstrip('/')}/{rest}" if rest else self.shown
 
+    def status(self) -> os.stat_result:
+        """Return what is there.
+
+        Raises:
+            SourceError: nothing is, or it cannot be reached.
+        """
+        try:
+            return os.lstat(self.path)
+        except OSError as error:
+            raise SourceError(f"{self.shown} cannot be read: {error.strerror}") from None
+
 
 def starting_points(sources: Sequence[str], typed: Sequence[str] = ()) -> list[Start]:
     """Say where sources go, as `cp -a SOURCE… TARGET` has it: `dir` to TARGET/dir, `dir/.` to TARGET itself.
@@ -165,11 +176,7 @@ class DirectorySource:
     def items(self) -> Iterator[Item | Problem]:
         """Walk everything."""
         for start in self._starts:
-            try:
-                status = os.lstat(start.path)
-            except OSError as error:
-                raise SourceError(f"{start.shown} cannot be read: {error.strerror}") from None
-            yield from self._walk(start, status)
+            yield from self._walk(start, start.status())
 
     def measure(self) -> None:
         """Add up the sizes of all files; what cannot be read is for `items` to say."""

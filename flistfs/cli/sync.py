@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.cli.options import json_option, mount_option, timeout_option
 from flistfs.cli.output import following, print_json, progress_shown
@@ -19,6 +18,7 @@ def _require_mount(folder: SessionFolder) -> None:
 
     Raises:
         SessionError: says what to do.
+        BusyError: a command is at work in it.
     """
     state, place = folder.settled_state(), folder.settings().mountpoint
     if state is State.SEALED:
@@ -27,11 +27,6 @@ def _require_mount(folder: SessionFolder) -> None:
         raise SessionError(
             f"{place} is not mounted; what add puts into a session is stored when it returns, and what a "
             f"mount left is stored by flistfs seal, or once it is mounted again"
-        )
-    if mounts.mount_at(Path(place)) is None:
-        raise SessionError(
-            f"process {folder.holder()} is at work in the session of {place}, which is not mounted; wait for "
-            f"it to end"
         )
 
 

@@ -333,9 +333,9 @@ async def _package(folder: SessionFolder, package: str, out: Path) -> BaseSummar
     async with open_session(folder, store, Caller(0, 0), base=base) as session:
         summary = await session.start(quiet)
         assert summary is not None
-        with OutputFile(out, force=False) as output:
+        with OutputFile(out, force=False) as output, session._journal.freeze(folder.view) as view:
             sealing.build_package(
-                session._journal.snapshot(),
+                view,
                 store,
                 Accounts({0: b"root"}, {0: b"root"}, base.source.named_users, base.source.named_groups),
                 SealOptions(),
