@@ -13,7 +13,6 @@ from typing import NoReturn
 import click
 
 from flistfs.cli import interrupts, streams
-from flistfs.cli.output import on_one_line
 from flistfs.cli.secrets import hide_passwords
 from flistfs.errors import FlistfsError, OutputError
 
@@ -108,4 +107,4 @@ def _run() -> int:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"flistfs: {on_one_line(message)}", err=True)
+    click.echo(f"flistfs: {streams.on_one_line(message)}", err=True)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from flistfs.authoring.request import FIRST_OWN_NUMBER
+from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError, UsageError
 from flistfs.progress import Progress, ProgressReport, quiet, reporting
 from flistfs.stores.url import local_servers, parse_store_url
@@ -34,11 +35,6 @@ def print_json_list(values: Iterable[object]) -> None:
     for index, value in enumerate(values):
         click.echo(f"{', ' if index else ''}{json.dumps(value)}", nl=False)
     click.echo("]")
-
-
-def on_one_line(text: str) -> str:
-    """Give a text in which there may be names of strangers a form that is fit for a terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def human_size(size: float) -> str:

@@ -39,6 +39,11 @@ def prepare() -> None:
     sys.stderr = _text(_Complaints(2, "w", closefd=False), sys.stderr)
 
 
+def on_one_line(text: str) -> str:
+    """Give a text in which there may be names of strangers a form that is fit for a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def _is_open(descriptor: int) -> bool:
     try:
         os.fstat(descriptor)

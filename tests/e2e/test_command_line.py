@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import FLISTFS, LIKE_OTHERS, TIMEOUT, Home, is_mounted, watched
+from tests.e2e.commands import FLISTFS, LIKE_OTHERS, TIMEOUT, Home, is_mounted, umount, wait_until, watched
 from tests.e2e.test_seal import read_terminal
 from tests.independent_reader import read_flist
 from tests.redis_server import running_redis
@@ -206,6 +206,27 @@ def test_an_output_on_a_file_system_whose_files_all_have_names(flists: Home, mou
     assert [path.name for path in mountpoint.iterdir()] == ["out.flist"]
     assert (mountpoint / "out.flist").read_bytes()[:2] == b"\x1f\x8b"
     flists.run("seal", "sealed.flist")
+
+
+# What is left behind
+
+
+def test_what_a_killed_command_left_among_temporary_files_goes_with_the_next(
+    flists: Home, mountpoint: Path
+) -> None:
+    temporary = flists.path / "temporary"
+    temporary.mkdir()
+    flists.env["TMPDIR"] = str(temporary)
+    flists.run("mount", "--read-only", "out.flist", mountpoint)
+    (in_use,) = temporary.iterdir()
+    flists.run("ls", "out.flist")
+    assert list(temporary.iterdir()) == [in_use]  # the reader has it
+    (reader,) = [pid for pid, words in flists.processes().items() if "flistfs.reader" in words]
+    os.kill(reader, signal.SIGKILL)
+    wait_until(lambda: reader not in flists.processes(), "it is dead")
+    umount(mountpoint)
+    flists.run("ls", "other.flist")
+    assert list(temporary.iterdir()) == []
 
 
 # What may not be read
