@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
@@ -56,6 +57,12 @@ class InputFile(io.RawIOBase):
                 return os.readv(self._descriptor, [buffer])
             except BlockingIOError:
                 continue  # somebody else has read it
+            except OSError as error:
+                if (
+                    error.errno == errno.EBADF
+                ):  # what takes the place of a closed descriptor is not for reading
+                    raise OSError("it is closed") from None
+                raise
 
     def close(self) -> None:
         """Close it."""

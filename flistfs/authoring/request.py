@@ -122,5 +122,5 @@ class AddRequest:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> AddRequest:
         """Make the request that was sent."""
-        texts = {name: tuple(raw[name]) for name in ("sources", "exclude", "typed")}
+        texts = {name: tuple(raw.get(name, ())) for name in ("sources", "exclude", "typed")}
         return cls(**{**raw, **texts})
