@@ -48,7 +48,15 @@ def command(package: Path, to: str, source: str | None, min_replicas: int | None
         to = str(with_min_replicas(parse_store_url(to), min_replicas))
     with (
         Flist.open(package) as flist,
-        closing(store_of(flist, source, password(SOURCE_PASSWORD_VARIABLE), usual_store())) as origin,
+        closing(
+            store_of(
+                flist,
+                source,
+                password(SOURCE_PASSWORD_VARIABLE),
+                usual_store(),
+                password_variable=SOURCE_PASSWORD_VARIABLE,
+            )
+        ) as origin,
         closing(open_store(to, password())) as target,
     ):
         target.check()

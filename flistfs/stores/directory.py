@@ -94,7 +94,7 @@ class DirectoryStore:
                 if self._stored_size(file) != block.size:
                     self._write(file, block.parts)
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002, ARG002  the protocol's
         """Read one block's file; what is larger than any block is refused unread."""
         with self._explained("read"):
             try:

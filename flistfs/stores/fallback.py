@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flistfs.errors import StoreError, StoreRefusedError
+from flistfs.stores.base import reading_deadline
 from flistfs.stores.fanout import first_that_has, most_telling
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ class FallbackStore:
         """Refuse: it is not said which of them is to have it."""
         raise StoreRefusedError(f"{self.url} was opened for reading")
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Ask one store after the other."""
-        return first_that_has(hash, self._stores, self.url)
+        return first_that_has(hash, self._stores, self.url, deadline or reading_deadline())
 
     def sync(self) -> None:
         """Do nothing: nothing is written."""

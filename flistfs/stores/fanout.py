@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -10,7 +11,7 @@ from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, Sto
 from flistfs.stores.base import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _THREADS: Final = 16
 """Servers asked at the same time; more of them take turns."""
@@ -22,7 +23,7 @@ _T = TypeVar("_T")
 class _Holder(Protocol):
     """What a block may be got from."""
 
-    def get(self, hash: bytes, /) -> bytes: ...  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float, /) -> bytes: ...  # noqa: A002 - the format's word
 
 
 def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreError]:
@@ -57,17 +58,22 @@ def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreErro
     return {key: _expected(answer) for key, answer in answers.items()}
 
 
-def first_that_has(hash_: bytes, holders: Iterable[_Holder], url: str) -> bytes:
+def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline: float) -> bytes:
     """Ask one after the other for a block; one that cannot be asked is passed over.
+
+    Each gets an equal share of the time until the deadline, so that one which hangs does not keep the next
+    from being asked.
 
     Raises:
         BlockMissingError: none has it; `url` says who was asked.
         StoreError: none of the others has it, and it may be there.
     """
     errors: list[StoreError] = []
-    for holder in holders:
+    for number, holder in enumerate(holders):
+        now = time.monotonic()
+        share = (deadline - now) / (len(holders) - number)
         try:
-            return holder.get(hash_)
+            return holder.get(hash_, now + share)
         except BlockMissingError:
             continue
         except StoreError as error:

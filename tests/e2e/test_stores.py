@@ -201,7 +201,7 @@ def test_the_password_for_all_servers(home: Home, mountpoint: Path) -> None:
         write_files(mountpoint, 5)
         home.run("seal", "out.flist")
         assert held(one) == held(two) == 5
-        home.expected_log += ["another password"]
+        home.expected_log += ["needs a password"]
         # The password of a store that is not used is not for this one.
         other = {"FLISTFS_STORE": f"redis://:{SECRET}@127.0.0.1:1"}
         home.run("mount", mountpoint, "--store", "router.yaml", env=other, code=3)
@@ -361,7 +361,10 @@ def test_push_between_two_stores_with_passwords(home: Home, mountpoint: Path) ->
         turned = {"FLISTFS_FROM_PASSWORD": "second-secret", "FLISTFS_STORE_PASSWORD": "second-secret"}
         two.command("FLUSHALL")
         refused = home.run("push", "out.flist", *bare, code=3, env=turned)
-        assert f"127.0.0.1:{one.port} wants another password" in refused.stderr
+        assert (
+            f"127.0.0.1:{one.port} says that the password is wrong; correct FLISTFS_FROM_PASSWORD"
+            in refused.stderr
+        )
         # What the flist itself names gets no password at all.
         home.run("push", "out.flist", bare[1], code=3, env={"FLISTFS_STORE_PASSWORD": "second-secret"})
 

@@ -83,9 +83,9 @@ class Watched(DirectoryStore):
         self.failing_after = 10**9
         self.forgetful = False
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
         self.got.append(hash)
-        return super().get(hash)
+        return super().get(hash, deadline)
 
     def put(self, blocks: Sequence[Block]) -> None:
         if len(self.stored) >= self.failing_after:
@@ -238,11 +238,11 @@ def test_blocks_are_fetched_in_parallel(tmp_path: Path, source: Watched, target:
     second = threading.Event()
 
     class Meeting(Watched):
-        def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+        def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
             if next(numbers) == 0:
                 assert second.wait(60)
             second.set()
-            return super().get(hash)
+            return super().get(hash, deadline)
 
     together = Meeting(tmp_path / "source")
     assert pushed(make_flist(tmp_path, {b"a": blocks}), together, target).sent == 600

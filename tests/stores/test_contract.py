@@ -189,6 +189,20 @@ def test_close_may_be_repeated(store: Store) -> None:
     store.close()
 
 
+def test_tls_and_plain_are_told_apart(certificate: Path) -> None:
+    port = str(free_port())
+    files = ["--tls-cert-file", f"{certificate}/cert.pem", "--tls-key-file", f"{certificate}/key.pem"]
+    with running_redis("--tls-port", port, "--tls-auth-clients", "no", *files) as plain:
+        for url in (f"redis://localhost:{port}", f"ardb://:secret@localhost:{port}"):
+            with pytest.raises(StoreRefusedError, match=f"speaks TLS: write rediss://localhost:{port}"):
+                open_store(url).check()
+        # A plain server waits for the end of the line that it takes a TLS greeting for.
+        store = open_store(f"rediss://localhost:{plain.port}", timeout=1)
+        with pytest.raises(StoreRefusedError, match=f"not speak TLS.* write redis://localhost:{plain.port}"):
+            store.check()
+        store.close()
+
+
 def test_an_untrusted_certificate_is_refused(certificate: Path) -> None:
     port = str(free_port())
     files = ["--tls-cert-file", f"{certificate}/cert.pem", "--tls-key-file", f"{certificate}/key.pem"]
