@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import trio
-
 from flistfs.authoring.adding import open_directories, open_tree
 from flistfs.authoring.base import opened_base
 from flistfs.authoring.encoder_process import Settings as EncoderSettings
@@ -27,7 +25,8 @@ from flistfs.authoring.encoder_process import make_encoders
 from flistfs.authoring.excludes import excluding
 from flistfs.authoring.folder import SessionFolder, Settings, packing_root
 from flistfs.authoring.known import known_blocks_path
-from flistfs.authoring.request import AddRequest, BaseRequest, Passwords, SealRequest
+from flistfs.authoring.patience import connect
+from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import (
     AddSummary,
     BaseSummary,
@@ -61,7 +60,7 @@ def seal(
         return await seal_session(session, folder, request, None, progress)
 
     try:
-        summary = _run(folder, passwords, work)
+        summary = _run(folder, passwords, work, timeout=request.timeout)
     except FlistfsError as error:
         keep_failure(folder, error)
         raise
@@ -80,7 +79,7 @@ def add(folder: SessionFolder, passwords: Passwords, request: AddRequest, progre
         source = open_directories(request, session.store.url, [folder.path])
         return await session.add(source, request, progress, owner=_caller())
 
-    return _run(folder, passwords, work)
+    return _run(folder, passwords, work, timeout=request.timeout)
 
 
 def create(
@@ -150,7 +149,7 @@ def pack(
             added = await session.add(tree, options, progress, owner=_caller(), unique=True)
             return added, await seal_session(session, folder, request, None, progress)
 
-        return _run(folder, passwords, work)
+        return _run(folder, passwords, work, timeout=request.timeout)
 
 
 @contextmanager
@@ -211,17 +210,20 @@ def _run(
     passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
     *,
+    timeout: float = PATIENCE,
     offline: bool = False,
     base: BaseRequest | None = None,
 ) -> T:
-    """Open a session and do something with it.
+    """Open a session and do something with it; `timeout` is how many seconds connecting may take.
 
     Raises:
         SessionError: the session cannot be used; its log says more.
     """
     try:
         with unwrapped():
-            return run_in_thread(partial(_in_session, folder, passwords, work, offline=offline, request=base))
+            return run_in_thread(
+                partial(_in_session, folder, passwords, work, None if offline else timeout, base)
+            )
     except OSError as error:
         log.exception("the session cannot be used")
         _let_go(error)
@@ -253,19 +255,19 @@ async def _in_session(
     folder: SessionFolder,
     passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
-    *,
-    offline: bool,
+    timeout: float | None,
     request: BaseRequest | None,
 ) -> T:
+    """Do something with an open session; without a timeout its stores need not be there."""
     url = folder.settings().store
     store = open_store(url, passwords.store)
     settings = EncoderSettings(url, passwords.store, known_blocks_path(), folder.log)
     try:
-        if not offline:
-            await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
+        if timeout is not None:
+            await connect(store.check, store.url, timeout)
         with opened_base(folder, store, passwords.base, request) as base:
-            if not offline:
-                await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
+            if timeout is not None and base.store is not None:
+                await connect(base.check, base.store.url, timeout)
             async with open_session(
                 folder, store, _caller(), make_encoders=partial(make_encoders, settings), base=base
             ) as session:

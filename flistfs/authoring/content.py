@@ -54,6 +54,7 @@ from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
 from flistfs.format.codec import decode_block
 from flistfs.format.records import CHUNK_SIZE, BlockRef
 from flistfs.stores import Store
+from flistfs.stores.slow import SlowFailures
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +207,7 @@ class Content:
         self._cached_bytes = 0
         self._spooled_bytes = 0
         self._fetches: dict[ChunkId, _Fetch] = {}
+        self._failures = SlowFailures()
         self._fetch_limiter = trio.CapacityLimiter(_FETCHES)
         self._waiting = 0
         self._tell_again = 0.0
@@ -251,7 +253,8 @@ class Content:
             return
         fetch = self._fetches[chunk_id] = _Fetch(trio.Event())
         try:
-            data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
+            with self._failures.watched(stored.hash):
+                data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
         except FlistfsError as error:
             log.error("reading back a chunk of inode %d failed: %s", chunk_id[0], error)  # noqa: TRY400
             fetch.failure = str(error)

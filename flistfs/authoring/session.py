@@ -31,7 +31,7 @@ from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import Ingest, Piece
 from flistfs.authoring.journal import Journal, View
 from flistfs.authoring.known import KnownBlocks
-from flistfs.authoring.patience import Patience
+from flistfs.authoring.patience import QUIET, Patience, Standstill
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
 from flistfs.authoring.source import TreeSource
@@ -58,9 +58,6 @@ log = logging.getLogger(__name__)
 
 # How often a seal starts again because files changed while it ran, before it says that the mount is busy.
 _TRIES = 5
-
-# Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
-_QUIET = 2.0
 
 # Seconds that storing the rest may take when a mount has ended: what stops services kills after ten.
 _AT_END = 8.0
@@ -272,7 +269,7 @@ class Session:
             StoreUnavailableError: the store took nothing for longer than the patience lasts.
         """
         total = self.uploader.status().queued_bytes
-        queued, moved = 0, time.monotonic()
+        standstill = Standstill(self.store.url)
         self.uploader.retry_now()
         with unwrapped():
             async with trio.open_nursery() as nursery:
@@ -285,10 +282,7 @@ class Session:
                 while True:
                     status = self.uploader.status()
                     total = max(total, status.queued_bytes)
-                    if status.queued != queued:
-                        queued, moved = status.queued, time.monotonic()
-                    is_quiet = queued and time.monotonic() - moved > _QUIET
-                    trouble = status.trouble or (f"{self.store.url} takes nothing" if is_quiet else None)
+                    trouble = standstill.trouble(status)
                     patience.tell("upload", total - status.queued_bytes, total, trouble)
                     await trio.sleep(0.1)
 
@@ -309,7 +303,7 @@ class Session:
             now = time.monotonic()
             if status.queued != queued:
                 queued, moved = status.queued, now
-            if now > end or now - moved > _QUIET:
+            if now > end or now - moved > QUIET:
                 return
             await trio.sleep(0.02)
 
@@ -403,6 +397,7 @@ class Session:
         return BaseSummary(added.entries, added.size, base.unknown_owners, added.seconds)
 
     async def _tell_adding(self, source: TreeSource, ingest: Ingest, patience: Patience) -> None:
+        standstill = Standstill(self.store.url)
         while True:
             counts = self.content.counts
             done, total = source.extent(ingest.counts.size)
@@ -410,7 +405,7 @@ class Session:
                 "add",
                 done,
                 total,
-                self.uploader.status().trouble,
+                standstill.trouble(self.uploader.status()),
                 {
                     "entries": ingest.counts.entries,
                     "size": ingest.counts.size,

@@ -100,7 +100,7 @@ timeout_option = click.option(
     default=PATIENCE,
     show_default=True,
     metavar="SECONDS",
-    help="Give up when the store takes nothing for so long.",
+    help="Give up when the store cannot be connected to, or takes nothing, for so long.",
 )
 
 
