@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,9 +148,11 @@ def pack(
         async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
             tree = open_tree(source, excluding(options.exclude), store, [folder.path])
             added = await session.add(tree, options, progress, owner=_caller(), unique=True)
-            return added, await seal_session(session, folder, request, None, progress)
+            # What was compared, or put, when it was met need not be fetched once more.
+            final = replace(request, check_content=False)
+            return added, await seal_session(session, folder, final, None, progress)
 
-        return _run(folder, passwords, work, timeout=request.timeout)
+        return _run(folder, passwords, work, timeout=request.timeout, check_content=request.check_content)
 
 
 @contextmanager
@@ -213,8 +216,11 @@ def _run(
     timeout: float = PATIENCE,
     offline: bool = False,
     base: BaseRequest | None = None,
+    check_content: bool = False,
 ) -> T:
     """Open a session and do something with it; `timeout` is how many seconds connecting may take.
+
+    With `check_content`, blocks that are stored already are compared when they are met.
 
     Raises:
         SessionError: the session cannot be used; its log says more.
@@ -222,7 +228,15 @@ def _run(
     try:
         with unwrapped():
             return run_in_thread(
-                partial(_in_session, folder, passwords, work, None if offline else timeout, base)
+                partial(
+                    _in_session,
+                    folder,
+                    passwords,
+                    work,
+                    None if offline else timeout,
+                    base,
+                    check_content=check_content,
+                )
             )
     except OSError as error:
         log.exception("the session cannot be used")
@@ -257,11 +271,15 @@ async def _in_session(
     work: Callable[[Session], Awaitable[T]],
     timeout: float | None,
     request: BaseRequest | None,
+    *,
+    check_content: bool,
 ) -> T:
     """Do something with an open session; without a timeout its stores need not be there."""
     url = folder.settings().store
     store = open_store(url, passwords.store)
-    settings = EncoderSettings(url, passwords.store, known_blocks_path(), folder.log)
+    settings = EncoderSettings(
+        url, passwords.store, known_blocks_path(), folder.log, check_content=check_content
+    )
     try:
         if timeout is not None:
             await connect(store.check, store.url, timeout)

@@ -125,14 +125,19 @@ class _Fetch:
 
 @dataclass(slots=True)
 class Counts:
-    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones."""
+    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones.
+
+    `replaced_blocks` went over wrong ones.
+    """
 
     new_blocks: int = 0
     new_bytes: int = 0
     shared_blocks: int = 0
+    replaced_blocks: int = 0
 
-    def add(self, size: int, *, is_new: bool) -> None:
+    def add(self, size: int, *, is_new: bool, replaced: bool) -> None:
         """Count a block of `size` bytes as stored."""
+        self.replaced_blocks += replaced
         if is_new:
             self.new_blocks += 1
             self.new_bytes += size
@@ -539,7 +544,7 @@ class Content:
         """Take note of what the uploader stored."""
         counts = replace(self.counts)
         for outcome in outcomes:
-            counts.add(outcome.size, is_new=outcome.is_new)
+            counts.add(outcome.size, is_new=outcome.is_new, replaced=outcome.replaced)
         try:
             with self._journal.change() as change:
                 done = self._note_stored(change, outcomes)
@@ -626,6 +631,14 @@ class Content:
     def status(self) -> ContentStatus:
         """Say how full the spool is."""
         return ContentStatus(len(self._chunks), self._spooled_bytes, len(self._cached), self._waiting)
+
+    def at_hand(self, hashes: set[bytes]) -> Iterator[tuple[Stored, bytes]]:
+        """Walk the stored chunks of which copies are kept and whose blocks have one of these hashes."""
+        for chunk_id in list(self._cached):
+            stored = self._journal.stored(*chunk_id)
+            copy = self._cached.get(chunk_id)
+            if stored is not None and copy is not None and stored.hash in hashes:
+                yield stored, self._spool.read(copy.slot, 0, stored.length)
 
     def store_again(self, lost: set[bytes]) -> set[bytes]:
         """Make chunks spooled again whose blocks the store lost, where a copy is still at hand.

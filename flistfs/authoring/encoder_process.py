@@ -55,12 +55,14 @@ class Settings:
     """Where chunks go; handed over the socket, so that the password shows nowhere.
 
     `known` is the user's database of known blocks; without `log`, what is logged goes to standard error.
+    `check_content`: see `LocalEncoder`.
     """
 
     store: str
     password: str | None = field(repr=False)
     known: Path | None = None
     log: Path | None = None
+    check_content: bool = False
 
 
 class EncoderProcess:
@@ -236,7 +238,9 @@ def _serve(descriptor: int) -> None:
         spool = reduction.recv_handle(connection)
         _log_to(settings.log)
         store = open_store(settings.store, settings.password)
-        encoder = LocalEncoder(store, spool, KnownBlocks(settings.known))
+        encoder = LocalEncoder(
+            store, spool, KnownBlocks(settings.known), check_content=settings.check_content
+        )
         while True:
             sources = connection.recv()
             connection.send(_answer(encoder, sources))

@@ -119,7 +119,7 @@ class Grafter:
     def _count(self, change: Change, counts: Counts, ready: Ready) -> None:
         for _, outcome in ready.chunks:
             change.put_block(outcome.stored.key, outcome.stored.hash, outcome.size)
-            counts.add(outcome.size, is_new=outcome.is_new)
+            counts.add(outcome.size, is_new=outcome.is_new, replaced=outcome.replaced)
 
     def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
         item = ready.item

@@ -47,7 +47,7 @@ class SealRequest:
 
     `force` replaces an output that exists. `timeout` is how long to wait, in seconds, while the store takes
     nothing. `router` is the text of the package's router.yaml; without one the package says where the store
-    is, if readers can use it.
+    is, if readers can use it. With `check_content` every block that the tree needs is fetched and compared.
     """
 
     out: Path
@@ -55,6 +55,7 @@ class SealRequest:
     timeout: float = PATIENCE
     options: SealOptions = field(default_factory=SealOptions)
     router: str | None = None
+    check_content: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""
@@ -63,6 +64,7 @@ class SealRequest:
             "force": self.force,
             "timeout": self.timeout,
             "router": self.router,
+            "check_content": self.check_content,
             **asdict(self.options),
         }
 
@@ -71,7 +73,9 @@ class SealRequest:
         """Make the request that was sent."""
         owner = raw["owner"]
         options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"], tuple(raw["exclude"]))
-        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"])
+        return cls(
+            Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"], raw["check_content"]
+        )
 
 
 @dataclass(frozen=True, slots=True)

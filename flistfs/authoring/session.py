@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import trio
 
+from flistfs.authoring import healing
 from flistfs.authoring import seal as sealing
 from flistfs.authoring.base import Base
 from flistfs.authoring.content import Chunk, Content
@@ -48,10 +49,12 @@ from flistfs.errors import (
     SessionError,
     StoreUnavailableError,
 )
+from flistfs.format.codec import encode_block
 from flistfs.format.router import Router, parse_router
 from flistfs.output_file import check_output, part_path, publish
 from flistfs.progress import Progress, ProgressReport, reporting
 from flistfs.stores import Store
+from flistfs.stores.base import printable
 from flistfs.stores.fallback import FallbackStore
 
 log = logging.getLogger(__name__)
@@ -81,7 +84,7 @@ class SealSummary:
     """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
 
     `servers` are the URLs that the package's router.yaml names to readers; `store_trouble` is what was wrong
-    with a server that others stood in for.
+    with a server that others stood in for. `replaced_blocks` were wrong in the store.
     """
 
     out: str
@@ -98,6 +101,7 @@ class SealSummary:
     losses: Losses
     servers: tuple[str, ...] = ()
     store_trouble: str | None = None
+    replaced_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class AddSummary:
     """What was put into a tree past the mount.
 
     `size` is in bytes, `new_bytes` as stored; `left_out` names entries that could not be read, up to a
-    number, and `left_out_count` counts them all.
+    number, and `left_out_count` counts them all. `replaced_blocks` were wrong in the store.
     """
 
     entries: int
@@ -116,6 +120,7 @@ class AddSummary:
     seconds: float
     left_out: list[str]
     left_out_count: int
+    replaced_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,12 @@ class Session:
             changes = self.vfs.changes
             view = self._journal.snapshot()
             try:
-                if not await self._all_stored(view, excluding(request.options.exclude), progress):
+                if not await self._all_stored(
+                    view,
+                    excluding(request.options.exclude),
+                    progress,
+                    check_content=request.check_content,
+                ):
                     tries += 1
                     refusal = BlockMissingError(_LOSING)
                     continue
@@ -370,6 +380,7 @@ class Session:
             seconds=time.monotonic() - started,
             left_out=[str(problem) for problem in ingest.problems],
             left_out_count=ingest.problem_count,
+            replaced_blocks=after.replaced_blocks - before.replaced_blocks,
         )
 
     async def start(self, progress: Progress) -> BaseSummary | None:
@@ -415,13 +426,16 @@ class Session:
             )
             await trio.sleep(0.1)
 
-    async def _all_stored(self, view: View, excluded: Filter, progress: Progress) -> bool:
+    async def _all_stored(
+        self, view: View, excluded: Filter, progress: Progress, *, check_content: bool
+    ) -> bool:
         """Check that the store has every block; False means that some are on their way once more.
 
-        What it lacks of a base is copied, of which nobody said that it has it.
+        What it lacks of a base is copied, of which nobody said that it has it. With `check_content` every
+        block is fetched, and wrong ones are replaced.
 
         Raises:
-            BlockMissingError: the store lost blocks that cannot be sent again.
+            BlockMissingError: the store lost blocks, or holds wrong ones, that cannot be sent again.
         """
         await trio.to_thread.run_sync(self.uploader.sync_store)
         if self._base.store is not None:
@@ -429,6 +443,8 @@ class Session:
                 sealing.copy_base_blocks, view, self._base.store, self.store, excluded, progress
             )
         lost = await trio.to_thread.run_sync(sealing.lost_blocks, view, self.store, excluded, progress)
+        if check_content:
+            await self._heal(view, excluded, progress)
         if not lost:
             return True
         log.warning("the store lost %d blocks", len(lost))
@@ -443,11 +459,42 @@ class Session:
         )
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
-            lacking = ", ".join(block_hash.decode() for block_hash in hashes)
-            log.warning("the store lost of %s: %s", os.fsdecode(name), lacking)
+            log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(hashes))
         if files:
             raise BlockMissingError(_lost_message(len(gone), files, self._remedy(view)))
         return gone == lost.keys()  # no file needs those
+
+    async def _heal(self, view: View, excluded: Filter, progress: Progress) -> None:
+        """Put the right block over each wrong one in the store.
+
+        Raises:
+            BlockMissingError: files need some that are not at hand.
+        """
+        wrong = await trio.to_thread.run_sync(healing.wrong_blocks, view, self.store, excluded, progress)
+        if not wrong:
+            return
+        log.warning("the store holds %d wrong blocks", len(wrong))
+        healed: set[bytes] = set()
+        for stored, chunk in self.content.at_hand(set(wrong)):
+            block = await trio.to_thread.run_sync(encode_block, chunk)
+            if block.hash == stored.hash and block.hash not in healed:
+                await trio.to_thread.run_sync(self.store.put, [block])
+                healed.add(block.hash)
+        left = {block_hash: key for block_hash, key in wrong.items() if block_hash not in healed}
+        sources = [self.store] if self._base.store is None else [self.store, self._base.store]
+        healed |= await trio.to_thread.run_sync(healing.heal, self.store, left, sources)
+        await trio.to_thread.run_sync(self.store.sync)
+        counts = self.content.counts
+        self.content.counts = replace(counts, replaced_blocks=counts.replaced_blocks + len(healed))
+        gone = wrong.keys() - healed
+        files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
+        for name, hashes in files.items():
+            log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(hashes))
+        if files:
+            raise BlockMissingError(
+                f"the store holds {_of_files(len(gone), 'wrong block', files)}. Write them again and seal "
+                f"again with --check-content; the session's log names the blocks"
+            )
 
     def _remedy(self, view: View) -> str:
         """Say what to do about lost blocks."""
@@ -484,15 +531,23 @@ def _of_pairs(pairs: Iterable[tuple[int, str]]) -> dict[int, bytes]:
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:
+    return (
+        f"the store has lost {_of_files(blocks, 'block', files)}. {remedy} and seal again; the session's log "
+        f"names the blocks"
+    )
+
+
+def _of_files(blocks: int, word: str, files: Iterable[bytes]) -> str:
+    """Say how many blocks of which files: "2 blocks of 1 file: name"."""
     names = [os.fsdecode(name) for name in files]
     more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
-    named = ", ".join(names[:_NAMED_FILES])
-    lost = f"{blocks} {'block' if blocks == 1 else 'blocks'}"
+    counted = f"{blocks} {word if blocks == 1 else f'{word}s'}"
     of = f"{len(names)} {'file' if len(names) == 1 else 'files'}"
-    return (
-        f"the store has lost {lost} of {of}: {named}{more}. {remedy} and seal again; the session's log names "
-        f"the blocks"
-    )
+    return f"{counted} of {of}: {', '.join(names[:_NAMED_FILES])}{more}"
+
+
+def _listed(hashes: Iterable[bytes]) -> str:
+    return ", ".join(printable(block_hash) for block_hash in hashes)
 
 
 @asynccontextmanager

@@ -104,6 +104,12 @@ timeout_option = click.option(
 )
 
 
+check_content_option = click.option(
+    "--check-content",
+    is_flag=True,
+    help="Fetch every block that is there already, and put the right one over a wrong one.",
+)
+
 exclude_option = click.option(
     "--exclude",
     metavar="PATTERN",

@@ -24,6 +24,7 @@ _PHASES = {
     "add": "Adding",
     "base": "Reading the base",
     "copy": "Copying blocks",
+    "compare": "Comparing blocks",
     "upload": "Storing blocks",
     "list": "Reading the flist",
     "push": "Pushing blocks",
@@ -174,6 +175,7 @@ def added_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"blocks: {summary['new_blocks']:,} new ({human_size(summary['new_bytes'])}), "
         f"{summary['shared_blocks']:,} shared; in {summary['seconds']:.1f} s"
     )
+    yield from replaced_lines(summary["replaced_blocks"])
 
 
 def base_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -202,6 +204,12 @@ def complain_left_out(summary: dict[str, Any]) -> None:
         raise SourceError(f"{plural(count, 'entry', 'entries')} could not be read and left out")
 
 
+def replaced_lines(count: int) -> Iterator[str]:
+    """Say how many wrong blocks were replaced, if any were."""
+    if count:
+        yield f"note: {plural(count, 'block was', 'blocks were')} wrong in the store, and replaced"
+
+
 def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
     """Say what was sealed, and what of it the format or its readers drop."""
     yield f"{summary['out']}: {kinds(summary)}; {human_size(summary['size'])} of content"
@@ -210,6 +218,7 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"{summary['shared_blocks']:,} shared; package: {human_size(summary['package_size'])}; "
         f"sealed in {summary['seconds']:.1f} s"
     )
+    yield from replaced_lines(summary.get("replaced_blocks", 0))
     if servers := summary.get("servers"):
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"

@@ -13,6 +13,7 @@ from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.cli.options import (
     absolute_output,
+    check_content_option,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -45,6 +46,7 @@ from flistfs.stores.readers import router_for_readers
 @router_option
 @public_url_option
 @timeout_option
+@check_content_option
 @json_option
 def command(
     out: Path,
@@ -56,6 +58,7 @@ def command(
     router: Path | None,
     public_url: str | None,
     timeout: float,
+    check_content: bool,
     as_json: bool,
 ) -> None:
     """Seal a session into OUT.flist: store what is left, check the store, unmount, package.
@@ -73,7 +76,7 @@ def command(
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
     route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route)
+    request = SealRequest(absolute_output(out), force, timeout, options, route, check_content)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
         summary = _seal(folder, request, progress)

@@ -69,7 +69,7 @@ class Store(Protocol):
         """
 
     def put(self, blocks: Sequence[Block]) -> None:
-        """Store blocks; returns when the store has acknowledged every one.
+        """Store blocks; returns when the store has acknowledged every one. Right ones go over wrong ones.
 
         After an error some of them may be stored. Calling it again with the same blocks is right.
         """
@@ -79,6 +79,19 @@ class Store(Protocol):
 
         It ends by the deadline, a time on the monotonic clock, whatever servers do; by default that is
         `reading_deadline()`, with the store's own limit of silence.
+        """
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Return a block's stored value from each server that holds it; none if the store does not.
+
+        A server that cannot be asked is passed over where another one holds it.
+        """
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Tell of which of these a copy is there that has other bytes than its name says; `put` heals it.
+
+        With `thorough` each is fetched and compared. Without it only those are that may have changed unseen:
+        a directory's that were not compared since the machine started. Servers look after theirs themselves.
         """
 
     def sync(self) -> None:

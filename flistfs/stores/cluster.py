@@ -23,6 +23,7 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.format.codec import has_hash
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
 from flistfs.stores.fanout import ask_all, most_telling
 from flistfs.stores.redis import RedisStore
@@ -146,6 +147,24 @@ class ClusterStore:
         except BlockMissingError:
             raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}") from None
         return cast("bytes", value)
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Fetch the block."""
+        try:
+            return [self.get(hash)]
+        except BlockMissingError:
+            return []
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Fetch blocks, if it is to be thorough, and compare each."""
+
+        def question(server: RedisStore, batch: Sequence[bytes]) -> set[bytes]:
+            try:
+                return server.wrong(batch, thorough=thorough)
+            except RedirectedError:
+                return {hash_ for hash_ in batch if not all(has_hash(v, hash_) for v in self.copies(hash_))}
+
+        return set().union(*self._each(hashes if thorough else (), lambda hash_: hash_, question))
 
     def sync(self) -> None:
         """Do nothing: how durable an acknowledged SET is, is the cluster's own policy."""

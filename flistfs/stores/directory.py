@@ -9,6 +9,11 @@ one of some thousand has not a folder for each: with 65,536 folders its first bl
 Several processes may use one directory. A block is written without being flushed: `sync` flushes all of
 them at once, which is many times quicker. After a power cut before a `sync` some file systems show such a
 block as an empty or a short file: it counts as missing, where its size is known, and `put` replaces it.
+
+What a power cut or a bad disk made of a block of the right size shows only when it is compared with its name,
+and while the machine runs it does not come to be. So a block is compared once from one start of the machine
+to the next: its modification time becomes a whole second then, as does that of a block which was just
+written. Whoever else writes into the file gives it another time.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
+from flistfs.format.codec import has_hash
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
 
 if TYPE_CHECKING:
@@ -91,7 +97,7 @@ class DirectoryStore:
             check_size(block, self.url)
             file = self._file(block.hash)
             with self._explained("write to"):
-                if self._stored_size(file) != block.size:
+                if not self._is_stored(file, block):
                     self._write(file, block.parts)
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002, ARG002  the protocol's
@@ -106,6 +112,19 @@ class DirectoryStore:
         if len(value) > MAX_BLOCK_SIZE:
             raise StoreError(f"{self.url}: the file of block {printable(hash)} is too large to be a block")
         return value
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Read the block's file."""
+        try:
+            return [self.get(hash)]
+        except BlockMissingError:
+            return []
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Compare the blocks' files with their names, and note when that was done."""
+        booted = _booted()
+        with self._explained("read"):
+            return {hash_ for hash_ in hashes if self._is_wrong(hash_, thorough=thorough, booted=booted)}
 
     def sync(self) -> None:
         """Flush the file system that holds the directory."""
@@ -133,6 +152,30 @@ class DirectoryStore:
         found = self._stored_size(self._file(hash_))
         return found > 0 and (wanted is None or found == wanted)
 
+    def _is_wrong(self, hash_: bytes, *, thorough: bool, booted: float) -> bool:
+        file = self._file(hash_)
+        try:
+            if not thorough and _was_compared(os.lstat(file), booted):
+                return False
+            value = _read(file)
+        except FileNotFoundError:
+            return False
+        if not value:
+            return False  # missing
+        if not has_hash(value, hash_):
+            return True
+        with contextlib.suppress(OSError):  # another user's: it is compared again next time
+            _note_compared(file)
+        return False
+
+    def _is_stored(self, file: str, block: Block) -> bool:
+        if self._stored_size(file) != block.size:
+            return False
+        try:
+            return _read(file) == block.stored
+        except FileNotFoundError:
+            return False
+
     def _stored_size(self, file: str) -> int:
         try:
             status = os.lstat(file)
@@ -146,6 +189,7 @@ class DirectoryStore:
             descriptor = self._create(aside)
             try:
                 _write_all(descriptor, parts)
+                _note_compared(descriptor)
             finally:
                 os.close(descriptor)  # some network file systems report a full disk only here
             self._rename(aside, file)
@@ -194,6 +238,21 @@ class DirectoryStore:
             if reason is not None:
                 raise StoreRefusedError(f"cannot {what} {self.url}: {reason}") from error
             raise StoreError(f"cannot {what} {self.url}: {error.strerror or error}") from error
+
+
+def _booted() -> float:
+    """Return when the machine started, by the clock that files get their times from."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _was_compared(status: os.stat_result, booted: float) -> bool:
+    seconds, rest = divmod(status.st_mtime_ns, 10**9)
+    return rest == 0 and booted <= seconds <= time.time()
+
+
+def _note_compared(file: str | int) -> None:
+    now = int(time.time())
+    os.utime(file, (now, now))
 
 
 def _read(file: str) -> bytes:

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.format.codec import has_hash
 from flistfs.stores.base import printable
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _T = TypeVar("_T")
 
 class _Holder(Protocol):
     """What a block may be got from."""
+
+    def copies(self, hash: bytes, /) -> list[bytes]: ...  # noqa: A002 - the format's word
 
     def get(self, hash: bytes, deadline: float, /) -> bytes: ...  # noqa: A002 - the format's word
 
@@ -59,7 +62,7 @@ def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreErro
 
 
 def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline: float) -> bytes:
-    """Ask one after the other for a block; one that cannot be asked is passed over.
+    """Ask one after the other for a block; one that cannot be asked, or has it wrong, is passed over.
 
     Each gets an equal share of the time until the deadline, so that one which hangs does not keep the next
     from being asked.
@@ -69,18 +72,43 @@ def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline:
         StoreError: none of the others has it, and it may be there.
     """
     errors: list[StoreError] = []
+    wrong: bytes | None = None
     for number, holder in enumerate(holders):
         now = time.monotonic()
         share = (deadline - now) / (len(holders) - number)
         try:
-            return holder.get(hash_, now + share)
+            value = holder.get(hash_, now + share)
         except BlockMissingError:
             continue
         except StoreError as error:
             errors.append(error)
+        else:
+            if len(holders) == 1 or has_hash(value, hash_):
+                return value
+            wrong = value
     if errors:
         raise most_telling(errors)
+    if wrong is not None:  # whoever opens it will say what is wrong
+        return wrong
     raise BlockMissingError(f"{url} does not hold block {printable(hash_)}")
+
+
+def all_copies(hash_: bytes, holders: Iterable[_Holder]) -> list[bytes]:
+    """Return a block from each that has it.
+
+    Raises:
+        StoreError: none has it, and it may be where nobody could be asked.
+    """
+    found: list[bytes] = []
+    errors: list[StoreError] = []
+    for holder in holders:
+        try:
+            found += holder.copies(hash_)
+        except StoreError as error:
+            errors.append(error)
+    if errors and not found:
+        raise most_telling(errors)
+    return found
 
 
 def most_telling(errors: Iterable[StoreError]) -> StoreError:

@@ -31,7 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.format.codec import encode_block
+from flistfs.format.codec import encode_block, has_hash
 from flistfs.format.router import router_to
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
 from flistfs.stores.connections import Connections, speaks_plain, speaks_tls
@@ -54,6 +54,12 @@ any socket buffer, so the server never waits for us to read while we wait for it
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 """Bytes of blocks in flight: bounds what is sent again after a fault. Larger pipelines gain nothing."""
+
+_MAX_VALUES: Final = 16
+"""Blocks that are asked for at a time to be compared."""
+
+_USUAL_SIZE: Final = 640 * 1024
+"""Bytes that a block has at most, unless somebody stored what is none."""
 
 _SLOWEST: Final = 64 * 1024
 """Bytes a second that any link must manage."""
@@ -158,6 +164,22 @@ class RedisStore:
         if value is None:
             raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
         return value
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Fetch the block."""
+        try:
+            return [self.get(hash)]
+        except BlockMissingError:
+            return []
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Fetch blocks in pipelines, if it is to be thorough, and compare each as it comes."""
+        found: set[bytes] = set()
+        for start in range(0, len(hashes) if thorough else 0, _MAX_VALUES):
+            batch = hashes[start : start + _MAX_VALUES]
+            deadline = reading_deadline(self._timeout) + len(batch) * _USUAL_SIZE / _SLOWEST
+            found |= self._exchange(partial(_compare, hashes=batch), deadline)
+        return found
 
     def sync(self) -> None:
         """Do nothing: how durable an acknowledged SET is, is the server's own policy."""
@@ -296,10 +318,20 @@ def _store(wire: Wire, blocks: Sequence[Block]) -> None:
 
 def _fetch(wire: Wire, hash_: bytes) -> bytes | None:
     wire.send([command(b"GET", hash_)])
+    return _value(wire)
+
+
+def _value(wire: Wire) -> bytes | None:
     value = wire.reply(MAX_BLOCK_SIZE)
     if value is None or type(value) is bytes:
         return value
     raise NonsenseReply(f"{value!r} as the answer to GET")
+
+
+def _compare(wire: Wire, hashes: Sequence[bytes]) -> set[bytes]:
+    wire.send([b"".join(command(b"GET", hash_) for hash_ in hashes)])
+    values = ((hash_, _value(wire)) for hash_ in hashes)
+    return {hash_ for hash_, value in values if value is not None and not has_hash(value, hash_)}
 
 
 def _log_in_to_zero_db(wire: Wire, secret: bytes, name: bytes) -> None:

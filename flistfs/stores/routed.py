@@ -17,8 +17,8 @@ For reading:
 - `missing`: a block is there if one server holds it. It is missing if all answered, and none does.
 - Blocks that have no server are missing.
 
-For both, `get` asks the servers of a block one after the other until one has it. It is missing if all
-answered.
+For both, `get` asks the servers of a block one after the other until one has it, with the bytes that its name
+says. It is missing if all answered, and wrong if nobody has a right one.
 
 Where too few servers answer, the error is that of one which does not: the same call may succeed later.
 So with one of two replicas down, writing waits; with `min-replicas=1` it goes on, and what was written
@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
 from flistfs.format.router import Router, without_passwords
 from flistfs.stores.base import check_size, printable, reading_deadline
-from flistfs.stores.fanout import ask_all, first_that_has, most_telling
+from flistfs.stores.fanout import all_copies, ask_all, first_that_has, most_telling
 from flistfs.stores.readers import read_router
 from flistfs.stores.redis import RedisStore
 from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl, parse_store_url
@@ -112,6 +112,10 @@ class _Server:
     def get(self, hash_: bytes, deadline: float) -> bytes:
         """Ask it for a block."""
         return self.ask(lambda store: store.get(hash_, deadline))
+
+    def copies(self, hash_: bytes) -> list[bytes]:
+        """Ask it for a block that it may not have."""
+        return self.ask(lambda store: store.copies(hash_))
 
     def close(self) -> None:
         """Close its connections; what fails for that is not its fault."""
@@ -281,6 +285,25 @@ class RoutedStore:
         """Ask the block's servers one after the other; those that failed lately come last."""
         servers = sorted(self._route(hash), key=lambda server: server.rests)
         return first_that_has(hash, servers, self.url, deadline or reading_deadline(self._timeout))
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Ask all of the block's servers."""
+        return all_copies(hash, self._route(hash))
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Ask all servers of each hash, if it is to be thorough."""
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            found = store.wrong([hashes[number] for number in numbers], thorough=True)
+            return {number for number in numbers if hashes[number] in found}
+
+        found: set[bytes] = set()
+        tallies = self._tallies([self._route(hash_) for hash_ in hashes], question) if thorough else []
+        for hash_, tally in zip(hashes, tallies, strict=thorough):
+            _require_answers(tally, self._needed(tally.route))
+            if tally.held:
+                found.add(hash_)
+        return found
 
     def sync(self) -> None:
         """Do nothing: how durable an acknowledged SET is, is each server's own policy."""
