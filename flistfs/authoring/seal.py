@@ -264,7 +264,7 @@ def copy_replicas(store: Store, blocks: Mapping[bytes, bytes]) -> set[bytes]:
 
 
 def store_holes(store: Store, lengths: Iterable[int]) -> dict[int, BlockRef]:
-    """Store a block of zeros of each length: readers know no holes. They are few: those there are compared."""
+    """Store a block of zeros of each length, as readers know no holes; they are few, so all are compared."""
     blocks = {length: encode_block(bytes(length)) for length in sorted(lengths)}
     hashes = [block.hash for block in blocks.values()]
     missing = store.missing(hashes)

@@ -35,6 +35,22 @@ class StorePlace(click.ParamType[str]):
         return named_store(str(value))
 
 
+class RepairPlace(click.ParamType[str | Path]):
+    """Where right blocks are: a store, or a directory of files."""
+
+    name = "place"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,  # noqa: ARG002  click calls this
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> str | Path:
+        """Make a store a URL, and a directory a path."""
+        text = str(value)
+        return Path(text) if "://" not in text and Path(text).is_dir() else named_store(text)
+
+
 store_option = click.option(
     "--store",
     type=StorePlace(),

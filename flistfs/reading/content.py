@@ -38,9 +38,10 @@ def store_of(
     password: str | None,
     usual: str | None = None,
     *,
+    reading: bool = True,
     password_variable: str = PASSWORD_VARIABLE,
 ) -> Store:
-    """Open the store that an flist's blocks are read from.
+    """Open the store that an flist's blocks are in, by default only to read.
 
     That is the one at `url`; without it where the flist says that they are; and if it says nothing the one
     that the user usually has, at the URL `usual`, else in a directory. Servers that only the flist names get
@@ -52,7 +53,7 @@ def store_of(
     """
     router = None if url else flist.router()
     place = url or (usual if router is None else None)
-    return open_flist_store(router, place, password, password_variable=password_variable)
+    return open_flist_store(router, place, password, reading=reading, password_variable=password_variable)
 
 
 def pieces(node: Node) -> Iterator[Piece]:

@@ -85,7 +85,7 @@ def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline:
         else:
             if len(holders) == 1 or has_hash(value, hash_):
                 return value
-            wrong = value
+            wrong = wrong or value
     if errors:
         raise most_telling(errors)
     if wrong is not None:  # whoever opens it will say what is wrong

@@ -55,9 +55,10 @@ def open_flist_store(
     password: str | None = None,
     *,
     timeout: float = DEFAULT_TIMEOUT,
+    reading: bool = True,
     password_variable: str = PASSWORD_VARIABLE,
 ) -> Store:
-    """Make the store that the blocks of a flist are read from, without touching it yet.
+    """Make the store that the blocks of a flist are in, without touching it yet; by default only to read.
 
     That is the store at `url`, if the user named one; else what the package's own router says; else the
     user's directory of blocks. The password goes to the store at `url` alone: a package comes from
@@ -70,11 +71,11 @@ def open_flist_store(
     if url is None and router is not None:
         from flistfs.stores.routed import RoutedStore  # noqa: PLC0415
 
-        return RoutedStore.of_package(router, timeout=timeout)
+        return RoutedStore.of_package(router, timeout=timeout, reading=reading)
     return open_store(
         url or default_store_url(),
         password,
         timeout=timeout,
-        reading=True,
+        reading=reading,
         password_variable=password_variable,
     )

@@ -206,15 +206,15 @@ class RoutedStore:
             self._table.check_complete(min_replicas or 1)
 
     @classmethod
-    def of_package(cls, router: Router, *, timeout: float) -> Self:
-        """Make the store that a package's own router describes, for reading.
+    def of_package(cls, router: Router, *, timeout: float, reading: bool = True) -> Self:
+        """Make the store that a package's own router describes.
 
         Raises:
             FormatError: it makes no sense.
         """
         try:
             return cls(
-                router, "the flist's router.yaml", timeout=timeout, reading=True, password_variable=None
+                router, "the flist's router.yaml", timeout=timeout, reading=reading, password_variable=None
             )
         except UsageError as error:
             raise FormatError(f"the flist's router.yaml cannot be used: {error}") from None
