@@ -6,7 +6,7 @@ import itertools
 import random
 import sqlite3
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,6 +133,23 @@ def test_every_block_once_and_only_what_is_lacking(tmp_path: Path, source: Watch
     assert counts[-1] == 1000
     assert told.phases["check"][-1] == (1000, 1000)
     assert pushed(package, source, target).sent == 0
+
+
+@pytest.mark.parametrize("check_content", [False, True])
+def test_what_is_wrong_in_the_target_is_replaced(
+    tmp_path: Path, source: Watched, target: Watched, *, check_content: bool
+) -> None:
+    blocks = [content(seed) for seed in range(20)]
+    source.put(blocks)
+    wrong = [replace(block, parts=(b"0" * block.size,)) for block in blocks[:3]]
+    target.put([*blocks[:10], *wrong])
+    # The directory itself has written them this very moment, and sees no reason to look.
+    package = make_flist(tmp_path, {b"a": blocks})
+    with Flist.open(package) as flist:
+        summary = push(flist, source, target, Told(), check_content=check_content)
+    assert (summary.sent, summary.replaced) == ((13, 3) if check_content else (10, 0))
+    held = {block.hash for block in blocks if target.get(block.hash) == block.stored}
+    assert held == {block.hash for block in (blocks if check_content else blocks[3:])}
 
 
 def test_a_push_that_was_cut_off_goes_on(tmp_path: Path, source: Watched, target: Watched) -> None:
