@@ -53,9 +53,11 @@ from flistfs.format.codec import encode_block
 from flistfs.format.router import Router, parse_router
 from flistfs.output_file import check_output, part_path, publish
 from flistfs.progress import Progress, ProgressReport, reporting
+from flistfs.reading.named import check_named
 from flistfs.stores import Store
 from flistfs.stores.base import printable
 from flistfs.stores.fallback import FallbackStore
+from flistfs.stores.readers import notes_for_readers
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,8 @@ class SealSummary:
     """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
 
     `servers` are the URLs that the package's router.yaml names to readers; `store_trouble` is what was wrong
-    with a server that others stood in for. `replaced_blocks` were wrong in the store.
+    with a server that others stood in for. `replaced_blocks` were wrong in the store. `notes`
+    say what is to be known of the servers.
     """
 
     out: str
@@ -102,6 +105,7 @@ class SealSummary:
     servers: tuple[str, ...] = ()
     store_trouble: str | None = None
     replaced_blocks: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +200,14 @@ class Session:
         part = part_path(request.out, self._folder.path)
         try:
             survey, changes = await self._build(request, router, part, progress)
+            notes = await self._notes_for_readers(request, router, part, progress)
             if unmount is not None:
                 progress("unmount", 0, 1)
                 await unmount()
             if self.vfs.changes != changes:
                 log.info("the tree changed until it was unmounted: packaging it again")
                 survey, _ = await self._build(request, router, part, progress)
+                notes = await self._notes_for_readers(request, router, part, progress)
             package_size = part.stat().st_size
             await trio.to_thread.run_sync(lambda: publish(part, request.out, force=request.force))
         finally:
@@ -218,12 +224,27 @@ class Session:
             seconds=time.monotonic() - started,
             losses=survey.losses,
             servers=() if router is None else router.all_urls(),
+            notes=notes,
             store_trouble=self.store.trouble,
         )
 
     def _router(self, request: SealRequest) -> Router | None:
         """Return what the package is to say of where its blocks are; a large one takes seconds to parse."""
         return self.store.readers_router if request.router is None else parse_router(request.router.encode())
+
+    async def _notes_for_readers(
+        self, request: SealRequest, router: Router | None, package: Path, progress: Progress
+    ) -> tuple[str, ...]:
+        """See that readers find the blocks where the user says that they do; say what is to be known of that.
+
+        Raises:
+            BlockMissingError: servers that the user named lack some.
+        """
+        notes = notes_for_readers(self.store, router, is_chosen=request.router is not None)
+        if request.router is None or router is None:
+            return notes
+        unasked = await trio.to_thread.run_sync(check_named, package, router, request.timeout, progress)
+        return notes if unasked is None else (unasked, *notes)
 
     async def _build(
         self, request: SealRequest, router: Router | None, part: Path, progress: Progress

@@ -15,7 +15,6 @@ import click
 from flistfs.authoring.request import FIRST_OWN_NUMBER
 from flistfs.errors import SourceError
 from flistfs.progress import Progress, ProgressReport, quiet, reporting
-from flistfs.stores.url import local_servers
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -29,6 +28,7 @@ _PHASES = {
     "list": "Reading the flist",
     "push": "Pushing blocks",
     "check": "Checking the store",
+    "named": "Asking readers' servers",
     "catalog": "Writing the catalog",
     "package": "Packing",
     "unmount": "Unmounting",
@@ -222,8 +222,8 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
     if servers := summary.get("servers"):
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
-        if local := local_servers(servers):
-            yield f"note: {local[0]} is another server to other machines; --public-url names one for them"
+    for note in summary.get("notes", ()):
+        yield f"note: {note}"
     if summary.get("store_trouble"):
         yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
     for name, text in _LOSSES.items():

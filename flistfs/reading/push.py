@@ -60,7 +60,7 @@ def push(
     """
     faults = _Faults()
     with (
-        _Blocks.of(flist, progress) as blocks,
+        Blocks.of(flist, progress) as blocks,
         Copier(
             source,
             target,
@@ -85,7 +85,7 @@ def push(
         return PushSummary(len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
 
 
-class _Blocks:
+class Blocks:
     """The blocks of a flist, each once. They lie in a temporary file: there may be more than memory holds."""
 
     def __init__(self, table: sqlite3.Connection) -> None:
@@ -135,7 +135,7 @@ def _refs(flist: Flist, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
                     yield ref.hash, ref.key
 
 
-def _check(blocks: _Blocks, target: Store, progress: Progress) -> int:
+def _check(blocks: Blocks, target: Store, progress: Progress) -> int:
     """Count the blocks that the target does not hold."""
     done = lacking = 0
     total = len(blocks)

@@ -55,6 +55,10 @@ class Store(Protocol):
         """What a package says of where its blocks are, without any password; None if readers can't use it."""
 
     @property
+    def unreadable(self) -> str | None:
+        """What of the store readers cannot use, and why; None if all of it can be named to them."""
+
+    @property
     def trouble(self) -> str | None:
         """What is wrong though the store works: a server that others stand in for."""
 

@@ -96,6 +96,11 @@ class ClusterStore:
         """Nothing: readers of generation 1 follow no redirections."""
 
     @property
+    def unreadable(self) -> str:
+        """All of it."""
+        return f"readers do not know clusters such as {self.url}"
+
+    @property
     def trouble(self) -> None:
         """Nothing: it works or not."""
 

@@ -76,6 +76,11 @@ class DirectoryStore:
         """Nothing: readers fetch from servers."""
 
     @property
+    def unreadable(self) -> str:
+        """All of it."""
+        return f"readers fetch from servers, not from {self.url}"
+
+    @property
     def trouble(self) -> None:
         """Nothing: it works or not."""
 

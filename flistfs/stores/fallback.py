@@ -36,6 +36,10 @@ class FallbackStore:
         """Nothing: nobody writes here."""
 
     @property
+    def unreadable(self) -> None:
+        """Nothing: nobody writes here."""
+
+    @property
     def trouble(self) -> str | None:
         """What is wrong with any of them."""
         return "; ".join(store.trouble for store in self._stores if store.trouble) or None

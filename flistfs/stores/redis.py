@@ -36,7 +36,7 @@ from flistfs.format.router import router_to
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
 from flistfs.stores.connections import Connections, speaks_plain, speaks_tls
 from flistfs.stores.refusals import meaning_of
-from flistfs.stores.url import PASSWORD_VARIABLE, for_readers
+from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, why_unreadable
 from flistfs.stores.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
 
 if TYPE_CHECKING:
@@ -119,6 +119,11 @@ class RedisStore:
         """A router to this server, if readers can use it."""
         url = for_readers(self._url)
         return None if url is None else router_to(str(url))
+
+    @property
+    def unreadable(self) -> str | None:
+        """A server over TLS, and all but the first database."""
+        return why_unreadable(self._url)
 
     @property
     def trouble(self) -> None:

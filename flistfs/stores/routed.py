@@ -42,9 +42,9 @@ from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefu
 from flistfs.format.router import Router, without_passwords
 from flistfs.stores.base import check_size, printable, reading_deadline
 from flistfs.stores.fanout import all_copies, ask_all, first_that_has, most_telling
-from flistfs.stores.readers import read_router
+from flistfs.stores.readers import read_router, usable_router
 from flistfs.stores.redis import RedisStore
-from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl, parse_store_url
+from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl, parse_store_url, why_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -225,9 +225,23 @@ class RoutedStore:
         return self._url
 
     @property
-    def readers_router(self) -> Router:
-        """The router itself, without passwords."""
-        return without_passwords(self._router)
+    def readers_router(self) -> Router | None:
+        """What readers can use of the router, if that has a server for every block."""
+        usable = usable_router(self._router)
+        if usable is None or usable == without_passwords(self._router):
+            return usable
+        try:
+            RoutedStore(usable, self._url, timeout=self._timeout)
+        except UsageError:  # a range has no server left
+            return None
+        return usable
+
+    @property
+    def unreadable(self) -> str | None:
+        """The servers that readers cannot use."""
+        reasons = [reason for url in self._servers if (reason := why_unreadable(url))]
+        more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        return f"{reasons[0]}{more}" if reasons else None
 
     @property
     def trouble(self) -> str | None:

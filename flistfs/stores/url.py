@@ -147,6 +147,15 @@ def for_readers(url: StoreUrl) -> StoreUrl | None:
     return replace(url, password=None, name=None)
 
 
+def why_unreadable(url: StoreUrl) -> str | None:
+    """Say why readers cannot use a server; None if they can."""
+    if for_readers(url) is not None:
+        return None
+    if url.tls:
+        return f"readers know no TLS, and cannot use {url}"
+    return f"readers ignore what follows the host in {url}"
+
+
 def default_store_url() -> str:
     """Where blocks go when nobody says where: a folder among the user's data."""
     return str(StoreUrl("dir", path=Path(platformdirs.user_data_dir("flistfs")) / "blocks"))
