@@ -136,7 +136,7 @@ class Session(Closing):
             )
         self._busy = threading.Lock()
         with ExitStack() as held:
-            held.enter_context(offline.taken(self._folder))
+            held.enter_context(offline.taken(self._folder, "a Python program"))
             self._go_on(None if wanted is None else url)
             held.enter_context(_logged(self._folder.log))
             self._held = held.pop_all()
@@ -208,6 +208,7 @@ class Session(Closing):
         exclude: str | Iterable[str] = (),
         public_url: str | None = None,
         router: AnyPath | None = None,
+        incomplete: bool = False,
         timeout: float = PATIENCE,
         check_content: bool = False,
         progress: Progress | None = None,
@@ -224,6 +225,8 @@ class Session(Closing):
             exclude: Patterns as in a .gitignore of what is left out.
             public_url: Where readers reach the store, if not at its URL.
             router: A router.yaml to be put into the flist.
+            incomplete: Seal even if something was not added whole: a call of `add` failed, and was not made
+                again.
             timeout: Seconds to wait while the store takes nothing.
             check_content: Fetch every block that the tree needs, and put right ones over wrong ones.
             progress: Is told how far it is.
@@ -232,11 +235,12 @@ class Session(Closing):
             OutputError: the output exists or cannot be written.
             BlockMissingError: the store has lost blocks; the message names the files.
             StoreError: the store cannot be asked.
-            SessionError: the session has ended.
+            SessionError: the session has ended, or something was not added whole.
             UsageError: an argument makes no sense.
         """
         options = SealOptions(_owner(owner), _epoch(epoch), _patterns(exclude))
-        request = SealRequest(_path(out), force, timeout, options, _router(router, public_url), check_content)
+        route = _router(router, public_url)
+        request = SealRequest(_path(out), force, timeout, options, route, incomplete, check_content)
         with self._used():
             summary = offline.seal(self._folder, self._passwords, request, progress or quiet)
             self._end()
@@ -322,7 +326,9 @@ def pack(
     url, secret = _store(None if store is None else _named_store(store), password)
     patterns = _patterns(exclude)
     options = SealOptions(_owner(owner), _epoch(epoch))
-    request = SealRequest(_path(out), force, timeout, options, _router(router, public_url), check_content)
+    request = SealRequest(
+        _path(out), force, timeout, options, _router(router, public_url), check_content=check_content
+    )
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=progress is not None)
     added, summary = offline.pack(

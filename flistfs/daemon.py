@@ -88,6 +88,9 @@ _REQUEST_TIME = 10.0
 
 T = TypeVar("T")
 
+_Command = Literal["seal", "add", "abort"]
+"""What changes a session as a whole."""
+
 
 def main() -> NoReturn:
     """Run the daemon, told by a config on standard input."""
@@ -167,7 +170,7 @@ class _Daemon:
         self._board = _ProgressBoard()
         self._progress = reporting(self._board.put)
         self._requests: Mapping[str, int] = {}
-        self._sealing = False
+        self._at_work: list[_Command] = []
         self._adds: set[trio.CancelScope] = set()
         self._ended: Literal["sealed", "aborted"] | None = None
         self._stopping = False
@@ -298,12 +301,10 @@ class _Daemon:
     async def _seal(
         self, session: Session, request: SealRequest, stream: trio.SocketStream
     ) -> dict[str, Any]:
-        """Seal while mounted; one at a time. From the unmount on it goes on, whoever is there to see it."""
+        """Seal while mounted. From the unmount on it goes on, whoever is there to see it."""
         if request.out.is_relative_to(self._mountpoint):
             raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
-        with self._ending():
-            if self._adds:
-                raise BusyError("flistfs add is still at work in this session; wait for it, or end it")
+        with self._only("seal"):
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
 
             async def work(finish: Callable[[], None]) -> dict[str, Any]:
@@ -323,19 +324,27 @@ class _Daemon:
         return result
 
     @contextmanager
-    def _ending(self) -> Iterator[None]:
-        """Let only one command at a time end the session."""
-        if self._sealing or self._unmounted.is_set():
-            raise SessionError("this session is being sealed or unmounted already")
-        self._sealing = True
+    def _only(self, command: _Command) -> Iterator[None]:
+        """Let no other command change the session as a whole meanwhile; adds go along with each other.
+
+        Raises:
+            BusyError: one is at work.
+            SessionError: the mount has ended.
+        """
+        others = [other for other in self._at_work if not command == other == "add"]
+        if others:
+            raise BusyError(f"flistfs {others[0]} is still at work in this session; wait for it, or end it")
+        if self._unmounted.is_set():
+            raise SessionError("the mount has just ended; the session is kept: seal it, or mount it again")
+        self._at_work.append(command)
         try:
             yield
         finally:
-            self._sealing = False
+            self._at_work.remove(command)
 
     async def _abort(self, session: Session) -> dict[str, Any]:
         """Unmount and forget the session."""
-        with self._ending():
+        with self._only("abort"):
             await self._unmount()
             self._ended = "aborted"
         return session.status()
@@ -355,7 +364,7 @@ class _Daemon:
             caller = Caller(os.geteuid(), os.getegid())
             return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
 
-        with trio.CancelScope() as scope:
+        with self._only("add"), trio.CancelScope() as scope:
             self._adds.add(scope)
             try:
                 return await _while_wanted(stream, work)
@@ -440,7 +449,7 @@ class _Daemon:
         match request:
             case {"op": "status"}:
                 return {
-                    "sealing": self._sealing,
+                    "sealing": "seal" in self._at_work,
                     "since": self._started,
                     "seal_to": self._config.seal_to,
                     "requests": dict(self._requests),

@@ -24,6 +24,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from flistfs.authoring.excludes import nothing_excluded  # noqa: E402
+from flistfs.authoring.folder import SessionFolder  # noqa: E402
 from flistfs.authoring.journal import Journal, View  # noqa: E402
 from flistfs.authoring.seal import lost_blocks  # noqa: E402
 from flistfs.format.codec import encode_block  # noqa: E402
@@ -267,9 +268,11 @@ def check_of_store(source: Path, work: Path) -> float:
     with running_redis() as server, home(work) as (folder, env):
         run(FLISTFS, "new", folder / "name", "--store", server.url, env=env)
         run(FLISTFS, "add", f"{source}/.", env=env)
-        journal = Journal(Path(status_of(env)["state_directory"]) / "journal")
+        state = SessionFolder(Path(status_of(env)["state_directory"]))
+        journal = Journal(state.journal)
         try:
-            seconds, blocks = checked(journal.snapshot(), server.url)
+            with journal.freeze(state.view) as view:
+                seconds, blocks = checked(view, server.url)
         finally:
             journal.close()
     return seconds / blocks

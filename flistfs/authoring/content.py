@@ -52,15 +52,15 @@ from flistfs.authoring.spool import Spool
 from flistfs.authoring.uploader import Job, Outcome
 from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
 from flistfs.format.codec import decode_block
+from flistfs.format.limits import MAX_FILE_SIZE
 from flistfs.format.records import CHUNK_SIZE, BlockRef
 from flistfs.stores import Store
 from flistfs.stores.slow import SlowFailures
 
 log = logging.getLogger(__name__)
 
-# The largest file: 2**19 chunks, 256 GiB. Above it is EFBIG. A directory's record names every chunk of the
-# files in it, holes too, and both the seal and every reader have it in memory: 84 MB for such a file.
-MAX_SIZE = CHUNK_SIZE << 19
+# The largest file, in bytes; above it is EFBIG.
+MAX_SIZE = MAX_FILE_SIZE
 
 # A chunk that nobody wrote to for this long is settled even if its file is still open, in seconds.
 SETTLE_AFTER = 2.0
@@ -204,6 +204,7 @@ class Content:
         self._sync_store = sync_store
         self._disk = disk
         self._limit = spool_limit
+        self.trouble: str | None = None  # why what is stored cannot be noted, so that it is stored again
         self._is_stuck = is_stuck
         self._synced = False  # whether anybody ever asked for anything to survive a power cut
         self._chunks: dict[ChunkId, Chunk] = {}
@@ -550,6 +551,7 @@ class Content:
                 done = self._note_stored(change, outcomes)
                 change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
         except OSError as error:
+            self.trouble = error.strerror
             log.error("cannot note %d stored chunks, storing them again: %s", len(outcomes), error)  # noqa: TRY400
             for outcome in outcomes:
                 self._store_again(outcome.job)
@@ -558,6 +560,7 @@ class Content:
             self._signal()
             return
         self.counts = counts
+        self.trouble = None
         for outcome in outcomes:
             chunk = outcome.job.owner
             if not self._must_last(outcome.job):

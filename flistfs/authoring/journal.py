@@ -26,27 +26,31 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self, cast
 
 from rocksdict import (
+    AccessType,
     BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     DBRecoveryMode,
     Options,
     Rdict,
-    Snapshot,
     WriteBatch,
 )
 
 from flistfs.authoring.disk import Disk
+from flistfs.closing import Closing
 from flistfs.errors import JournalError
 
 log = logging.getLogger(__name__)
@@ -275,6 +279,12 @@ def _runs(numbers: Iterable[int]) -> Iterator[list[int]]:
         yield run
 
 
+def _os_error(what: str, error: Exception) -> OSError:
+    """Make an error of what rocksdict raises, which is nothing narrower than Exception."""
+    number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+    return OSError(number, f"{what}: {' '.join(str(error).split())}")
+
+
 def _damaged(reason: str) -> JournalError:
     return JournalError(
         f"the session's journal is damaged: {' '.join(reason.split())}. What was sealed or stored before is "
@@ -283,20 +293,22 @@ def _damaged(reason: str) -> JournalError:
 
 
 class View:
-    """Reads a journal: as it is now, or as it was when a snapshot was taken."""
+    """Reads a journal: as it is now, or as it was at one moment (`Journal.freeze`)."""
 
-    def __init__(self, source: Rdict | Snapshot) -> None:
-        self._source = source
+    def __init__(self, db: Rdict) -> None:
+        self._db = db
+        # Weak references cost a walk 1 µs of the 10 that its start takes.
+        self._walks: weakref.WeakSet[Generator[tuple[bytes, bytes]]] = weakref.WeakSet()
+
+    def _close_walks(self) -> None:
+        """End what still walks: an iterator that the traceback of an error holds keeps RocksDB's lock."""
+        for walk in list(self._walks):
+            walk.close()
 
     def _get(self, key: bytes) -> bytes | None:
         try:
-            if isinstance(self._source, Rdict):
-                return cast("bytes | None", self._source.get(key))
-            return cast("bytes", self._source[key])
-        except Exception as error:
-            # A snapshot has no `get`, and for a key that it lacks it raises no KeyError but this.
-            if "key not found" in str(error):
-                return None
+            return cast("bytes | None", self._db.get(key))
+        except Exception as error:  # rocksdict raises nothing narrower
             raise _damaged(str(error)) from error
 
     def _get_all(
@@ -318,8 +330,13 @@ class View:
                     yield number, value
 
     def _scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        walk = self._walk(prefix, prefix if start is None else start)
+        self._walks.add(walk)
+        return walk
+
+    def _walk(self, prefix: bytes, start: bytes) -> Generator[tuple[bytes, bytes]]:
         try:
-            items = self._source.items(from_key=prefix if start is None else start)
+            items = self._db.items(from_key=start)
         except Exception as error:  # rocksdict raises nothing narrower
             raise _damaged(str(error)) from error
         for key, value in cast("Iterator[tuple[bytes, bytes]]", items):
@@ -438,6 +455,26 @@ class View:
         return self._get(b"m" + name)
 
 
+class FrozenView(View, Closing):
+    """A view that later changes do not reach, in a directory of its own, which goes when it is closed."""
+
+    def __init__(self, place: Path) -> None:
+        """Open the checkpoint at `place`."""
+        super().__init__(Rdict(str(place), _options(), access_type=AccessType.read_only()))
+        self._place = place
+
+    def close(self) -> None:
+        """Close the view and remove its directory."""
+        self._close_walks()
+        self._db.close()
+        _remove_checkpoint(self._place)
+
+
+def _remove_checkpoint(place: Path) -> None:
+    for path in (place, place.with_name(f"{place.name}.tmp")):  # where RocksDB makes it, before it is whole
+        shutil.rmtree(path, ignore_errors=True)
+
+
 class Journal(View):
     """The journal of a session, open for writing by this process alone."""
 
@@ -449,7 +486,7 @@ class Journal(View):
                 damage: the operation it belonged to had not returned.
         """
         try:
-            self._db = Rdict(str(folder), _options())
+            super().__init__(Rdict(str(folder), _options()))
         except Exception as error:  # rocksdict raises nothing narrower
             reason = " ".join(str(error).split())
             raise JournalError(
@@ -458,7 +495,6 @@ class Journal(View):
             ) from error
         self._disk = Disk(folder)
         self._recent: dict[int, Inode | None] = {}
-        super().__init__(self._db)
         if self._get(_LAST) is None:
             self._put(_LAST, b"")
         self._next_id = self._reserved = 0
@@ -491,9 +527,7 @@ class Journal(View):
         try:
             self._db.write(change.batch)
         except Exception as error:
-            number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
-            reason = " ".join(str(error).split())
-            raise OSError(number, f"the journal cannot be written: {reason}") from error
+            raise _os_error("the journal cannot be written", error) from error
         self._remember(change.inodes)
 
     def _put(self, key: bytes, value: bytes) -> None:
@@ -506,9 +540,27 @@ class Journal(View):
                 raise
             raise _damaged(str(error)) from error
 
-    def snapshot(self) -> View:
-        """Return a view of the journal as it is now, which later changes do not touch."""
-        return View(self._db.snapshot())
+    def freeze(self, place: Path) -> FrozenView:
+        """Return a view of the journal as it is now, in the directory `place`; later changes do not reach it.
+
+        It is a checkpoint: hard links to the tables, and one table more of what is in memory only; 40 ms for
+        100,000 keys. (rocksdict's snapshots keep to their moment for single keys alone: whoever walks one
+        meets later changes.) It may run in any thread, beside changes; what was committed before is in it.
+
+        Raises:
+            OSError: the disk is full (ENOSPC) or broken (EIO); the journal itself is as it was.
+        """
+        _remove_checkpoint(place)  # a daemon that died may have left one
+        # A flush that fails would end all writing (see `_RESERVE`), so it must not come to that either.
+        in_memory = self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+        if self._disk.lacks(_RESERVE + in_memory):
+            raise OSError(errno.ENOSPC, "the journal cannot be copied: the disk is full")
+        try:
+            Checkpoint(self._db).create_checkpoint(str(place))
+            return FrozenView(place)
+        except Exception as error:
+            _remove_checkpoint(place)
+            raise _os_error("the journal cannot be copied", error) from error
 
     def next_id(self) -> int:
         """Return a number that was never given out in this session, for an inode or a cookie."""
@@ -526,6 +578,7 @@ class Journal(View):
 
     def close(self) -> None:
         """Close the database; everything committed is kept."""
+        self._close_walks()
         try:
             self._db.close()
         except Exception as error:  # noqa: BLE001  rocksdict raises nothing narrower

@@ -47,7 +47,8 @@ class SealRequest:
 
     `force` replaces an output that exists. `timeout` is how long to wait, in seconds, while the store takes
     nothing. `router` is the text of the package's router.yaml; without one the package says where the store
-    is, if readers can use it. With `check_content` every block that the tree needs is fetched and compared.
+    is, if readers can use it. `incomplete` seals a tree too to which something was not added whole. With
+    `check_content` every block that the tree needs is fetched and compared.
     """
 
     out: Path
@@ -55,6 +56,7 @@ class SealRequest:
     timeout: float = PATIENCE
     options: SealOptions = field(default_factory=SealOptions)
     router: str | None = None
+    incomplete: bool = False
     check_content: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class SealRequest:
             "force": self.force,
             "timeout": self.timeout,
             "router": self.router,
+            "incomplete": self.incomplete,
             "check_content": self.check_content,
             **asdict(self.options),
         }
@@ -74,7 +77,13 @@ class SealRequest:
         owner = raw["owner"]
         options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"], tuple(raw["exclude"]))
         return cls(
-            Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"], raw["check_content"]
+            Path(raw["out"]),
+            raw["force"],
+            raw["timeout"],
+            options,
+            raw["router"],
+            raw["incomplete"],
+            raw["check_content"],
         )
 
 

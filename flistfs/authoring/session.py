@@ -27,10 +27,10 @@ from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
 from flistfs.authoring.excludes import Filter, excluding
-from flistfs.authoring.folder import Result, SessionFolder
+from flistfs.authoring.folder import PartialAdd, Result, SessionFolder
 from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import Ingest, Piece
-from flistfs.authoring.journal import Journal, View
+from flistfs.authoring.journal import FrozenView, Journal, View
 from flistfs.authoring.known import KnownBlocks
 from flistfs.authoring.patience import QUIET, Patience, Standstill
 from flistfs.authoring.request import AddRequest, SealRequest
@@ -46,6 +46,7 @@ from flistfs.errors import (
     BlockMissingError,
     BusyError,
     FlistfsError,
+    OutputError,
     SessionError,
     StoreUnavailableError,
 )
@@ -85,9 +86,9 @@ _NAMED_FILES = 5
 class SealSummary:
     """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
 
-    `servers` are the URLs that the package's router.yaml names to readers; `store_trouble` is what was wrong
-    with a server that others stood in for. `replaced_blocks` were wrong in the store. `notes`
-    say what is to be known of the servers.
+    `incomplete` names sources that were not added whole. `servers` are the URLs that the package's
+    router.yaml names to readers, and `notes` say what is to be known of that; `store_trouble` is what was
+    wrong with a server that others stood in for. `replaced_blocks` were wrong in the store.
     """
 
     out: str
@@ -102,6 +103,7 @@ class SealSummary:
     shared_blocks: int
     seconds: float
     losses: Losses
+    incomplete: Sequence[str] = ()
     servers: tuple[str, ...] = ()
     store_trouble: str | None = None
     replaced_blocks: int = 0
@@ -161,6 +163,7 @@ class Session:
         self.uploader = uploader
         self.content = content
         self.vfs = vfs
+        self._marking = trio.Lock()
 
     def status(self) -> dict[str, Any]:
         """Say how the session is: what it holds, what waits, what was stored, and any trouble."""
@@ -191,10 +194,14 @@ class Session:
             FormatError: the router is none.
             OutputError: the output exists or cannot be written.
             BusyError: the mount is in use, or files go on changing.
+            SessionError: something was not added whole, and the request does not take that.
             BlockMissingError: the store lost blocks.
             StoreError: the store can't be asked.
         """
         started = time.monotonic()
+        partial_adds = self._folder.partial_adds()
+        if partial_adds and not request.incomplete:
+            raise SessionError(_incomplete_message(partial_adds))
         router = await trio.to_thread.run_sync(self._router, request)
         await trio.to_thread.run_sync(lambda: check_output(request.out, force=request.force))
         part = part_path(request.out, self._folder.path)
@@ -223,6 +230,7 @@ class Session:
             **asdict(self.content.counts),
             seconds=time.monotonic() - started,
             losses=survey.losses,
+            incomplete=[str(add) for add in partial_adds],
             servers=() if router is None else router.all_urls(),
             notes=notes,
             store_trouble=self.store.trouble,
@@ -260,7 +268,7 @@ class Session:
         while tries < _TRIES:
             await self._drain(patience)
             changes = self.vfs.changes
-            view = self._journal.snapshot()
+            view = await trio.to_thread.run_sync(self._freeze)
             try:
                 if not await self._all_stored(
                     view,
@@ -290,8 +298,24 @@ class Session:
             except StoreUnavailableError as error:
                 await asking.wait(str(error))
                 continue
+            finally:
+                view.close()
             return survey, changes
         raise refusal
+
+    def _freeze(self) -> FrozenView:
+        """Take a view of the tree as it is now, which the mount may go on changing meanwhile (blocks).
+
+        Raises:
+            OutputError: the disk with the session is full, or broken.
+        """
+        try:
+            return self._journal.freeze(self._folder.view)
+        except OSError as error:
+            raise OutputError(
+                f"the flist cannot be written: {self._folder.path}: {error.strerror}; make room there, and "
+                f"seal again"
+            ) from error
 
     async def _drain(self, patience: Patience) -> None:
         """Wait until everything is stored, telling how far it is and what is wrong.
@@ -313,7 +337,8 @@ class Session:
                 while True:
                     status = self.uploader.status()
                     total = max(total, status.queued_bytes)
-                    trouble = standstill.trouble(status)
+                    stuck = standstill.trouble(status)
+                    trouble = status.trouble or self.content.trouble or stuck
                     patience.tell("upload", total - status.queued_bytes, total, trouble)
                     await trio.sleep(0.1)
 
@@ -375,6 +400,9 @@ class Session:
         top, made = self.vfs.make_folders(os.fsencode(request.to), owner)
         if invalidate is not None:
             await trio.to_thread.run_sync(invalidate, made, [parent for parent, _ in made])
+        partial_adds = [PartialAdd(each, request.to) for each in request.sources]
+        if partial_adds:  # a base has none, and is noted in another way
+            await self._mark(self._folder.begin_adds, partial_adds)
         grafter = Grafter(self._journal, self.content, self.vfs, top, unique=unique)
         ingest = Ingest(source, grafter, self.uploader.submit, changed, keep_going=request.keep_going)
         try:
@@ -391,6 +419,9 @@ class Session:
             raise SessionError(f"the session cannot be written: {error.strerror or error}") from error
         finally:
             source.close()
+        if partial_adds:
+            await trio.to_thread.run_sync(self._journal.sync)  # what is whole must be, after a power cut too
+            await self._mark(self._folder.finish_adds, partial_adds)
         after = self.content.counts
         return AddSummary(
             entries=ingest.counts.entries,
@@ -403,6 +434,11 @@ class Session:
             left_out_count=ingest.problem_count,
             replaced_blocks=after.replaced_blocks - before.replaced_blocks,
         )
+
+    async def _mark(self, mark: Callable[[Sequence[PartialAdd]], None], adds: Sequence[PartialAdd]) -> None:
+        """Change the note of what was not added whole; adds that run side by side share it."""
+        async with self._marking:
+            await trio.to_thread.run_sync(mark, adds)
 
     async def start(self, progress: Progress) -> BaseSummary | None:
         """Let a new session have the tree of its base, if it has one, and be kept from then on.
@@ -549,6 +585,15 @@ def _as_pairs(names: Mapping[int, bytes]) -> list[tuple[int, str]]:
 
 def _of_pairs(pairs: Iterable[tuple[int, str]]) -> dict[int, bytes]:
     return {number: os.fsencode(name) for number, name in pairs}
+
+
+def _incomplete_message(adds: Sequence[PartialAdd]) -> str:
+    named = ", ".join(map(str, adds[:_NAMED_FILES]))
+    more = f" and {len(adds) - _NAMED_FILES} more" if len(adds) > _NAMED_FILES else ""
+    return (
+        f"the tree is incomplete: {named}{more} was not added whole; add it again, or seal what is there "
+        f"with --incomplete"
+    )
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:

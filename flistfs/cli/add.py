@@ -96,5 +96,5 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)
-    with offline.taken(folder):
+    with offline.taken(folder, "flistfs add"):
         return asdict(offline.add(folder, passwords(), request, progress))

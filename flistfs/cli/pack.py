@@ -77,7 +77,7 @@ def command(
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch())
     route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route, check_content)
+    request = SealRequest(absolute_output(out), force, timeout, options, route, check_content=check_content)
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))

@@ -45,6 +45,7 @@ from flistfs.stores.readers import router_for_readers
 @exclude_from_option
 @router_option
 @public_url_option
+@click.option("--incomplete", is_flag=True, help="Seal even if something was not added whole.")
 @timeout_option
 @check_content_option
 @json_option
@@ -57,14 +58,15 @@ def command(
     exclude_from: tuple[Path, ...],
     router: Path | None,
     public_url: str | None,
+    incomplete: bool,
     timeout: float,
     check_content: bool,
     as_json: bool,
 ) -> None:
     """Seal a session into OUT.flist: store what is left, check the store, unmount, package.
 
-    If the mount is in use, the output can't be written or the store lost a block, it says so and the mount
-    stays as it is. SOURCE_DATE_EPOCH makes times reproducible.
+    If the mount is in use, something was not added whole, the output can't be written or the store lost a
+    block, it says so and the mount stays as it is. SOURCE_DATE_EPOCH makes times reproducible.
 
     \b
     Example:
@@ -76,7 +78,7 @@ def command(
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
     route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route, check_content)
+    request = SealRequest(absolute_output(out), force, timeout, options, route, incomplete, check_content)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
         summary = _seal(folder, request, progress)
@@ -108,5 +110,5 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)
-    with offline.taken(folder):
+    with offline.taken(folder, "flistfs seal"):
         return offline.seal(folder, passwords(), request, progress)

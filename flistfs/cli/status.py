@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from flistfs.authoring.folder import SessionFolder, State, all_folders
+from flistfs.authoring.folder import PartialAdd, SessionFolder, State, all_folders
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json
 from flistfs.control import ask
@@ -94,6 +94,7 @@ def _describe(folder: SessionFolder) -> dict[str, Any]:
         session |= asdict(folder.settings())
         result = folder.result()
         session["result"] = asdict(result) if result else None
+        session["incomplete"] = [asdict(add) for add in folder.partial_adds()]
         if folder.state() is State.MOUNTED:
             session |= ask(folder.control, {"op": "status"}, patience=_PATIENCE)
     except FlistfsError as error:
@@ -152,6 +153,8 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
         yield "  its daemon died; nothing that was written is lost: mount it again, or seal it"
     elif state == State.UNMOUNTED.value:
         yield "  it is kept: seal it, or mount it again to go on"
+    for add in session.get("incomplete", ()):
+        yield f"  incomplete: {PartialAdd(**add)} was not added whole: add it again, or seal --incomplete"
     if session.get("result"):
         result = session["result"]
         yield f"  last seal, {_clock(result['time'])}: {result['message']}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import queue
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+import pytest
 
 from flistfs.authoring.encoder import Batch, Source, SpoolSource, StoredChunk
 from flistfs.authoring.uploader import Job, Report, Uploader
@@ -54,13 +56,19 @@ def uploading(
         uploader.close()
 
 
-def test_a_worker_whose_batch_another_took_stays_at_work() -> None:
-    with uploading(1) as (uploader, submit, _, reported):
-        submit(1)
-        time.sleep(0.005)
-        with uploader._lock:  # between the worker's first look and the end of its waiting for more
+def test_a_worker_whose_batch_another_took_stays_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_more, taken = Uploader._linger, threading.Event()
+
+    def be_robbed(uploader: Uploader[int], number: int) -> None:
+        wait_for_more(uploader, number)
+        if not taken.is_set():
             uploader._queue.clear()
-        time.sleep(0.3)
+            taken.set()
+
+    monkeypatch.setattr(Uploader, "_linger", be_robbed)
+    with uploading(1) as (_, submit, _, reported):
+        submit(1)
+        assert taken.wait(PATIENCE)
         submit(1)
         assert reported.get(timeout=PATIENCE) == 1
 

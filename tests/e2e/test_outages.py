@@ -31,7 +31,8 @@ Contents = Mapping[str, bytes]
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
     """A redis-server that a test may stop and start; what it acknowledged is kept."""
-    with running_redis("--appendonly", "yes") as running:
+    # Without "always" it may acknowledge before it has written, while the disk is busy with what came before.
+    with running_redis("--appendonly", "yes", "--appendfsync", "always") as running:
         yield running
 
 

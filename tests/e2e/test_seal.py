@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -146,6 +147,87 @@ def test_a_block_that_the_store_lost_is_sent_again_or_its_files_are_named(
 
 def from_redis(client: redis_client.Redis) -> Callable[[bytes], bytes | None]:
     return lambda name: cast("bytes | None", client.get(name))
+
+
+CHANGING = {
+    "directories": "os.makedirs(f'{top}/new/{n % 50}/{n}', exist_ok=True)",
+    "owners": "os.chown(f'{top}/dir/{n % 200}', n % 7, n % 5)",
+    "sparse files": "open(f'{top}/sparse{n % 9}', 'wb').truncate(n * 700_000 % 5_000_000)",
+    "names": "os.mkdir(f'{top}/dir/new{n}'); os.rename(f'{top}/dir/new{n}', f'{top}/renamed{n}')",
+}
+
+
+@pytest.mark.parametrize("what", CHANGING)
+def test_a_program_that_goes_on_changing_the_tree_does_no_harm(
+    home: Home, mountpoint: Path, what: str
+) -> None:
+    home.expected_log += ["is in use by", "is in use: ", "sealing failed: files are still being written"]
+    home.run("mount", mountpoint)
+    (mountpoint / "dir").mkdir()
+    for number in range(200):
+        (mountpoint / f"dir/{number}").write_bytes(b"%d" % number)
+    program = f"""
+import os, pathlib
+top = {str(mountpoint)!r}
+for n in range(1_000_000):
+    if not os.path.isdir(f'{{top}}/dir'):  # unmounted
+        break
+    {CHANGING[what]}
+    if n == 0:
+        print(flush=True)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as busy:
+        try:
+            assert busy.stdout is not None
+            busy.stdout.readline()
+            # It may well find the mount in use, which the program makes it from one moment to the next.
+            code = subprocess.run(
+                [FLISTFS, "seal", "out.flist"], env=home.environment(), cwd=home.path, check=False
+            ).returncode
+        finally:
+            busy.kill()
+    if code != 0:
+        assert code == 6
+        home.run("seal", "out.flist")
+    assert {b"dir", b"dir/199"} <= read_flist(home.path / "out.flist").keys()
+    home.run("verify", "out.flist")
+
+
+def test_a_directory_that_would_kill_readers_is_refused_and_the_mount_stays(
+    home: Home, mountpoint: Path
+) -> None:
+    home.expected_log += ["sealing failed: the directory a/big has too much in it"]
+    home.run("mount", mountpoint)
+    (big := mountpoint / "a/big").mkdir(parents=True)
+    for name in ("one", "other"):
+        with (big / name).open("wb") as file:
+            file.truncate(130 << 30)
+    refused = home.run("seal", "out.flist", code=9)
+    assert "the directory a/big has too much in it for an flist" in refused.stderr
+    assert_in_use(home, mountpoint)
+    (big / "other").unlink()
+    home.run("seal", "out.flist")
+    home.run("verify", "out.flist")
+
+
+def test_what_a_file_may_have_is_the_same_everywhere(home: Home, mountpoint: Path, tmp_path: Path) -> None:
+    most = 198 << 30
+    home.run("mount", mountpoint)
+    with (mountpoint / "file").open("wb") as file:
+        file.truncate(most)
+        with pytest.raises(OSError, match="File too large"):
+            file.truncate(most + 1)
+    (source := tmp_path / "source").mkdir()
+    with (source / "large").open("wb") as file:
+        file.truncate(most + 1)
+    for command in (("add", source), ("pack", source, "out.flist")):
+        refused = home.run(*command, code=11).stderr
+        assert "large" in refused
+        assert f"it has {most + 1:,} bytes; a file in an flist has {most:,} at most" in refused
+    home.run("pack", source, "out.flist", "--keep-going", code=11)
+    assert set(read_flist(home.path / "out.flist")) == {b""}
+    home.run("abort", "--yes")
 
 
 def test_umount_seals_a_mount_that_was_told_to(home: Home, mountpoint: Path) -> None:
