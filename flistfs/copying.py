@@ -27,6 +27,21 @@ _GROUP_BYTES = 4 << 20
 _THREADS = 8
 
 
+def right_copy(store: Store, ref: BlockRef) -> Block | None:
+    """Return a block from a store, from whichever of its servers has it right; None if none has.
+
+    Raises:
+        StoreError: the store can't be asked.
+    """
+    for stored in store.copies(ref.hash):
+        try:
+            decode_block(stored, ref)
+        except BlockCorruptError:
+            continue
+        return Block(ref.hash, ref.key, (stored,))
+    return None
+
+
 class Copier:
     """Threads that copy batches of blocks; a context manager. One lock guards what they count."""
 

@@ -5,14 +5,13 @@ Plain blocking functions; `session` says when they run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from flistfs.authoring.excludes import Filter
 from flistfs.authoring.journal import View
 from flistfs.authoring.seal import needed_blocks
-from flistfs.errors import BlockCorruptError
-from flistfs.format.codec import Block, decode_block
+from flistfs.copying import right_copy
 from flistfs.format.records import BlockRef
 from flistfs.progress import Progress
 from flistfs.stores import Store
@@ -40,7 +39,7 @@ def wrong_blocks(view: View, store: Store, excluded: Filter, progress: Progress)
     return wrong
 
 
-def heal(store: Store, wrong: Mapping[bytes, bytes], sources: Iterable[Store]) -> set[bytes]:
+def heal(store: Store, wrong: Mapping[bytes, bytes], sources: Sequence[Store]) -> set[bytes]:
     """Put right blocks over wrong ones (key by hash), from whichever source has one; return those healed.
 
     A replica of the store itself may be a source.
@@ -50,18 +49,9 @@ def heal(store: Store, wrong: Mapping[bytes, bytes], sources: Iterable[Store]) -
     """
     healed: set[bytes] = set()
     for block_hash, key in wrong.items():
-        for block in _right_copies(BlockRef(block_hash, key), sources):
+        found = (right_copy(source, BlockRef(block_hash, key)) for source in sources)
+        block = next(filter(None, found), None)
+        if block is not None:
             store.put([block])
             healed.add(block_hash)
-            break
     return healed
-
-
-def _right_copies(ref: BlockRef, sources: Iterable[Store]) -> Iterator[Block]:
-    for source in sources:
-        for stored in source.copies(ref.hash):
-            try:
-                decode_block(stored, ref)
-            except BlockCorruptError:
-                continue
-            yield Block(ref.hash, ref.key, (stored,))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from flistfs.errors import BlockCorruptError
-from flistfs.format.codec import Block, chunk_key, decode_block, encode_block
+from flistfs.copying import right_copy
+from flistfs.format.codec import Block, chunk_key, encode_block
 from flistfs.format.records import CHUNK_SIZE, BlockRef
 from flistfs.reading.content import Piece
 from flistfs.stores import Store
@@ -86,21 +86,6 @@ class DirectorySupply:
                 for block in _blocks(b"/".join((folder, name)), missing.get):
                     missing.pop(block.key, None)
                     yield block
-
-
-def right_copy(store: Store, ref: BlockRef) -> Block | None:
-    """Return a block from a store, from whichever of its servers has it right.
-
-    Raises:
-        StoreError: the store can't be asked.
-    """
-    for stored in store.copies(ref.hash):
-        try:
-            decode_block(stored, ref)
-        except BlockCorruptError:
-            continue
-        return Block(ref.hash, ref.key, (stored,))
-    return None
 
 
 def _blocks(

@@ -78,8 +78,9 @@ def verify(
     if store is not None:
         blocks = _Blocks(store, deep=deep or supply is not None, entire=supply is not None)
         broken = list(_broken(flist, blocks, supply, total, progress))
-        if supply is not None and broken:
-            blocks.repair_from(supply.search({wanted.ref: wanted for wanted in broken}.values()))
+        if supply is not None:
+            left = {wanted.ref: wanted for wanted in broken if blocks.is_broken(wanted.ref)}
+            blocks.repair_from(supply.search(left.values()))
         for wanted in broken:
             if (fault := blocks.fault(wanted.piece)) is not None:
                 report.faults.append(Fault(wanted.path, fault))

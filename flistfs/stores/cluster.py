@@ -25,7 +25,7 @@ from redis.retry import Retry
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
 from flistfs.format.codec import has_hash
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
-from flistfs.stores.fanout import ask_all, most_telling
+from flistfs.stores.fanout import ask_all, most_telling, only_copy
 from flistfs.stores.redis import RedisStore
 from flistfs.stores.refusals import RedirectedError, meaning_of, presentable
 from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl
@@ -155,10 +155,7 @@ class ClusterStore:
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
         """Fetch the block."""
-        try:
-            return [self.get(hash)]
-        except BlockMissingError:
-            return []
+        return only_copy(hash, self.get)
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
         """Fetch blocks, if it is to be thorough, and compare each."""

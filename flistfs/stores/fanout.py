@@ -93,6 +93,14 @@ def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline:
     raise BlockMissingError(f"{url} does not hold block {printable(hash_)}")
 
 
+def only_copy(hash_: bytes, get: Callable[[bytes], bytes]) -> list[bytes]:
+    """Return a block from where there is one copy at most."""
+    try:
+        return [get(hash_)]
+    except BlockMissingError:
+        return []
+
+
 def all_copies(hash_: bytes, holders: Iterable[_Holder]) -> list[bytes]:
     """Return a block from each that has it.
 

@@ -35,6 +35,7 @@ from flistfs.format.codec import encode_block, has_hash
 from flistfs.format.router import router_to
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
 from flistfs.stores.connections import Connections, speaks_plain, speaks_tls
+from flistfs.stores.fanout import only_copy
 from flistfs.stores.refusals import meaning_of
 from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, why_unreadable
 from flistfs.stores.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
@@ -172,10 +173,7 @@ class RedisStore:
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
         """Fetch the block."""
-        try:
-            return [self.get(hash)]
-        except BlockMissingError:
-            return []
+        return only_copy(hash, self.get)
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
         """Fetch blocks in pipelines, if it is to be thorough, and compare each as it comes."""

@@ -306,14 +306,16 @@ class RoutedStore:
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
         """Ask all servers of each hash, if it is to be thorough."""
+        if not thorough:
+            return set()
 
         def question(store: Store, numbers: list[int]) -> set[int]:
             found = store.wrong([hashes[number] for number in numbers], thorough=True)
             return {number for number in numbers if hashes[number] in found}
 
         found: set[bytes] = set()
-        tallies = self._tallies([self._route(hash_) for hash_ in hashes], question) if thorough else []
-        for hash_, tally in zip(hashes, tallies, strict=thorough):
+        tallies = self._tallies([self._route(hash_) for hash_ in hashes], question)
+        for hash_, tally in zip(hashes, tallies, strict=True):
             _require_answers(tally, self._needed(tally.route))
             if tally.held:
                 found.add(hash_)

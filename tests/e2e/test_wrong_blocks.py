@@ -124,6 +124,18 @@ def test_replicas_heal_each_other(home: Home, mountpoint: Path) -> None:
         assert is_right(open_store(two.url))
 
 
+def test_the_store_of_a_base_heals_too(home: Home, source: Path) -> None:
+    write(source)
+    with running_redis() as base, running_redis() as server:
+        home.run("pack", source, "base.flist", "--store", base.url)
+        home.run("push", "base.flist", "--to", server.url)
+        spoil(server)
+        home.run("new", "--from", "base.flist", "--store", server.url)
+        home.expected_log += ["the store holds 2 wrong blocks"]
+        assert home.json("seal", "out.flist", "--check-content")["replaced_blocks"] == 2
+        assert is_right(open_store(server.url))
+
+
 @pytest.mark.parametrize("way", ["dir", "redis"])
 def test_verify_repairs_from_a_directory_of_files(home: Home, source: Path, way: str) -> None:
     write(source)

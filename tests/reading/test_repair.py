@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
 from flistfs.reading.verify import Report, verify
 from flistfs.stores import Store, open_store
-from tests.reading.making import DIR, Item, packed, records_of
+from tests.reading.making import DIR, Item, change_entry, packed, records_of
 
 BIG = random.Random(1).randbytes(2 * CHUNK_SIZE + 100)
 TREE = {b"d": DIR, b"d/big": Item(what=BIG), b"small": Item(what=b"small"), b"again": Item(what=b"small")}
@@ -101,6 +102,14 @@ def test_what_is_found_nowhere_is_named_and_the_rest_repaired(
     assert report.repaired == 3
     assert [fault.path for fault in report.faults] == [b"d/big"]
     assert blocks_of(package)[0].hash.decode() in report.faults[0].what
+
+
+def test_what_no_block_can_heal_is_no_reason_to_search(tmp_path: Path, store: Store, rootfs: Path) -> None:
+    records = records_of(TREE, store)
+    change_entry(records, b"small", lambda entry: replace(entry, size=7))
+    report = repaired(packed(tmp_path / "b.flist", records), store, DirectorySupply(rootfs))
+    assert report.repaired == 0
+    assert [fault.path for fault in report.faults] == [b"small"]
 
 
 def test_wrong_blocks_of_the_source_repair_nothing(tmp_path: Path, package: Path, store: Store) -> None:
