@@ -97,7 +97,7 @@ class DirectoryStore:
             return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_))}
 
     def put(self, blocks: Sequence[Block]) -> None:
-        """Write the blocks that are not there yet, each aside and then renamed into place."""
+        """Write the blocks that are not there, or not right, each aside and then renamed into place."""
         for block in blocks:
             check_size(block, self.url)
             file = self._file(block.hash)
@@ -107,13 +107,10 @@ class DirectoryStore:
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002, ARG002  the protocol's
         """Read one block's file; what is larger than any block is refused unread."""
-        with self._explained("read"):
-            try:
-                value = _read(self._file(hash))
-            except FileNotFoundError:
-                value = b""
-        if not value:
+        values = self.copies(hash)
+        if not values:
             raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+        (value,) = values
         if len(value) > MAX_BLOCK_SIZE:
             raise StoreError(f"{self.url}: the file of block {printable(hash)} is too large to be a block")
         return value
@@ -167,6 +164,10 @@ class DirectoryStore:
             value = _read(file)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            if error.errno == errno.EIO:  # the disk has lost it
+                return True
+            raise
         if not value:
             return False  # missing
         if not has_hash(value, hash_):
@@ -180,7 +181,7 @@ class DirectoryStore:
             return False
         try:
             return _read(file) == block.stored
-        except FileNotFoundError:
+        except OSError:  # what cannot be read is written anew
             return False
 
     def _stored_size(self, file: str) -> int:

@@ -128,6 +128,19 @@ def test_a_block_that_somebody_wrote_into_is_compared(store: DirectoryStore, fol
     assert store.wrong([block().hash], thorough=False) == {block().hash}
 
 
+def test_what_the_disk_cannot_read_any_more_is_wrong_and_written_anew(
+    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put([block()])
+    before = file_of(folder, block()).stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "_read", failing(errno.EIO))
+        assert store.wrong([block().hash], thorough=True) == {block().hash}
+        store.put([block()])
+    assert file_of(folder, block()).stat().st_ino != before
+    assert store.get(block().hash) == value_of(block())
+
+
 @pytest.mark.parametrize("seconds", [10**9, -(10**9)])
 def test_a_time_of_another_boot_or_of_the_future_says_nothing(
     store: DirectoryStore, folder: Path, seconds: int
