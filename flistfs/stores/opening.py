@@ -29,7 +29,7 @@ def open_store(
     Raises `UsageError` for a URL that makes no sense, and for a router that does not.
     """
     parsed = parse_store_url(url, password)
-    # Each is loaded where it is used: redis-py takes 0.1 s, and as much again for its client of clusters.
+    # Each is loaded where it is used: redis-py, for clusters alone, takes 0.2 s.
     if parsed.scheme == "router":
         from flistfs.stores.routed import open_router  # noqa: PLC0415
 

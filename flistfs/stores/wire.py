@@ -1,6 +1,6 @@
 """Redis' protocol (RESP2) on a connected socket: buffers out, bounded replies in.
 
-redis-py connects, but its way of sending and reading does not fit blocks:
+redis-py's way of sending and reading does not fit blocks:
 
 - it sends one buffer a system call, or joins them first. `sendmsg` takes all buffers of a batch at once: on
   the codec's own two cores plain `SET` calls kept 0.51 to 0.57 of the codec's speed, `send_packed_command`
