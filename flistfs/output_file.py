@@ -65,6 +65,11 @@ class OutputFile(Closing):
         """What was written, in bytes."""
         return os.fstat(self._descriptor).st_size
 
+    @property
+    def readable(self) -> Path:
+        """A path at which this process can read what was written, as long as this is open."""
+        return Path(f"/proc/self/fd/{self._descriptor}")
+
     def write(self, folder: Path) -> None:
         """Write the catalog in `folder` as a package, flushed to the disk; what was written before is gone.
 

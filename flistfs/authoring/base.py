@@ -21,7 +21,7 @@ from typing import Self
 from flistfs.authoring.content import MAX_SIZE, chunk_length
 from flistfs.authoring.folder import SessionFolder
 from flistfs.authoring.journal import Stored
-from flistfs.authoring.request import FIRST_OWN_NUMBER, BaseRequest
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, FIRST_OWN_NUMBER, BaseRequest
 from flistfs.authoring.source import Item
 from flistfs.errors import FormatError
 from flistfs.format.records import (
@@ -345,10 +345,13 @@ def _note_stores(folder: SessionFolder, store: Store, layers: Sequence[Layer], r
 
 def _open_stores(folder: SessionFolder, password: str | None) -> Store | None:
     """Open the stores that were kept; servers that only an flist names get no password."""
-    stores = [open_store(str(StoreUrl("router", path=path)), reading=True) for path in folder.base_routers()]
+    stores = [
+        open_store(str(StoreUrl("router", path=path)), reading=True, password_variable=None)
+        for path in folder.base_routers()
+    ]
     url = folder.settings().base_store
     if url is not None:
-        stores.append(open_store(url, password, reading=True))
+        stores.append(open_store(url, password, reading=True, password_variable=BASE_PASSWORD_VARIABLE))
     if len(stores) > 1:
         return FallbackStore(stores)
     return stores[0] if stores else None

@@ -60,6 +60,7 @@ from flistfs.format.codec import decode_block
 from flistfs.format.limits import MAX_FILE_SIZE
 from flistfs.format.records import CHUNK_SIZE, BlockRef
 from flistfs.stores import Store
+from flistfs.stores.slow import SlowFailures
 
 log = logging.getLogger(__name__)
 
@@ -185,11 +186,15 @@ class _Fetched:
 
 @dataclass(slots=True)
 class Counts:
-    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones."""
+    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones.
+
+    `replaced_blocks` went over wrong ones.
+    """
 
     new_blocks: int = 0
     new_bytes: int = 0
     shared_blocks: int = 0
+    replaced_blocks: int = 0
 
     def add(self, outcomes: Iterable[Outcome[object]], journal: Journal) -> None:
         """Count chunks that were stored, each block as new once.
@@ -205,6 +210,7 @@ class Counts:
             else:
                 self.shared_blocks += 1
             noted.add(block)
+            self.replaced_blocks += outcome.replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +281,7 @@ class Content:
         self._cached_bytes = 0
         self._spooled_bytes = 0
         self._fetches: dict[Stored, _Fetch] = {}
+        self._failures = SlowFailures()
         self._fetch_limiter = trio.CapacityLimiter(_FETCHES)
         self._reads = trio.CapacityLimiter(_READS)
         self._in_memory: OrderedDict[Stored, bytes] = OrderedDict()
@@ -367,7 +374,8 @@ class Content:
     async def _fetch_anew(self, ino: int, stored: Stored) -> bytes:
         fetch = self._fetches[stored] = _Fetch(trio.Event())
         try:
-            fetch.data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
+            with self._failures.watched(stored.hash):
+                fetch.data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
         except FlistfsError as error:
             log.error("reading back a chunk of inode %d failed: %s", ino, error)  # noqa: TRY400
             fetch.failure = str(error)
@@ -738,6 +746,14 @@ class Content:
     def status(self) -> ContentStatus:
         """Say how full the spool is."""
         return ContentStatus(len(self._chunks), self._spooled_bytes, len(self._cached), self._waiting)
+
+    def at_hand(self, hashes: set[bytes]) -> Iterator[tuple[Stored, bytes]]:
+        """Walk the stored chunks of which copies are kept and whose blocks have one of these hashes."""
+        for chunk_id in list(self._cached):
+            stored = self._journal.stored(*chunk_id)
+            copy = self._cached.get(chunk_id)
+            if stored is not None and copy is not None and stored.hash in hashes:
+                yield stored, self._spool.read(copy.slot, 0, stored.length)
 
     def store_again(self, lost: set[bytes]) -> set[bytes]:
         """Make chunks spooled again whose blocks the store lost, where a copy is still at hand.

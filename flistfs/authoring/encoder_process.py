@@ -60,12 +60,14 @@ class Settings:
     """Where chunks go; handed over the socket, so that the password shows nowhere.
 
     `known` is the user's database of known blocks; without `log`, what is logged goes to standard error.
+    `check_content`: see `LocalEncoder`.
     """
 
     store: str
     password: str | None = field(repr=False)
     known: Path | None = None
     log: Path | None = None
+    check_content: bool = False
 
 
 class EncoderProcess:
@@ -292,7 +294,9 @@ def _serve(descriptor: int, standard_error: int | None = None) -> None:
         try:
             _log_to(settings.log)
             store = open_store(settings.store, settings.password)
-            encoder = LocalEncoder(store, spool, KnownBlocks(settings.known))
+            encoder = LocalEncoder(
+                store, spool, KnownBlocks(settings.known), check_content=settings.check_content
+            )
         except Exception as error:  # noqa: BLE001  the other side tells the user
             connection.send(f"{_NOT_STARTED}: {error}")
             return

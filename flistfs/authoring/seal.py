@@ -151,8 +151,8 @@ def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) 
     Raises:
         StoreError: the store can't be asked.
     """
-    total = sum(1 for _ in _needed_blocks(view, excluded))
-    blocks = _needed_blocks(view, excluded)
+    total = sum(1 for _ in needed_blocks(view, excluded))
+    blocks = needed_blocks(view, excluded)
     lost: dict[bytes, bytes] = {}
     done = 0
     while batch := list(islice(blocks, _CHECK_BATCH)):
@@ -165,7 +165,7 @@ def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) 
     return lost
 
 
-def _needed_blocks(view: View, excluded: Filter) -> Iterator[tuple[bytes, bytes, int | None]]:
+def needed_blocks(view: View, excluded: Filter) -> Iterator[tuple[bytes, bytes, int | None]]:
     """Walk the blocks that this session stored, and those that the tree needs besides.
 
     Of each its key and hash, and its size as stored, where that is known.
@@ -265,9 +265,11 @@ def copy_replicas(store: Store, blocks: Mapping[bytes, bytes]) -> set[bytes]:
 
 
 def store_holes(store: Store, lengths: Iterable[int]) -> dict[int, BlockRef]:
-    """Store a block of zeros of each length: readers know no holes."""
+    """Store a block of zeros of each length, as readers know no holes; they are few, so all are compared."""
     blocks = {length: encode_block(bytes(length)) for length in sorted(lengths)}
-    missing = store.missing([block.hash for block in blocks.values()])
+    hashes = [block.hash for block in blocks.values()]
+    missing = store.missing(hashes)
+    missing |= store.wrong([each for each in hashes if each not in missing], thorough=True)
     if missing:
         store.put([block for block in blocks.values() if block.hash in missing])
     return {length: BlockRef(block.hash, block.key) for length, block in blocks.items()}

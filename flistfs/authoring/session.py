@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import trio
 
+from flistfs.authoring import healing
 from flistfs.authoring import seal as sealing
 from flistfs.authoring.base import Base
 from flistfs.authoring.content import Chunk, Content
@@ -30,7 +31,7 @@ from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import Ingest, Piece
 from flistfs.authoring.journal import FrozenView, Journal, View
 from flistfs.authoring.known import KnownBlocks
-from flistfs.authoring.patience import Patience
+from flistfs.authoring.patience import QUIET, Patience, Standstill
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
 from flistfs.authoring.source import TreeSource
@@ -48,19 +49,20 @@ from flistfs.errors import (
     SessionError,
     StoreUnavailableError,
 )
+from flistfs.format.codec import encode_block
 from flistfs.format.router import Router, parse_router
 from flistfs.output_file import OutputFile
 from flistfs.progress import Progress, ProgressReport, reporting
+from flistfs.reading.named import check_named
 from flistfs.stores import Store
+from flistfs.stores.base import printable
 from flistfs.stores.fallback import FallbackStore
+from flistfs.stores.readers import notes_for_readers
 
 log = logging.getLogger(__name__)
 
 # How often a seal starts again because files changed while it ran, before it says that the mount is busy.
 _TRIES = 5
-
-# Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
-_QUIET = 2.0
 
 # Seconds that storing the rest may take when a mount has ended: what stops services kills after ten.
 _AT_END = 8.0
@@ -84,7 +86,8 @@ class SealSummary:
     """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
 
     `incomplete` names sources that were not added whole. `servers` are the URLs that the package's
-    router.yaml names to readers; `store_trouble` is what was wrong with a server that others stood in for.
+    router.yaml names to readers, and `notes` say what is to be known of that; `store_trouble` is what was
+    wrong with a server that others stood in for. `replaced_blocks` were wrong in the store.
     """
 
     out: str
@@ -102,6 +105,8 @@ class SealSummary:
     incomplete: Sequence[str] = ()
     servers: tuple[str, ...] = ()
     store_trouble: str | None = None
+    replaced_blocks: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ class AddSummary:
     """What was put into a tree past the mount.
 
     `size` is in bytes, `new_bytes` as stored; `left_out` names entries that could not be read, up to a
-    number, and `left_out_count` counts them all.
+    number, and `left_out_count` counts them all. `replaced_blocks` were wrong in the store.
     """
 
     entries: int
@@ -120,6 +125,7 @@ class AddSummary:
     seconds: float
     left_out: list[str]
     left_out_count: int
+    replaced_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +204,14 @@ class Session:
         router = await trio.to_thread.run_sync(self._router, request)
         with await trio.to_thread.run_sync(lambda: OutputFile(request.out, force=request.force)) as output:
             survey, changes = await self._build(request, router, output, progress)
+            notes = await self._notes_for_readers(request, router, output, progress)
             if unmount is not None:
                 progress("unmount", 0, 1)
                 await unmount()
             if self.vfs.changes != changes:
                 log.info("the tree changed until it was unmounted: packaging it again")
                 survey, _ = await self._build(request, router, output, progress)
+                notes = await self._notes_for_readers(request, router, output, progress)
             package_size = output.size
             await trio.to_thread.run_sync(output.publish)
         return SealSummary(
@@ -219,12 +227,29 @@ class Session:
             losses=survey.losses,
             incomplete=[str(add) for add in partial_adds],
             servers=() if router is None else router.all_urls(),
+            notes=notes,
             store_trouble=self.store.trouble or self.uploader.status().store_trouble,
         )
 
     def _router(self, request: SealRequest) -> Router | None:
         """Return what the package is to say of where its blocks are; a large one takes seconds to parse."""
         return self.store.readers_router if request.router is None else parse_router(request.router.encode())
+
+    async def _notes_for_readers(
+        self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
+    ) -> tuple[str, ...]:
+        """See that readers find the blocks where the user says that they do; say what is to be known of that.
+
+        Raises:
+            BlockMissingError: servers that the user named lack some.
+        """
+        notes = notes_for_readers(self.store, router, is_chosen=request.router is not None)
+        if request.router is None or router is None:
+            return notes
+        unasked = await trio.to_thread.run_sync(
+            check_named, output.readable, router, request.timeout, progress
+        )
+        return notes if unasked is None else (unasked, *notes)
 
     async def _build(
         self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
@@ -242,7 +267,12 @@ class Session:
             changes = self.vfs.changes
             view = await trio.to_thread.run_sync(self._freeze)
             try:
-                if not await self._all_stored(view, excluding(request.options.exclude), progress):
+                if not await self._all_stored(
+                    view,
+                    excluding(request.options.exclude),
+                    progress,
+                    check_content=request.check_content,
+                ):
                     tries += 1
                     refusal = BlockMissingError(_LOSING)
                     continue
@@ -291,7 +321,7 @@ class Session:
             StoreUnavailableError: the store took nothing for longer than the patience lasts.
         """
         total = self.uploader.status().queued_bytes
-        queued, moved = 0, time.monotonic()
+        standstill = Standstill(self.store.url)
         self.uploader.retry_now()
         with unwrapped():
             async with trio.open_nursery() as nursery:
@@ -304,14 +334,8 @@ class Session:
                 while True:
                     status = self.uploader.status()
                     total = max(total, status.queued_bytes)
-                    if status.queued != queued:
-                        queued, moved = status.queued, time.monotonic()
-                    is_quiet = queued and time.monotonic() - moved > _QUIET
-                    trouble = (
-                        status.trouble
-                        or self.content.trouble
-                        or (f"{self.store.url} takes nothing" if is_quiet else None)
-                    )
+                    stuck = standstill.trouble(status)
+                    trouble = status.trouble or self.content.trouble or stuck
                     patience.tell("upload", total - status.queued_bytes, total, trouble)
                     await trio.sleep(0.1)
 
@@ -332,7 +356,7 @@ class Session:
             now = time.monotonic()
             if status.queued != queued:
                 queued, moved = status.queued, now
-            if now > end or now - moved > _QUIET:
+            if now > end or now - moved > QUIET:
                 return
             await trio.sleep(0.02)
 
@@ -405,6 +429,7 @@ class Session:
             seconds=time.monotonic() - started,
             left_out=ingest.problems,
             left_out_count=ingest.problem_count,
+            replaced_blocks=after.replaced_blocks - before.replaced_blocks,
         )
 
     async def _mark(self, mark: Callable[[Sequence[PartialAdd]], None], adds: Sequence[PartialAdd]) -> None:
@@ -437,6 +462,7 @@ class Session:
         return BaseSummary(added.entries, added.size, base.unknown_owners, added.seconds)
 
     async def _tell_adding(self, source: TreeSource, ingest: Ingest, patience: Patience) -> None:
+        standstill = Standstill(self.store.url)
         while True:
             counts = self.content.counts
             done, total = source.extent(ingest.counts.size)
@@ -444,7 +470,7 @@ class Session:
                 "add",
                 done,
                 total,
-                self.uploader.status().trouble,
+                standstill.trouble(self.uploader.status()),
                 {
                     "entries": ingest.counts.entries,
                     "size": ingest.counts.size,
@@ -454,13 +480,16 @@ class Session:
             )
             await trio.sleep(0.1)
 
-    async def _all_stored(self, view: View, excluded: Filter, progress: Progress) -> bool:
+    async def _all_stored(
+        self, view: View, excluded: Filter, progress: Progress, *, check_content: bool
+    ) -> bool:
         """Check that the store has every block; False means that some are on their way once more.
 
-        What it lacks of a base is copied, of which nobody said that it has it.
+        What it lacks of a base is copied, of which nobody said that it has it. With `check_content` every
+        block is fetched, and wrong ones are replaced.
 
         Raises:
-            BlockMissingError: the store lost blocks that cannot be sent again.
+            BlockMissingError: the store lost blocks, or holds wrong ones, that cannot be sent again.
         """
         await trio.to_thread.run_sync(self.uploader.sync_store)
         if self._base.store is not None:
@@ -468,6 +497,8 @@ class Session:
                 sealing.copy_base_blocks, view, self._base.store, self.store, excluded, progress
             )
         lost = await trio.to_thread.run_sync(sealing.lost_blocks, view, self.store, excluded, progress)
+        if check_content:
+            await self._heal(view, excluded, progress)
         if not lost:
             return True
         log.warning("the store lost %d blocks", len(lost))
@@ -482,11 +513,42 @@ class Session:
         )
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
-            lacking = ", ".join(block_hash.decode() for block_hash in hashes)
-            log.warning("the store lost of %s: %s", os.fsdecode(name), lacking)
+            log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(hashes))
         if files:
             raise BlockMissingError(_lost_message(len(gone), files, self._remedy(view)))
         return gone == lost.keys()  # no file needs those
+
+    async def _heal(self, view: View, excluded: Filter, progress: Progress) -> None:
+        """Put the right block over each wrong one in the store.
+
+        Raises:
+            BlockMissingError: files need some that are not at hand.
+        """
+        wrong = await trio.to_thread.run_sync(healing.wrong_blocks, view, self.store, excluded, progress)
+        if not wrong:
+            return
+        log.warning("the store holds %d wrong blocks", len(wrong))
+        healed: set[bytes] = set()
+        for stored, chunk in self.content.at_hand(set(wrong)):
+            block = await trio.to_thread.run_sync(encode_block, chunk)
+            if block.hash == stored.hash and block.hash not in healed:
+                await trio.to_thread.run_sync(self.store.put, [block])
+                healed.add(block.hash)
+        left = {block_hash: key for block_hash, key in wrong.items() if block_hash not in healed}
+        sources = [self.store] if self._base.store is None else [self.store, self._base.store]
+        healed |= await trio.to_thread.run_sync(healing.heal, self.store, left, sources)
+        await trio.to_thread.run_sync(self.store.sync)
+        counts = self.content.counts
+        self.content.counts = replace(counts, replaced_blocks=counts.replaced_blocks + len(healed))
+        gone = wrong.keys() - healed
+        files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
+        for name, hashes in files.items():
+            log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(hashes))
+        if files:
+            raise BlockMissingError(
+                f"the store holds {_of_files(len(gone), 'wrong block', files)}. Write them again and seal "
+                f"again with --check-content; the session's log names the blocks"
+            )
 
     def _remedy(self, view: View) -> str:
         """Say what to do about lost blocks."""
@@ -532,15 +594,23 @@ def _incomplete_message(adds: Sequence[PartialAdd]) -> str:
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:
+    return (
+        f"the store has lost {_of_files(blocks, 'block', files)}. {remedy} and seal again; the session's log "
+        f"names the blocks"
+    )
+
+
+def _of_files(blocks: int, word: str, files: Iterable[bytes]) -> str:
+    """Say how many blocks of which files: "2 blocks of 1 file: name"."""
     names = [os.fsdecode(name) for name in files]
     more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
-    named = ", ".join(names[:_NAMED_FILES])
-    lost = f"{blocks} {'block' if blocks == 1 else 'blocks'}"
+    counted = f"{blocks} {word if blocks == 1 else f'{word}s'}"
     of = f"{len(names)} {'file' if len(names) == 1 else 'files'}"
-    return (
-        f"the store has lost {lost} of {of}: {named}{more}. {remedy} and seal again; the session's log names "
-        f"the blocks"
-    )
+    return f"{counted} of {of}: {', '.join(names[:_NAMED_FILES])}{more}"
+
+
+def _listed(hashes: Iterable[bytes]) -> str:
+    return ", ".join(printable(block_hash) for block_hash in hashes)
 
 
 @asynccontextmanager

@@ -72,12 +72,16 @@ class Job(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T_co]):
-    """A chunk that is in the store now, as a block of `size` bytes, which was new there or shared."""
+    """A chunk that is in the store now, as a block of `size` bytes, which was put there or shared.
+
+    `replaced` says that it went over a wrong one.
+    """
 
     job: Job[T_co]
     stored: Stored
     size: int
     is_new: bool
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +283,7 @@ class Uploader(Generic[T]):
                 outcomes.append(Failure(job, result.reason))
             else:
                 stored = Stored(job.source.length, result.hash, result.key)
-                outcomes.append(Outcome(job, stored, result.size, result.is_new))
+                outcomes.append(Outcome(job, stored, result.size, result.is_new, result.replaced))
         with self._lock:
             self._latency, self._store_trouble = seconds, store_trouble
         self._finish(batch, outcomes)

@@ -38,6 +38,22 @@ class StorePlace(click.ParamType[str]):
         return named_store(str(value))
 
 
+class RepairPlace(click.ParamType[str | Path]):
+    """Where right blocks are: a store, or a directory of files."""
+
+    name = "place"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,  # noqa: ARG002  click calls this
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> str | Path:
+        """Make a store a URL, and a directory a path."""
+        text = str(value)
+        return Path(text) if "://" not in text and Path(text).is_dir() else named_store(text)
+
+
 store_option = click.option(
     "--store",
     type=StorePlace(),
@@ -103,9 +119,15 @@ timeout_option = click.option(
     default=PATIENCE,
     show_default=True,
     metavar="SECONDS",
-    help="Give up when the store takes nothing for so long.",
+    help="Give up when the store cannot be connected to, or takes nothing, for so long.",
 )
 
+
+check_content_option = click.option(
+    "--check-content",
+    is_flag=True,
+    help="Fetch every block that is there already, and put the right one over a wrong one.",
+)
 
 exclude_option = click.option(
     "--exclude",

@@ -16,7 +16,7 @@ from flistfs.authoring.request import FIRST_OWN_NUMBER
 from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError, UsageError
 from flistfs.progress import Progress, ProgressReport, quiet, reporting
-from flistfs.stores.url import local_servers, parse_store_url
+from flistfs.stores.url import parse_store_url
 
 # How many servers a summary names.
 _NAMED_SERVERS = 3
@@ -130,6 +130,7 @@ def added_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"blocks: {summary['new_blocks']:,} new ({human_size(summary['new_bytes'])}), "
         f"{summary['shared_blocks']:,} shared; in {summary['seconds']:.1f} s"
     )
+    yield from replaced_lines(summary["replaced_blocks"])
 
 
 def base_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -158,6 +159,12 @@ def complain_left_out(summary: dict[str, Any]) -> None:
         raise SourceError(f"{plural(count, 'entry', 'entries')} could not be read and left out")
 
 
+def replaced_lines(count: int) -> Iterator[str]:
+    """Say how many wrong blocks were replaced, if any were."""
+    if count:
+        yield f"note: {plural(count, 'block was', 'blocks were')} wrong in the store, and replaced"
+
+
 def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
     """Say what was sealed, and what of it the format or its readers drop."""
     yield f"{summary['out']}: {kinds(summary)}; {human_size(summary['size'])} of content"
@@ -168,11 +175,12 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
     )
     for add in summary.get("incomplete", ()):
         yield f"note: {add} was not added whole"
+    yield from replaced_lines(summary.get("replaced_blocks", 0))
     if servers := summary.get("servers"):
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
-        if local := local_servers(servers):
-            yield f"note: {local[0]} is another server to other machines; --public-url names one for them"
+    for note in summary.get("notes", ()):
+        yield f"note: {note}"
     if summary.get("store_trouble"):
         yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
     for name, text in _LOSSES.items():

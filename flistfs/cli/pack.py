@@ -12,6 +12,7 @@ from flistfs.cli import interrupts
 from flistfs.cli.options import (
     absolute_output,
     any_path,
+    check_content_option,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -48,6 +49,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 @router_option
 @public_url_option
 @timeout_option
+@check_content_option
 @json_option
 def command(
     source: str,
@@ -62,6 +64,7 @@ def command(
     router: Path | None,
     public_url: str | None,
     timeout: float,
+    check_content: bool,
     as_json: bool,
 ) -> None:
     """Make an flist of a directory, or of a tar archive (plain, gzip, bzip2, xz, zstd; `-`: standard input).
@@ -76,7 +79,7 @@ def command(
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch())
     route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route)
+    request = SealRequest(absolute_output(out), force, timeout, options, route, check_content=check_content)
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))

@@ -16,6 +16,7 @@ from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (
     absolute_output,
     any_path,
+    check_content_option,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -49,6 +50,7 @@ from flistfs.stores.readers import router_for_readers
 @public_url_option
 @click.option("--incomplete", is_flag=True, help="Seal even if something was not added whole.")
 @timeout_option
+@check_content_option
 @json_option
 def command(
     out: Path,
@@ -61,6 +63,7 @@ def command(
     public_url: str | None,
     incomplete: bool,
     timeout: float,
+    check_content: bool,
     as_json: bool,
 ) -> None:
     """Seal a session into OUT.flist: store what is left, check the store, unmount, package.
@@ -79,7 +82,7 @@ def command(
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
     route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route, incomplete)
+    request = SealRequest(absolute_output(out), force, timeout, options, route, incomplete, check_content)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
         summary = _seal(folder, request, progress)

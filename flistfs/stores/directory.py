@@ -12,6 +12,11 @@ block as an empty or a short file: it counts as missing, where its size is known
 
 The directory itself may be a link. No link in it is followed, whoever has planted it: one in the place of a
 folder is an error, and one in that of a block, like all else that is no regular file, counts as missing.
+
+What a power cut or a bad disk made of a block of the right size shows only when it is compared with its name,
+and while the machine runs it does not come to be. So a block is compared once from one start of the machine
+to the next: its modification time becomes a whole second then, as does that of a block which was just
+written. Whoever else writes into the file gives it another time.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
+from flistfs.format.codec import has_hash
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
 
 if TYPE_CHECKING:
@@ -73,6 +79,11 @@ class DirectoryStore:
         """Nothing: readers fetch from servers."""
 
     @property
+    def unreadable(self) -> str:
+        """All of it."""
+        return f"readers fetch from servers, not from {self.url}"
+
+    @property
     def trouble(self) -> None:
         """Nothing: it works or not."""
 
@@ -90,26 +101,38 @@ class DirectoryStore:
             return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_), checked)}
 
     def put(self, blocks: Sequence[Block]) -> None:
-        """Write the blocks that are not there yet, each aside and then renamed into place."""
+        """Write the blocks that are not there, or not right, each aside and then renamed into place."""
         for block in blocks:
             check_size(block, self.url)
             file = self._file(block.hash)
             with self._explained("write to"):
-                if self._stored_size(file) != block.size:
+                if not self._is_stored(file, block):
                     self._write(file, block.parts)
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002, ARG002  the protocol's
         """Read one block's file; what is larger than any block is refused unread."""
+        values = self.copies(hash)
+        if not values:
+            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+        (value,) = values
+        if len(value) > MAX_BLOCK_SIZE:
+            raise StoreError(f"{self.url}: the file of block {printable(hash)} is too large to be a block")
+        return value
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Read the block's file; of one that is too large to be a block, the beginning."""
         with self._explained("read"):
             try:
                 value = _read(self._file(hash))
             except FileNotFoundError:
                 value = b""
-        if not value:
-            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
-        if len(value) > MAX_BLOCK_SIZE:
-            raise StoreError(f"{self.url}: the file of block {printable(hash)} is too large to be a block")
-        return value
+        return [value] if value else []
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Compare the blocks' files with their names, and note when that was done."""
+        booted = _booted()
+        with self._explained("read"):
+            return {hash_ for hash_ in hashes if self._is_wrong(hash_, thorough=thorough, booted=booted)}
 
     def sync(self) -> None:
         """Flush the file system that holds the directory."""
@@ -149,6 +172,34 @@ class DirectoryStore:
         found = self._stored_size(self._file(hash_, checked))
         return found > 0 and (wanted is None or found == wanted)
 
+    def _is_wrong(self, hash_: bytes, *, thorough: bool, booted: float) -> bool:
+        file = self._file(hash_)
+        try:
+            if not thorough and _was_compared(os.lstat(file), booted):
+                return False
+            value = _read(file)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EIO:  # the disk has lost it
+                return True
+            raise
+        if not value:
+            return False  # missing
+        if not has_hash(value, hash_):
+            return True
+        with contextlib.suppress(OSError):  # another user's: it is compared again next time
+            _note_compared(file)
+        return False
+
+    def _is_stored(self, file: str, block: Block) -> bool:
+        if self._stored_size(file) != block.size:
+            return False
+        try:
+            return _read(file) == block.stored
+        except OSError:  # what cannot be read is written anew
+            return False
+
     def _stored_size(self, file: str) -> int:
         try:
             status = os.lstat(file)
@@ -162,6 +213,7 @@ class DirectoryStore:
             descriptor = self._create(aside)
             try:
                 _write_all(descriptor, parts)
+                _note_compared(descriptor)
             finally:
                 os.close(descriptor)  # some network file systems report a full disk only here
             self._rename(aside, file)
@@ -221,6 +273,21 @@ def _opened(path: str, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _booted() -> float:
+    """Return when the machine started, by the clock that files get their times from."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _was_compared(status: os.stat_result, booted: float) -> bool:
+    seconds, rest = divmod(status.st_mtime_ns, 10**9)
+    return rest == 0 and booted <= seconds <= time.time()
+
+
+def _note_compared(file: str | int) -> None:
+    now = int(time.time())
+    os.utime(file, (now, now))
 
 
 def _read(file: str) -> bytes:

@@ -97,9 +97,9 @@ class TroubledStore(DirectoryStore):
         self._fail_if_down()
         super().put(blocks)
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
         self._fail_if_down()
-        return super().get(hash)
+        return super().get(hash, deadline)
 
     def sync(self) -> None:
         """Nothing here is about power cuts, and flushing a whole file system takes its time."""

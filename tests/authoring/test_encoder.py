@@ -118,6 +118,56 @@ def test_what_is_known_but_not_in_the_store_is_stored(tmp_path: Path) -> None:
         assert content_of(store, result) == large.data
 
 
+def spoil(store: DirectoryStore, name: bytes) -> Path:
+    """Change a block's bytes, not its size, some years ago."""
+    path = Path(store.url.removeprefix("dir://"), chr(name[0]), chr(name[1]), name.decode())
+    path.write_bytes(bytes(path.stat().st_size))
+    os.utime(path, (10**9, 10**9))
+    return path
+
+
+@pytest.mark.parametrize("check_content", [False, True])
+def test_what_is_there_but_wrong_is_replaced(
+    store: DirectoryStore, tmp_path: Path, *, check_content: bool
+) -> None:
+    chunks = [
+        BytesSource(os.urandom(100_000)),
+        BytesSource(b"small"),
+        BytesSource(b"right"),
+        BytesSource(b"new"),
+    ]
+    known = tmp_path / "known"
+    first = LocalEncoder(store, -1, KnownBlocks(known)).store(chunks[:3]).results
+    for result in first[:2]:
+        assert isinstance(result, StoredChunk)
+        spoil(store, result.hash)
+    encoder = LocalEncoder(store, -1, KnownBlocks(known), check_content=check_content)
+    results = encoder.store([*chunks, chunks[0]]).results
+    kinds = [(result.is_new, result.replaced) for result in results if isinstance(result, StoredChunk)]
+    assert kinds == [(True, True), (True, True), (False, False), (True, False), (False, False)]
+    assert [content_of(store, result) for result in results[:4]] == [chunk.data for chunk in chunks]
+
+
+def test_each_block_is_compared_once_unless_it_could_not_be_replaced(store: DirectoryStore) -> None:
+    encoder = LocalEncoder(store, -1, KnownBlocks(), check_content=True)
+    chunk = BytesSource(b"chunk")
+    (result,) = encoder.store([chunk]).results
+    assert isinstance(result, StoredChunk)
+    spoil(store, result.hash)
+    with (
+        patch.object(store, "put", side_effect=StoreUnavailableError("down")),
+        pytest.raises(StoreUnavailableError),
+    ):
+        encoder.store([chunk])
+    (result,) = encoder.store([chunk]).results
+    assert isinstance(result, StoredChunk)
+    assert result.replaced
+    with patch.object(store, "wrong", wraps=store.wrong) as comparing:
+        for _ in range(2):
+            encoder.store([chunk])
+    assert [call.args[0] for call in comparing.call_args_list] == [[result.hash], []]
+
+
 @pytest.mark.parametrize("damage", [b"no database at all" * 100, b""])
 def test_a_damaged_database_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "known"

@@ -38,10 +38,10 @@ class SlowStore(TroubledStore):
         super().__init__(path)
         self.asked, self.go = threading.Event(), threading.Event()
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
         self.asked.set()
         self.go.wait()
-        return super().get(hash)
+        return super().get(hash, deadline)
 
 
 def in_session(
@@ -218,9 +218,9 @@ class CountingStore(TroubledStore):
         super().__init__(path)
         self.given: Counter[bytes] = Counter()
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the protocol's word
         self.given[hash] += 1
-        return super().get(hash)
+        return super().get(hash, deadline)
 
 
 async def two_chunks_away(session: Session) -> list[int]:

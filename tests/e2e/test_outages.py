@@ -180,7 +180,7 @@ def refusal(reply: bytes) -> Callable[[Proxy], None]:
         pytest.param(refusal(LOADING), "is still loading its data", id="loading"),
         pytest.param(refusal(OOM), "is full", id="full"),
         pytest.param(refusal(READONLY), "is read-only", id="read-only"),
-        pytest.param(refusal(NOAUTH), "wants another password", id="password"),
+        pytest.param(refusal(NOAUTH), "needs a password", id="password"),
     ],
 )
 def test_what_lasts_is_told_and_nothing_is_lost(

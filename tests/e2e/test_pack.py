@@ -22,6 +22,7 @@ from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, Home, shell, wait_until
 from tests.independent_reader import Node, read_content, read_flist
 from tests.redis_server import running_redis
+from tests.stores.fake_server import Shelf, fake_server
 from tests.trees import assert_flist_equals, make_everything, snapshot
 
 
@@ -276,6 +277,23 @@ def test_a_named_pipe_that_nobody_writes_to_may_be_waited_for(home: Home, source
         shell(f"tar -cf '{home.path}/pipe' file", cwd=source)
         pack.communicate()
     assert set(read_flist(home.path / "out.flist")) == {b"", b"file"}
+
+
+def test_the_timeout_counts_for_connecting_and_for_a_store_that_falls_silent(
+    home: Home, source: Path
+) -> None:
+    (source / "file").write_bytes(b"x")
+    with running_redis() as server:
+        server.hang()
+        refused = home.run("pack", source, "out.flist", "--store", server.url, "--timeout", "1", code=3)
+        assert f"gave up after 1 s: {server.url} does not answer" in refused.stderr
+        assert "--timeout" in refused.stderr
+        server.resume()
+    with fake_server(lambda words: None if words[0] == b"SET" else Shelf()(words)) as fallen:
+        store = f"redis://127.0.0.1:{fallen.port}"
+        refused = home.run("pack", source, "out.flist", "--store", store, "--timeout", "1", code=3)
+        assert f"gave up after 1 s: {store} takes nothing" in refused.stderr
+    assert not (home.path / "out.flist").exists()
 
 
 def test_an_interrupted_or_killed_pack_leaves_nothing(home: Home, source: Path) -> None:

@@ -185,8 +185,8 @@ def test_signals_end_what_waits_for_its_store(
             wait_until(lambda: _connections(port) > before, "it is connected to the store")
             time.sleep(0.3)  # it waits for an answer now
             running.send_signal(number)
-            # The store is given up after a minute: three tries of 20 s.
-            out, err = running.communicate(timeout=45)
+            # Else the store is given up, and the code is another.
+            out, err = running.communicate(timeout=TIMEOUT)
         assert (running.returncode, out, err.strip()) == (128 + number, "", "")
         assert [*tmp_path.glob("flistfs-*")] == []  # the catalog that was unpacked
 
