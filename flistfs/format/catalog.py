@@ -3,29 +3,32 @@
 It is written without opening a database: the sorted records stream into one table, and a MANIFEST that
 names it is written beside it. So nothing is logged, flushed or compacted, no lock or options file comes to
 be, and equal records make equal bytes. RocksDB 5.2.1 and everything newer opens the result.
+
+Such a catalog, and whatever else is a single table of that kind, is read without RocksDB; of other databases
+it is asked to make one (`isolated`).
 """
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, Self
-
-from rocksdict import (
-    AccessType,
-    BlockBasedOptions,
-    ChecksumType,
-    DbClosedError,
-    DBCompressionType,
-    Options,
-    Rdict,
-    SstFileWriter,
-)
+from typing import TYPE_CHECKING, Final, Self
 
 from flistfs.closing import Closing
 from flistfs.errors import FormatError
-from flistfs.format.manifest import TableFile, write_manifest
+from flistfs.format.block import UnsupportedTableError
+from flistfs.format.isolated import rewrite_catalog
+from flistfs.format.manifest import TableFile, only_table, write_manifest
 from flistfs.format.sst import remove_identity
+from flistfs.format.table import Table
+
+if TYPE_CHECKING:
+    from rocksdict import Options, SstFileWriter
+
+DATABASE_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|\d+\.log")
+"""The names of those files that are a database's records; some of the others would be obeyed."""
 
 _TABLE_NUMBER: Final = 9
 _TABLE_FORMAT: Final = 2  # the newest that RocksDB 5.2.1 reads
@@ -40,8 +43,10 @@ def write_catalog(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
         FormatError: there are no records, their keys do not ascend, or RocksDB fails.
         OSError: the folder cannot be written.
     """
+    from rocksdict import SstFileWriter  # noqa: PLC0415  reading does without, and starts sooner
+
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_TABLE_NUMBER:06}.sst"
+    path = folder / table_name(_TABLE_NUMBER)
     writer = SstFileWriter(options=_table_options())
     try:
         writer.open(str(path))
@@ -59,27 +64,26 @@ def write_catalog(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
 class Catalog(Closing):
     """A catalog open for reading. May be used from several threads at once."""
 
-    def __init__(self, database: Rdict) -> None:
-        self._database = database
+    def __init__(self, table: Table) -> None:
+        self._table = table
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the catalog in `folder`, which may be one that an old RocksDB left with data in its log.
+        """Open the catalog in `folder` (blocks): also one that an old RocksDB left with data in its log.
 
-        The records are not changed, but rocksdict puts a small file of its own into the folder.
+        Nothing in the folder is changed.
 
         Raises:
-            FormatError: there is no catalog there, or RocksDB cannot open it.
+            FormatError: there is no catalog there, or it cannot be opened.
+            OutputError: the disk for temporary files is full.
         """
         # RocksDB would make the folder and say something about a missing file.
         if not (folder / "CURRENT").is_file():
             raise FormatError(f"there is no catalog in {folder}")
         try:
-            options = Options(raw_mode=True)
-            options.create_if_missing(False)
-            return cls(Rdict(str(folder), options=options, access_type=AccessType.read_only()))
-        except Exception as error:
-            raise _rocksdb_error(f"cannot open the catalog in {folder}", error) from error
+            return cls(_open_table(folder))
+        except FormatError as error:
+            raise FormatError(f"the catalog cannot be opened: {error}") from error
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`, or None where there is none.
@@ -88,12 +92,20 @@ class Catalog(Closing):
             FormatError: the catalog is damaged there.
         """
         try:
-            value: bytes | None = self._database.get(key)
-        except DbClosedError:
-            raise
-        except Exception as error:
-            raise _rocksdb_error("cannot read the catalog", error) from error
-        return value
+            return self._table.get(key)
+        except FormatError as error:
+            raise FormatError(f"cannot read the catalog: {error}") from error
+
+    def has(self, key: bytes) -> bool:
+        """Say whether there is `key`, in a time that does not depend on its value.
+
+        Raises:
+            FormatError: the catalog is damaged there.
+        """
+        try:
+            return self._table.has(key)
+        except FormatError as error:
+            raise FormatError(f"cannot read the catalog: {error}") from error
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield all pairs of key and value, in ascending order of keys.
@@ -102,28 +114,55 @@ class Catalog(Closing):
             FormatError: the catalog is damaged; what was yielded before is sound.
         """
         try:
-            cursor = self._database.iter()
-            cursor.seek_to_first()
-            while cursor.valid():
-                yield cursor.key(), cursor.value()
-                cursor.next()
-            cursor.status()
-        except DbClosedError:
-            raise
-        except Exception as error:
-            raise _rocksdb_error("cannot read the catalog", error) from error
+            yield from self._table.items()
+        except FormatError as error:
+            raise FormatError(f"cannot read the catalog: {error}") from error
 
     @property
     def estimated_records(self) -> int:
         """About how many records there are, for showing progress."""
-        return int(self._database.property_int_value("rocksdb.estimate-num-keys") or 0)
+        return self._table.estimated_records
 
     def close(self) -> None:
-        """Close the database. May be called twice."""
-        self._database.close()
+        """Close it. May be called twice."""
+        self._table.close()
+
+
+def _open_table(folder: Path) -> Table:
+    try:
+        return Table.open(_only_table(folder))
+    except UnsupportedTableError:
+        pass
+    with tempfile.TemporaryDirectory(prefix="flistfs-") as scratch:
+        # RocksDB leaves files beside the database, and obeys some that it finds there.
+        source, target = Path(scratch) / "database", Path(scratch) / "catalog"
+        source.mkdir()
+        for path in folder.iterdir():
+            if DATABASE_FILE.fullmatch(path.name) and path.is_file():
+                (source / path.name).symlink_to(path.resolve())
+        rewrite_catalog(source, target)
+        return Table.open(_only_table(target))
+
+
+def _only_table(folder: Path) -> Path:
+    """Return the table that is all there is of the database in a directory."""
+    if any(path.suffix == ".log" and path.stat().st_size for path in folder.iterdir()):
+        raise UnsupportedTableError("a database with a log")
+    table = only_table(folder)
+    path = folder / table_name(table.number)
+    if not path.is_file() or path.stat().st_size != table.size:
+        raise FormatError(f"table {path.name} is missing, or has another size than it should have")
+    return path
+
+
+def table_name(number: int) -> str:
+    """Return the name of a table's file."""
+    return f"{number:06}.sst"
 
 
 def _table_options() -> Options:
+    from rocksdict import BlockBasedOptions, ChecksumType, DBCompressionType, Options  # noqa: PLC0415
+
     table = BlockBasedOptions()
     table.set_format_version(_TABLE_FORMAT)
     table.set_checksum_type(ChecksumType.crc32c())

@@ -174,7 +174,11 @@ class Flist(Closing):
                 link_package(package, Path(folder.name))
             else:
                 faults = unpack_package(package, Path(folder.name))
-            return cls(Catalog.open(Path(folder.name)), folder, faults)
+            try:
+                catalog = Catalog.open(Path(folder.name))
+            except FormatError as error:
+                raise FormatError(f"{package} is no flist that can be read: {error}") from error
+            return cls(catalog, folder, faults)
         except BaseException:
             folder.cleanup()
             raise
