@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 
 from flistfs.errors import FlistfsError, FormatError, OutputError
 
-# Bytes of address space: RocksDB uses some 200 MiB of it for the real flist of 2017, most of that not touched.
+# Bytes of address space: RocksDB uses some 200 MiB of it for the real flist of 2017, most of it untouched.
 _MEMORY: Final = 2 << 30
 # Seconds: a million records take 5 of the processor's.
 _CPU_TIME: Final = 60

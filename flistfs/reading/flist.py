@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,6 +30,7 @@ from flistfs.format.records import (
     decode_head,
 )
 from flistfs.format.router import MAX_SIZE, Router, parse_router
+from flistfs.reading.names import name_fault, place_fault
 
 ROUTER_FILE = "router.yaml"
 
@@ -140,6 +141,13 @@ def _damaged(path: bytes, error: FormatError) -> FormatError:
     return FormatError(f"{name} is damaged: {error} (flistfs verify --no-store lists all faults)")
 
 
+def _placed(path: bytes, directory: Directory) -> Directory:
+    """Return a directory that is at `path`; so no walk is longer than what the records hold."""
+    if directory.location != path:
+        raise FormatError("its record says that it is elsewhere")
+    return directory
+
+
 def _name(entry: Entry) -> bytes:
     return entry.name
 
@@ -215,7 +223,7 @@ class Flist(Closing):
 
     def has(self, key: bytes) -> bool:
         """Say whether there is a record of this key."""
-        return self._catalog.get(key) is not None
+        return self._catalog.has(key)
 
     def directories(self) -> Iterator[Directory]:
         """Walk the records of all directories, in no order that means anything.
@@ -236,11 +244,11 @@ class Flist(Closing):
         """Return the record of a directory without its entries, which saves the time to decode them.
 
         Raises:
-            FormatError: it is damaged; names the path.
+            FormatError: it is damaged, or is that of another path; names the path.
         """
         try:
             raw = self._catalog.get(directory_key(path))
-            return None if raw is None else decode_head(raw)
+            return None if raw is None else _placed(path, decode_head(raw))
         except FormatError as error:
             raise _damaged(path, error) from error
 
@@ -250,15 +258,16 @@ class Flist(Closing):
         Raises:
             FormatError: there is nothing of that name.
         """
-        path = b"/".join(part for part in path.split(b"/") if part not in {b"", b"."})
-        directory = self.head(path)
+        parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
+        path = b"/".join(parts)
+        directory = self.head(path) if all(name_fault(part) is None for part in parts) else None
         parent, _, name = path.rpartition(b"/")
         if directory is not None:
             return Node(path, Entry(name, 0, SubDirectory(directory_key(path)), b"", 0, 0), directory)
         if not path:
             raise FormatError("the flist is damaged: it has no root directory")
         for entry in self.entries(parent):
-            if entry.name == name:
+            if entry.name == name and name_fault(name) is None:
                 return Node(path, entry)
         raise FormatError(f"there is no {path.decode(errors='backslashreplace')!r} in this flist")
 
@@ -298,18 +307,33 @@ class Flist(Closing):
         """
         try:
             directory = self.directory(path)
+            return [] if directory is None else sorted(_placed(path, directory).entries, key=_name)
         except FormatError as error:
             raise _damaged(path, error) from error
-        return [] if directory is None else sorted(directory.entries, key=_name)
 
-    def children(self, path: bytes, directory: Directory | None = None) -> Iterator[Node]:
+    def children(
+        self,
+        path: bytes,
+        directory: Directory | None = None,
+        *,
+        leave_out: Callable[[Node, str], None] | None = None,
+    ) -> Iterator[Node]:
         """Walk the entries of a directory by name, sub-directories with what their records say of them.
 
-        `directory` is its record, where that has been read already.
+        `directory` is its record, where that has been read already. `leave_out` is told of entries which no
+        file system can have, and why.
+
+        Raises:
+            FormatError: there is such an entry, and no `leave_out`; or a record is damaged.
         """
         before: bytes | None = None
         for entry in self.entries(path) if directory is None else sorted(directory.entries, key=_name):
             child = join(path, entry.name)
+            if (fault := place_fault(child, entry.name)) is not None:
+                if leave_out is None:
+                    raise _damaged(path, FormatError(f"of its entry '{printable(entry.name)}': {fault}"))
+                leave_out(Node(child, entry), fault)
+                continue
             # A name that is there a thousand times must not be walked into as often, on each level.
             is_new_folder = isinstance(entry.attributes, SubDirectory) and entry.name != before
             before = entry.name
