@@ -35,6 +35,7 @@ from flistfs.reading.names import name_fault, place_fault
 ROUTER_FILE = "router.yaml"
 
 _NO_ACI_MODE = 0o400  # what readers show of an entry without an ACI
+_ALL_FAULTS = "flistfs verify --no-store lists all faults"
 _MAX_LINKS = 40  # links on the way to one path, as in Linux
 
 
@@ -138,7 +139,7 @@ def printable(raw: bytes) -> str:
 
 def _damaged(path: bytes, error: FormatError) -> FormatError:
     name = printable(path) or "/"
-    return FormatError(f"{name} is damaged: {error} (flistfs verify --no-store lists all faults)")
+    return FormatError(f"{name} is damaged: {error} ({_ALL_FAULTS})")
 
 
 def _placed(path: bytes, directory: Directory) -> Directory:
@@ -233,7 +234,11 @@ class Flist(Closing):
         """
         for key, raw in self._catalog.items():
             if len(key) == _DIRECTORY_KEY_SIZE:
-                yield decode_directory(raw)
+                try:
+                    directory = decode_directory(raw)
+                except FormatError as error:
+                    raise FormatError(f"a directory is damaged: {error} ({_ALL_FAULTS})") from error
+                yield directory
 
     def directory(self, path: bytes) -> Directory | None:
         """Return the record of the directory at `path` (no slash at either end; the root is empty)."""
@@ -260,7 +265,7 @@ class Flist(Closing):
         """
         parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
         path = b"/".join(parts)
-        directory = self.head(path) if all(name_fault(part) is None for part in parts) else None
+        directory = self.head(path) if b".." not in parts else None
         parent, _, name = path.rpartition(b"/")
         if directory is not None:
             return Node(path, Entry(name, 0, SubDirectory(directory_key(path)), b"", 0, 0), directory)

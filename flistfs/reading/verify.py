@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeAlias
 
-from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError
+from flistfs.errors import (
+    BlockCorruptError,
+    BlockMissingError,
+    FormatError,
+    StoreError,
+    StoreUnavailableError,
+)
 from flistfs.format.codec import decode_block
 from flistfs.format.records import BlockRef, File
 from flistfs.progress import Progress, quiet
@@ -23,6 +29,9 @@ from flistfs.stores.base import printable
 
 # References to blocks that are looked at together.
 _BATCH: Final = 4096
+
+# A block that no store has.
+_NO_BLOCK: Final = b"0" * 64
 
 _UNKNOWN: Final = -1
 
@@ -147,6 +156,11 @@ class _Blocks:
             return _missing(ref)
         except BlockCorruptError as error:
             return str(error)
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            self._store.missing([_NO_BLOCK])  # raises where it is the store that cannot be asked
+            return f"block {printable(ref.hash)} cannot be read: {error}"
 
 
 def _missing(ref: BlockRef) -> str:
