@@ -4,12 +4,13 @@ It is written without opening a database: the sorted records stream into one tab
 names it is written beside it. So nothing is logged, flushed or compacted, no lock or options file comes to
 be, and equal records make equal bytes. RocksDB 5.2.1 and everything newer opens the result.
 
-Such a catalog, and whatever else is a single table of that kind, is read without RocksDB; of other databases
-it is asked to make one (`isolated`).
+Such a catalog, and whatever else is a single table of that kind with a small log, is read without RocksDB; of
+other databases it is asked to make one (`isolated`).
 """
 
 from __future__ import annotations
 
+import heapq
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -20,9 +21,10 @@ from flistfs.closing import Closing
 from flistfs.errors import FormatError
 from flistfs.format.block import UnsupportedTableError
 from flistfs.format.isolated import rewrite_catalog
-from flistfs.format.manifest import TableFile, only_table, write_manifest
+from flistfs.format.manifest import TableFile, read_manifest, write_manifest
 from flistfs.format.sst import remove_identity
 from flistfs.format.table import Table
+from flistfs.format.wal import Changes, read_logs
 
 if TYPE_CHECKING:
     from rocksdict import Options, SstFileWriter
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 DATABASE_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|\d+\.log")
 """The names of those files that are a database's records; some of the others would be obeyed."""
 
+_LOG: Final = re.compile(r"\d{6,20}\.log")
 _TABLE_NUMBER: Final = 9
 _TABLE_FORMAT: Final = 2  # the newest that RocksDB 5.2.1 reads
 
@@ -64,8 +67,10 @@ def write_catalog(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
 class Catalog(Closing):
     """A catalog open for reading. May be used from several threads at once."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, changes: Changes) -> None:
+        """Read `table`, of which `changes` were made afterwards."""
         self._table = table
+        self._changes = changes
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -81,7 +86,7 @@ class Catalog(Closing):
         if not (folder / "CURRENT").is_file():
             raise FormatError(f"there is no catalog in {folder}")
         try:
-            return cls(_open_table(folder))
+            return cls(*_open(folder))
         except FormatError as error:
             raise FormatError(f"the catalog cannot be opened: {error}") from error
 
@@ -91,6 +96,8 @@ class Catalog(Closing):
         Raises:
             FormatError: the catalog is damaged there.
         """
+        if key in self._changes:
+            return self._changes[key]
         try:
             return self._table.get(key)
         except FormatError as error:
@@ -102,6 +109,8 @@ class Catalog(Closing):
         Raises:
             FormatError: the catalog is damaged there.
         """
+        if key in self._changes:
+            return self._changes[key] is not None
         try:
             return self._table.has(key)
         except FormatError as error:
@@ -114,23 +123,29 @@ class Catalog(Closing):
             FormatError: the catalog is damaged; what was yielded before is sound.
         """
         try:
-            yield from self._table.items()
+            unchanged = (item for item in self._table.items() if item[0] not in self._changes)
+            yield from heapq.merge(unchanged, self._last_changes()) if self._changes else unchanged
         except FormatError as error:
             raise FormatError(f"cannot read the catalog: {error}") from error
 
     @property
     def estimated_records(self) -> int:
         """About how many records there are, for showing progress."""
-        return self._table.estimated_records
+        return self._table.estimated_records + len(self._changes)
 
     def close(self) -> None:
         """Close it. May be called twice."""
         self._table.close()
 
+    def _last_changes(self) -> Iterator[tuple[bytes, bytes]]:
+        for key in sorted(self._changes):
+            if (value := self._changes[key]) is not None:
+                yield key, value
 
-def _open_table(folder: Path) -> Table:
+
+def _open(folder: Path) -> tuple[Table, Changes]:
     try:
-        return Table.open(_only_table(folder))
+        return _open_directly(folder)
     except UnsupportedTableError:
         pass
     with tempfile.TemporaryDirectory(prefix="flistfs-") as scratch:
@@ -141,18 +156,17 @@ def _open_table(folder: Path) -> Table:
             if DATABASE_FILE.fullmatch(path.name) and path.is_file():
                 (source / path.name).symlink_to(path.resolve())
         rewrite_catalog(source, target)
-        return Table.open(_only_table(target))
+        return _open_directly(target)
 
 
-def _only_table(folder: Path) -> Path:
-    """Return the table that is all there is of the database in a directory."""
-    if any(path.suffix == ".log" and path.stat().st_size for path in folder.iterdir()):
-        raise UnsupportedTableError("a database with a log")
-    table = only_table(folder)
-    path = folder / table_name(table.number)
-    if not path.is_file() or path.stat().st_size != table.size:
+def _open_directly(folder: Path) -> tuple[Table, Changes]:
+    contents = read_manifest(folder)
+    path = folder / table_name(contents.table.number)
+    if not path.is_file() or path.stat().st_size != contents.table.size:
         raise FormatError(f"table {path.name} is missing, or has another size than it should have")
-    return path
+    numbers = sorted(int(log.stem) for log in folder.iterdir() if _LOG.fullmatch(log.name))
+    changes = read_logs(folder / f"{number:06}.log" for number in numbers if number >= contents.log_number)
+    return Table.open(path), changes
 
 
 def table_name(number: int) -> str:

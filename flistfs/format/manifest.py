@@ -85,17 +85,27 @@ def write_manifest(folder: Path, table: TableFile) -> None:
     (folder / "CURRENT").write_bytes(name.encode() + b"\n")
 
 
-def only_table(folder: Path) -> TableFile:
-    """Return the table of the database in `folder` that has a single one.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a database is: its table, and the number of the oldest log that is not in it."""
+
+    table: TableFile
+    log_number: int
+
+
+def read_manifest(folder: Path) -> Contents:
+    """Return what the database in `folder` is, if it has a single table.
 
     Raises:
         UnsupportedTableError: it has none or several, another order, or a MANIFEST not known here.
         FormatError: CURRENT names no MANIFEST that can be read.
     """
-    fields = _current_fields(folder)
     tables: dict[int, TableFile] = {}
-    for field in fields:
+    log_number = 0
+    for field in _current_fields(folder):
         match field.tag:
+            case Tag.LOG_NUMBER:
+                log_number = cast(int, field.values[0])
             case Tag.COMPARATOR if field.values != (_COMPARATOR,):
                 raise UnsupportedTableError("the keys are in another order")
             case Tag.DELETED_FILE:
@@ -105,7 +115,7 @@ def only_table(folder: Path) -> TableFile:
                 tables[table.number] = table
     if len(tables) != 1:
         raise UnsupportedTableError(f"a database of {len(tables)} tables")
-    return next(iter(tables.values()))
+    return Contents(next(iter(tables.values())), log_number)
 
 
 def parse_manifest(raw: bytes) -> list[Field]:

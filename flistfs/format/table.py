@@ -190,7 +190,7 @@ def _head(path: Path, size: int) -> tuple[BlockHandle, int]:
         raise FormatError("the index of a table lies behind its end")
     properties = read_properties(path)
     if (
-        properties.get(b"rocksdb.comparator") != _COMPARATOR
+        properties.get(b"rocksdb.comparator", _COMPARATOR) != _COMPARATOR  # RocksDB 5 does not say it here
         or properties.get(b"rocksdb.block.based.table.index.type") != _BINARY_SEARCH
         or any(Cursor(properties.get(name, b"\0")).varint() for name in (*_OTHER_ENTRIES, *_OTHER_INDEX))
     ):
