@@ -69,7 +69,7 @@ def unpack_package(package: Path, folder: Path, *, limit: int | None = None) -> 
 
     Returns what is wrong with the package for readers, though it can be unpacked. Members that reading does
     not need are passed over, as is a member for the top folder itself, which old packages have under the name
-    `/`. `limit` bounds the bytes of everything in the archive, taken or not; by default it is `FREE_UNPACKED`,
+    `/`. `limit` bounds the bytes of all in the archive, taken or not; by default it is `FREE_UNPACKED`,
     or `MAX_RATIO` times the size of `package`, and never more than `MAX_UNPACKED`. After an error, what was
     unpacked until then is left in `folder`.
 

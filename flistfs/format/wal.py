@@ -1,8 +1,8 @@
 """The log of a database (write-ahead log): the records that came after its tables.
 
-Old packages have one, for who made them closed the database without flushing it. The log is laid out as the
-MANIFEST is (`manifest`); each of its records is a batch: sequence number (64 bits), count of changes (32 bits)
-and of each change its type (one byte), the key and, unless it is deleted, the value, as strings.
+Old packages have one, for who made them closed the database without flushing it. The log is laid out as a
+MANIFEST (`manifest`); each of its records is a batch: sequence number (64 bits), count of changes (32 bits)
+and of each change its type (one byte), the key and, unless it is deleted, the value.
 """
 
 from __future__ import annotations
