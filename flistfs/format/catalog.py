@@ -29,9 +29,8 @@ from flistfs.format.wal import Changes, read_logs
 if TYPE_CHECKING:
     from rocksdict import Options, SstFileWriter
 
-DATABASE_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|\d+\.log")
-"""The names of those files that are a database's records; some of the others would be obeyed."""
-
+# Files that are a database's records; some of the others would be obeyed.
+_DATABASE_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|\d+\.log")
 _LOG: Final = re.compile(r"\d{6,20}\.log")
 _TABLE_NUMBER: Final = 9
 _TABLE_FORMAT: Final = 2  # the newest that RocksDB 5.2.1 reads
@@ -153,7 +152,7 @@ def _open(folder: Path) -> tuple[Table, Changes]:
         source, target = Path(scratch) / "database", Path(scratch) / "catalog"
         source.mkdir()
         for path in folder.iterdir():
-            if DATABASE_FILE.fullmatch(path.name) and path.is_file():
+            if _DATABASE_FILE.fullmatch(path.name) and path.is_file():
                 (source / path.name).symlink_to(path.resolve())
         rewrite_catalog(source, target)
         return _open_directly(target)
