@@ -70,7 +70,7 @@ _WANTED: dict[str, dict[str, int]] = {
 
 @pytest.fixture(scope="module")
 def endings() -> dict[str, Any]:
-    """How every command ends with each of those, and what is wrong with that; run side by side in one process."""
+    """How every command ends with each of those, and what is wrong with that."""
     files = [needs_data(f"bad/{name}.flist") for name in _WANTED]
     done = _fuzz("--no-mount", *map(str, files))
     answers = map(json.loads, done.stdout.splitlines())

@@ -142,10 +142,13 @@ def test_no_directory_is_reached_from_the_top(
     tree = {path: item for level in levels for path, item in ((level, DIR), (level + b"/z", Item()))}
     records = records_of(tree, store)
     steps: list[bytes] = []
-    enter = extract_module._Folders._enter
-    monkeypatch.setattr(
-        extract_module._Folders, "_enter", lambda self, name: (steps.append(name), enter(self, name))
-    )
+    real_enter = extract_module._Folders._enter
+
+    def enter(self: extract_module._Folders, name: bytes) -> None:
+        steps.append(name)
+        real_enter(self, name)
+
+    monkeypatch.setattr(extract_module._Folders, "_enter", enter)
     assert _extracted(tmp_path, records, store).directories == 201
     assert steps == [b"d"] * 200 + [b".."] * 200
 
