@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from flistfs.closing import Closing
-from flistfs.errors import FormatError
+from flistfs.errors import FormatError, OutputError
 from flistfs.format.block import UnsupportedTableError
 from flistfs.format.isolated import rewrite_catalog
 from flistfs.format.manifest import TableFile, read_manifest, write_manifest
@@ -147,6 +147,13 @@ def _open(folder: Path) -> tuple[Table, Changes]:
         return _open_directly(folder)
     except UnsupportedTableError:
         pass
+    try:
+        return _open_rewritten(folder)
+    except OSError as error:
+        raise OutputError(f"temporary files cannot be written: {error.strerror}") from error
+
+
+def _open_rewritten(folder: Path) -> tuple[Table, Changes]:
     with tempfile.TemporaryDirectory(prefix="flistfs-") as scratch:
         # RocksDB leaves files beside the database, and obeys some that it finds there.
         source, target = Path(scratch) / "database", Path(scratch) / "catalog"

@@ -118,6 +118,23 @@ def read_manifest(folder: Path) -> Contents:
     return Contents(next(iter(tables.values())), log_number)
 
 
+def read_file(path: Path, limit: int) -> bytes:
+    """Return the content of a file of a database.
+
+    Raises:
+        FormatError: it cannot be read.
+        UnsupportedTableError: it has more than `limit` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise FormatError(f"{path.name} cannot be read: {error.strerror}") from error
+    if len(content) > limit:
+        raise UnsupportedTableError(f"{path.name} has more than {limit} bytes")
+    return content
+
+
 def parse_manifest(raw: bytes) -> list[Field]:
     """Return the fields of all edits in the MANIFEST `raw`, in order.
 
@@ -160,25 +177,14 @@ def decode_log(raw: bytes) -> Iterator[bytes]:
 
 
 def _current_fields(folder: Path) -> list[Field]:
-    current = _read(folder / "CURRENT", _MAX_CURRENT)
+    current = read_file(folder / "CURRENT", _MAX_CURRENT)
     if not _CURRENT.fullmatch(current):
         raise FormatError("CURRENT names no MANIFEST")
-    raw = _read(folder / current.decode().strip(), _MAX_MANIFEST)
+    raw = read_file(folder / current.decode().strip(), _MAX_MANIFEST)
     try:
         return parse_manifest(raw)
     except FormatError as error:
         raise UnsupportedTableError(str(error)) from error
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise FormatError(f"{path.name} cannot be read: {error.strerror}") from error
-    if len(content) > limit:
-        raise UnsupportedTableError(f"{path.name} has more than {limit} bytes")
-    return content
 
 
 def _table_file(field: Field) -> TableFile:

@@ -14,7 +14,7 @@ from typing import Final
 
 from flistfs.errors import FormatError
 from flistfs.format.block import UnsupportedTableError
-from flistfs.format.manifest import decode_log
+from flistfs.format.manifest import decode_log, read_file
 from flistfs.format.rocks import Cursor
 
 Changes = dict[bytes, bytes | None]
@@ -43,7 +43,7 @@ def read_logs(logs: Iterable[Path]) -> Changes:
     changes: Changes = {}
     room = _MAX_SIZE
     for log in logs:
-        raw = _read(log, room)
+        raw = read_file(log, room)
         room -= len(raw)
         try:
             for record in decode_log(raw):
@@ -51,17 +51,6 @@ def read_logs(logs: Iterable[Path]) -> Changes:
         except FormatError as error:
             raise UnsupportedTableError(f"log {log.name}: {error}") from error
     return changes
-
-
-def _read(log: Path, limit: int) -> bytes:
-    try:
-        with log.open("rb") as file:
-            raw = file.read(limit + 1)
-    except OSError as error:
-        raise FormatError(f"log {log.name} cannot be read: {error.strerror}") from error
-    if len(raw) > limit:
-        raise UnsupportedTableError("a database with large logs")
-    return raw
 
 
 def _changes(record: bytes) -> Iterator[tuple[bytes, bytes | None]]:
