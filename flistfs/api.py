@@ -136,7 +136,7 @@ class Session(Closing):
             )
         self._busy = threading.Lock()
         with ExitStack() as held:
-            held.enter_context(offline.taken(self._folder))
+            held.enter_context(offline.taken(self._folder, "a Python program"))
             self._go_on(None if wanted is None else url)
             held.enter_context(_logged(self._folder.log))
             self._held = held.pop_all()
@@ -208,6 +208,7 @@ class Session(Closing):
         exclude: str | Iterable[str] = (),
         public_url: str | None = None,
         router: AnyPath | None = None,
+        incomplete: bool = False,
         timeout: float = PATIENCE,
         progress: Progress | None = None,
     ) -> SealSummary:
@@ -223,6 +224,8 @@ class Session(Closing):
             exclude: Patterns as in a .gitignore of what is left out.
             public_url: Where readers reach the store, if not at its URL.
             router: A router.yaml to be put into the flist.
+            incomplete: Seal even if something was not added whole: a call of `add` failed, and was not made
+                again.
             timeout: Seconds to wait while the store takes nothing.
             progress: Is told how far it is.
 
@@ -230,11 +233,12 @@ class Session(Closing):
             OutputError: the output exists or cannot be written.
             BlockMissingError: the store has lost blocks; the message names the files.
             StoreError: the store cannot be asked.
-            SessionError: the session has ended.
+            SessionError: the session has ended, or something was not added whole.
             UsageError: an argument makes no sense.
         """
         options = SealOptions(_owner(owner), _epoch(epoch), _patterns(exclude))
-        request = SealRequest(_path(out), force, timeout, options, _router(router, public_url))
+        route = _router(router, public_url)
+        request = SealRequest(_path(out), force, timeout, options, route, incomplete)
         with self._used():
             summary = offline.seal(self._folder, self._passwords, request, progress or quiet)
             self._end()

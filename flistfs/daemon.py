@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,7 @@ _MAX_REQUESTS = 300
 # A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
 _SIGN_OF_LIFE = 10.0
 
-# Seconds from an unmount that a signal asked for to the end of the kernel's requests.
+# Seconds from an unmount that a signal or a command asked for to the end of the kernel's requests.
 _LAST_REQUESTS = 5.0
 
 # Bytes of a request that are taken at a time.
@@ -87,6 +87,9 @@ _REQUEST_TIME = 10.0
 
 
 T = TypeVar("T")
+
+_Command = Literal["seal", "add", "abort"]
+"""What changes a session as a whole."""
 
 
 def main() -> NoReturn:
@@ -117,6 +120,9 @@ def _run(config: Config) -> int:
         return _refuse(daemon, lock, InterruptedByUserError("interrupted before anything was mounted"))
     except Exception as error:
         log.exception("the daemon fails")
+        if daemon.is_unused:
+            daemon.folder.end()
+            lock.release()
         ready.say({"error": f"the daemon failed: {error} (log: {folder.log})", "exit_code": 1})
         return 1
     log.info("ends with code %d", code)
@@ -132,16 +138,6 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     lock.release()
     daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
-
-
-@contextmanager
-def _ending_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end a block in the way of Ctrl-C, which removes what it has made."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _ProgressBoard:
@@ -167,7 +163,7 @@ class _Daemon:
         self._board = _ProgressBoard()
         self._progress = reporting(self._board.put)
         self._requests: Mapping[str, int] = {}
-        self._sealing = False
+        self._at_work: list[_Command] = []
         self._adds: set[trio.CancelScope] = set()
         self._ended: Literal["sealed", "aborted"] | None = None
         self._stopping = False
@@ -185,13 +181,9 @@ class _Daemon:
             if not self._config.offline:
                 # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
                 await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
-            with ExitStack() as opened:
-                with _ending_like_ctrl_c():
-                    base = opened.enter_context(
-                        opened_base(self.folder, store, base_password, self._base_request())
-                    )
-                    if not self._config.offline:
-                        await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
+            with opened_base(self.folder, store, base_password, self._base_request()) as base:
+                if not self._config.offline:
+                    await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
                 return await self._run_session(store, password, base)
         finally:
             store.close()
@@ -214,8 +206,7 @@ class _Daemon:
             make_encoders=partial(make_encoders, settings),
             base=base,
         ) as session:
-            with _ending_like_ctrl_c():
-                started = await session.start(reporting(self.ready.report))
+            started = await session.start(reporting(self.ready.report))
             if started is not None:
                 log.info("started from %s: %s", ", ".join(self._config.bases), started)
                 self._ready_answer["base"] = asdict(started)
@@ -241,13 +232,15 @@ class _Daemon:
             keep_xattrs=self._config.keep_xattrs,
         )
         self._requests = operations.requests
-        cores = loop.install()
+        cores = loop.install(low_latency=self._config.low_latency)
         # From before there is a mount: the first requests are served before any other task has its turn.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            init_fuse(operations, self._mountpoint, self._config.options)
+            resumed = None if self._config.is_new else self.folder.path
+            init_fuse(operations, self._mountpoint, self._config.options, resumed)
             self.is_unused = False
             self.folder.forget_result()
             await self._serve_mounted(session, signals, cores)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
 
     async def _serve_mounted(
         self, session: Session, signals: AsyncIterator[int], cores: WakefulCores
@@ -298,12 +291,10 @@ class _Daemon:
     async def _seal(
         self, session: Session, request: SealRequest, stream: trio.SocketStream
     ) -> dict[str, Any]:
-        """Seal while mounted; one at a time. From the unmount on it goes on, whoever is there to see it."""
+        """Seal while mounted. From the unmount on it goes on, whoever is there to see it."""
         if request.out.is_relative_to(self._mountpoint):
             raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
-        with self._ending():
-            if self._adds:
-                raise BusyError("flistfs add is still at work in this session; wait for it, or end it")
+        with self._only("seal"):
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
 
             async def work(finish: Callable[[], None]) -> dict[str, Any]:
@@ -323,19 +314,28 @@ class _Daemon:
         return result
 
     @contextmanager
-    def _ending(self) -> Iterator[None]:
-        """Let only one command at a time end the session."""
-        if self._sealing or self._unmounted.is_set():
-            raise SessionError("this session is being sealed or unmounted already")
-        self._sealing = True
+    def _only(self, command: _Command) -> Iterator[None]:
+        """Let no other command change the session as a whole meanwhile; adds go along with each other.
+
+        Raises:
+            BusyError: one is at work.
+            SessionError: the mount has ended.
+        """
+        others = [other for other in self._at_work if not command == other == "add"]
+        if others:
+            raise BusyError(f"flistfs {others[0]} is still at work in this session; wait for it, or end it")
+        if self._unmounted.is_set():
+            raise SessionError("the mount has just ended; the session is kept: seal it, or mount it again")
+        self._at_work.append(command)
         try:
             yield
         finally:
-            self._sealing = False
+            self._at_work.remove(command)
 
     async def _abort(self, session: Session) -> dict[str, Any]:
         """Unmount and forget the session."""
-        with self._ending():
+        with self._only("abort"):
+            await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
             await self._unmount()
             self._ended = "aborted"
         return session.status()
@@ -355,7 +355,7 @@ class _Daemon:
             caller = Caller(os.geteuid(), os.getegid())
             return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
 
-        with trio.CancelScope() as scope:
+        with self._only("add"), trio.CancelScope() as scope:
             self._adds.add(scope)
             try:
                 return await _while_wanted(stream, work)
@@ -366,6 +366,11 @@ class _Daemon:
     async def _unmount(self) -> None:
         if not self._unmounted.is_set():  # somebody else may have done it while the package was built
             await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+        with trio.move_on_after(_LAST_REQUESTS):
+            await self._unmounted.wait()
+        # A mount namespace that was made while the mount was there may have it for as long as it likes. Who
+        # uses it there, which nobody did when that was looked at, gets errors from now on.
+        self._serving.cancel()
         await self._unmounted.wait()
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:
@@ -440,7 +445,7 @@ class _Daemon:
         match request:
             case {"op": "status"}:
                 return {
-                    "sealing": self._sealing,
+                    "sealing": "seal" in self._at_work,
                     "since": self._started,
                     "seal_to": self._config.seal_to,
                     "requests": dict(self._requests),

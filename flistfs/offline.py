@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -104,7 +103,7 @@ def create(
         log.info("a session without a mount; blocks go to %s", session.store.url)
         return await session.start(progress)
 
-    lock = folder.lock()
+    lock = folder.lock("flistfs new")
     try:
         if folder.is_open():
             raise SessionError(
@@ -168,7 +167,7 @@ def _packing_folder(store: str) -> Iterator[SessionFolder]:
                 if not SessionFolder(left).is_locked():
                     shutil.rmtree(left, ignore_errors=True)
             folder = SessionFolder(Path(tempfile.mkdtemp(dir=root)))
-            lock = folder.lock()
+            lock = folder.lock("flistfs pack")
     except OSError as error:
         raise SessionError(f"{root} cannot be written: {error.strerror}") from error
     try:
@@ -191,13 +190,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def taken(folder: SessionFolder) -> Iterator[None]:
-    """Have an open session for this process alone.
+def taken(folder: SessionFolder, command: str) -> Iterator[None]:
+    """Have an open session for this process alone, as the command that it is (see `Holder`).
 
     Raises:
         SessionError: another process has it, or it has ended.
     """
-    lock = folder.lock()
+    lock = folder.lock(command)
     try:
         if not folder.is_open():
             raise SessionError(f"the session in {folder.path} has ended meanwhile")
@@ -224,29 +223,7 @@ def _run(
             return run_in_thread(partial(_in_session, folder, passwords, work, offline=offline, request=base))
     except OSError as error:
         log.exception("the session cannot be used")
-        _let_go(error)
         raise SessionError(f"the session in {folder.path} cannot be used: {error.strerror}") from error
-    except BaseException as error:
-        _let_go(error)
-        raise
-
-
-def _let_go(error: BaseException) -> None:
-    """Clear what the frames that an error went through hold: whoever keeps it must not keep the session open.
-
-    A snapshot of the journal in a traceback keeps RocksDB's lock, and the next call in this process out.
-    """
-    waiting: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while waiting:
-        each = waiting.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        traceback.clear_frames(each.__traceback__)
-        waiting += [each.__cause__, each.__context__]
-        if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions
 
 
 async def _in_session(

@@ -40,9 +40,15 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
         request: Names them.
         store: The URL of the session's store, which must not be read while it is written.
         session: The directories that the session itself lies in or is mounted at: they neither.
+
+    Raises:
+        SourceError: one of them is not there, or has no name.
     """
+    starts = starting_points(request.sources)
+    for start in starts:  # before anything of the others is in the tree
+        start.status()
     return DirectorySource(
-        starting_points(request.sources),
+        starts,
         excluded=excluding(request.exclude),
         forbidden=_forbidden(store, session),
     )

@@ -68,10 +68,14 @@ Result = StoredChunk | Unreadable
 
 
 class Batch(NamedTuple):
-    """What became of the chunks of a batch, in their order, and the seconds that the store took."""
+    """What became of the chunks of a batch, in their order, and the seconds that the store took.
+
+    `store_trouble` is what was wrong with a server that others stood in for, if anything was.
+    """
 
     results: list[Result]
     seconds: float
+    store_trouble: str | None = None
 
 
 class Encoder(Protocol):
@@ -142,6 +146,11 @@ class LocalEncoder:
     def close(self) -> None:
         """Close the store, which ends what it does."""
         self._store.close()
+
+    @property
+    def store_trouble(self) -> str | None:
+        """What is wrong with a server of the store."""
+        return self._store.trouble
 
     def _read(self, source: Source) -> bytes | Unreadable:
         if isinstance(source, SpoolSource):

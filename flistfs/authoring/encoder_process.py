@@ -263,7 +263,8 @@ def _log_to(path: Path | None) -> None:
 
 def _answer(encoder: LocalEncoder, sources: Sequence[Source]) -> Batch | Exception:
     try:
-        return encoder.store(sources)
+        # The daemon's own store asks the servers other things at other times.
+        return encoder.store(sources)._replace(store_trouble=encoder.store_trouble)
     except StoreError as error:
         return type(error)(str(error))
     except Exception as error:  # the other side tells the user, and tries again

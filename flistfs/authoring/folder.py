@@ -15,7 +15,8 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,13 @@ import platformdirs
 
 from flistfs import mounts
 from flistfs.durable import sync_folder
-from flistfs.errors import JournalError, SessionError
+from flistfs.errors import BusyError, JournalError, SessionError
 
 SCHEMA = 1
 """Version of what lies in a session directory; another one is refused."""
+
+STANDARD_INPUT = "-"
+"""The source that is not read from a place of its own."""
 
 # Seconds that a daemon may have its session without a mount: it opens it, or stores what is left.
 _DAEMON_AT_WORK = 20.0
@@ -40,6 +44,7 @@ class State(enum.Enum):
     """What a session is like, seen from outside."""
 
     MOUNTED = "mounted"
+    BUSY = "busy"
     SEALED = "sealed"
     UNMOUNTED = "unmounted"
     DIED = "died"
@@ -60,6 +65,36 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class PartialAdd:
+    """A source that is not in the tree with all it has: its add failed, was broken off, or is still at work.
+
+    `source` and `to` are those of an `AddRequest`.
+    """
+
+    source: str
+    to: str
+
+    def __str__(self) -> str:
+        """Return what the user asked for."""
+        return f"{self.source} to {self.to}" if self.to else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that took a session last and did not end cleanly: it has it, or died.
+
+    `command` is what it is, for a session without a mount; empty for a mount's daemon.
+    """
+
+    pid: int
+    command: str = ""
+
+    def __str__(self) -> str:
+        """Return how a message names it."""
+        return f"{self.command} (process {self.pid})" if self.command else f"process {self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """How the last seal of a session ended; `summary` is there if it went well."""
 
@@ -75,16 +110,25 @@ class Lock:
     It belongs to the open file, so that it can be handed to a child process without a gap.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        """Hold the lock of an open and locked file, in the name of this process."""
+    def __init__(self, descriptor: int, command: str = "") -> None:
+        """Hold the lock of an open and locked file, in the name of this process (see `Holder`)."""
         self.descriptor = descriptor
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n{command}".strip().encode(), 0)
 
     def release(self) -> None:
         """Let go after a clean end: nobody is named any more."""
         os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
+
+    @contextmanager
+    def released_on_error(self) -> Iterator[None]:
+        """Let go if a block fails whose success hands the lock to somebody else."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +153,11 @@ class SessionFolder:
         return self.path / "scratch"
 
     @property
+    def view(self) -> Path:
+        """A directory for the journal as it was when a seal began to read it."""
+        return self.path / "view"
+
+    @property
     def _routers(self) -> Path:
         """A folder for what flists say of where their blocks are."""
         return self.path / "routers"
@@ -117,6 +166,11 @@ class SessionFolder:
     def _unfinished(self) -> Path:
         """A file that is there until all that the session starts from is in its journal."""
         return self.path / "unfinished"
+
+    @property
+    def _incomplete(self) -> Path:
+        """A file that names what was not added whole, if there is anything."""
+        return self.path / "incomplete"
 
     @property
     def control(self) -> Path:
@@ -153,6 +207,41 @@ class SessionFolder:
         """Let the session be one from now on, also after a power cut."""
         _remove(self._unfinished)
         sync_folder(self.path)
+
+    def partial_adds(self) -> list[PartialAdd]:
+        """Return what was not added whole: a seal of it would be one of half a tree.
+
+        Raises:
+            JournalError: the file that says so is damaged.
+        """
+        try:
+            return [PartialAdd(**each) for each in json.loads(self._incomplete.read_text())]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError):
+            raise JournalError(
+                f"the session in {self.path} is damaged: {self._incomplete} is unreadable"
+            ) from None
+
+    def begin_adds(self, adds: Iterable[PartialAdd]) -> None:
+        """Note, also for after a power cut, that these are not added whole until `finish_adds` says so."""
+        self._keep_partial(dict.fromkeys([*self.partial_adds(), *adds]))
+
+    def finish_adds(self, adds: Collection[PartialAdd]) -> None:
+        """Note that these are added whole; what comes from standard input stands for all that does."""
+        sources = {add.source for add in adds}
+        self._keep_partial(
+            add
+            for add in self.partial_adds()
+            if add not in adds and not (add.source == STANDARD_INPUT and STANDARD_INPUT in sources)
+        )
+
+    def _keep_partial(self, adds: Iterable[PartialAdd]) -> None:
+        if plain := [asdict(add) for add in adds]:
+            _write(self._incomplete, json.dumps(plain))
+        else:
+            _remove(self._incomplete)
+            sync_folder(self.path)
 
     def change_store(self, url: str) -> None:
         """Let the session go on with another store (a URL without a password)."""
@@ -201,18 +290,25 @@ class SessionFolder:
         """Say whether there is a session that was not sealed."""
         return self.journal.exists() and not self._unfinished.exists()
 
-    def lock(self) -> Lock:
+    def is_being_made(self) -> bool:
+        """Say whether a process is about to start a session here."""
+        return self._settings.exists() and not self.is_open() and self.is_locked()
+
+    def lock(self, command: str = "") -> Lock:
         """Take the session for this process; the directory is made if need be.
+
+        Args:
+            command: What the process is, if it serves no mount: others say that they wait for it.
 
         Raises:
             SessionError: another process has it.
         """
         try:
-            return self._lock()
+            return self._lock(command)
         except OSError as error:
             raise SessionError(f"{self.path} cannot be written: {error.strerror}") from None
 
-    def _lock(self) -> Lock:
+    def _lock(self, command: str) -> Lock:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_private()
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -220,14 +316,14 @@ class SessionFolder:
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return Lock(descriptor)
+                return Lock(descriptor, command)
             except BlockingIOError:
                 # One that has died is still named, while somebody else is only looking.
                 holder = self.holder()
-                if (holder and Path(f"/proc/{holder}").exists()) or time.monotonic() > deadline:
+                if (holder and Path(f"/proc/{holder.pid}").exists()) or time.monotonic() > deadline:
                     os.close(descriptor)
                     raise SessionError(
-                        f"the session in {self.path} is in use by process {holder or 'unknown'}"
+                        f"the session in {self.path} is in use by {holder or 'an unknown process'}"
                     ) from None
             time.sleep(0.01)
 
@@ -243,10 +339,11 @@ class SessionFolder:
         if stat.S_IMODE(status.st_mode) & 0o077:
             self.path.chmod(0o700)
 
-    def holder(self) -> int | None:
+    def holder(self) -> Holder | None:
         """Return the process that took the session last and did not end cleanly: it has it, or died."""
         try:
-            return int((self.path / "lock").read_text())
+            pid, _, command = (self.path / "lock").read_text().partition("\n")
+            return Holder(int(pid), command)
         except (OSError, ValueError):
             return None
 
@@ -274,7 +371,8 @@ class SessionFolder:
     def state(self) -> State:
         """Say what the session is like."""
         if self.is_locked():
-            return State.MOUNTED
+            holder = self.holder()
+            return State.BUSY if holder is not None and holder.command else State.MOUNTED
         if not self.is_open():
             return State.SEALED
         return State.UNMOUNTED if self.holder() is None else State.DIED
@@ -283,13 +381,21 @@ class SessionFolder:
         """Say what the session is like, once a daemon whose mount has ended, or begins, is done with that.
 
         Blocks for some seconds at most; a process that then still has it is taken for a mounted daemon.
+
+        Raises:
+            BusyError: a command has it, or a program, without a mount.
         """
         deadline = time.monotonic() + _DAEMON_AT_WORK
-        while self.is_locked() and time.monotonic() < deadline:
+        while (state := self.state()) is State.MOUNTED and time.monotonic() < deadline:
             if mounts.mount_at(Path(self.settings().mountpoint)) is not None:
                 break
             time.sleep(0.02)
-        return self.state()
+        if state is State.BUSY:
+            raise BusyError(
+                f"{self.holder() or 'a command'} is at work in the session of {self.settings().mountpoint}; "
+                f"wait for it, or end it"
+            )
+        return state
 
     def write_result(self, result: Result) -> None:
         """Keep how a seal ended."""
@@ -309,7 +415,8 @@ class SessionFolder:
     def end(self) -> None:
         """Remove what a session needs no more that is over; its log and result stay."""
         self._drop_journal()
-        for part in (self.spool, self.control, self.scratch, self._routers, self._unfinished):
+        files = (self.spool, self.control, self._unfinished, self._incomplete)
+        for part in (*files, self.scratch, self.view, self._routers):
             _remove(part)
 
     def discard(self) -> None:
@@ -390,7 +497,7 @@ def all_folders() -> Iterator[SessionFolder]:
         return
     for entry in sorted(root.iterdir()):
         folder = SessionFolder(entry.resolve())
-        if folder.exists():
+        if folder.exists() or folder.is_being_made():
             yield folder
 
 

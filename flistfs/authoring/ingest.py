@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from flistfs.authoring.content import MAX_SIZE
 from flistfs.authoring.encoder import BytesSource
 from flistfs.authoring.graft import Grafted, Grafter, Ready
 from flistfs.authoring.source import Item, Problem, TreeSource
@@ -196,6 +197,11 @@ class Ingest:
         for entry in self._source.items():
             if isinstance(entry, Problem):
                 parcel.messages.append(entry)
+                self._hand_over(parcel)
+                continue
+            if entry.size > MAX_SIZE and entry.link is None:
+                reason = f"it has {entry.size:,} bytes; a file in an flist has {MAX_SIZE:,} at most"
+                parcel.messages.append(Problem(entry.path, reason))
                 self._hand_over(parcel)
                 continue
             self._spend(_cost(entry), parcel)

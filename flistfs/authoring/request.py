@@ -48,7 +48,7 @@ class SealRequest:
 
     `force` replaces an output that exists. `timeout` is how long to wait, in seconds, while the store takes
     nothing. `router` is the text of the package's router.yaml; without one the package says where the store
-    is, if readers can use it.
+    is, if readers can use it. `incomplete` seals a tree too to which something was not added whole.
     """
 
     out: Path
@@ -56,6 +56,7 @@ class SealRequest:
     timeout: float = PATIENCE
     options: SealOptions = field(default_factory=SealOptions)
     router: str | None = None
+    incomplete: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""
@@ -64,6 +65,7 @@ class SealRequest:
             "force": self.force,
             "timeout": self.timeout,
             "router": self.router,
+            "incomplete": self.incomplete,
             **asdict(self.options),
         }
 
@@ -72,7 +74,7 @@ class SealRequest:
         """Make the request that was sent."""
         owner = raw["owner"]
         options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"], tuple(raw["exclude"]))
-        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"])
+        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"], raw["incomplete"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from flistfs.errors import (
 from flistfs.format.catalog import write_catalog
 from flistfs.format.codec import Block, decode_block, encode_block
 from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
+from flistfs.format.limits import check_record, entries_size
 from flistfs.format.records import (
     CHUNK_SIZE,
     NO_ID,
@@ -335,7 +336,9 @@ class _Tree:
         total = len(self._survey.directories)
         for done, (key, ino, path) in enumerate(self._survey.directories):
             progress("catalog", done, total)
-            yield key, encode_directory(self._directory(ino, path))
+            raw = encode_directory(self._directory(ino, path))
+            check_record(_shown(path), len(raw))
+            yield key, raw
 
     def _directory(self, ino: int, path: bytes) -> Directory:
         inode = known_inode(self._view, ino)
@@ -343,7 +346,7 @@ class _Tree:
         return Directory(
             name=name,
             location=path,
-            entries=list(self._entries(ino, path)),
+            entries=self._bounded_entries(ino, path),
             parent=directory_key(parent) if path else b"",
             size=DIRECTORY_SIZE,
             aclkey=self._aclkey(inode),
@@ -351,19 +354,31 @@ class _Tree:
             creation_time=clamp_time(inode.ctime_ns, self._options.epoch),
         )
 
-    def _entries(self, ino: int, path: bytes) -> Iterator[Entry]:
+    def _bounded_entries(self, ino: int, path: bytes) -> list[Entry]:
+        """Make the entries of a directory; one with too many is refused before they fill the memory."""
+        entries: list[Entry] = []
+        size = 0
+        for part in self._entries(ino, path):
+            size += entries_size(part)
+            check_record(_shown(path), size)
+            entries += part
+        return entries
+
+    def _entries(self, ino: int, path: bytes) -> Iterator[list[Entry]]:
         names = entries_of(self._view, ino, path, self._excluded)
         while part := list(islice(names, _ENTRIES_AT_ONCE)):
             inodes = self._view.inodes_among(entry.ino for entry in part if not stat.S_ISDIR(entry.kind))
             chunks = self._view.first_chunks(
                 inode.ino for inode in inodes.values() if inode.chunks and inode.size <= CHUNK_SIZE
             )
-            for entry in part:
-                if stat.S_ISDIR(entry.kind):
-                    yield self._folder_entry(path, entry.name)
-                else:
-                    inode = checked_inode(entry.ino, inodes.get(entry.ino))
-                    yield self._entry(entry.name, inode, chunks.get(entry.ino))
+            yield [
+                self._folder_entry(path, entry.name)
+                if stat.S_ISDIR(entry.kind)
+                else self._entry(
+                    entry.name, checked_inode(entry.ino, inodes.get(entry.ino)), chunks.get(entry.ino)
+                )
+                for entry in part
+            ]
 
     def _aclkey(self, inode: Inode) -> bytes:
         return self._acis.key(owner_of(inode, self._options.owner))
@@ -412,6 +427,10 @@ class _Tree:
         return BlockRef(stored.hash, stored.key)
 
 
+def _shown(path: bytes) -> str:
+    return os.fsdecode(path) or "/"
+
+
 def build_package(
     view: View,
     store: Store,
@@ -429,7 +448,7 @@ def build_package(
     Raises:
         ChangedError: a file has chunks that are not stored yet.
         StoreError: a block of zeros could not be stored.
-        OutputError: a disk is full, or a folder cannot be written.
+        OutputError: a disk is full, or a folder cannot be written; or a directory has too much in it.
     """
     if any(known_inode(view, spooled.ino).nlink for spooled in view.spooled()):
         raise ChangedError

@@ -26,10 +26,10 @@ from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
 from flistfs.authoring.excludes import Filter, excluding
-from flistfs.authoring.folder import Result, SessionFolder
+from flistfs.authoring.folder import PartialAdd, Result, SessionFolder
 from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import Ingest, Piece
-from flistfs.authoring.journal import Journal, View
+from flistfs.authoring.journal import FrozenView, Journal, View
 from flistfs.authoring.known import KnownBlocks
 from flistfs.authoring.patience import Patience
 from flistfs.authoring.request import AddRequest, SealRequest
@@ -45,6 +45,7 @@ from flistfs.errors import (
     BlockMissingError,
     BusyError,
     FlistfsError,
+    OutputError,
     SessionError,
     StoreUnavailableError,
 )
@@ -83,8 +84,8 @@ _NAMED_FILES = 5
 class SealSummary:
     """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
 
-    `servers` are the URLs that the package's router.yaml names to readers; `store_trouble` is what was wrong
-    with a server that others stood in for.
+    `incomplete` names sources that were not added whole. `servers` are the URLs that the package's
+    router.yaml names to readers; `store_trouble` is what was wrong with a server that others stood in for.
     """
 
     out: str
@@ -99,6 +100,7 @@ class SealSummary:
     shared_blocks: int
     seconds: float
     losses: Losses
+    incomplete: Sequence[str] = ()
     servers: tuple[str, ...] = ()
     store_trouble: str | None = None
 
@@ -155,6 +157,7 @@ class Session:
         self.uploader = uploader
         self.content = content
         self.vfs = vfs
+        self._marking = trio.Lock()
 
     def status(self) -> dict[str, Any]:
         """Say how the session is: what it holds, what waits, what was stored, and any trouble."""
@@ -164,7 +167,7 @@ class Session:
             **asdict(self.content.counts),
             **asdict(content),
             **asdict(uploads),
-            "store_trouble": self.store.trouble,
+            "store_trouble": self.store.trouble or uploads.store_trouble,
         }
 
     async def seal(
@@ -185,10 +188,14 @@ class Session:
             FormatError: the router is none.
             OutputError: the output exists or cannot be written.
             BusyError: the mount is in use, or files go on changing.
+            SessionError: something was not added whole, and the request does not take that.
             BlockMissingError: the store lost blocks.
             StoreError: the store can't be asked.
         """
         started = time.monotonic()
+        partial_adds = self._folder.partial_adds()
+        if partial_adds and not request.incomplete:
+            raise SessionError(_incomplete_message(partial_adds))
         router = await trio.to_thread.run_sync(self._router, request)
         await trio.to_thread.run_sync(lambda: check_output(request.out, force=request.force))
         part = part_path(request.out, self._folder.path)
@@ -215,8 +222,9 @@ class Session:
             **asdict(self.content.counts),
             seconds=time.monotonic() - started,
             losses=survey.losses,
+            incomplete=[str(add) for add in partial_adds],
             servers=() if router is None else router.all_urls(),
-            store_trouble=self.store.trouble,
+            store_trouble=self.store.trouble or self.uploader.status().store_trouble,
         )
 
     def _router(self, request: SealRequest) -> Router | None:
@@ -237,7 +245,7 @@ class Session:
         while tries < _TRIES:
             await self._drain(patience)
             changes = self.vfs.changes
-            view = self._journal.snapshot()
+            view = await trio.to_thread.run_sync(self._freeze)
             try:
                 if not await self._all_stored(view, excluding(request.options.exclude), progress):
                     tries += 1
@@ -262,8 +270,24 @@ class Session:
             except StoreUnavailableError as error:
                 await asking.wait(str(error))
                 continue
+            finally:
+                view.close()
             return survey, changes
         raise refusal
+
+    def _freeze(self) -> FrozenView:
+        """Take a view of the tree as it is now, which the mount may go on changing meanwhile (blocks).
+
+        Raises:
+            OutputError: the disk with the session is full, or broken.
+        """
+        try:
+            return self._journal.freeze(self._folder.view)
+        except OSError as error:
+            raise OutputError(
+                f"the flist cannot be written: {self._folder.path}: {error.strerror}; make room there, and "
+                f"seal again"
+            ) from error
 
     async def _drain(self, patience: Patience) -> None:
         """Wait until everything is stored, telling how far it is and what is wrong.
@@ -288,7 +312,11 @@ class Session:
                     if status.queued != queued:
                         queued, moved = status.queued, time.monotonic()
                     is_quiet = queued and time.monotonic() - moved > _QUIET
-                    trouble = status.trouble or (f"{self.store.url} takes nothing" if is_quiet else None)
+                    trouble = (
+                        status.trouble
+                        or self.content.trouble
+                        or (f"{self.store.url} takes nothing" if is_quiet else None)
+                    )
                     patience.tell("upload", total - status.queued_bytes, total, trouble)
                     await trio.sleep(0.1)
 
@@ -350,6 +378,9 @@ class Session:
         top, made = self.vfs.make_folders(os.fsencode(request.to), owner)
         if invalidate is not None:
             await trio.to_thread.run_sync(invalidate, made, [parent for parent, _ in made])
+        partial_adds = [PartialAdd(each, request.to) for each in request.sources]
+        if partial_adds:  # a base has none, and is noted in another way
+            await self._mark(self._folder.begin_adds, partial_adds)
         grafter = Grafter(self._journal, self.content, self.vfs, top, unique=unique)
         ingest = Ingest(source, grafter, self.uploader.submit, changed, keep_going=request.keep_going)
         try:
@@ -366,6 +397,9 @@ class Session:
             raise SessionError(f"the session cannot be written: {error.strerror or error}") from error
         finally:
             source.close()
+        if partial_adds:
+            await trio.to_thread.run_sync(self._journal.sync)  # what is whole must be, after a power cut too
+            await self._mark(self._folder.finish_adds, partial_adds)
         after = self.content.counts
         return AddSummary(
             entries=ingest.counts.entries,
@@ -377,6 +411,11 @@ class Session:
             left_out=[str(problem) for problem in ingest.problems],
             left_out_count=ingest.problem_count,
         )
+
+    async def _mark(self, mark: Callable[[Sequence[PartialAdd]], None], adds: Sequence[PartialAdd]) -> None:
+        """Change the note of what was not added whole; adds that run side by side share it."""
+        async with self._marking:
+            await trio.to_thread.run_sync(mark, adds)
 
     async def start(self, progress: Progress) -> BaseSummary | None:
         """Let a new session have the tree of its base, if it has one, and be kept from then on.
@@ -486,6 +525,15 @@ def _as_pairs(names: Mapping[int, bytes]) -> list[tuple[int, str]]:
 
 def _of_pairs(pairs: Iterable[tuple[int, str]]) -> dict[int, bytes]:
     return {number: os.fsencode(name) for number, name in pairs}
+
+
+def _incomplete_message(adds: Sequence[PartialAdd]) -> str:
+    named = ", ".join(map(str, adds[:_NAMED_FILES]))
+    more = f" and {len(adds) - _NAMED_FILES} more" if len(adds) > _NAMED_FILES else ""
+    return (
+        f"the tree is incomplete: {named}{more} was not added whole; add it again, or seal what is there "
+        f"with --incomplete"
+    )
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:

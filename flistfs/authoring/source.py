@@ -103,6 +103,17 @@ class Start:
     path: bytes
     name: bytes
 
+    def status(self) -> os.stat_result:
+        """Return what is there.
+
+        Raises:
+            SourceError: nothing is, or it cannot be reached.
+        """
+        try:
+            return os.lstat(self.path)
+        except OSError as error:
+            raise SourceError(f"{os.fsdecode(self.path)} cannot be read: {error.strerror}") from None
+
 
 def starting_points(sources: Sequence[str]) -> list[Start]:
     """Say where sources go, as `cp -a SOURCE… TARGET` has it: `dir` to TARGET/dir, `dir/.` to TARGET itself.
@@ -152,11 +163,7 @@ class DirectorySource:
     def items(self) -> Iterator[Item | Problem]:
         """Walk everything."""
         for start in self._starts:
-            try:
-                status = os.lstat(start.path)
-            except OSError as error:
-                raise SourceError(f"{os.fsdecode(start.path)} cannot be read: {error.strerror}") from None
-            yield from self._walk(start.path, start.name, status)
+            yield from self._walk(start.path, start.name, start.status())
 
     def measure(self) -> None:
         """Add up the sizes of all files; what cannot be read is for `items` to say."""

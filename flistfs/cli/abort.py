@@ -31,7 +31,7 @@ def command(mountpoint: Path | None, yes: bool) -> None:
         folder.wait_unlocked()
     else:
         mounts.detach_if_dead(place)
-        lock = folder.lock()
+        lock = folder.lock("flistfs abort")
         folder.discard()
         lock.release()
     click.echo(f"the session of {place} is gone")

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from flistfs import mounts
 from flistfs.authoring.adding import absolute_source, normal_target
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import AddRequest
@@ -90,11 +89,10 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
     mountpoint = Path(folder.settings().mountpoint)
     if state is State.SEALED:
         raise SessionError(f"the session of {mountpoint} has ended; start one with: flistfs new {mountpoint}")
-    mounts.detach_if_dead(mountpoint)
     from flistfs import offline  # noqa: PLC0415  a mounted session needs none of it
     from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)
-    with offline.taken(folder):
+    with offline.taken(folder, "flistfs add"):
         return asdict(offline.add(folder, passwords(), request, progress))

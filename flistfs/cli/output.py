@@ -210,6 +210,8 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"{summary['shared_blocks']:,} shared; package: {human_size(summary['package_size'])}; "
         f"sealed in {summary['seconds']:.1f} s"
     )
+    for add in summary.get("incomplete", ()):
+        yield f"note: {add} was not added whole"
     if servers := summary.get("servers"):
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"

@@ -11,6 +11,7 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (
     absolute_output,
     exclude_from_option,
@@ -44,6 +45,7 @@ from flistfs.stores.readers import router_for_readers
 @exclude_from_option
 @router_option
 @public_url_option
+@click.option("--incomplete", is_flag=True, help="Seal even if something was not added whole.")
 @timeout_option
 @json_option
 def command(
@@ -55,13 +57,14 @@ def command(
     exclude_from: tuple[Path, ...],
     router: Path | None,
     public_url: str | None,
+    incomplete: bool,
     timeout: float,
     as_json: bool,
 ) -> None:
     """Seal a session into OUT.flist: store what is left, check the store, unmount, package.
 
-    If the mount is in use, the output can't be written or the store lost a block, it says so and the mount
-    stays as it is. SOURCE_DATE_EPOCH makes times reproducible.
+    If the mount is in use, something was not added whole, the output can't be written or the store lost a
+    block, it says so and the mount stays as it is. SOURCE_DATE_EPOCH makes times reproducible.
 
     \b
     Example:
@@ -70,13 +73,15 @@ def command(
       flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
     folder = find(mountpoint)
+    mountpoint = Path(folder.settings().mountpoint)
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
     route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route)
+    request = SealRequest(absolute_output(out), force, timeout, options, route, incomplete)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
         summary = _seal(folder, request, progress)
+    warn_if_empty(summary, mountpoint)
     if as_json:
         print_json(summary)
         return
@@ -99,11 +104,13 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         result = folder.result()
         said = f": {result.message}" if result else ""
         raise SessionError(f"the session of {mountpoint} has ended{said}")
-    mounts.detach_if_dead(mountpoint)
     from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
     from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)
-    with offline.taken(folder):
-        return offline.seal(folder, passwords(), request, progress)
+    with offline.taken(folder, "flistfs seal"):
+        summary = offline.seal(folder, passwords(), request, progress)
+    # Not before: the mount point of a session that is kept must not look like a bare directory.
+    mounts.detach_if_dead(mountpoint)
+    return summary

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from flistfs.authoring.folder import SessionFolder, State, all_folders
+from flistfs import mounts
+from flistfs.authoring.folder import PartialAdd, SessionFolder, State, all_folders
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json
 from flistfs.control import ask
@@ -94,11 +96,25 @@ def _describe(folder: SessionFolder) -> dict[str, Any]:
         session |= asdict(folder.settings())
         result = folder.result()
         session["result"] = asdict(result) if result else None
+        session["incomplete"] = [asdict(add) for add in folder.partial_adds()]
         if folder.state() is State.MOUNTED:
             session |= ask(folder.control, {"op": "status"}, patience=_PATIENCE)
     except FlistfsError as error:
-        session["error"] = str(error)
+        if _has_no_mount(session):  # its daemon has not begun to listen, or has ceased to
+            session["state"] = State.BUSY.value
+        else:
+            session["error"] = str(error)
+    if session["state"] == State.BUSY.value:
+        session["at_work"] = str(folder.holder() or "a process")
+        session["log"] = str(folder.log)
     return session
+
+
+def _has_no_mount(session: dict[str, Any]) -> bool:
+    place = session.get("mountpoint")
+    return (
+        session["state"] == State.MOUNTED.value and place is not None and mounts.mount_at(Path(place)) is None
+    )
 
 
 def _dedup(session: dict[str, Any]) -> str:
@@ -120,6 +136,16 @@ def _store_lines(session: dict[str, Any]) -> Iterator[str]:
         yield f"  store: {session['store']}"
     if session.get("store_trouble"):
         yield f"  a server fails, others stand in for it: {session['store_trouble']}"
+
+
+def _trouble_lines(session: dict[str, Any]) -> Iterator[str]:
+    """Say what keeps whom waiting."""
+    if "at_work" in session:
+        yield f"  {session['at_work']} is at work in it, without a mount; its log: {session['log']}"
+    if session.get("waiting_writers"):
+        yield "  the spool or the disk is full: writers wait"
+    if session.get("trouble"):
+        yield f"  trouble since {_clock(session['trouble_since'])}: {session['trouble']}"
 
 
 def _lines(session: dict[str, Any]) -> Iterator[str]:
@@ -144,14 +170,13 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
             f"  now: {human_size(rates['size'])}/s and {plural(round(rates['files']), 'file')}/s written, "
             f"{human_size(rates['new_bytes'])}/s stored"
         )
-    if session.get("waiting_writers"):
-        yield "  the spool or the disk is full: writers wait"
-    if session.get("trouble"):
-        yield f"  trouble since {_clock(session['trouble_since'])}: {session['trouble']}"
+    yield from _trouble_lines(session)
     if state == State.DIED.value:
         yield "  its daemon died; nothing that was written is lost: mount it again, or seal it"
     elif state == State.UNMOUNTED.value:
         yield "  it is kept: seal it, or mount it again to go on"
+    for add in session.get("incomplete", ()):
+        yield f"  incomplete: {PartialAdd(**add)} was not added whole: add it again, or seal --incomplete"
     if session.get("result"):
         result = session["result"]
         yield f"  last seal, {_clock(result['time'])}: {result['message']}"

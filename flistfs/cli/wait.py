@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.folder import SessionFolder, State, find_latest
+from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json, seal_lines
 from flistfs.control import ask, remote_error
@@ -35,6 +36,8 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
     result = folder.result()
     if result is None:
         raise SessionError(f"the session of {folder.settings().mountpoint} has ended without being sealed")
+    if result.summary:
+        warn_if_empty(result.summary, Path(folder.settings().mountpoint))
     if as_json:
         print_json(asdict(result))
     if result.exit_code:

@@ -13,6 +13,7 @@ from typing import Final
 
 from flistfs.errors import FormatError
 from flistfs.format.keys import directory_key
+from flistfs.format.limits import READERS_LIMIT, entries_size
 from flistfs.format.records import (
     BLOCK_SIZE_UNIT,
     Attributes,
@@ -106,6 +107,11 @@ def directory_faults(flist: Flist, path: bytes, directory: Directory) -> Iterato
         yield "its record says that it is elsewhere"
     if path and directory.name != name:
         yield "its record has another name: its parent cannot be listed"
+    # What its entries take is all but exact; only where that is much is the record fetched for it once more.
+    if entries_size(directory.entries) > READERS_LIMIT // 2:
+        size = flist.record_size(path)
+        if size > READERS_LIMIT:
+            yield f"its record has {size:,} bytes, over {READERS_LIMIT:,}: listing its parent kills the mount"
     if path and directory.parent != directory_key(parent):
         yield "its record names another parent"
     yield from _aci_faults(flist, directory.aclkey)

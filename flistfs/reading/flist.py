@@ -240,6 +240,10 @@ class Flist(Closing):
                     raise FormatError(f"a directory is damaged: {error} ({_ALL_FAULTS})") from error
                 yield directory
 
+    def record_size(self, path: bytes) -> int:
+        """Return how many bytes the record of the directory at `path` has; 0 if there is none."""
+        return len(self._catalog.get(directory_key(path)) or b"")
+
     def directory(self, path: bytes) -> Directory | None:
         """Return the record of the directory at `path` (no slash at either end; the root is empty)."""
         raw = self._catalog.get(directory_key(path))

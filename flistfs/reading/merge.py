@@ -24,6 +24,7 @@ from pathlib import Path
 from flistfs.errors import ClashError, FormatError, OutputError
 from flistfs.format.catalog import write_catalog
 from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
+from flistfs.format.limits import check_record
 from flistfs.format.records import Aci, Directory, Entry, SubDirectory, encode_aci, encode_directory
 from flistfs.format.router import Pool, Router, format_router, without_passwords
 from flistfs.output_file import check_output, pack, part_path, publish
@@ -95,7 +96,8 @@ def merge(
     Raises:
         PathsClashError: they have the same paths, and none is preferred.
         FormatError: one of them is damaged, or has faults that would be in the output.
-        OutputError: the output exists (unless `force`), or cannot be written.
+        OutputError: the output exists (unless `force`), or cannot be written; or a directory that unites
+            several would have too much in it.
     """
     check_output(out, force=force)
     union = _Union(sources, prefer, progress)
@@ -178,7 +180,9 @@ class _Union:
         total = len(self._directories)
         for done, (key, path, united) in enumerate(self._directories):
             self._progress("catalog", done, total)
-            yield key, encode_directory(self._directory(path, united))
+            raw = encode_directory(self._directory(path, united))
+            check_record(printable(path) or "/", len(raw))
+            yield key, raw
         self._progress("catalog", total, total)
 
     def _directory(self, path: bytes, united: tuple[int, ...]) -> Directory:

@@ -28,6 +28,7 @@ from flistfs.reading.faults import content_fault, device_numbers
 from flistfs.reading.flist import Flist, Kind, Node, printable
 from flistfs.reading.names import MAX_NAME
 from flistfs.reading.owners import shown_owner
+from flistfs.serving import may_access
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,11 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Stat."""
         return self._entry(self._inodes[inode].node, inode)
+
+    @_answered
+    async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
+        """Answer access(2) and chdir(2) where the kernel does not check permissions."""
+        return may_access(self._flist.mode(self._inodes[inode].node), mode)
 
     @_answered
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileNameT:

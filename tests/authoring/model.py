@@ -398,10 +398,10 @@ class World:
         """See that the content's, the spool's and the tree's counts are right."""
         content, journal = self.content, self.session._journal
         spooled = {(one.ino, one.index): one.slot for one in journal.spooled()}
-        assert spooled == {key: chunk.slot for key, chunk in content._chunks.items()}
-        assert content._spooled_bytes == sum(chunk.length for chunk in content._chunks.values())
+        assert spooled == {(chunk.ino, chunk.index): chunk.slot for chunk in content._chunks}
+        assert content._spooled_bytes == sum(chunk.length for chunk in content._chunks)
         assert content._cached_bytes == sum(copy.length for copy in content._cached.values())
-        assert content._unsettled.keys() <= content._chunks.keys()
+        assert content._unsettled.keys() <= spooled.keys()
         slots = [*spooled.values(), *(copy.slot for copy in content._cached.values())]
         free = [*content._spool._warm, *content._spool._cold]
         assert sorted([*slots, *free]) == list(range(content._spool._end))

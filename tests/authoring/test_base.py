@@ -332,16 +332,17 @@ async def _package(folder: SessionFolder, package: str, out: Path) -> BaseSummar
     async with open_session(folder, store, Caller(0, 0), base=base) as session:
         summary = await session.start(quiet)
         assert summary is not None
-        sealing.build_package(
-            session._journal.snapshot(),
-            store,
-            Accounts({0: b"root"}, {0: b"root"}, base.source.named_users, base.source.named_groups),
-            SealOptions(),
-            None,
-            out,
-            folder.scratch,
-            quiet,
-        )
+        with session._journal.freeze(folder.view) as view:
+            sealing.build_package(
+                view,
+                store,
+                Accounts({0: b"root"}, {0: b"root"}, base.source.named_users, base.source.named_groups),
+                SealOptions(),
+                None,
+                out,
+                folder.scratch,
+                quiet,
+            )
     return summary
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import queue
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+import pytest
 
 from flistfs.authoring.encoder import Batch, Source, SpoolSource, StoredChunk
 from flistfs.authoring.uploader import Job, Report, Uploader
@@ -54,13 +56,19 @@ def uploading(
         uploader.close()
 
 
-def test_a_worker_whose_batch_another_took_stays_at_work() -> None:
-    with uploading(1) as (uploader, submit, _, reported):
-        submit(1)
-        time.sleep(0.005)
-        with uploader._lock:  # between the worker's first look and the end of its waiting for more
+def test_a_worker_whose_batch_another_took_stays_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_more, taken = Uploader._linger, threading.Event()
+
+    def be_robbed(uploader: Uploader[int], number: int) -> None:
+        wait_for_more(uploader, number)
+        if not taken.is_set():
             uploader._queue.clear()
-        time.sleep(0.3)
+            taken.set()
+
+    monkeypatch.setattr(Uploader, "_linger", be_robbed)
+    with uploading(1) as (_, submit, _, reported):
+        submit(1)
+        assert taken.wait(PATIENCE)
         submit(1)
         assert reported.get(timeout=PATIENCE) == 1
 
@@ -83,3 +91,22 @@ def test_a_full_batch_waits_for_nothing() -> None:
         for _ in range(1000):
             reported.get(timeout=PATIENCE)
         assert max(batches.queue) == 64
+
+
+def test_what_is_wrong_with_a_server_is_what_the_last_batch_met() -> None:
+    troubles: list[str | None] = ["it fails", None]
+    met = iter(troubles)
+    stored: queue.Queue[None] = queue.Queue()
+
+    class Troubled(Instant):
+        def store(self, sources: Sequence[Source]) -> Batch:
+            return super().store(sources)._replace(store_trouble=next(met))
+
+    uploader: Uploader[int] = Uploader([Troubled(queue.Queue())], lambda: None, lambda _: stored.put(None))
+    try:
+        for trouble in troubles:
+            uploader.submit(Job(0, 0, SpoolSource(0, 1)))
+            stored.get(timeout=PATIENCE)
+            assert uploader.status().store_trouble == trouble
+    finally:
+        uploader.close()

@@ -707,7 +707,7 @@ class Campaign:
         if self._session.is_locked():
             self._note("daemon outlived its command")
             if (holder := self._session.holder()) is not None:
-                self._kill(holder)
+                self._kill(holder.pid)
         self._wait_dead()
         self._resume()
         self._check_tree(writer.in_flight, writer.history)
@@ -861,8 +861,8 @@ def _leave_nothing(home: Home, mountpoint: Path) -> None:
         subprocess.run(["fusermount3", "-uz", str(mountpoint)], check=True)
     for path in home.sessions.glob("*"):
         folder = SessionFolder(path)
-        if folder.is_locked() and (pid := folder.holder()):
-            os.kill(pid, signal.SIGKILL)
+        if folder.is_locked() and (holder := folder.holder()):
+            os.kill(holder.pid, signal.SIGKILL)
 
 
 def _loop(folder: Path, kills: int, seed: int) -> str | None:

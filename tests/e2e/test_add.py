@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flistfs.stores import open_store
-from tests.e2e.commands import Home, umount, wait_until
+from tests.e2e.commands import Home, is_mounted, umount, umount_soon, wait_until
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import running_redis
 from tests.trees import Snap, assert_flist_equals, make_everything, snapshot
@@ -186,7 +187,7 @@ def test_what_would_be_read_while_it_is_written_is_refused(
     folders = ["mnt", "home/state", "home/data", "home/cache"]
     home.run("add", tmp_path, *(f"--exclude=/{tmp_path.name}/{folder}" for folder in folders))
     assert (mountpoint / tmp_path.name / "home/harmless").exists()
-    home.run("seal", "out.flist")
+    home.run("seal", "out.flist", "--incomplete")
 
 
 def test_a_source_that_is_not_there(home: Home, mountpoint: Path) -> None:
@@ -211,6 +212,114 @@ def test_ctrl_c_ends_an_add_and_a_seal_waits_for_none(home: Home, mountpoint: Pa
         home.run("add", source)
         home.run("seal", "out.flist")
     assert b"source/file" in read_flist(home.path / "out.flist")
+
+
+# One thing at a time, and nothing in halves
+
+
+def test_a_seal_an_add_and_an_abort_exclude_each_other(
+    home: Home, mountpoint: Path, source: Path, tmp_path: Path
+) -> None:
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        server.hang()
+        (mountpoint / "file").write_bytes(b"content")
+        with home.started("seal", "out.flist") as seal:
+            wait_until(lambda: home.status()["sealing"], "the seal is at work")
+            for command in (("add", source), ("abort", "--yes"), ("seal", "other.flist")):
+                refused = home.run(*command, code=6)
+                assert "flistfs seal is still at work in this session; wait for it" in refused.stderr
+            assert not (mountpoint / "source").exists()
+            assert home.status()["incomplete"] == []
+            server.resume()
+        assert seal.returncode == 0
+    assert read_flist(home.path / "out.flist").keys() == {b"", b"file"}
+
+
+def test_a_command_at_work_in_a_session_without_a_mount_excludes_the_others(
+    home: Home, mountpoint: Path, source: Path
+) -> None:
+    with running_redis() as server:
+        home.run("new", mountpoint, "--store", server.url)
+        server.hang()
+        with home.started("add", source, "--json") as add:
+            wait_until(lambda: home.status()["state"] == "busy", "the add is at work")
+            for command in (("seal", "out.flist"), ("add", source), ("abort", "--yes"), ("sync",)):
+                refused = home.run(*command, code=6)
+                assert f"flistfs add (process {add.pid}) is at work in the session of" in refused.stderr
+            server.resume()
+        assert add.returncode == 0
+        home.run("seal", "out.flist")
+    assert b"source" in read_flist(home.path / "out.flist")
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_tree_to_which_something_was_not_added_whole_is_not_sealed(
+    home: Home, mountpoint: Path, source: Path, *, mounted: bool
+) -> None:
+    home.expected_log += ["sealing failed: the tree is incomplete"]
+    (source / "removed").mkdir()
+    shutil.copytree(source, source.with_name("second"), symlinks=True, dirs_exist_ok=True)
+    home.run("mount" if mounted else "new", mountpoint)
+    home.run("add", source.with_name("missing"), code=11)
+    assert home.status()["incomplete"] == []  # nothing of it is in the tree
+    home.run("add", source, "--to", "in/here")
+    (clash := source / "clash").write_bytes(b"a file")
+    home.run("add", f"{source}/removed", "--to", "in/here/source/clash")
+    home.run("add", source, "--to", "/in/here/", code=11)
+    home.run("add", source.with_name("second"), "--to", "in/here")  # another one makes nothing good
+    (said,) = home.status()["incomplete"]
+    assert said == {"source": str(source), "to": "in/here"}
+    assert f"incomplete: {source} to in/here was not added whole" in home.run("status").stdout
+    refused = home.run("seal", "out.flist", code=5)
+    assert (
+        f"{source} to in/here was not added whole; add it again, or seal what is there with" in refused.stderr
+    )
+    assert is_mounted(mountpoint) == mounted
+    clash.unlink()
+    home.run("add", source, "--to", "in/here")
+    home.run("seal", "out.flist")
+    assert b"in/here/second" in read_flist(home.path / "out.flist")
+
+
+def test_an_add_that_was_killed_leaves_a_tree_that_is_not_sealed_unasked(
+    home: Home, mountpoint: Path, source: Path
+) -> None:
+    home.expected_log += ["sealing failed: the tree is incomplete"]
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        (source / "large").write_bytes(os.urandom(1 << 20))
+        server.hang()
+        with home.started("add", f"{source}/."):
+            wait_until(lambda: home.status()["incomplete"], "the add is at work")
+            (pid,) = home.daemons()
+            os.kill(pid, signal.SIGKILL)
+        server.resume()
+        assert "was not added whole" in home.run("seal", "out.flist", code=5).stderr
+        sealed = home.json("seal", "out.flist", "--incomplete")
+    assert sealed["incomplete"] == [f"{source}/."]
+    read_flist(home.path / "out.flist")
+    home.run("new", mountpoint)
+    assert home.status()["incomplete"] == []
+    home.run("abort", "--yes")
+
+
+def test_an_add_that_umount_breaks_off_is_not_sealed_by_it(
+    home: Home, mountpoint: Path, source: Path
+) -> None:
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url, "--seal-to", "out.flist")
+        home.expected_log += ["was not added whole"]
+        (source / "large").write_bytes(os.urandom(1 << 20))
+        server.hang()
+        with home.started("add", source) as add:
+            wait_until(lambda: home.status()["incomplete"], "the add is at work")
+            umount_soon(mountpoint)
+            server.resume()
+        assert add.returncode == 5
+        assert "was not added whole" in home.run("wait", "--mount", mountpoint, code=5).stderr
+    assert not (home.path / "out.flist").exists()
+    home.run("abort", "--yes")
 
 
 def test_a_session_cannot_be_made_twice(home: Home, tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_a_session_that_has_ended_meanwhile_is_not_sealed_as_an_empty_one(
     home.run("seal", "out.flist")
     # So it goes for a second command that looked at the session before the first one was done.
     request = SealRequest(home.path / "second.flist")
-    with pytest.raises(SessionError, match="ended"), offline.taken(folder):
+    with pytest.raises(SessionError, match="ended"), offline.taken(folder, "a test"):
         offline.seal(folder, Passwords(None, None), request, lambda *_: None)
     assert not request.out.exists()
     assert not folder.is_open()

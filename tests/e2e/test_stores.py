@@ -277,6 +277,22 @@ def test_with_a_replica_down_writing_waits_or_goes_on_as_told_and_reading_goes_o
     assert held(one) == 6
 
 
+def test_a_replica_that_fails_while_blocks_are_written_is_told_of(
+    home: Home, mountpoint: Path, servers: list[RedisServer]
+) -> None:
+    home.expected_log += ["Connection refused"]
+    router_file(home.path, *({"00:FF": server.url} for server in servers))
+    home.run("mount", mountpoint, "--store", "router.yaml", "--min-replicas", "1")
+    servers[1].stop()
+    write_files(mountpoint, 1)
+    home.run("sync")
+    trouble = f"cannot reach redis://127.0.0.1:{servers[1].port}"
+    assert f"others stand in for it: {trouble}" in home.run("status").stdout
+    assert trouble in home.logs()
+    servers[1].start()
+    home.run("seal", "out.flist")
+
+
 def test_what_one_replica_lost_is_copied_from_the_other(
     home: Home, mountpoint: Path, servers: list[RedisServer]
 ) -> None:

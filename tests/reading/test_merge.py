@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flistfs.errors import FormatError, OutputError
+from flistfs.format import limits
 from flistfs.format.keys import aci_key, directory_key
 from flistfs.format.records import encode_aci
 from flistfs.format.router import parse_router
@@ -197,6 +198,21 @@ def test_faults_do_not_get_into_the_output(tmp_path: Path) -> None:
 
 
 ROUTER = b"pools:\n  %b:\n    00:FF: ardb://%b:1000\nlookup: [%b]\n"
+
+
+def test_directories_that_have_too_much_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [records_of({b"d": DIR, b"d/%d" % part: Item(what=b"content")}) for part in range(4)]
+    size = len(
+        records_of({b"d": DIR, **{b"d/%d" % n: Item(what=b"content") for n in range(4)}})[directory_key(b"d")]
+    )
+    monkeypatch.setattr(limits, "MAX_RECORD", size)
+    assert b"d/3" in merged(tmp_path / "fits", parts)
+    monkeypatch.setattr(limits, "MAX_RECORD", size - 1)
+    with pytest.raises(OutputError, match="the directory d has too much in it"):
+        merged(tmp_path / "not", parts)
+    assert not (tmp_path / "not/out.flist").exists()
 
 
 def _with_router(folder: Path, name: bytes, host: bytes | None) -> Source:

@@ -24,6 +24,7 @@ from flistfs.format.records import (
     SubDirectory,
     encode_aci,
 )
+from flistfs.reading import faults as faults_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.verify import Report, verify
 from flistfs.stores import Store, open_store
@@ -193,6 +194,21 @@ def test_defects_are_found_at_their_path(tmp_path: Path, store: Store, name: str
         faults = _verified(tmp_path / f"{blocks is None}", records, blocks).faults
         assert any(fault.path == path and said in fault.what for fault in faults), faults
         assert all(fault.path == path for fault in faults if path not in {b"d/empty", b""}), faults
+
+
+def test_a_record_that_readers_cannot_decode(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = records_of(TREE, store)
+    size = len(records[directory_key(b"d")])
+    monkeypatch.setattr(faults_module, "READERS_LIMIT", size)
+    assert _verified(tmp_path / "readable", records).faults == []
+    monkeypatch.setattr(faults_module, "READERS_LIMIT", size - 1)
+    (fault,) = _verified(tmp_path / "not", records).faults
+    assert (fault.path, fault.what) == (
+        b"d",
+        f"its record has {size:,} bytes, over {size - 1:,}: listing its parent kills the mount",
+    )
 
 
 def test_what_is_right_has_no_faults(tmp_path: Path, store: Store) -> None:
