@@ -39,20 +39,18 @@ from flistfs.format.records import (
 from flistfs.format.router import Router, format_router, without_passwords
 from flistfs.reading.faults import device_numbers, record_faults
 from flistfs.reading.flist import Flist, Node, join, printable
+from flistfs.reading.owners import MAX_ID, said_number
 from flistfs.stores import Store, open_store
 from flistfs.stores.fallback import FallbackStore
 from flistfs.stores.url import StoreUrl
 
 _NANO = 1_000_000_000
 
-# The largest number of a user or group: the one behind it stands for none.
-_MAX_ID = 2**32 - 2
-
 # A block that no store has.
 _NO_BLOCK = b"0" * 64
 
 # How many numbers there are for accounts that an flist knows by name only.
-_OWN_NUMBERS = _MAX_ID - FIRST_OWN_NUMBER + 1
+_OWN_NUMBERS = MAX_ID - FIRST_OWN_NUMBER + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +174,6 @@ class BaseSource:
         )
 
     def _owner(self, layer: Layer, path: bytes, aci: Aci) -> tuple[int, int]:
-        if max(aci.uid, aci.gid) > _MAX_ID or min(aci.uid, aci.gid) < NO_ID:
-            raise _refusal(layer, path, "the number of its user or group is none that an account can have")
         uid, gid = self._users.number(aci.uid, aci.uname), self._groups.number(aci.gid, aci.gname)
         if uid is None or gid is None:
             raise _refusal(layer, path, f"more than {_OWN_NUMBERS} accounts have no number")
@@ -223,7 +219,7 @@ class _Numbers:
             self._given.add(number)
             return number
         if name not in self._numbers:
-            said = _said_number(name)
+            said = said_number(name)
             if said is None:
                 if self._own == _OWN_NUMBERS:
                     return None
@@ -246,13 +242,7 @@ class _Numbers:
 
 
 def _is_unknown(number: int, name: bytes) -> bool:
-    return number == NO_ID and _said_number(name) is None
-
-
-def _said_number(name: bytes) -> int | None:
-    if name == b"root":
-        return 0
-    return int(name) if name.isdigit() and len(name) <= 10 and int(name) <= _MAX_ID else None
+    return number == NO_ID and said_number(name) is None
 
 
 def _device(special: Special) -> int:

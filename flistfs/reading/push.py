@@ -13,8 +13,9 @@ from functools import partial
 from typing import Self
 
 from flistfs.copying import BATCH, Copier
-from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, OutputError
+from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
 from flistfs.format.records import BlockRef, File
+from flistfs.reading.faults import is_block_name
 from flistfs.reading.flist import Flist
 from flistfs.stores import Store
 
@@ -132,6 +133,11 @@ def _refs(flist: Flist, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
         for entry in directory.entries:
             if isinstance(entry.attributes, File):
                 for ref in entry.attributes.blocks:
+                    if not is_block_name(ref):
+                        name = _shown(directory.location + b"/" + entry.name)
+                        raise FormatError(
+                            f"{name} has a block whose hash or key is no hash; nothing was pushed"
+                        )
                     yield ref.hash, ref.key
 
 

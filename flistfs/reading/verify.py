@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeAlias
 
-from flistfs.errors import BlockCorruptError, FormatError
+from flistfs.errors import BlockCorruptError, FormatError, StoreError, StoreUnavailableError
 from flistfs.format.codec import Block, decode_block
 from flistfs.format.records import BlockRef, File
 from flistfs.progress import Progress, quiet
@@ -24,6 +24,9 @@ from flistfs.stores.base import printable
 
 # References to blocks that are looked at together.
 _BATCH: Final = 4096
+
+# A block that no store has.
+_NO_BLOCK: Final = b"0" * 64
 
 _UNKNOWN: Final = -1
 
@@ -179,6 +182,11 @@ class _Blocks:
             lengths = [len(decode_block(stored, ref)) for stored in self._store.copies(ref.hash)]
         except BlockCorruptError as error:
             return str(error)
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            self._store.missing([_NO_BLOCK])  # raises where it is the store that cannot be asked
+            return f"block {printable(ref.hash)} cannot be read: {error}"
         return lengths[0] if lengths else _missing(ref)
 
 

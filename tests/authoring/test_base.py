@@ -253,8 +253,8 @@ def twice(records: Records) -> None:
     ("spoil", "what"),
     [
         (other_blocks, "file: its blocks have 262144 bytes each; sessions use 524288 only"),
-        (wrong_account, "file: the number of its user or group is none that an account can have"),
-        (negative_account, "file: the number of its user or group is none that an account can have"),
+        (wrong_account, "file: its user has the number"),
+        (negative_account, "file: its group has the number -2"),
         (unknown_kind, "file: it is a special file of no known kind"),
         (no_attributes, "file: it has no attributes"),
         (bad_hash, "file: it has a block whose hash or key is no hash"),

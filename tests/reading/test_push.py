@@ -15,6 +15,7 @@ import pytest
 from flistfs.errors import (
     BlockCorruptError,
     BlockMissingError,
+    FormatError,
     OutputError,
     StoreUnavailableError,
 )
@@ -22,7 +23,7 @@ from flistfs.format.catalog import write_catalog
 from flistfs.format.codec import Block, encode_block
 from flistfs.format.keys import directory_key
 from flistfs.format.package import write_package
-from flistfs.format.records import Directory, Entry, File, SubDirectory, encode_directory
+from flistfs.format.records import BlockRef, Directory, Entry, File, SubDirectory, encode_directory
 from flistfs.reading import push as push_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import PushSummary, push
@@ -263,3 +264,12 @@ def test_blocks_are_fetched_in_parallel(tmp_path: Path, source: Watched, target:
 
     together = Meeting(tmp_path / "source")
     assert pushed(make_flist(tmp_path, {b"a": blocks}), together, target).sent == 600
+
+
+@pytest.mark.parametrize("ref", [BlockRef(b"../" * 21 + b"x", b"0" * 64), BlockRef(b"0" * 64, b"")])
+def test_what_is_no_block_is_named_and_nothing_is_asked_for(tmp_path: Path, ref: BlockRef) -> None:
+    source, target = Watched(tmp_path / "a"), Watched(tmp_path / "b")
+    package = make_flist(tmp_path, {b"sub/file": [Block(ref.hash, ref.key, (b"",))]})
+    with Flist.open(package) as flist, pytest.raises(FormatError, match="sub/file has a block"):
+        push(flist, source, target, Told())
+    assert source.got == target.stored == []
