@@ -47,6 +47,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Protocol
 
 import trio
 
@@ -184,6 +185,19 @@ class _Fetched:
     data: bytes
 
 
+class Kept(Protocol):
+    """What the uploader says of a chunk that it stored."""
+
+    @property
+    def stored(self) -> Stored: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def is_new(self) -> bool: ...
+    @property
+    def replaced(self) -> bool: ...
+
+
 @dataclass(slots=True)
 class Counts:
     """What a session stored so far: blocks that were new, their bytes as stored, and shared ones.
@@ -196,7 +210,7 @@ class Counts:
     shared_blocks: int = 0
     replaced_blocks: int = 0
 
-    def add(self, outcomes: Iterable[Outcome[object]], journal: Journal) -> None:
+    def add(self, outcomes: Iterable[Kept], journal: Journal) -> None:
         """Count chunks that were stored, each block as new once.
 
         Two encoders that meet the same chunk at the same time both find that the store lacks its block.

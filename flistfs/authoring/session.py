@@ -114,7 +114,8 @@ class AddSummary:
     """What was put into a tree past the mount.
 
     `size` is in bytes, `new_bytes` as stored; `left_out` names entries that could not be read, up to a
-    number, and `left_out_count` counts them all. `replaced_blocks` were wrong in the store.
+    number, and `left_out_count` counts them all. `notes` says what else a user may want to know;
+    `replaced_blocks` were wrong in the store.
     """
 
     entries: int
@@ -125,6 +126,7 @@ class AddSummary:
     seconds: float
     left_out: list[str]
     left_out_count: int
+    notes: list[str]
     replaced_blocks: int = 0
 
 
@@ -429,6 +431,7 @@ class Session:
             seconds=time.monotonic() - started,
             left_out=ingest.problems,
             left_out_count=ingest.problem_count,
+            notes=ingest.notes,
             replaced_blocks=after.replaced_blocks - before.replaced_blocks,
         )
 
