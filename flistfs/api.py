@@ -194,6 +194,7 @@ class Session(Closing):
             keep_going=keep_going,
             timeout=timeout,
             measure=progress is not None,
+            typed=tuple(map(os.fsdecode, sources)),
         )
         with self._used():
             return offline.add(self._folder, self._passwords, request, progress or quiet)

@@ -30,7 +30,7 @@ from flistfs.authoring.adding import open_directories
 from flistfs.authoring.base import Base, opened_base
 from flistfs.authoring.cores import WakefulCores
 from flistfs.authoring.encoder_process import Settings, make_encoders
-from flistfs.authoring.folder import Lock, SessionFolder
+from flistfs.authoring.folder import Lock, SessionFolder, keep_failed_start
 from flistfs.authoring.fuse import Operations, invalidate
 from flistfs.authoring.known import known_blocks_path
 from flistfs.authoring.request import (
@@ -136,6 +136,8 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     if daemon.is_unused:
         daemon.folder.end()
     lock.release()
+    if daemon.is_unused:
+        keep_failed_start(Path(daemon.folder.settings().mountpoint), error)
     daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
 

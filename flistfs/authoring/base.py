@@ -110,6 +110,10 @@ class BaseSource:
         """Say how many directories of how many were walked; those that unite count once for each layer."""
         return min(self._walked, self._total), self._total
 
+    def named(self, path: bytes) -> str:
+        """Return a path of the tree, be it which flist's it may."""
+        return os.fsdecode(path) or "."
+
     def close(self) -> None:
         """Close the flists."""
         for layer in self.layers:

@@ -102,8 +102,9 @@ class Chunk:
     """A spooled chunk.
 
     `length` is in bytes, `written` on the monotonic clock; `version` counts the changes, and `reported` is
-    the latest one of which a block was stored. `durable` says that an fsync covers it: its slot may go only
-    when its block survives a power cut too.
+    the latest one of which a block was stored. `counted` is the one that was counted as stored: what is sent
+    again, since the store has lost it say, is counted once. `durable` says that an fsync covers it: its slot
+    may go only when its block survives a power cut too.
     """
 
     ino: int
@@ -114,6 +115,7 @@ class Chunk:
     durable: bool = False
     written: float = 0.0
     reported: int = -1
+    counted: int = -1
 
 
 class _Chunks:
@@ -189,13 +191,20 @@ class Counts:
     new_bytes: int = 0
     shared_blocks: int = 0
 
-    def add(self, size: int, *, is_new: bool) -> None:
-        """Count a block of `size` bytes as stored."""
-        if is_new:
-            self.new_blocks += 1
-            self.new_bytes += size
-        else:
-            self.shared_blocks += 1
+    def add(self, outcomes: Iterable[Outcome[object]], journal: Journal) -> None:
+        """Count chunks that were stored, each block as new once.
+
+        Two encoders that meet the same chunk at the same time both find that the store lacks its block.
+        """
+        noted: set[bytes] = set()
+        for outcome in outcomes:
+            block = outcome.stored.hash
+            if outcome.is_new and block not in noted and not journal.has_block(outcome.stored):
+                self.new_blocks += 1
+                self.new_bytes += outcome.size
+            else:
+                self.shared_blocks += 1
+            noted.add(block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -639,8 +648,7 @@ class Content:
     def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
         """Take note of what the uploader stored."""
         counts = replace(self.counts)
-        for outcome in outcomes:
-            counts.add(outcome.size, is_new=outcome.is_new)
+        counts.add((each for each in outcomes if each.job.owner.counted != each.job.version), self._journal)
         try:
             with self._journal.change(makes_room=True) as change:
                 done = self._note_stored(change, outcomes)
@@ -658,6 +666,7 @@ class Content:
         self.trouble = None
         for outcome in outcomes:
             chunk = outcome.job.owner
+            chunk.counted = outcome.job.version
             if not self._must_last(outcome.job):
                 chunk.reported = max(chunk.reported, outcome.job.version)
         for chunk, stored in done:
@@ -744,7 +753,10 @@ class Content:
             for ino, index in list(self._cached):
                 stored = self._journal.stored(ino, index)
                 if stored is not None and stored.hash in lost:
-                    self._make_spooled(change, ino, index, stored.length, 0, stored.length, was_hole=False)
+                    again = self._make_spooled(
+                        change, ino, index, stored.length, 0, stored.length, was_hole=False
+                    )
+                    again.counted = again.version
                     saved.add(stored.hash)
         return saved
 

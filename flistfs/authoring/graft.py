@@ -106,7 +106,7 @@ class Grafter:
                     self._put(draft, ready, done)
                 except _RefusedError as error:
                     done.problems.append(Problem(ready.item.path, str(error)))
-                self._count(change, counts, ready)
+            self._note_blocks(change, counts, batch)
             draft.finish()
             if any(ready.item.stored for ready in batch):
                 change.rely_on_base()
@@ -116,10 +116,11 @@ class Grafter:
         done.inodes.update(draft.changed)
         return done
 
-    def _count(self, change: Change, counts: Counts, ready: Ready) -> None:
-        for _, outcome in ready.chunks:
+    def _note_blocks(self, change: Change, counts: Counts, batch: Sequence[Ready]) -> None:
+        outcomes = [outcome for ready in batch for _, outcome in ready.chunks]
+        counts.add(outcomes, self._journal)
+        for outcome in outcomes:
             change.put_block(outcome.stored.key, outcome.stored.hash, outcome.size)
-            counts.add(outcome.size, is_new=outcome.is_new)
 
     def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
         item = ready.item

@@ -42,7 +42,7 @@ _BATCH_BYTES = 1 << 20
 # Items in one change of the journal: 20 µs each, in which the event loop does nothing else.
 _GRAFT_ITEMS = 128
 
-# How many problems are kept with their names.
+# How many problems are kept, each with the name of what has it.
 MAX_PROBLEMS = 10_000
 
 
@@ -152,7 +152,7 @@ class Ingest:
         self._wake = trio.Event()
         self._is_read = False
         self.counts = IngestCounts()
-        self.problems: list[Problem] = []
+        self.problems: list[str] = []
         self.problem_count = 0
 
     async def run(self) -> None:
@@ -312,11 +312,12 @@ class Ingest:
         await self._tell_changed(done)
 
     def _complain(self, problem: Problem) -> None:
+        said = f"{self._source.named(problem.path)}: {problem.reason}"
         if not self._keep_going:
-            raise SourceError(str(problem))
+            raise SourceError(said)
         self.problem_count += 1
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
+            self.problems.append(said)
 
 
 @dataclass(slots=True)

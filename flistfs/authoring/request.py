@@ -104,6 +104,7 @@ class AddRequest:
         keep_going: Whether what cannot be read is left out instead of ending everything.
         timeout: Seconds to wait while the store takes nothing.
         measure: Whether to find out how much there is, so that the progress has a total.
+        typed: The sources as the user typed them, for errors to name them so; empty if that is no other text.
     """
 
     sources: tuple[str, ...]
@@ -112,6 +113,7 @@ class AddRequest:
     keep_going: bool = False
     timeout: float = PATIENCE
     measure: bool = False
+    typed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""
@@ -120,4 +122,5 @@ class AddRequest:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> AddRequest:
         """Make the request that was sent."""
-        return cls(**{**raw, "sources": tuple(raw["sources"]), "exclude": tuple(raw["exclude"])})
+        texts = {name: tuple(raw.get(name, ())) for name in ("sources", "exclude", "typed")}
+        return cls(**{**raw, **texts})

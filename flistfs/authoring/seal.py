@@ -63,7 +63,7 @@ from flistfs.format.records import (
     encode_directory,
 )
 from flistfs.format.router import Router, format_router
-from flistfs.output_file import pack
+from flistfs.output_file import OutputFile
 from flistfs.progress import Progress
 from flistfs.stores import Store
 
@@ -437,11 +437,11 @@ def build_package(
     accounts: Accounts,
     options: SealOptions,
     router: Router | None,
-    part: Path,
+    output: OutputFile,
     scratch: Path,
     progress: Progress,
 ) -> Survey:
-    """Write the package of a tree, and the router in it, to the file `part`, flushed to the disk.
+    """Write the package of a tree, and the router in it, to `output`, flushed to the disk.
 
     The catalog is made in the folder `scratch`, which is made anew and removed again.
 
@@ -465,7 +465,7 @@ def build_package(
         if router is not None:
             (scratch / "router.yaml").write_bytes(format_router(router))
         progress("package", 0, 1)
-        pack(scratch, part)
+        output.write(scratch)
     except (
         OSError,
         ValueError,

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import trio
@@ -50,7 +49,7 @@ from flistfs.errors import (
     StoreUnavailableError,
 )
 from flistfs.format.router import Router, parse_router
-from flistfs.output_file import check_output, part_path, publish
+from flistfs.output_file import OutputFile
 from flistfs.progress import Progress, ProgressReport, reporting
 from flistfs.stores import Store
 from flistfs.stores.fallback import FallbackStore
@@ -197,20 +196,16 @@ class Session:
         if partial_adds and not request.incomplete:
             raise SessionError(_incomplete_message(partial_adds))
         router = await trio.to_thread.run_sync(self._router, request)
-        await trio.to_thread.run_sync(lambda: check_output(request.out, force=request.force))
-        part = part_path(request.out, self._folder.path)
-        try:
-            survey, changes = await self._build(request, router, part, progress)
+        with await trio.to_thread.run_sync(lambda: OutputFile(request.out, force=request.force)) as output:
+            survey, changes = await self._build(request, router, output, progress)
             if unmount is not None:
                 progress("unmount", 0, 1)
                 await unmount()
             if self.vfs.changes != changes:
                 log.info("the tree changed until it was unmounted: packaging it again")
-                survey, _ = await self._build(request, router, part, progress)
-            package_size = part.stat().st_size
-            await trio.to_thread.run_sync(lambda: publish(part, request.out, force=request.force))
-        finally:
-            part.unlink(missing_ok=True)
+                survey, _ = await self._build(request, router, output, progress)
+            package_size = output.size
+            await trio.to_thread.run_sync(output.publish)
         return SealSummary(
             out=str(request.out),
             package_size=package_size,
@@ -232,7 +227,7 @@ class Session:
         return self.store.readers_router if request.router is None else parse_router(request.router.encode())
 
     async def _build(
-        self, request: SealRequest, router: Router | None, part: Path, progress: Progress
+        self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
     ) -> tuple[Survey, int]:
         """Store what is not stored, check the store, and package the tree as it is then.
 
@@ -259,7 +254,7 @@ class Session:
                     accounts,
                     request.options,
                     router,
-                    part,
+                    output,
                     self._folder.scratch,
                     progress,
                 )
@@ -408,7 +403,7 @@ class Session:
             new_bytes=after.new_bytes - before.new_bytes,
             shared_blocks=after.shared_blocks - before.shared_blocks,
             seconds=time.monotonic() - started,
-            left_out=[str(problem) for problem in ingest.problems],
+            left_out=ingest.problems,
             left_out_count=ingest.problem_count,
         )
 

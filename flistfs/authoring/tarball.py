@@ -24,6 +24,7 @@ from flistfs.authoring.source import Item, Piece, Problem
 from flistfs.errors import FormatError, SourceError
 from flistfs.format.records import CHUNK_SIZE
 from flistfs.format.tarstream import Readable, TarStream
+from flistfs.input_file import InputFile
 
 if sys.version_info >= (3, 14):
     from compression.zstd import ZstdFile
@@ -42,6 +43,9 @@ _FORMATS: Final[tuple[tuple[bytes, str, Callable[[BinaryIO], Readable]], ...]] =
     (b"\x28\xb5\x2f\xfd", "zstd file", ZstdFile),
 )
 _MAGIC_SIZE: Final = 6
+
+# Bytes of an archive that are read at a time; a pipe gives up to 64 KiB.
+_BUFFER_SIZE: Final = 64 << 10
 
 # Types of members that hold content; tarfile takes the odd ones for plain files too.
 _TYPES: Final[Mapping[bytes, int]] = {
@@ -66,9 +70,20 @@ _IMPLIED_MODE: Final = stat.S_IFDIR | 0o755
 class TarSource:
     """The members of an archive. Directories that it does not name are made on the way."""
 
-    def __init__(self, file: BinaryIO, name: str, *, excluded: Filter = nothing_excluded) -> None:
-        """Read from `file`, which is called `name` in errors and is closed at the end; nothing is sought."""
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        *,
+        excluded: Filter = nothing_excluded,
+        stop: Callable[[], None] | None = None,
+    ) -> None:
+        """Read from `file`, which is called `name` in errors and is closed at the end; nothing is sought.
+
+        `stop` ends a read that waits in another thread.
+        """
         self._file = file
+        self._stop = stop
         self._name = name
         self._excluded = excluded
         self._folders: set[bytes] = set()
@@ -82,11 +97,11 @@ class TarSource:
             SourceError: it cannot be read.
         """
         try:
-            # Closed by `close`; 0 is the descriptor of standard input.
-            file = open(0 if path == "-" else path, "rb", closefd=path != "-")  # noqa: SIM115
+            raw = InputFile(path)
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from None
-        return cls(file, "standard input" if path == "-" else path, excluded=excluded)
+        name = "standard input" if path == "-" else path
+        return cls(io.BufferedReader(raw, _BUFFER_SIZE), name, excluded=excluded, stop=raw.stop)
 
     def measure(self) -> None:
         """Do nothing: an archive's size is known, or it comes from a pipe."""
@@ -98,6 +113,10 @@ class TarSource:
             return (self._file.tell(), status.st_size) if stat.S_ISREG(status.st_mode) else (size, 0)
         except (OSError, ValueError):
             return size, 0
+
+    def named(self, path: bytes) -> str:
+        """Return what a member is called, behind the name of the archive."""
+        return f"{self._name}: {os.fsdecode(path) or '.'}"
 
     def items(self) -> Iterator[Item | Problem]:
         """Walk the members, in the archive's order."""
@@ -114,7 +133,9 @@ class TarSource:
             yield Problem(self._last, f"{self._name} cannot be read beyond it: {error}")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; a read that waits ends."""
+        if self._stop is not None:
+            self._stop()
         self._file.close()
 
     def _converted(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Item | Problem]:

@@ -16,11 +16,19 @@ import click
 from click.core import ParameterSource
 
 from flistfs import launch, mounts
-from flistfs.authoring.folder import Lock, SessionFolder, Settings, folder_for, sessions_root
+from flistfs.authoring.folder import (
+    Lock,
+    SessionFolder,
+    Settings,
+    folder_for,
+    keep_failed_start,
+    sessions_root,
+)
 from flistfs.authoring.request import BaseRequest
 from flistfs.cli.mount_sealed import mount_sealed
 from flistfs.cli.options import (
     Size,
+    any_path,
     base_request,
     base_store_option,
     bases_option,
@@ -31,9 +39,16 @@ from flistfs.cli.options import (
     source_date_epoch,
     store_option,
 )
-from flistfs.cli.output import base_lines, following, print_json, progress_shown
+from flistfs.cli.output import base_lines, following, print_json, progress_shown, shown_store
 from flistfs.cli.secrets import password
-from flistfs.errors import MountError, OutputError, SessionError, UsageError
+from flistfs.errors import (
+    FlistfsError,
+    InterruptedByUserError,
+    MountError,
+    OutputError,
+    SessionError,
+    UsageError,
+)
 from flistfs.progress import quiet
 from flistfs.stores import default_store_url
 from flistfs.stores.readers import router_for_readers
@@ -43,9 +58,24 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 _PATIENCE = 20.0
 
 
-@click.command("mount", short_help="Mount an empty file system to be filled.")
-# Whether it can be read is not for click to ask: a dead mount cannot.
-@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False))
+class _Mount(click.Command):
+    """The command, which keeps why it failed for whoever waits for the end of the mount."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run it; click calls this."""
+        try:
+            return super().invoke(ctx)
+        except (FlistfsError, KeyboardInterrupt) as error:
+            if ctx.params["package"] is None:
+                interrupted = InterruptedByUserError("it was interrupted")
+                reason = error if isinstance(error, FlistfsError) else interrupted
+                keep_failed_start(mounts.resolve_mountpoint(ctx.params["mountpoint"]), reason)
+            raise
+
+
+@click.command("mount", cls=_Mount, short_help="Mount an empty file system to be filled.")
+# It may be a dead mount, which cannot be read.
+@click.argument("mountpoint", type=any_path)
 @store_option
 @bases_option
 @base_store_option
@@ -60,13 +90,13 @@ _PATIENCE = 20.0
 @click.option("-o", "options", metavar="OPTION,…", multiple=True, help="Further mount options.")
 @click.option(
     "--state",
-    type=click.Path(path_type=Path),
+    type=any_path,
     metavar="DIR",
     help="Where the session lies until it is sealed. Default: below ~/.local/state/flistfs.",
 )
 @click.option(
     "--seal-to",
-    type=click.Path(path_type=Path),
+    type=any_path,
     metavar="OUT.flist",
     help="Seal into this when the mount is unmounted; `flistfs wait` waits for that.",
 )
@@ -87,7 +117,7 @@ _PATIENCE = 20.0
 @click.option(
     "--read-only",
     "package",
-    type=click.Path(path_type=Path),
+    type=any_path,
     metavar="FLIST",
     help="Mount this sealed flist instead, read-only, its blocks fetched from the store as they are read.",
 )
@@ -226,7 +256,7 @@ def command(
 
 def _mounted_lines(config: launch.Config, started: dict[str, Any] | None) -> Iterator[str]:
     again = "" if config.is_new else " again: its session goes on"
-    yield f"{config.mountpoint} is mounted{again}; blocks go to {config.store}"
+    yield f"{config.mountpoint} is mounted{again}; blocks go to {shown_store(config.store)}"
     if started:
         yield from base_lines(started)
     if config.seal_to is None:

@@ -14,12 +14,15 @@ from flistfs.authoring.request import PATIENCE, BaseRequest
 from flistfs.errors import UsageError
 from flistfs.stores.url import default_store_url, named_store, parse_store_url
 
+# A path that the command itself opens: click would call one that may not be read a usage error.
+any_path: click.Path = click.Path(path_type=Path, readable=False)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 mount_option = click.option(
     "--mount",
     "mountpoint",
-    type=click.Path(path_type=Path, readable=False),  # it may be a dead mount
+    type=any_path,  # it may be a dead mount
     metavar="MOUNTPOINT",
     help="Which session; needed only if there are several.",
 )
@@ -68,7 +71,7 @@ public_url_option = click.option(
 bases_option = click.option(
     "--from",
     "bases",
-    type=click.Path(path_type=Path),
+    type=any_path,
     metavar="BASE.flist",
     multiple=True,
     help="Start with the tree of this sealed flist; repeatable, later ones lie on top.",
@@ -91,7 +94,7 @@ from_store_option = click.option(
 )
 
 flist_argument = click.argument(
-    "package", type=click.Path(path_type=Path), metavar="FLIST"
+    "package", type=any_path, metavar="FLIST"
 )  # a package, or a directory that one was unpacked into
 
 timeout_option = click.option(

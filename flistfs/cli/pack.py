@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.cli import interrupts
 from flistfs.cli.options import (
     absolute_output,
+    any_path,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -35,7 +37,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 
 @click.command("pack", short_help="Make an flist of a directory or a tar archive, in one go.")
 @click.argument("source", metavar="SOURCE")
-@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.flist")
+@click.argument("out", type=any_path, metavar="OUT.flist")
 @store_option
 @force_option
 @owner_option
@@ -78,8 +80,9 @@ def command(
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
-    from flistfs import offline  # noqa: PLC0415  --help need not wait for it
-    from flistfs.authoring import encoder_process  # noqa: PLC0415
+    with interrupts.loading():  # --help need not wait for it
+        from flistfs import offline  # noqa: PLC0415
+        from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(url)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from flistfs.cli.options import StorePlace, json_option, min_replicas_option, usual_store
-from flistfs.cli.output import human_size, plural, print_json, progress_shown
+from flistfs.cli.options import StorePlace, flist_argument, json_option, min_replicas_option, usual_store
+from flistfs.cli.output import human_size, plural, print_json, progress_shown, shown_store
 from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
@@ -19,7 +19,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 
 
 @click.command("push", short_help="Bring the blocks of an flist to another store.")
-@click.argument("package", type=click.Path(path_type=Path), metavar="FLIST")
+@flist_argument
 @click.option(
     "--to", type=StorePlace(), required=True, metavar="URL|FILE", help="The store to bring them to."
 )
@@ -58,6 +58,6 @@ def command(package: Path, to: str, source: str | None, min_replicas: int | None
         print_json(asdict(summary))
         return
     click.echo(
-        f"{target.url}: {plural(summary.sent, 'block')} sent ({human_size(summary.sent_bytes)}), "
-        f"{summary.blocks - summary.sent:,} there before"
+        f"{shown_store(target.url)}: {plural(summary.sent, 'block')} sent "
+        f"({human_size(summary.sent_bytes)}), {summary.blocks - summary.sent:,} there before"
     )

@@ -11,9 +11,11 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.cli import interrupts
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (
     absolute_output,
+    any_path,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -37,7 +39,7 @@ from flistfs.stores.readers import router_for_readers
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
-@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.flist")
+@click.argument("out", type=any_path, metavar="OUT.flist")
 @mount_option
 @force_option
 @owner_option
@@ -104,8 +106,9 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         result = folder.result()
         said = f": {result.message}" if result else ""
         raise SessionError(f"the session of {mountpoint} has ended{said}")
-    from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
-    from flistfs.authoring import encoder_process  # noqa: PLC0415
+    with interrupts.loading():  # a seal of a mounted session needs none of it
+        from flistfs import offline  # noqa: PLC0415
+        from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)

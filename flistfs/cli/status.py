@@ -15,8 +15,9 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import PartialAdd, SessionFolder, State, all_folders
+from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
-from flistfs.cli.output import human_size, kinds, plural, print_json
+from flistfs.cli.output import human_size, kinds, plural, print_json, shown_store
 from flistfs.control import ask
 from flistfs.errors import FlistfsError
 
@@ -60,8 +61,9 @@ def _all_lines(sessions: list[dict[str, Any]]) -> Iterator[str]:
 
 def _watch(*, as_json: bool) -> NoReturn:
     """Report every second what there is, with rates."""
-    from rich.live import Live  # noqa: PLC0415  only this needs it
-    from rich.text import Text  # noqa: PLC0415
+    with interrupts.loading():  # only this needs it
+        from rich.live import Live  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
 
     live = Live(auto_refresh=False) if sys.stdout.isatty() and not as_json else None
     before: dict[str, dict[str, Any]] = {}
@@ -82,22 +84,31 @@ def _watch(*, as_json: bool) -> NoReturn:
 
 
 def _rates(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, float] | None:
-    """Say how much a second came in since the last report: bytes and files written, bytes stored."""
+    """Say how much a second came in since the last report: bytes and files written, bytes stored.
+
+    What went, as files were removed, is none of it.
+    """
     if before is None or "files" not in before or "files" not in now:
         return None
     seconds = now["asked"] - before["asked"]
-    return {name: (now[name] - before[name]) / seconds for name in ("size", "files", "new_bytes")}
+    return {name: max(0, now[name] - before[name]) / seconds for name in ("size", "files", "new_bytes")}
 
 
 def _describe(folder: SessionFolder) -> dict[str, Any]:
     """Gather what is known of a session; one that can't be read says why."""
-    session: dict[str, Any] = {"state_directory": str(folder.path), "state": folder.state().value}
+    state, holder = folder.state(), folder.holder()
+    session: dict[str, Any] = {
+        "state_directory": str(folder.path),
+        "log": str(folder.log),
+        "state": state.value,
+        "pid": holder.pid if holder and state in {State.MOUNTED, State.BUSY} else None,
+    }
     try:
         session |= asdict(folder.settings())
         result = folder.result()
         session["result"] = asdict(result) if result else None
         session["incomplete"] = [asdict(add) for add in folder.partial_adds()]
-        if folder.state() is State.MOUNTED:
+        if state is State.MOUNTED:
             session |= ask(folder.control, {"op": "status"}, patience=_PATIENCE)
     except FlistfsError as error:
         if _has_no_mount(session):  # its daemon has not begun to listen, or has ceased to
@@ -133,7 +144,7 @@ def _clock(seconds: float) -> str:
 
 def _store_lines(session: dict[str, Any]) -> Iterator[str]:
     if "store" in session:
-        yield f"  store: {session['store']}"
+        yield f"  store: {shown_store(session['store'])}"
     if session.get("store_trouble"):
         yield f"  a server fails, others stand in for it: {session['store_trouble']}"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
-from flistfs.cli.output import plural, print_json, progress_shown
+from flistfs.cli.output import plural, print_json, progress_shown, shown_store
 from flistfs.cli.secrets import password
 from flistfs.errors import FaultsError
 from flistfs.reading.content import store_of
@@ -49,7 +49,7 @@ def command(package: Path, store: str | None, deep: bool, no_store: bool, as_jso
     if blocks is not None and blocks.trouble:
         click.echo(f"note: others stood in for a server: {blocks.trouble}", err=True)
     if report.faults:
-        asked = "" if blocks is None else f" (blocks were looked for in {blocks.url})"
+        asked = "" if blocks is None else f" (blocks were looked for in {shown_store(blocks.url)})"
         raise FaultsError(f"{package} has {plural(len(report.faults), 'fault')}{asked}")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -31,6 +31,7 @@ from flistfs.format.records import (
 )
 from flistfs.format.router import MAX_SIZE, Router, parse_router
 from flistfs.reading.names import name_fault, place_fault
+from flistfs.scratch import Scratch
 
 ROUTER_FILE = "router.yaml"
 
@@ -137,6 +138,15 @@ def printable(raw: bytes) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def _is_directory(package: Path) -> bool:
+    try:
+        return stat.S_ISDIR(package.stat().st_mode)
+    except FileNotFoundError:
+        raise FormatError(f"there is no file {package}") from None
+    except OSError as error:
+        raise FormatError(f"cannot read {package}: {error.strerror}") from error
+
+
 def _damaged(path: bytes, error: FormatError) -> FormatError:
     name = printable(path) or "/"
     return FormatError(f"{name} is damaged: {error} ({_ALL_FAULTS})")
@@ -159,12 +169,10 @@ class Flist(Closing):
     `package_faults` says what keeps readers from opening the package, though it could be opened here.
     """
 
-    def __init__(
-        self, catalog: Catalog, folder: tempfile.TemporaryDirectory[str], package_faults: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, catalog: Catalog, scratch: Scratch, package_faults: Sequence[str] = ()) -> None:
         self.package_faults = package_faults
         self._catalog = catalog
-        self._folder = folder
+        self._scratch = scratch
         self._acis: dict[bytes, Aci | None] = {}
 
     @classmethod
@@ -176,26 +184,25 @@ class Flist(Closing):
         Raises:
             FormatError: it is not there, damaged, or no flist.
         """
-        folder = tempfile.TemporaryDirectory(prefix="flistfs-")
         faults: list[str] = []
-        try:
-            if package.is_dir():
-                link_package(package, Path(folder.name))
+        with ExitStack() as held:
+            scratch = held.enter_context(Scratch())
+            if _is_directory(package):
+                link_package(package, scratch.path)
             else:
-                faults = unpack_package(package, Path(folder.name))
+                faults = unpack_package(package, scratch.path)
             try:
-                catalog = Catalog.open(Path(folder.name))
+                catalog = Catalog.open(scratch.path)
             except FormatError as error:
                 raise FormatError(f"{package} is no flist that can be read: {error}") from error
-            return cls(catalog, folder, faults)
-        except BaseException:
-            folder.cleanup()
-            raise
+            flist = cls(catalog, scratch, faults)
+            held.pop_all()
+        return flist
 
     def close(self) -> None:
         """Close it and remove the temporary folder."""
         self._catalog.close()
-        self._folder.cleanup()
+        self._scratch.close()
 
     @property
     def generation(self) -> Generation:
@@ -213,7 +220,7 @@ class Flist(Closing):
         Raises:
             FormatError: readers would refuse it.
         """
-        path = Path(self._folder.name) / ROUTER_FILE
+        path = self._scratch.path / ROUTER_FILE
         try:
             with path.open("rb") as file:
                 return parse_router(file.read(MAX_SIZE + 1))

@@ -9,6 +9,9 @@ one of some thousand has not a folder for each: with 65,536 folders its first bl
 Several processes may use one directory. A block is written without being flushed: `sync` flushes all of
 them at once, which is many times quicker. After a power cut before a `sync` some file systems show such a
 block as an empty or a short file: it counts as missing, where its size is known, and `put` replaces it.
+
+The directory itself may be a link. No link in it is followed, whoever has planted it: one in the place of a
+folder is an error, and one in that of a block, like all else that is no regular file, counts as missing.
 """
 
 from __future__ import annotations
@@ -82,8 +85,9 @@ class DirectoryStore:
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
         """Look for each block's file."""
         known = sizes or {}
+        checked: set[str] = set()
         with self._explained("look into"):
-            return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_))}
+            return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_), checked)}
 
     def put(self, blocks: Sequence[Block]) -> None:
         """Write the blocks that are not there yet, each aside and then renamed into place."""
@@ -122,15 +126,27 @@ class DirectoryStore:
     def close(self) -> None:
         """Do nothing: no file is kept open."""
 
-    def _file(self, hash_: bytes) -> str:
+    def _file(self, hash_: bytes, checked: set[str] | None = None) -> str:
+        """Return a block's path; of folders in `checked` it was seen a moment ago that they are no links."""
         # The one guard between a hash from a stranger's flist and a path.
         if not _NAME.fullmatch(hash_):
             raise StoreRefusedError(f"{self.url} names blocks in lower-case hex; {hash_!r:.40} is not")
         name = hash_.decode("ascii")
-        return f"{self._root}/{name[0]}/{name[1]}/{name}"
+        folder = f"{self._root}/{name[0]}/{name[1]}"
+        if checked is None or folder not in checked:
+            self._refuse_link(f"{self._root}/{name[0]}")
+            self._refuse_link(folder)
+            if checked is not None:
+                checked.add(folder)
+        return f"{folder}/{name}"
 
-    def _is_whole(self, hash_: bytes, wanted: int | None) -> bool:
-        found = self._stored_size(self._file(hash_))
+    def _refuse_link(self, folder: str) -> None:
+        """Raise StoreRefusedError if a folder of the store leads elsewhere."""
+        if os.path.islink(folder):
+            raise StoreRefusedError(f"{folder} is a symbolic link, and no folder of a store: remove it")
+
+    def _is_whole(self, hash_: bytes, wanted: int | None, checked: set[str]) -> bool:
+        found = self._stored_size(self._file(hash_, checked))
         return found > 0 and (wanted is None or found == wanted)
 
     def _stored_size(self, file: str) -> int:
@@ -156,6 +172,7 @@ class DirectoryStore:
 
     def _create(self, aside: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._refuse_link(self._tmp_root)
         try:
             return os.open(aside, flags, 0o666)
         except FileNotFoundError:
@@ -179,11 +196,12 @@ class DirectoryStore:
     def _sweep(self) -> None:
         """Remove what writers that died have left behind; never fails."""
         oldest = time.time() - _LEFTOVER_AGE
-        with contextlib.suppress(OSError), os.scandir(self._tmp) as entries:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError), _opened(self._tmp_root, flags) as tmp, os.scandir(tmp) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        os.unlink(entry.path)
+                        os.unlink(entry.name, dir_fd=tmp)
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -196,12 +214,28 @@ class DirectoryStore:
             raise StoreError(f"cannot {what} {self.url}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _read(file: str) -> bytes:
-    """Read at most one byte more than a block can have."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb", buffering=0) as opened:
-        size = min(os.fstat(descriptor).st_size, MAX_BLOCK_SIZE)
-        return opened.read(size + 1) or b""
+    """Read at most one byte more than a block can have; what is no regular file has none."""
+    try:
+        with _opened(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return b""
+            with open(descriptor, "rb", buffering=0, closefd=False) as opened:
+                return opened.read(min(status.st_size, MAX_BLOCK_SIZE) + 1) or b""
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link; a socket
+            return b""
+        raise
 
 
 def _write_all(descriptor: int, parts: Sequence[bytes]) -> None:

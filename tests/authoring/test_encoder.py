@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -179,3 +182,58 @@ def test_a_process_hands_on_what_the_store_says(tmp_path: Path) -> None:
         process.close()
     assert "secret" not in repr(Settings("redis://host", "secret"))
     assert open_store("redis://host", "secret").url == "redis://host:6379"
+
+
+def failing_python(folder: Path) -> Path:
+    python = folder / "python"
+    python.write_text(
+        "#!/bin/sh\necho Traceback >&2\necho 'ImportError: no module named flistfs' >&2\nexit 1\n"
+    )
+    python.chmod(0o755)
+    return python
+
+
+@pytest.mark.parametrize("kind", ["missing", "failing", "unable"])
+def test_a_process_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    settings = Settings(f"dir://{tmp_path}/blocks", None)
+    match kind:
+        case "missing":
+            monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+            why = f"No such file or directory: '{tmp_path}/python'"
+        case "failing":
+            monkeypatch.setattr("sys.executable", str(failing_python(tmp_path)))
+            why = "ImportError: no module named flistfs"
+        case _:
+            settings = replace(settings, log=tmp_path / "nowhere/log")
+            why = f"No such file or directory: '{tmp_path}/nowhere/log'"
+    with (tmp_path / "spool").open("wb+") as spool:
+        process = EncoderProcess(settings, spool.fileno())
+        for _ in range(2):  # the same each time, so that it is logged once
+            with pytest.raises(StoreUnavailableError) as refused:
+                process.store([SpoolSource(0, 5)])
+            assert str(refused.value).startswith("the process that encodes cannot be started: ")
+            assert str(refused.value).endswith(why)
+        monkeypatch.undo()
+        if kind == "unable":
+            (tmp_path / "nowhere").mkdir()
+        assert len(process.store([SpoolSource(0, 5)]).results) == 1
+        process.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_forked_processes_that_the_system_has_no_room_for_are_an_error(tmp_path: Path) -> None:
+    """It leaves room for a descriptor that forking needs, and none for the next."""
+    program = f"""
+import os, resource
+from flistfs.authoring import encoder_process
+from flistfs.errors import StoreUnavailableError
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), 100))
+try:
+    encoder_process.prepare("dir://{tmp_path}/blocks")
+except StoreUnavailableError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "no process that encodes can be started: Too many open files (see ulimit -a)\n"

@@ -243,6 +243,12 @@ def test_a_terminal_shows_progress(home: Home, package: Path, command: list[str]
     assert last.count("100%") == len(phases)
 
 
+def test_the_largest_none_are_a_summary_all_the_same(home: Home, package: Path) -> None:
+    summary, none = home.json("info", package), home.json("info", package, "--largest", "0")
+    assert none == {**summary, "largest": []}
+    assert none["size"] > 0
+
+
 def test_verify_names_faults_on_one_line(home: Home) -> None:
     records = records_of(TREE)
     change_entry(records, b"odd\n\xff", lambda entry: replace(entry, attributes=None))

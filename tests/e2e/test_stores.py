@@ -166,7 +166,7 @@ def test_blocks_go_where_the_router_says(home: Home, mountpoint: Path) -> None:
     with running_redis() as one, running_redis(password=SECRET) as two:
         router_file(home.path, {"00:7F": one.url, "80:FF": two.url})
         told = home.run("mount", mountpoint, "--store", "router.yaml")
-        assert f"blocks go to router://{home.path}/router.yaml" in told.stdout
+        assert f"blocks go to {home.path}/router.yaml" in told.stdout
         contents = write_files(mountpoint)
         umount(mountpoint)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")

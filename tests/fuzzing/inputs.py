@@ -27,7 +27,7 @@ from flistfs.format.block import TRAILER_SIZE, BlockHandle, block_entries
 from flistfs.format.catalog import Catalog, write_catalog
 from flistfs.format.keys import aci_key, directory_key
 from flistfs.format.manifest import decode_log, encode_log
-from flistfs.format.package import unpack_package
+from flistfs.format.package import unpack_package, write_package
 from flistfs.format.records import (
     Aci,
     BlockRef,
@@ -45,7 +45,6 @@ from flistfs.format.records import (
 )
 from flistfs.format.rocks import masked_crc32c
 from flistfs.format.sst import read_footer
-from flistfs.output_file import pack
 
 _TIME: Final = 1_500_000_000
 _NUMBERS: Final = (0, 1, 2, 127, 128, 255, 256, 4095, 65535, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32,
@@ -175,9 +174,9 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
 def _of_records(records: Mapping[bytes, bytes]) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         write_catalog(Path(scratch) / "catalog", sorted(records.items()))
-        out = Path(scratch) / "out.flist"
-        pack(Path(scratch) / "catalog", out)
-        return out.read_bytes()
+        out = io.BytesIO()
+        write_package(Path(scratch) / "catalog", out)
+        return out.getvalue()
 
 
 def _package_bytes(base: Base, chance: random.Random) -> bytes:

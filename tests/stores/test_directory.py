@@ -245,3 +245,64 @@ def test_several_processes(folder: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert files_in(folder) == {file_of(folder, one) for one in blocks(60, 5000)}
     assert all(DirectoryStore(folder).get(one.hash) == value_of(one) for one in blocks(60, 5000))
+
+
+# Links that somebody has planted
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_link_in_the_place_of_a_folder_is_not_followed(
+    store: DirectoryStore, folder: Path, tmp_path: Path, depth: int
+) -> None:
+    store.put([block()])
+    planted = file_of(folder, block()).parents[2 - depth]
+    planted.rename(tmp_path / "elsewhere")
+    planted.symlink_to(tmp_path / "elsewhere")
+    before = files_in(tmp_path / "elsewhere")
+    for use in (
+        lambda: store.missing([block().hash]),
+        lambda: store.get(block().hash),
+        lambda: store.put([block()]),
+    ):
+        with pytest.raises(StoreRefusedError, match=f"{planted} is a symbolic link"):
+            use()
+    assert files_in(tmp_path / "elsewhere") == before
+
+
+def plant_link(path: Path, elsewhere: Path) -> None:
+    elsewhere.write_bytes(value_of(block()))
+    path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [plant_link, lambda path, _: os.mkfifo(path), lambda path, _: path.symlink_to("/dev/zero")],
+    ids=["link", "pipe", "device"],
+)
+def test_what_is_no_file_in_the_place_of_a_block_is_none(
+    store: DirectoryStore, folder: Path, tmp_path: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    store.put([block()])
+    file = file_of(folder, block())
+    file.unlink()
+    plant(file, tmp_path / "elsewhere")
+    assert store.missing([block().hash]) == {block().hash}
+    with pytest.raises(BlockMissingError):
+        store.get(block().hash)
+    store.put([block()])
+    assert not file.is_symlink()
+    assert store.get(block().hash) == value_of(block())
+
+
+def test_a_link_in_the_place_of_the_folder_for_writing_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    DirectoryStore(folder).check()
+    precious = tmp_path / "elsewhere" / "precious"
+    precious.parent.mkdir()
+    precious.touch()
+    os.utime(precious, (0, 0))  # older than what is swept away
+    (folder / "tmp").symlink_to(precious.parent)
+    store = DirectoryStore(folder)
+    assert precious.exists()
+    with pytest.raises(StoreRefusedError, match="tmp is a symbolic link"):
+        store.put([block()])
+    assert list(precious.parent.iterdir()) == [precious]
