@@ -185,7 +185,7 @@ class _Fetched:
     data: bytes
 
 
-class Kept(Protocol):
+class _Kept(Protocol):
     """What the uploader says of a chunk that it stored."""
 
     @property
@@ -210,7 +210,7 @@ class Counts:
     shared_blocks: int = 0
     replaced_blocks: int = 0
 
-    def add(self, outcomes: Iterable[Kept], journal: Journal) -> None:
+    def add(self, outcomes: Iterable[_Kept], journal: Journal) -> None:
         """Count chunks that were stored, each block as new once.
 
         Two encoders that meet the same chunk at the same time both find that the store lacks its block.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import heapq
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -25,6 +24,7 @@ from flistfs.format.manifest import TableFile, read_manifest, write_manifest
 from flistfs.format.sst import remove_identity
 from flistfs.format.table import Table
 from flistfs.format.wal import Changes, read_logs
+from flistfs.scratch import Scratch
 
 if TYPE_CHECKING:
     from rocksdict import Options, SstFileWriter
@@ -154,9 +154,9 @@ def _open(folder: Path) -> tuple[Table, Changes]:
 
 
 def _open_rewritten(folder: Path) -> tuple[Table, Changes]:
-    with tempfile.TemporaryDirectory(prefix="flistfs-") as scratch:
+    with Scratch() as scratch:
         # RocksDB leaves files beside the database, and obeys some that it finds there.
-        source, target = Path(scratch) / "database", Path(scratch) / "catalog"
+        source, target = scratch.path / "database", scratch.path / "catalog"
         source.mkdir()
         for path in folder.iterdir():
             if _DATABASE_FILE.fullmatch(path.name) and path.is_file():

@@ -174,10 +174,9 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
 def _of_records(records: Mapping[bytes, bytes]) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         write_catalog(Path(scratch) / "catalog", sorted(records.items()))
-        out = Path(scratch) / "out.flist"
-        with out.open("wb") as file:
-            write_package(Path(scratch) / "catalog", file)
-        return out.read_bytes()
+        out = io.BytesIO()
+        write_package(Path(scratch) / "catalog", out)
+        return out.getvalue()
 
 
 def _package_bytes(base: Base, chance: random.Random) -> bytes:
