@@ -37,12 +37,13 @@ _MAX_LINKS = 40
 
 
 class StoredPiece(NamedTuple):
-    """A chunk that is stored: its number in its file, and the size of its block and whether that is new."""
+    """A chunk that is stored: its number in its file, and of its block what an `Outcome` says."""
 
     number: int
     stored: Stored
     size: int
     is_new: bool
+    replaced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Grafter:
                     self._put(draft, ready, done)
                 except _RefusedError as error:
                     done.problems.append(Problem(ready.item.path, str(error)))
-                self._count(change, counts, ready)
+            self._note_blocks(change, counts, batch)
             draft.finish()
             if any(ready.item.stored for ready in batch):
                 change.rely_on_base()
@@ -134,10 +135,11 @@ class Grafter:
         done.inodes.update(draft.changed)
         return done
 
-    def _count(self, change: Change, counts: Counts, ready: Ready) -> None:
-        for piece in ready.chunks:
+    def _note_blocks(self, change: Change, counts: Counts, batch: Sequence[Ready]) -> None:
+        pieces = [piece for ready in batch for piece in ready.chunks]
+        counts.add(pieces, self._journal)
+        for piece in pieces:
             change.put_block(piece.stored.key, piece.stored.hash, piece.size)
-            counts.add(piece.size, is_new=piece.is_new)
 
     def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
         item = ready.item

@@ -74,9 +74,6 @@ class Problem:
     path: bytes
     reason: str
 
-    def __str__(self) -> str:
-        return f"{os.fsdecode(self.path) or '.'}: {self.reason}"
-
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -101,16 +98,28 @@ class TreeSource(Protocol):
     def extent(self, size: int) -> tuple[int, int]:
         """Say how far it is when `size` bytes of content are done: so much, of so much (0: nobody knows)."""
 
+    def named(self, path: bytes) -> str:
+        """Return what the user calls the item at a path."""
+
     def close(self) -> None:
         """Let go of files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A directory or file to begin with: its path on this machine, and in the tree (empty: its top)."""
+    """A directory or file to begin with: its path on this machine, and in the tree (empty: its top).
+
+    `shown` is the path as the user typed it.
+    """
 
     path: bytes
     name: bytes
+    shown: str
+
+    def below(self, path: bytes) -> str:
+        """Return what the user calls a path of this machine that is this one or below it."""
+        rest = os.fsdecode(path[len(self.path) :]).lstrip("/")
+        return f"{self.shown.rstrip('/')}/{rest}" if rest else self.shown
 
     def status(self) -> os.stat_result:
         """Return what is there.
@@ -121,26 +130,30 @@ class Start:
         try:
             return os.lstat(self.path)
         except OSError as error:
-            raise SourceError(f"{os.fsdecode(self.path)} cannot be read: {error.strerror}") from None
+            raise SourceError(f"{self.shown} cannot be read: {error.strerror}") from None
 
 
-def starting_points(sources: Sequence[str]) -> list[Start]:
+def starting_points(sources: Sequence[str], typed: Sequence[str] = ()) -> list[Start]:
     """Say where sources go, as `cp -a SOURCE… TARGET` has it: `dir` to TARGET/dir, `dir/.` to TARGET itself.
+
+    Args:
+        sources: Their paths.
+        typed: The same as the user typed them, where these are others.
 
     Raises:
         SourceError: a source has no name.
     """
-    return [_start(source) for source in sources]
+    return [_start(source, shown) for source, shown in zip(sources, typed or sources, strict=True)]
 
 
-def _start(source: str) -> Start:
+def _start(source: str, shown: str) -> Start:
     if source == "." or source.endswith("/."):  # a Path would have dropped it
-        return Start(os.fsencode(os.path.realpath(source)), b"")
+        return Start(os.fsencode(os.path.realpath(source)), b"", shown.removesuffix("/.") or "/")
     path = os.path.abspath(source)  # noqa: PTH100  without resolving a link that is itself the source
     name = os.path.basename(path)  # noqa: PTH119  a text, not a path, from here on
     if not name:
         raise SourceError(f"{source} has no name; to put what is in it into the tree, write {source}.")
-    return Start(os.fsencode(path), os.fsencode(name))
+    return Start(os.fsencode(path), os.fsencode(name), shown)
 
 
 class DirectorySource:
@@ -172,7 +185,7 @@ class DirectorySource:
     def items(self) -> Iterator[Item | Problem]:
         """Walk everything."""
         for start in self._starts:
-            yield from self._walk(start.path, start.name, start.status())
+            yield from self._walk(start, start.status())
 
     def measure(self) -> None:
         """Add up the sizes of all files; what cannot be read is for `items` to say."""
@@ -194,11 +207,20 @@ class DirectorySource:
         """Say how far it is."""
         return min(size, self._total) if self._total else size, self._total
 
+    def named(self, path: bytes) -> str:
+        """Return what the user calls an item: of sources with the same name, the one that has it."""
+        places = [(start, _place(start, path)) for start in self._starts]
+        found = [
+            start.below(place) for start, place in places if place is not None and os.path.lexists(place)
+        ]
+        return found[0] if found else os.fsdecode(path)
+
     def close(self) -> None:
         """Stop measuring."""
         self._closed = True
 
-    def _walk(self, path: bytes, name: bytes, status: os.stat_result) -> Iterator[Item | Problem]:
+    def _walk(self, start: Start, status: os.stat_result) -> Iterator[Item | Problem]:
+        path, name = start.path, start.name
         is_folder = stat.S_ISDIR(status.st_mode)
         if name and self._excluded(name, is_folder):
             return
@@ -211,7 +233,7 @@ class DirectorySource:
             what = self._forbidden.get((status.st_dev, status.st_ino))
             if what is not None:
                 raise SourceError(
-                    f"{os.fsdecode(path)} is {what}, which would be read while it is written: exclude it"
+                    f"{start.below(path)} is {what}, which would be read while it is written: exclude it"
                 )
             yield self._item(path, name, status)
             folders: list[tuple[bytes, bytes, os.stat_result]] = []
@@ -288,6 +310,14 @@ class DirectorySource:
             for name in names
             if not os.fsencode(name).startswith(_ACL_PREFIX)
         }
+
+
+def _place(start: Start, path: bytes) -> bytes | None:
+    """Return where on this machine the item at a path of the tree is, if it comes from there."""
+    if not start.name:
+        return os.path.join(start.path, path) if path else start.path  # noqa: PTH118  bytes
+    name, slash, rest = path.partition(b"/")
+    return start.path + slash + rest if name == start.name else None
 
 
 def _pieces(path: bytes, status: os.stat_result, data: Iterable[range]) -> Iterator[Piece]:

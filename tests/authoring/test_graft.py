@@ -190,7 +190,9 @@ def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Pat
     (source / "lib/d/f").write_bytes(BIG)
     (source / "lib").chmod(0o700)
     first = tar(USR, link(b"lib", b"usr/lib"))
-    nodes, get, _ = pack(tmp_path, first, DirectorySource([Start(bytes(source), b"")]), unique=False)
+    nodes, get, _ = pack(
+        tmp_path, first, DirectorySource([Start(bytes(source), b"", str(source))]), unique=False
+    )
     assert nodes[b"lib"].kind == "link"
     assert nodes[b"usr/lib"].mode == 0o700
     assert read_content(nodes[b"usr/lib/d/f"], get) == BIG
@@ -203,13 +205,13 @@ def test_a_link_that_is_replaced_leads_elsewhere_at_once(tmp_path: Path) -> None
     (tmp_path / "2").mkdir()
     (tmp_path / "2/lib").symlink_to("other")
     first = tar(USR, link(b"lib", b"usr/lib"), entry(b"other/", kind=b"5"))
-    starts = [Start(bytes(tmp_path / f"{number}"), b"") for number in (1, 2, 3)]
+    starts = [Start(bytes(tmp_path / f"{number}"), b"", f"{number}") for number in (1, 2, 3)]
     nodes, _, _ = pack(tmp_path, first, DirectorySource(starts), unique=False)
     assert {path for path, node in nodes.items() if node.kind == "file"} == {b"usr/lib/d/f1", b"other/d/f3"}
 
 
 def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "source/lib").mkdir(parents=True)
-    second = DirectorySource([Start(bytes(tmp_path / "source"), b"")])
+    second = DirectorySource([Start(bytes(tmp_path / "source"), b"", "source")])
     with pytest.raises(SourceError, match="lib: something that is no directory is there already"):
         pack(tmp_path, tar(link(b"lib", b"gone")), second, unique=False)
