@@ -130,7 +130,7 @@ class TarSource:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             if self._last is None:
                 raise SourceError(f"{self._name} cannot be read: {reason}") from error
-            yield Problem(self._last, f"{self._name} cannot be read beyond it: {reason}")
+            yield Problem(self._last, f"nothing behind it can be read: {reason}")
 
     def close(self) -> None:
         """Close the file; a read that waits ends."""

@@ -112,7 +112,7 @@ def test_absolute_names_are_taken_without_their_slash_which_is_said_once(home: H
     assert {b"etc/x", b"etc/y", b"etc/z"} < set(read_flist(home.path / "out.flist"))
     answer = json.loads(home.run("pack", archive, "out.flist", "--force", "--json").stdout.splitlines()[-1])
     assert answer["left_out"] == []
-    assert [note for note in answer["notes"] if "absolute names" in note] == answer["notes"]
+    assert len([note for note in answer["notes"] if "absolute names" in note]) == 1
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
