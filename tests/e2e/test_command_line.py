@@ -150,7 +150,7 @@ def test_with_json_standard_output_is_one_document_and_standard_error_tells_the_
     [
         ("click", ["--help"]),
         ("platformdirs", ["ls", "out.flist"]),
-        ("rocksdict", ["ls", "out.flist"]),
+        ("capnp", ["ls", "out.flist"]),
         ("trio", ["pack", "source", "new.flist"]),
         ("trio", ["new"]),
     ],
