@@ -39,7 +39,7 @@ from flistfs.cli.options import (
     source_date_epoch,
     store_option,
 )
-from flistfs.cli.output import base_lines, following, print_json, progress_shown, shown_store
+from flistfs.cli.output import base_lines, following, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import (
     FlistfsError,
@@ -52,7 +52,7 @@ from flistfs.errors import (
 from flistfs.progress import quiet
 from flistfs.stores import default_store_url
 from flistfs.stores.readers import router_for_readers
-from flistfs.stores.url import parse_store_url, with_min_replicas
+from flistfs.stores.url import parse_store_url, shown_store, with_min_replicas
 
 # Seconds to wait for the daemon of a mount that has just ended.
 _PATIENCE = 20.0

@@ -20,11 +20,11 @@ from flistfs.cli.options import (
     min_replicas_option,
     store_option,
 )
-from flistfs.cli.output import base_lines, print_json, progress_shown, shown_store
+from flistfs.cli.output import base_lines, print_json, progress_shown
 from flistfs.cli.secrets import passwords
 from flistfs.logs import log_to
 from flistfs.stores import default_store_url
-from flistfs.stores.url import parse_store_url, with_min_replicas
+from flistfs.stores.url import parse_store_url, shown_store, with_min_replicas
 
 
 @click.command("new", short_help="Start a session without a mount.")

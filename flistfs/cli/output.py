@@ -14,9 +14,8 @@ import click
 
 from flistfs.authoring.request import FIRST_OWN_NUMBER
 from flistfs.cli.streams import on_one_line
-from flistfs.errors import SourceError, UsageError
+from flistfs.errors import SourceError
 from flistfs.progress import Progress, ProgressReport, quiet, reporting
-from flistfs.stores.url import parse_store_url
 
 # How many servers a summary names.
 _NAMED_SERVERS = 3
@@ -48,15 +47,6 @@ def human_size(size: float) -> str:
 def plural(count: int, word: str, many: str = "") -> str:
     """Give a count with its word: "1 file", "2 files"."""
     return f"{count:,} {word if count == 1 else many or word + 's'}"
-
-
-def shown_store(url: str) -> str:
-    """Give a store the name that the user has for it: a router is the path of its file."""
-    try:
-        parsed = parse_store_url(url)
-    except UsageError:  # the servers of an flist's own router, in words
-        return url
-    return str(parsed.path) if parsed.scheme == "router" else url
 
 
 def is_watched() -> bool:

@@ -16,13 +16,13 @@ from flistfs.cli.options import (
     min_replicas_option,
     usual_store,
 )
-from flistfs.cli.output import human_size, plural, print_json, progress_shown, replaced_lines, shown_store
+from flistfs.cli.output import human_size, plural, print_json, progress_shown, replaced_lines
 from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import push
 from flistfs.stores import open_store
-from flistfs.stores.url import parse_store_url, with_min_replicas
+from flistfs.stores.url import parse_store_url, shown_store, with_min_replicas
 
 
 @click.command("push", short_help="Bring the blocks of an flist to another store.")

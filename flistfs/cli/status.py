@@ -17,9 +17,10 @@ from flistfs import mounts
 from flistfs.authoring.folder import PartialAdd, SessionFolder, State, all_folders
 from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
-from flistfs.cli.output import human_size, kinds, plural, print_json, shown_store
+from flistfs.cli.output import human_size, kinds, plural, print_json
 from flistfs.control import ask
 from flistfs.errors import FlistfsError
+from flistfs.stores.url import shown_store
 
 # Seconds for a daemon to say how it is: one that hangs must not hide the others for long.
 _PATIENCE = 5.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from flistfs.cli.options import RepairPlace, flist_argument, from_store_option, json_option, usual_store
-from flistfs.cli.output import plural, print_json, progress_shown, shown_store
+from flistfs.cli.output import plural, print_json, progress_shown
 from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
 from flistfs.errors import FaultsError
 from flistfs.reading.content import store_of
@@ -19,6 +19,7 @@ from flistfs.reading.flist import Flist, printable
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
 from flistfs.reading.verify import Report, verify
 from flistfs.stores import open_store
+from flistfs.stores.url import shown_store
 
 # A block that no store has.
 _NO_BLOCK = b"0" * 64

@@ -18,6 +18,7 @@ from flistfs.format.records import BlockRef, File
 from flistfs.reading.faults import is_block_name
 from flistfs.reading.flist import Flist
 from flistfs.stores import Store
+from flistfs.stores.url import shown_store
 
 # Hashes that are asked for at a time while checking that the target has every block.
 _CHECK_BATCH = 4096
@@ -80,8 +81,8 @@ def push(
             raise faults.error(flist, source)
         if lost > 0:
             raise BlockMissingError(
-                f"{target.url} has lost {lost} blocks that it has acknowledged; see that it keeps all it is "
-                f"given (Redis: maxmemory-policy noeviction), and push again"
+                f"{shown_store(target.url)} has lost {lost} blocks that it has acknowledged; see that it keeps "
+                f"all it is given (Redis: maxmemory-policy noeviction), and push again"
             )
         return PushSummary(len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
 
@@ -181,7 +182,7 @@ class _Faults:
         names = _files_with(flist, self._kept)
         more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
         return kind(
-            f"{source.url} {' and '.join(filter(None, (lacks, holds)))}, in "
+            f"{shown_store(source.url)} {' and '.join(filter(None, (lacks, holds)))}, in "
             f"{', '.join(names[:_NAMED_FILES])}{more}; everything else was pushed"
         )
 

@@ -275,3 +275,12 @@ def _name(scheme: str, path: str) -> str | None:
     if "/" in path:
         raise UsageError(f"what follows the host of a URL of {scheme}:// is one name, without slashes")
     return unquote(path, errors="surrogateescape")
+
+
+def shown_store(url: str) -> str:
+    """Give a store the name that the user has for it: a router is the path of its file."""
+    try:
+        parsed = parse_store_url(url)
+    except UsageError:  # the servers of an flist's own router, in words
+        return url
+    return str(parsed.path) if parsed.scheme == "router" else url
