@@ -81,8 +81,8 @@ def push(
             raise faults.error(flist, source)
         if lost > 0:
             raise BlockMissingError(
-                f"{shown_store(target.url)} has lost {lost} blocks that it has acknowledged; see that it keeps "
-                f"all it is given (Redis: maxmemory-policy noeviction), and push again"
+                f"{shown_store(target.url)} has lost {lost} blocks that it has acknowledged; see that it "
+                f"keeps all it is given (Redis: maxmemory-policy noeviction), and push again"
             )
         return PushSummary(len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
 
