@@ -254,13 +254,13 @@ def test_only_a_deep_look_sees_bytes_that_are_not_right(tmp_path: Path, store: S
 
 
 class _BadSector(DirectoryStore):
-    """A store on a disk that cannot read one block's file any more; `is_gone` says whether it reads nothing."""
+    """On a disk that cannot read the file of the block `bad`, and nothing at all once `is_gone`."""
 
-    unreadable = b""
+    bad = b""
     is_gone = False
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002  the store's signature
-        if hash == self.unreadable:
+        if hash == self.bad:
             raise StoreError(f"cannot read {self.url}: Input/output error")
         return super().copies(hash)
 
@@ -274,7 +274,7 @@ def test_a_deep_look_goes_on_behind_a_block_that_cannot_be_read(tmp_path: Path) 
     store = _BadSector(tmp_path / "blocks")
     records = records_of({**TREE, b"z": Item(what=b"another")}, store)
     unreadable, corrupt = _block_files(store)[:2]
-    store.unreadable = unreadable.name.encode()
+    store.bad = unreadable.name.encode()
     corrupt.write_bytes(bytes(100))
     faults = _verified(tmp_path / "deep", records, store, deep=True).faults
     assert {fault.what.split(":")[0] for fault in faults} == {
