@@ -16,7 +16,6 @@ import bisect
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Final, Self
@@ -45,8 +44,9 @@ _SPARE_BLOCKS: Final = 16
 
 # Bytes of a value that is not kept, but read again.
 _LARGE: Final = 64 << 10
-# Bytes of the blocks that are kept, as many as RocksDB keeps: catalogs of 100,000 entries are read once.
-_KEPT: Final = 32 << 20
+# Bytes of the blocks that are kept: those of 100,000 entries are read once, even where each file has its own
+# directory. RocksDB keeps 32 MiB, without where the values are.
+_KEPT: Final = 48 << 20
 _SPAN: Final = 250  # bytes of memory for a key and where its value is
 
 # Properties that say that there are other entries than values (a varint each).
@@ -116,9 +116,10 @@ class Table:
         if number == len(self._lasts):
             return None
         head, spans = self._block(number)
-        if key not in spans:
+        span = spans.get(key)
+        if span is None:
             return None
-        start, end = spans[key]
+        start, end = span
         return (head if end <= len(head) else self._load(number)[0])[start:end]
 
     def has(self, key: bytes) -> bool:
@@ -143,9 +144,11 @@ class Table:
 
     def _block(self, number: int) -> tuple[bytes, _Spans]:
         """Return a block, of which a large value at its end is not kept, and where the values are."""
-        with self._lock, suppress(KeyError):
-            self._kept.move_to_end(number)
-            return self._kept[number]
+        with self._lock:
+            kept = self._kept.get(number)
+            if kept is not None:
+                self._kept.move_to_end(number)
+                return kept
         contents, spans = self._load(number)
         start, end = next(reversed(spans.values()))
         block = contents if end - start < _LARGE else contents[:start], spans

@@ -119,11 +119,12 @@ def directory_faults(flist: Flist, path: bytes, directory: Directory) -> Iterato
 
 def entry_faults(flist: Flist, parent: bytes, entry: Entry) -> Iterator[str]:
     """Say what is wrong with an entry of the directory at `parent`."""
-    if (fault := place_fault(join(parent, entry.name), entry.name)) is not None:
+    path = join(parent, entry.name)
+    if (fault := place_fault(path, entry.name)) is not None:
         yield fault
     match entry.attributes:
         case SubDirectory(key=key):
-            yield from _subdirectory_faults(flist, join(parent, entry.name), key)
+            yield from _subdirectory_faults(flist, path, key)
             return  # owner and mode are in its own record
         case Special() as special:
             yield from _special_faults(special)

@@ -46,7 +46,7 @@ class Owners:
 
 def id_fault(aci: Aci) -> str | None:
     """Say why user or group of an ACI are none that an account can have."""
-    for kind, number in (("user", aci.uid), ("group", aci.gid)):
+    for kind, number in ("user", aci.uid), ("group", aci.gid):
         if _is_impossible(number):
             return f"its {kind} has the number {number}, which no account can have"
     return None
@@ -104,4 +104,4 @@ def _number(number: int, name: bytes, ask: Callable[[str], int]) -> int | None:
 
 
 def _is_impossible(number: int) -> bool:
-    return number != NO_ID and not 0 <= number <= MAX_ID
+    return not NO_ID <= number <= MAX_ID

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from flistfs.reading import faults as faults_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.verify import Report, verify
 from flistfs.stores import Store, open_store
+from flistfs.stores.directory import DirectoryStore
 from tests.reading.making import (
     DIR,
     Item,
@@ -253,11 +253,28 @@ def test_only_a_deep_look_sees_bytes_that_are_not_right(tmp_path: Path, store: S
     assert all("is corrupt" in fault.what for fault in faults)
 
 
-def test_a_deep_look_goes_on_behind_a_block_that_cannot_be_read(tmp_path: Path, store: Store) -> None:
-    tree = {**TREE, b"z": Item(what=b"another")}
-    records = records_of(tree, store)
+class _BadSector(DirectoryStore):
+    """On a disk that cannot read the file of the block `bad`, and nothing at all once `is_gone`."""
+
+    bad = b""
+    is_gone = False
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002  the store's signature
+        if hash == self.bad:
+            raise StoreError(f"cannot read {self.url}: Input/output error")
+        return super().copies(hash)
+
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
+        if self.is_gone:
+            raise StoreError(f"cannot look into {self.url}: Input/output error")
+        return super().missing(hashes, sizes)
+
+
+def test_a_deep_look_goes_on_behind_a_block_that_cannot_be_read(tmp_path: Path) -> None:
+    store = _BadSector(tmp_path / "blocks")
+    records = records_of({**TREE, b"z": Item(what=b"another")}, store)
     unreadable, corrupt = _block_files(store)[:2]
-    os.truncate(unreadable, 1 << 30)  # more than is read of any block
+    store.bad = unreadable.name.encode()
     corrupt.write_bytes(bytes(100))
     faults = _verified(tmp_path / "deep", records, store, deep=True).faults
     assert {fault.what.split(":")[0] for fault in faults} == {
@@ -265,6 +282,9 @@ def test_a_deep_look_goes_on_behind_a_block_that_cannot_be_read(tmp_path: Path, 
         f"block {corrupt.name} is corrupt",
     }
     assert len({fault.path for fault in faults}) > 1
+    store.is_gone = True
+    with pytest.raises(StoreError, match="look into"):
+        _verified(tmp_path / "again", records, store, deep=True)
 
 
 def test_only_a_deep_look_sees_a_wrong_key(tmp_path: Path, store: Store) -> None:
