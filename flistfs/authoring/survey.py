@@ -13,6 +13,7 @@ from flistfs.authoring.excludes import Filter, nothing_excluded
 from flistfs.authoring.journal import ROOT_INO, Dirent, Inode, View
 from flistfs.errors import JournalError
 from flistfs.format.keys import directory_key
+from flistfs.format.limits import check_depth
 from flistfs.format.records import CHUNK_SIZE
 
 # Times in a record are unsigned 32-bit seconds.
@@ -106,6 +107,7 @@ def take_survey(view: View, owner: tuple[int, int] | None, excluded: Filter = no
 
     Raises:
         JournalError: the tree has a name that stands for nothing.
+        OutputError: a directory lies too deep.
     """
     survey = Survey()
     survey.losses.xattrs = int(view.setting(b"xattrs") or 0) + view.count_xattrs()
@@ -120,7 +122,7 @@ def take_survey(view: View, owner: tuple[int, int] | None, excluded: Filter = no
 def _survey_walk(survey: Survey, view: View, owner: tuple[int, int] | None, excluded: Filter) -> None:
     """Look through the tree from its top."""
     for path, ino, entries in walk(view, excluded):
-        survey.directories.append((directory_key(path), ino, path))
+        _note_directory(survey, ino, path)
         _count(survey, known_inode(view, ino), owner)
         for entry in entries:
             if not stat.S_ISDIR(entry.kind):
@@ -139,8 +141,13 @@ def _survey_all(survey: Survey, view: View, owner: tuple[int, int] | None) -> No
     waiting = [(b"", ROOT_INO)]
     while waiting:
         path, ino = waiting.pop()
-        survey.directories.append((directory_key(path), ino, path))
+        _note_directory(survey, ino, path)
         waiting += [(join(path, name), child) for name, child in folders.pop(ino, ())]
+
+
+def _note_directory(survey: Survey, ino: int, path: bytes) -> None:
+    check_depth(path)
+    survey.directories.append((directory_key(path), ino, path))
 
 
 def clamp_time(nanoseconds: int, epoch: int | None) -> int:

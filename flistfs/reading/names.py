@@ -6,13 +6,9 @@ program writes; the records of all directories on the way have theirs in full, s
 
 from __future__ import annotations
 
-from typing import Final
+from flistfs.format.limits import MAX_NAME, MAX_PATH
 
-MAX_NAME: Final = 255
-"""Bytes in a name, as in Linux."""
-
-MAX_PATH: Final = 64 << 10
-"""Bytes in a path: sixteen times what Linux takes at once (PATH_MAX); trees can be walked step by step."""
+__all__ = ["MAX_NAME", "MAX_PATH", "name_fault", "place_fault"]
 
 
 def name_fault(name: bytes) -> str | None:

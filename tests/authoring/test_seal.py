@@ -15,12 +15,14 @@ import trio
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.folder import SessionFolder, Settings
 from flistfs.authoring.journal import ROOT_INO
-from flistfs.authoring.request import SealRequest
+from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.authoring.session import SealSummary, Session, open_session
 from flistfs.authoring.vfs import Attributes, Caller
 from flistfs.errors import OutputError, StoreUnavailableError
 from flistfs.format import limits
 from flistfs.format.records import CHUNK_SIZE
+from flistfs.reading.flist import Flist
+from flistfs.reading.verify import verify
 from flistfs.stores import open_store
 from tests.independent_reader import Node, read_flist
 
@@ -173,6 +175,29 @@ def test_a_directory_with_too_much_in_it_is_refused_before_the_unmount(
         return await session.seal(SealRequest(out), unmount, lambda *_: None)
 
     sealed(tmp_path, scenario)
+
+
+def test_a_tree_that_is_too_deep_is_refused_before_the_unmount(tmp_path: Path) -> None:
+    async def scenario(session: Session, out: Path) -> SealSummary:
+        unmounted = []
+
+        async def unmount() -> None:
+            unmounted.append(True)
+
+        ino, depth = ROOT_INO, limits.MAX_PATH // 256
+        for _ in range(depth):
+            ino = session.vfs.mkdir(ino, b"n" * 255, 0o755, CALLER).ino
+        for exclude in ((), ("nothing",)):
+            request = SealRequest(out, options=SealOptions(exclude=exclude))
+            with pytest.raises(OutputError, match=r"has a path of 65,535 bytes, too many for an flist"):
+                await session.seal(request, unmount, lambda *_: None)
+        assert not unmounted
+        session.vfs.rename(child(session, *[b"n" * 255] * (depth - 1)), b"n" * 255, ROOT_INO, b"up")
+        return await session.seal(SealRequest(out), unmount, lambda *_: None)
+
+    sealed(tmp_path, scenario)
+    with Flist.open(tmp_path / "out.flist") as flist:
+        assert verify(flist, None).faults == []
 
 
 def test_a_full_disk_refuses_the_seal_and_the_tree_is_untouched(
