@@ -290,7 +290,7 @@ def test_what_cannot_be_added() -> None:
     with flistfs.Session("session") as session:
         with pytest.raises(errors.UsageError, match="nothing to add"):
             session.add()
-        with pytest.raises(errors.UsageError, match="makes no sense"):
+        with pytest.raises(errors.UsageError, match="fits nothing"):
             session.add("file", exclude=["!"])
         with pytest.raises(errors.SourceError, match="leads out"):
             session.add("file", to="../up")
