@@ -4,6 +4,10 @@ As `cp -a` does it: directories unite and take the attributes of the item, anyth
 directory is never replaced by something else, nor the other way round. What is replaced lives on for whoever
 has it open.
 
+What lies below a link to a directory of the tree goes where that leads, as if the tree were mounted as the
+root: an absolute target begins at the top, and `..` does not lead out of it. A directory in place of such a
+link unites with what it leads to, or replaces the link, as its item wants.
+
 All methods run in the event loop's thread, and none of them waits: each is atomic.
 """
 
@@ -15,24 +19,38 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
-from typing import Any
+from typing import NamedTuple
 
 from flistfs.authoring.content import Content, Counts
-from flistfs.authoring.journal import Change, Dirent, Inode, Journal
+from flistfs.authoring.journal import ROOT_INO, Change, Dirent, Inode, Journal, Stored
 from flistfs.authoring.source import Item, Problem
-from flistfs.authoring.uploader import Outcome
 from flistfs.authoring.vfs import MAX_NAME, MAX_TARGET, Vfs
 
 # Directories whose numbers are remembered; others are looked up from the top.
 _REMEMBERED = 4096
 
+# What a directory is made with that nothing says anything of.
+_IMPLIED_MODE = stat.S_IFDIR | 0o755
+
+# Links that are followed one after the other on the way to a directory, as the kernel does.
+_MAX_LINKS = 40
+
+
+class StoredPiece(NamedTuple):
+    """A chunk that is stored: its number in its file, and the size of its block and whether that is new."""
+
+    number: int
+    stored: Stored
+    size: int
+    is_new: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An item whose content is stored: its chunks, and the number of each."""
+    """An item whose content is stored."""
 
     item: Item
-    chunks: Sequence[tuple[int, Outcome[Any]]] = ()
+    chunks: Sequence[StoredPiece] = ()
 
 
 @dataclass(slots=True)
@@ -117,9 +135,9 @@ class Grafter:
         return done
 
     def _count(self, change: Change, counts: Counts, ready: Ready) -> None:
-        for _, outcome in ready.chunks:
-            change.put_block(outcome.stored.key, outcome.stored.hash, outcome.size)
-            counts.add(outcome.size, is_new=outcome.is_new)
+        for piece in ready.chunks:
+            change.put_block(piece.stored.key, piece.stored.hash, piece.size)
+            counts.add(piece.size, is_new=piece.is_new)
 
     def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
         item = ready.item
@@ -127,19 +145,19 @@ class Grafter:
             self._put_top(draft, item)
             return
         folder, _, name = item.path.rpartition(b"/")
+        parent = self._folder(draft, folder, maker=item if item.makes_parents else None)
         if len(name) > MAX_NAME:
             raise _RefusedError(f"its name is longer than {MAX_NAME} bytes")
-        parent = self._folder(draft, folder)
         existing = draft.child(parent.ino, name)
         if stat.S_ISDIR(item.mode):
-            ino = self._put_folder(draft, item, parent, name, existing)
-            self._remember(item.path, ino)
-            if existing is not None:
-                return  # its name stays; and without it the kernel would let go of what is mounted inside
-        else:
-            self._check_replaceable(existing)
-            inode = self._other_name(draft, item) if item.link is not None else self._new(draft, ready)
-            self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFMT(inode.mode)), existing, done)
+            self._put_folder(draft, item, parent, name, existing, done)
+            return
+        inode = self._other_name(draft, item) if item.link is not None else None
+        if inode is not None and existing is not None and existing.ino == inode.ino:
+            return  # a name of the file already
+        self._check_replaceable(existing)
+        inode = self._new(draft, ready) if inode is None else _with_name(draft, inode)
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFMT(inode.mode)), existing, done)
         done.names.append((parent.ino, name))
 
     def _put_top(self, draft: _Draft, item: Item) -> None:
@@ -149,18 +167,60 @@ class Grafter:
         self._top_is_named = True
         self._give_attributes(draft, top, item)
 
-    def _folder(self, draft: _Draft, path: bytes) -> Inode:
-        """Find a directory below the top."""
+    def _folder(self, draft: _Draft, path: bytes, *, maker: Item | None = None) -> Inode:
+        """Find a directory below the top; links on the way are followed.
+
+        What is missing is made for the item `maker`, if there is one.
+        """
         known = self._top if not path else self._folders.get(path)
         inode = draft.inode(known) if known is not None else None
         if inode is None and path:
-            parent, _, name = path.rpartition(b"/")
-            entry = draft.child(self._folder(draft, parent).ino, name)
-            inode = draft.inode(entry.ino) if entry is not None else None
-        if inode is None or not stat.S_ISDIR(inode.mode) or inode.nlink == 0:
+            above, _, name = path.rpartition(b"/")
+            parent = self._folder(draft, above, maker=maker)
+            if maker is not None and draft.child(parent.ino, name) is None:
+                inode = self._implied(draft, maker, parent, name)
+            else:
+                inode = self._entered(draft, parent, name)
+        if inode is None or inode.nlink == 0:
             raise _RefusedError("what it lies in is no directory")
         if path:
             self._remember(path, inode.ino)
+        return inode
+
+    def _implied(self, draft: _Draft, maker: Item, parent: Inode, name: bytes) -> Inode:
+        """Make a directory that an item lies in."""
+        if len(name) > MAX_NAME:
+            raise _RefusedError(f"it lies in a directory whose name is longer than {MAX_NAME} bytes")
+        item = Item(b"", _IMPLIED_MODE, 0, 0, maker.mtime_ns, maker.mtime_ns)
+        inode = self._make(draft, item, parent=parent.ino)
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Grafted())
+        return inode
+
+    def _entered(self, draft: _Draft, start: Inode, name: bytes) -> Inode | None:
+        """Find the directory that a name in another leads to, if it does."""
+        inode, names, links = start, [name], 0
+        while names:
+            name = names.pop()
+            if name in {b"", b"."}:
+                continue
+            if name == b"..":
+                inode = draft.inode(inode.parent) or inode
+                continue
+            entry = draft.child(inode.ino, name)
+            found = None if entry is None else draft.inode(entry.ino)
+            if found is None:
+                return None
+            if stat.S_ISLNK(found.mode):
+                links += 1
+                if links > _MAX_LINKS:
+                    return None
+                names += reversed(found.target.split(b"/"))
+                if found.target.startswith(b"/"):
+                    inode = draft.inode(ROOT_INO) or inode
+            elif stat.S_ISDIR(found.mode):
+                inode = found
+            else:
+                return None
         return inode
 
     def _remember(self, path: bytes, ino: int) -> None:
@@ -170,19 +230,37 @@ class Grafter:
             self._folders.popitem(last=False)
 
     def _put_folder(
-        self, draft: _Draft, item: Item, parent: Inode, name: bytes, existing: Dirent | None
-    ) -> int:
-        if existing is not None:
-            inode = draft.inode(existing.ino)
-            if item.is_implied:  # if it is no directory, what lies in it says so
-                return existing.ino
-            if inode is None or not stat.S_ISDIR(inode.mode):
-                raise _RefusedError("something that is no directory is there already")
+        self,
+        draft: _Draft,
+        item: Item,
+        parent: Inode,
+        name: bytes,
+        existing: Dirent | None,
+        done: Grafted,
+    ) -> None:
+        inode = None if existing is None else self._united_with(draft, item, parent, existing)
+        if inode is not None:
+            # Its name stays; and without it the kernel would let go of what is mounted inside.
             self._give_attributes(draft, inode, item)
-            return inode.ino
+            self._remember(item.path, inode.ino)
+            return
         inode = self._make(draft, item, parent=parent.ino)
-        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Grafted())
-        return inode.ino
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), existing, done)
+        if existing is not None:
+            self._folders.clear()  # what went through the link
+        self._remember(item.path, inode.ino)
+        done.names.append((parent.ino, name))
+
+    def _united_with(self, draft: _Draft, item: Item, parent: Inode, existing: Dirent) -> Inode | None:
+        """Find the directory that an item unites with; none if it replaces what is there."""
+        inode = draft.inode(existing.ino)
+        if inode is not None and stat.S_ISLNK(inode.mode):
+            if item.replaces_link:
+                return None
+            inode = self._entered(draft, parent, existing.name)
+        if inode is None or not stat.S_ISDIR(inode.mode):
+            raise _RefusedError("something that is no directory is there already")
+        return inode
 
     def _give_attributes(self, draft: _Draft, folder: Inode, item: Item) -> None:
         draft.put(
@@ -215,16 +293,14 @@ class Grafter:
         inode = None if entry is None else draft.inode(entry.ino)
         if inode is None or stat.S_ISDIR(inode.mode):
             raise _RefusedError("it is a further name of a file that is not there")
-        inode = inode._replace(nlink=inode.nlink + 1, ctime_ns=time.time_ns())
-        draft.put(inode)
         return inode
 
     def _new(self, draft: _Draft, ready: Ready) -> Inode:
         if len(ready.item.target) > MAX_TARGET:
             raise _RefusedError(f"its target is longer than {MAX_TARGET} bytes")
         inode = self._make(draft, ready.item, chunks=len(ready.chunks) + len(ready.item.stored))
-        for number, outcome in ready.chunks:
-            draft.change.put_stored(inode.ino, number, outcome.stored)
+        for piece in ready.chunks:
+            draft.change.put_stored(inode.ino, piece.number, piece.stored)
         for number, stored in enumerate(ready.item.stored):
             draft.change.put_stored(inode.ino, number, stored)
         return inode
@@ -277,6 +353,13 @@ class Grafter:
         if inode.nlink == 1:
             draft.change.put_orphan(inode.ino)
             done.nameless.append(inode.ino)
+
+
+def _with_name(draft: _Draft, inode: Inode) -> Inode:
+    """Count a further name of a file."""
+    inode = inode._replace(nlink=inode.nlink + 1, ctime_ns=time.time_ns())
+    draft.put(inode)
+    return inode
 
 
 def _ctime(item: Item) -> int:

@@ -6,8 +6,10 @@ What runs at the same time, and why it is safe:
   uploader after the batch with their file: `run_sync_soon` keeps the order, so the loop knows a file before
   its first chunk is reported.
 - The task that runs `Ingest.run` has everything else to itself: it takes in items, counts reported chunks,
-  and grafts a file when its last chunk is stored. So a file is in the tree with its whole content or not at
-  all.
+  and grafts what comes next when its last chunk is stored. So a file is in the tree with its whole content
+  or not at all, and the tree is that which the source's order makes: in an archive entries may go through
+  links that come before them, and replace others. Chunks are stored in that order too, so that hardly
+  anything waits for a file before it.
 - A budget bounds what is on its way, in bytes of memory: the reader waits while it is used up.
 """
 
@@ -22,8 +24,8 @@ import trio
 
 from flistfs.authoring.content import MAX_SIZE
 from flistfs.authoring.encoder import BytesSource
-from flistfs.authoring.graft import Grafted, Grafter, Ready
-from flistfs.authoring.source import Item, Problem, TreeSource
+from flistfs.authoring.graft import Grafted, Grafter, Ready, StoredPiece
+from flistfs.authoring.source import Item, Note, Problem, TreeSource
 from flistfs.authoring.source import Piece as SourcePiece
 from flistfs.authoring.uploader import Failure, Job, Outcome, Report
 from flistfs.errors import SourceError
@@ -55,14 +57,13 @@ class IngestCounts:
 
 
 @dataclass(slots=True)
-class _File:
-    """A file of which chunks are on their way, and what must come after it: further names, or the like."""
+class _Arrival:
+    """An item that was read, of which so many chunks are on their way, and others stored."""
 
     item: Item
     waiting: int
-    chunks: list[tuple[int, Outcome[Piece]]] = field(default_factory=list)
+    chunks: list[StoredPiece] = field(default_factory=list)
     failure: str | None = None
-    after: list[Ready] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Piece:
     """A chunk on its way: the owner of its job."""
 
     ingest: Ingest
-    file: _File
+    arrival: _Arrival
     number: int
     cost: int
 
@@ -110,7 +111,7 @@ class _Budget:
             self._changed.notify()
 
 
-_Message = Ready | _File | Problem
+_Message = _Arrival | Problem | Note
 
 
 def _cost(item: Item) -> int:
@@ -145,13 +146,11 @@ class Ingest:
         self._keep_going = keep_going
         self._budget = _Budget(_BUDGET)
         self._token = trio.lowlevel.current_trio_token()
-        self._complaints: deque[Problem] = deque()
-        self._ready: deque[Ready] = deque()
-        self._in_flight: dict[bytes, _File] = {}
-        self._on_the_way = 0
+        self._queue: deque[_Arrival | Problem] = deque()  # in the order of the source
         self._wake = trio.Event()
         self._is_read = False
         self.counts = IngestCounts()
+        self.notes: list[str] = []
         self.problems: list[Problem] = []
         self.problem_count = 0
 
@@ -176,11 +175,12 @@ class Ingest:
         """Take note of what became of a chunk (in the event loop's thread)."""
         self._budget.give(piece.cost)
         match report:
-            case Outcome():
-                piece.file.chunks.append((piece.number, report))
+            case Outcome(stored=stored, size=size, is_new=is_new):
+                # Not the report itself, whose job has the chunk's bytes.
+                piece.arrival.chunks.append(StoredPiece(piece.number, stored, size, is_new))
             case Failure(reason=reason):
-                piece.file.failure = reason
-        self._count_down(piece.file, 1)
+                piece.arrival.failure = reason
+        self._count_down(piece.arrival, 1)
 
     # Reading, in a thread
 
@@ -195,40 +195,33 @@ class Ingest:
     def _walk(self) -> None:
         parcel = _Parcel()
         for entry in self._source.items():
-            if isinstance(entry, Problem):
+            if not isinstance(entry, Item):
                 parcel.messages.append(entry)
-                self._hand_over(parcel)
-                continue
-            if entry.size > MAX_SIZE and entry.link is None:
-                reason = f"it has {entry.size:,} bytes; a file in an flist has {MAX_SIZE:,} at most"
-                parcel.messages.append(Problem(entry.path, reason))
-                self._hand_over(parcel)
-                continue
-            self._spend(_cost(entry), parcel)
-            if not entry.count:
-                parcel.messages.append(Ready(entry))
+            elif entry.size > MAX_SIZE and entry.link is None:
+                parcel.messages.append(_too_large(entry))
             else:
+                self._spend(_cost(entry), parcel)
                 self._cut(entry, parcel)
-            if len(parcel.messages) >= _BATCH_ITEMS:
+            if isinstance(entry, Problem) or len(parcel.messages) >= _BATCH_ITEMS:
                 self._hand_over(parcel)
         self._hand_over(parcel)
 
     def _cut(self, item: Item, parcel: _Parcel) -> None:
-        file = _File(item, item.count)
-        parcel.messages.append(file)
+        arrival = _Arrival(item, item.count)
+        parcel.messages.append(arrival)
         submitted = 0
         try:
             for piece in item.pieces:
-                self._submit_later(file, piece, parcel)
+                self._submit_later(arrival, piece, parcel)
                 submitted += 1
         except SourceError as error:
             self._hand_over(parcel)
-            self._token.run_sync_soon(self._cut_short, file, item.count - submitted, str(error))
+            self._token.run_sync_soon(self._cut_short, arrival, item.count - submitted, str(error))
 
-    def _submit_later(self, file: _File, piece: SourcePiece, parcel: _Parcel) -> None:
+    def _submit_later(self, arrival: _Arrival, piece: SourcePiece, parcel: _Parcel) -> None:
         cost = _COST + (piece.source.length if isinstance(piece.source, BytesSource) else 0)
         self._spend(cost, parcel)
-        parcel.jobs.append(Job(Piece(self, file, piece.number, cost), 0, piece.source))
+        parcel.jobs.append(Job(Piece(self, arrival, piece.number, cost), 0, piece.source))
         parcel.size += piece.source.length
         if parcel.size >= _BATCH_BYTES:
             self._hand_over(parcel)
@@ -253,53 +246,52 @@ class Ingest:
             match message:
                 case None:
                     self._is_read = True
-                case Problem():
-                    self._complaints.append(message)
-                case Ready(item=item):
-                    file = self._in_flight.get(item.path if item.link is None else item.link)
-                    (self._ready if file is None else file.after).append(message)
-                case _File():
-                    self._on_the_way += 1
-                    self._in_flight.setdefault(message.item.path, message)
+                case Note(text=text):
+                    self.notes.append(text)
+                case _:
+                    self._queue.append(message)
         self._wake.set()
 
     async def _work(self) -> None:
-        while not (self._is_read and not self._on_the_way):
+        while not self._is_read or self._queue:
             await self._wake.wait()
             self._wake = trio.Event()
-            while self._complaints or self._ready:
-                while self._complaints:
-                    self._complain(self._complaints.popleft())
-                await self._graft()
+            while self._is_next_ready():
+                await self._put_next()
 
-    def _cut_short(self, file: _File, missing: int, reason: str) -> None:
+    def _is_next_ready(self) -> bool:
+        """Say whether nothing of what comes next is on its way any more."""
+        return bool(self._queue) and (isinstance(first := self._queue[0], Problem) or not first.waiting)
+
+    async def _put_next(self) -> None:
+        """Put what comes next into the tree, up to a problem or something that is on its way."""
+        batch: list[Ready] = []
+        problem: Problem | None = None
+        while problem is None and len(batch) < _GRAFT_ITEMS and self._is_next_ready():
+            first = self._queue.popleft()
+            if isinstance(first, Problem):
+                problem = first
+            elif first.failure is not None:
+                self._budget.give(_cost(first.item))
+                problem = Problem(first.item.path, first.failure)
+            else:
+                batch.append(Ready(first.item, sorted(first.chunks)))
+        if batch:
+            await self._graft(batch)
+        if problem is not None:
+            self._complain(problem)
+
+    def _cut_short(self, arrival: _Arrival, missing: int, reason: str) -> None:
         """Take note that the last chunks of a file could not be read."""
-        file.failure = reason
-        self._count_down(file, missing)
+        arrival.failure = reason
+        self._count_down(arrival, missing)
 
-    def _count_down(self, file: _File, chunks: int) -> None:
-        file.waiting -= chunks
-        if file.waiting == 0:
-            self._finish_file(file)
+    def _count_down(self, arrival: _Arrival, chunks: int) -> None:
+        arrival.waiting -= chunks
+        if arrival.waiting == 0:
             self._wake.set()
 
-    def _finish_file(self, file: _File) -> None:
-        self._on_the_way -= 1
-        first = self._in_flight.get(file.item.path, file)
-        if file.failure is not None:
-            self._complaints.append(Problem(file.item.path, file.failure))
-            self._budget.give(_cost(file.item))
-        else:
-            file.chunks.sort(key=lambda chunk: chunk[0])
-            (self._ready if first is file else first.after).append(Ready(file.item, file.chunks))
-        if first is file:
-            self._in_flight.pop(file.item.path, None)
-            self._ready += file.after
-
-    async def _graft(self) -> None:
-        batch = [self._ready.popleft() for _ in range(min(len(self._ready), _GRAFT_ITEMS))]
-        if not batch:
-            return
+    async def _graft(self, batch: Sequence[Ready]) -> None:
         done = self._grafter.graft(batch)
         self._budget.give(sum(_cost(ready.item) for ready in batch))
         refused = {problem.path for problem in done.problems}
@@ -317,6 +309,10 @@ class Ingest:
         self.problem_count += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
+
+
+def _too_large(item: Item) -> Problem:
+    return Problem(item.path, f"it has {item.size:,} bytes; a file in an flist has {MAX_SIZE:,} at most")
 
 
 @dataclass(slots=True)

@@ -110,7 +110,7 @@ class AddSummary:
     """What was put into a tree past the mount.
 
     `size` is in bytes, `new_bytes` as stored; `left_out` names entries that could not be read, up to a
-    number, and `left_out_count` counts them all.
+    number, and `left_out_count` counts them all. `notes` says what else a user may want to know.
     """
 
     entries: int
@@ -121,6 +121,7 @@ class AddSummary:
     seconds: float
     left_out: list[str]
     left_out_count: int
+    notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +411,7 @@ class Session:
             seconds=time.monotonic() - started,
             left_out=[str(problem) for problem in ingest.problems],
             left_out_count=ingest.problem_count,
+            notes=ingest.notes,
         )
 
     async def _mark(self, mark: Callable[[Sequence[PartialAdd]], None], adds: Sequence[PartialAdd]) -> None:

@@ -61,8 +61,10 @@ class Item:
     """How many pieces there are."""
     stored: Sequence[Stored] = ()
     ctime_ns: int | None = None
-    is_implied: bool = False
-    """Whether it is a directory that is only to be there: one that is there already stays as it is."""
+    makes_parents: bool = False
+    """Whether directories that it lies in are made if they are not there."""
+    replaces_link: bool = False
+    """Whether a directory takes the place of a link, instead of going where that leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,17 @@ class Problem:
         return f"{os.fsdecode(self.path) or '.'}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the user is told, though everything is taken."""
+
+    text: str
+
+
 class TreeSource(Protocol):
     """Where items come from."""
 
-    def items(self) -> Iterator[Item | Problem]:
+    def items(self) -> Iterator[Item | Problem | Note]:
         """Walk everything (blocks).
 
         Raises:
@@ -241,9 +250,9 @@ class DirectorySource:
     def _item(self, path: bytes, name: bytes, status: os.stat_result) -> Item:
         mode = status.st_mode
         link = self._first_name(name, status) if status.st_nlink > 1 and not stat.S_ISDIR(mode) else None
-        pieces: Sequence[Piece] = ()
+        data: Sequence[range] = ()
         if stat.S_ISREG(mode) and link is None and status.st_size:
-            pieces = _pieces(path, status)
+            data = _chunks_with_data(path, status)
         return Item(
             path=name,
             mode=mode,
@@ -256,8 +265,8 @@ class DirectorySource:
             target=os.readlink(path) if stat.S_ISLNK(mode) else b"",  # noqa: PTH115  bytes
             link=link,
             xattrs=self._xattrs(path, status.st_dev),
-            pieces=pieces,
-            count=len(pieces),
+            pieces=_pieces(path, status, data),
+            count=sum(map(len, data)),
         )
 
     def _first_name(self, name: bytes, status: os.stat_result) -> bytes | None:
@@ -281,25 +290,24 @@ class DirectorySource:
         }
 
 
-def _pieces(path: bytes, status: os.stat_result) -> Sequence[Piece]:
-    """Cut a file into pieces; holes of a sparse file are left out."""
+def _pieces(path: bytes, status: os.stat_result, data: Iterable[range]) -> Iterator[Piece]:
+    """Cut a file into pieces, one at a time: a large one has half a million."""
     size, version = status.st_size, file_version(status)
-    indexes: Iterable[int] = range(-(-size // CHUNK_SIZE))
-    if status.st_blocks * 512 < size:
-        indexes = _chunks_with_data(path, size)
-    return [
-        Piece(
-            index, FileSource(path, index * CHUNK_SIZE, min(CHUNK_SIZE, size - index * CHUNK_SIZE), version)
-        )
-        for index in indexes
-    ]
+    for indexes in data:
+        for index in indexes:
+            offset = index * CHUNK_SIZE
+            yield Piece(index, FileSource(path, offset, min(CHUNK_SIZE, size - offset), version))
 
 
-def _chunks_with_data(path: bytes, size: int) -> list[int]:
+def _chunks_with_data(path: bytes, status: os.stat_result) -> Sequence[range]:
+    """Find the chunks of a file that are no holes."""
+    size = status.st_size
+    if status.st_blocks * 512 >= size:
+        return [range(-(-size // CHUNK_SIZE))]
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        found: list[int] = []
-        position = 0
+        found: list[range] = []
+        position = done = 0
         while position < size:
             try:
                 start = os.lseek(descriptor, position, os.SEEK_DATA)
@@ -308,8 +316,9 @@ def _chunks_with_data(path: bytes, size: int) -> list[int]:
                     return found
                 raise
             position = os.lseek(descriptor, start, os.SEEK_HOLE)
-            first = max(start // CHUNK_SIZE, found[-1] + 1 if found else 0)
-            found += range(first, -(-min(position, size) // CHUNK_SIZE))
+            end = -(-min(position, size) // CHUNK_SIZE)
+            found.append(range(max(start // CHUNK_SIZE, done), end))
+            done = end
         return found
     finally:
         os.close(descriptor)

@@ -6,73 +6,61 @@ out of the tree, or makes no sense in it, is a problem that names its entry.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
 import os
 import stat
-import sys
-import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
-from typing import IO, BinaryIO, Final, cast
+from collections.abc import Iterator, Mapping
+from typing import Final, Protocol
 
+from flistfs.authoring.decompress import Decompressed, Raw
 from flistfs.authoring.encoder import BytesSource
 from flistfs.authoring.excludes import Filter, nothing_excluded
-from flistfs.authoring.source import Item, Piece, Problem
+from flistfs.authoring.source import Item, Note, Piece, Problem
+from flistfs.authoring.tar import BLOCK, DIRECTORY, FILE, HARD_LINK, Member, MemberError, TarReader, is_header
 from flistfs.errors import FormatError, SourceError
 from flistfs.format.records import CHUNK_SIZE
-from flistfs.format.tarstream import Readable, TarStream
 
-if sys.version_info >= (3, 14):
-    from compression.zstd import ZstdFile
-else:
-    from backports.zstd import ZstdFile
-
-__all__ = ["TarSource", "ZstdFile"]
-
-_NANO = 1_000_000_000
-
-# How a compressed file begins, by the tools' own file formats.
-_FORMATS: Final[tuple[tuple[bytes, str, Callable[[BinaryIO], Readable]], ...]] = (
-    (b"\x1f\x8b", "gzip file", lambda file: gzip.GzipFile(fileobj=file, mode="rb")),
-    (b"BZh", "bzip2 file", bz2.BZ2File),
-    (b"\xfd7zXZ\0", "xz file", lzma.LZMAFile),
-    (b"\x28\xb5\x2f\xfd", "zstd file", ZstdFile),
-)
-_MAGIC_SIZE: Final = 6
-
-# Types of members that hold content; tarfile takes the odd ones for plain files too.
 _TYPES: Final[Mapping[bytes, int]] = {
-    tarfile.DIRTYPE: stat.S_IFDIR,
-    tarfile.SYMTYPE: stat.S_IFLNK,
-    tarfile.CHRTYPE: stat.S_IFCHR,
-    tarfile.BLKTYPE: stat.S_IFBLK,
-    tarfile.FIFOTYPE: stat.S_IFIFO,
+    FILE: stat.S_IFREG,
+    HARD_LINK: stat.S_IFREG,
+    b"2": stat.S_IFLNK,
+    b"3": stat.S_IFCHR,
+    b"4": stat.S_IFBLK,
+    DIRECTORY: stat.S_IFDIR,
+    b"6": stat.S_IFIFO,
 }
 
-# What reading a damaged archive raises: tarfile lets ValueError out where a number or a text in an extended
-# header is none.
-_DAMAGE: Final = (FormatError, tarfile.TarError, ValueError, OverflowError, OSError)
+# Ids are unsigned 32-bit numbers, of which the last means none.
+_MAX_ID: Final = 2**32 - 2
 
-# How GNU tar, bsdtar and Docker keep extended attributes in extended headers.
-_XATTR_PREFIX: Final = "SCHILY.xattr."
+_READ_SIZE: Final = 1 << 20
 
-# What a directory is made with that an archive has things in but does not name.
-_IMPLIED_MODE: Final = stat.S_IFDIR | 0o755
+# What reading an archive that is damaged, or on a disk that is, raises.
+_UNREADABLE: Final = (FormatError, OSError)
+
+
+class ArchiveFile(Raw, Protocol):
+    """What an archive is read from."""
+
+    def fileno(self) -> int:
+        """Return its descriptor, if it has one."""
+
+    def tell(self) -> int:
+        """Return how much was read."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class TarSource:
-    """The members of an archive. Directories that it does not name are made on the way."""
+    """The members of an archive. Directories that it does not name are made."""
 
-    def __init__(self, file: BinaryIO, name: str, *, excluded: Filter = nothing_excluded) -> None:
+    def __init__(self, file: ArchiveFile, name: str, *, excluded: Filter = nothing_excluded) -> None:
         """Read from `file`, which is called `name` in errors and is closed at the end; nothing is sought."""
         self._file = file
         self._name = name
         self._excluded = excluded
-        self._folders: set[bytes] = set()
         self._last: bytes | None = None
+        self._has_absolute = False
 
     @classmethod
     def open(cls, path: str, *, excluded: Filter = nothing_excluded) -> TarSource:
@@ -83,7 +71,7 @@ class TarSource:
         """
         try:
             # Closed by `close`; 0 is the descriptor of standard input.
-            file = open(0 if path == "-" else path, "rb", closefd=path != "-")  # noqa: SIM115
+            file = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")  # noqa: SIM115
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from None
         return cls(file, "standard input" if path == "-" else path, excluded=excluded)
@@ -99,182 +87,179 @@ class TarSource:
         except (OSError, ValueError):
             return size, 0
 
-    def items(self) -> Iterator[Item | Problem]:
+    def items(self) -> Iterator[Item | Problem | Note]:
         """Walk the members, in the archive's order."""
         try:
-            stream = _decompressed(self._file)
-            with stream.open() as archive:
-                for member in stream.members(archive):
-                    self._last = os.fsencode(member.name)
-                    yield from self._converted(archive, member)
-            stream.drain()
-        except _DAMAGE as error:
+            stream = Decompressed(self._file)
+            reader = TarReader(stream)
+            for member in reader.members():
+                yield from self._converted(reader, member)
+            yield from self._checked_end(stream, reader)
+        except _UNREADABLE as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
             if self._last is None:
-                raise SourceError(f"{self._name} cannot be read: {error}") from error
-            yield Problem(self._last, f"{self._name} cannot be read beyond it: {error}")
+                raise SourceError(f"{self._name} cannot be read: {reason}") from error
+            yield Problem(self._last, f"{self._name} cannot be read beyond it: {reason}")
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _converted(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Item | Problem]:
+    def _checked_end(self, stream: Decompressed, reader: TarReader) -> Iterator[Note]:
+        """Read to the end, where the checksum of it all is, and who writes to a pipe expects it.
+
+        Raises:
+            FormatError: something is missing, or what was taken for the end is none.
+        """
+        is_empty, is_archive = True, False
+        while data := stream.read(_READ_SIZE):
+            if is_empty and (start := len(data) - len(data.lstrip(b"\0"))) < len(data):
+                is_empty = False
+                start -= start % BLOCK
+                is_archive = is_header(data[start : start + BLOCK])
+        if not (reader.has_end or stream.is_complete):
+            raise FormatError("it is cut off: there is no end-of-archive marker")
+        if self._last is None and not is_empty:
+            raise FormatError("it is not a tar archive, or is damaged")
+        if is_archive:
+            yield Note(f"{self._name} goes on with another archive after its end, which was not read")
+
+    def _converted(
+        self, reader: TarReader, member: Member | tuple[bytes, MemberError]
+    ) -> Iterator[Item | Problem | Note]:
+        self._last = member[0]
         try:
+            if not isinstance(member, Member):
+                raise member[1]
             path = _checked_path(member.name)
-            if self._leaves_out(path, is_folder=member.isdir()):
+            if self._leaves_out(path, is_directory=member.kind == DIRECTORY):
                 return
-            item = self._item(archive, member, path)
-        except _HostileError as error:
-            yield Problem(os.fsencode(member.name), str(error))
+            item = _item(reader, member, path)
+        except MemberError as error:
+            yield Problem(self._last, str(error))
             return
-        yield from self._implied(item)
-        if stat.S_ISDIR(item.mode):
-            self._folders.add(path)
+        if member.name.startswith(b"/") and not self._has_absolute:
+            self._has_absolute = True
+            yield Note(f"{self._name} has absolute names; they were taken without the slash")
         yield item
 
-    def _leaves_out(self, path: bytes, *, is_folder: bool) -> bool:
+    def _leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
         """Say whether an entry is left out, or anything that it lies in."""
-        if not path:
+        if not path or self._excluded is nothing_excluded:
             return False
         parts = path.split(b"/")
         above = (b"/".join(parts[:depth]) for depth in range(1, len(parts)))
-        return any(self._excluded(folder, True) for folder in above) or self._excluded(path, is_folder)
-
-    def _implied(self, item: Item) -> Iterator[Item]:
-        """Make the directories that an entry lies in and that were not named before."""
-        parts = item.path.split(b"/")
-        for depth in range(1, len(parts)):
-            path = b"/".join(parts[:depth])
-            if path not in self._folders:
-                self._folders.add(path)
-                yield Item(path, _IMPLIED_MODE, 0, 0, item.mtime_ns, item.mtime_ns, is_implied=True)
-
-    def _item(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes) -> Item:
-        kind = stat.S_IFREG if member.isreg() or member.islnk() else _TYPES.get(member.type)
-        if kind is None:
-            raise _HostileError(f"it is of a kind that is unknown ({member.type!r})")
-        if not path and kind != stat.S_IFDIR:
-            raise _HostileError("it has no name")
-        size = member.size if kind == stat.S_IFREG and not member.islnk() else 0
-        if size < 0:
-            raise _HostileError("its size is less than nothing")
-        mtime = _mtime_ns(member)
-        return Item(
-            path=path,
-            mode=kind | (0o777 if kind == stat.S_IFLNK else stat.S_IMODE(member.mode)),
-            uid=_id(member.uid),
-            gid=_id(member.gid),
-            mtime_ns=mtime,
-            atime_ns=mtime,
-            size=size,
-            rdev=_device(member) if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0,
-            target=_link_target(member) if kind == stat.S_IFLNK else b"",
-            link=_checked_path(member.linkname) if member.islnk() else None,
-            xattrs=_xattrs(member),
-            pieces=_pieces(archive, member, size),
-            count=-(-size // CHUNK_SIZE),
+        return any(self._excluded(directory, True) for directory in above) or self._excluded(
+            path, is_directory
         )
 
 
-class _HostileError(Exception):
-    """An entry that is not taken, and why."""
+def _item(reader: TarReader, member: Member, path: bytes) -> Item:
+    kind = _TYPES.get(member.kind)
+    if kind is None:
+        raise MemberError(f"it is of a kind that is unknown ({member.kind!r})")
+    if not path and kind != stat.S_IFDIR:
+        raise MemberError("it has no name")
+    has_content = member.kind == FILE
+    mtime = member.mtime_ns
+    return Item(
+        path=path,
+        mode=kind | (0o777 if kind == stat.S_IFLNK else stat.S_IMODE(member.mode)),
+        uid=_id(member.uid),
+        gid=_id(member.gid),
+        mtime_ns=mtime,
+        atime_ns=mtime,
+        size=member.size if has_content else 0,
+        rdev=_device(member) if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0,
+        target=_link_target(member) if kind == stat.S_IFLNK else b"",
+        link=_checked_path(member.link) if member.kind == HARD_LINK else None,
+        xattrs=member.xattrs,
+        pieces=_pieces(reader, member) if has_content else (),
+        count=_count_chunks(member) if has_content else 0,
+        makes_parents=True,
+        replaces_link=True,
+    )
 
 
-def _decompressed(file: BinaryIO) -> TarStream:
-    start = file.read(_MAGIC_SIZE)
-    whole = cast(BinaryIO, io.BufferedReader(_Rejoined(start, file)))
-    for magic, kind, opened in _FORMATS:
-        if start.startswith(magic):
-            return TarStream(opened(whole), kind)
-    return TarStream(whole, "file")
-
-
-class _Rejoined(io.RawIOBase):
-    """A file of which the beginning was read already."""
-
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
-        self._start = start
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        data = self._start or self._rest.read(len(buffer))
-        self._start = data[len(buffer) :]
-        data = data[: len(buffer)]
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _checked_path(name: str) -> bytes:
+def _checked_path(name: bytes) -> bytes:
     """Return a path inside the tree.
 
     Raises:
-        _HostileError: it leads out of it.
+        MemberError: it leads out of it.
     """
-    path = name.encode("utf-8", "surrogateescape")
-    if path.startswith(b"/"):
-        raise _HostileError("its name is absolute")
-    parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
+    parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
-        raise _HostileError("its name leads upwards")
-    if b"\0" in path:
-        raise _HostileError("its name has a NUL byte in it")
+        raise MemberError("its name leads upwards")
+    if b"\0" in name:
+        raise MemberError("its name has a NUL byte in it")
     return b"/".join(parts)
 
 
-def _link_target(member: tarfile.TarInfo) -> bytes:
-    target = member.linkname.encode("utf-8", "surrogateescape")
-    if not target or b"\0" in target:
-        raise _HostileError("it is a link to nothing")
-    return target
+def _link_target(member: Member) -> bytes:
+    if not member.link or b"\0" in member.link:
+        raise MemberError("it is a link to nothing")
+    return member.link
 
 
-def _device(member: tarfile.TarInfo) -> int:
+def _device(member: Member) -> int:
     try:
-        return os.makedev(member.devmajor, member.devminor)
+        return os.makedev(*member.device)
     except (OverflowError, ValueError):
-        raise _HostileError("its device numbers make no sense") from None
+        raise MemberError("its device numbers make no sense") from None
 
 
 def _id(number: int) -> int:
-    if not 0 <= number < 2**32 - 1:
-        raise _HostileError(f"its owner {number} is no user or group")
+    if not 0 <= number <= _MAX_ID:
+        raise MemberError(f"its owner {number} is no user or group")
     return number
 
 
-def _mtime_ns(member: tarfile.TarInfo) -> int:
-    """Return the time of an entry; tarfile makes a float of it, which rounds."""
-    text = member.pax_headers.get("mtime", "")
+# Content
+
+
+def _extents(member: Member) -> Iterator[tuple[int, int]]:
+    """Walk the parts of a file that hold data: where each begins, and its length."""
+    if member.extents is None:
+        yield 0, member.size
+    else:
+        yield from zip(*member.extents, strict=True)
+
+
+def _count_chunks(member: Member) -> int:
+    """Count the chunks of a file that hold data."""
+    count = done = 0
+    for offset, length in _extents(member):
+        if length:
+            end = (offset + length - 1) // CHUNK_SIZE + 1
+            count += end - max(offset // CHUNK_SIZE, done)
+            done = end
+    return count
+
+
+def _pieces(reader: TarReader, member: Member) -> Iterator[Piece]:
+    """Read the chunks of a file that hold data, one at a time."""
+    number, chunk = 0, bytearray()
+    for offset, length in _extents(member):
+        position, end = offset, offset + length
+        while position < end:
+            index, start = divmod(position, CHUNK_SIZE)
+            if chunk and index != number:
+                yield Piece(number, BytesSource(bytes(chunk)))
+                chunk = bytearray()
+            size = min(CHUNK_SIZE, member.size - index * CHUNK_SIZE)
+            data = _read(reader, min(end - position, CHUNK_SIZE - start))
+            position += len(data)
+            if len(data) == size:
+                yield Piece(index, BytesSource(data))
+                continue
+            number, chunk = index, chunk or bytearray(size)
+            chunk[start : start + len(data)] = data
+    if chunk:
+        yield Piece(number, BytesSource(bytes(chunk)))
+
+
+def _read(reader: TarReader, size: int) -> bytes:
     try:
-        time = Decimal(text or member.mtime) * _NANO
-        if abs(time) < 2**63:
-            return int(time)
-    except (ArithmeticError, ValueError):
-        pass
-    raise _HostileError("its time makes no sense")
-
-
-def _xattrs(member: tarfile.TarInfo) -> Mapping[bytes, bytes]:
-    return {
-        name.removeprefix(_XATTR_PREFIX).encode("utf-8", "surrogateescape"): value.encode(
-            "utf-8", "surrogateescape"
-        )
-        for name, value in member.pax_headers.items()
-        if name.startswith(_XATTR_PREFIX)
-    }
-
-
-def _pieces(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int) -> Iterator[Piece]:
-    if not size:
-        return
-    content = cast(IO[bytes], archive.extractfile(member))
-    for number in range(-(-size // CHUNK_SIZE)):
-        length = min(CHUNK_SIZE, size - number * CHUNK_SIZE)
-        try:
-            data = content.read(length)
-        except _DAMAGE as error:
-            raise SourceError(str(error)) from error
-        if len(data) != length:
-            raise SourceError("the archive ends in the middle of it")
-        yield Piece(number, BytesSource(data))
+        return reader.read(size)
+    except _UNREADABLE as error:
+        raise SourceError(str(error)) from error

@@ -87,7 +87,10 @@ def command(
         added, summary = offline.pack(source, url, passwords(), request, reading, progress)
     plain = asdict(added)
     if as_json:
-        print_json({**summary, "left_out": added.left_out, "left_out_count": added.left_out_count})
+        about_source = {key: plain[key] for key in ("left_out", "left_out_count", "notes")}
+        print_json({**summary, **about_source})
     else:
         click.echo("\n".join(seal_lines(summary)))
+    for note in added.notes:
+        click.echo(f"flistfs: note: {note}", err=True)
     complain_left_out(plain)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import stat
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from typing import cast
 
 import pytest
 import trio
 
+from flistfs.authoring.content import MAX_SIZE
 from flistfs.authoring.encoder import BytesSource
 from flistfs.authoring.graft import Grafted, Grafter, Ready
 from flistfs.authoring.ingest import Ingest
 from flistfs.authoring.ingest import Piece as Owner
 from flistfs.authoring.journal import Stored
 from flistfs.authoring.session import unwrapped
-from flistfs.authoring.source import Item, Piece, Problem
+from flistfs.authoring.source import Item, Note, Piece, Problem
 from flistfs.authoring.uploader import Failure, Job, Outcome, Report
 from flistfs.errors import SourceError
+from flistfs.format.records import CHUNK_SIZE
 
 
 def folder(path: bytes) -> Item:
@@ -37,10 +40,10 @@ def link(path: bytes, target: bytes) -> Item:
 class ListSource:
     """A source that has what it is given."""
 
-    def __init__(self, entries: Sequence[Item | Problem]) -> None:
+    def __init__(self, entries: Sequence[Item | Problem | Note]) -> None:
         self._entries = entries
 
-    def items(self) -> Iterator[Item | Problem]:
+    def items(self) -> Iterator[Item | Problem | Note]:
         yield from self._entries
 
     def measure(self) -> None: ...
@@ -82,13 +85,13 @@ class Uploads:
     def _report(self, job: Job[Owner]) -> None:
         assert self.ingest is not None
         report: Report[Owner] = Outcome(job, Stored(job.source.length, b"hash", b"key"), 1, is_new=True)
-        if job.owner.file.item.path in self.failing:
+        if job.owner.arrival.item.path in self.failing:
             report = Failure(job, "it fails")
         self.ingest.report(job.owner, report)
 
 
 async def ingested(
-    entries: Sequence[Item | Problem], uploads: Uploads, *, keep_going: bool = False
+    entries: Sequence[Item | Problem | Note], uploads: Uploads, *, keep_going: bool = False
 ) -> tuple[list[bytes], Ingest]:
     async def changed(_: Grafted) -> None:
         await trio.lowlevel.checkpoint()
@@ -118,7 +121,7 @@ def test_a_directory_comes_before_what_is_in_it() -> None:
     assert all(place[b"d%d" % n] < place[b"d%d/f" % n] for n in range(200))
 
 
-def test_further_names_and_the_like_come_after_the_first() -> None:
+def test_everything_comes_in_the_order_of_the_source_whatever_is_stored_first() -> None:
     entries = [
         file(b"first", b"1", b"2"),
         link(b"second", b"first"),
@@ -131,7 +134,7 @@ def test_further_names_and_the_like_come_after_the_first() -> None:
         return taken
 
     taken = trio.run(run)
-    assert taken == [b"last", b"first", b"second", b"first"]
+    assert taken == [b"first", b"second", b"first", b"last"]
 
 
 def test_a_file_of_which_a_chunk_fails_is_a_problem() -> None:
@@ -149,7 +152,7 @@ def test_a_file_of_which_a_chunk_fails_is_a_problem() -> None:
     async def keep_going() -> None:
         taken, ingest = await run(keep_going=True)
         assert taken == [b"good"]
-        assert sorted(map(str, ingest.problems)) == ["bad: it fails", "unreadable: why"]
+        assert list(map(str, ingest.problems)) == ["bad: it fails", "unreadable: why"]
         assert ingest.problem_count == 2
 
     async def stop() -> None:
@@ -158,6 +161,56 @@ def test_a_file_of_which_a_chunk_fails_is_a_problem() -> None:
 
     trio.run(keep_going)
     trio.run(stop)
+
+
+def test_memory_does_not_grow_with_a_file() -> None:
+    """What was stored of it is not kept until all of it is."""
+    count = 256
+
+    def chunks() -> Iterator[Piece]:
+        for number in range(count):
+            yield Piece(number, BytesSource(bytes([number]) * CHUNK_SIZE))
+
+    item = Item(b"f", stat.S_IFREG, 0, 0, 0, 0, size=count * CHUNK_SIZE, pieces=chunks(), count=count)
+
+    async def run() -> Ingest:
+        _, ingest = await ingested([item], Uploads())
+        return ingest
+
+    tracemalloc.start()
+    try:
+        assert trio.run(run).counts.size == count * CHUNK_SIZE
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < count * CHUNK_SIZE / 3
+
+
+@pytest.mark.parametrize("size", [MAX_SIZE, MAX_SIZE + 1, 1 << 60])
+def test_a_size_that_no_file_may_have_is_refused_before_anything_is_read(size: int) -> None:
+    def read() -> Iterator[Piece]:
+        assert size <= MAX_SIZE
+        yield from ()
+
+    item = Item(b"f", stat.S_IFREG, 0, 0, 0, 0, size=size, pieces=read())
+
+    async def run() -> tuple[list[bytes], Ingest]:
+        return await ingested([item, file(b"after", b"x")], Uploads(), keep_going=True)
+
+    taken, ingest = trio.run(run)
+    if size <= MAX_SIZE:
+        assert taken == [b"f", b"after"]
+    else:
+        assert taken == [b"after"]
+        assert f"f: it has {size:,} bytes" in str(ingest.problems[0])
+
+
+def test_notes_are_kept() -> None:
+    async def run() -> list[str]:
+        _, ingest = await ingested([Note("one"), folder(b"d"), Note("two")], Uploads())
+        return ingest.notes
+
+    assert trio.run(run) == ["one", "two"]
 
 
 def test_more_than_the_budget_goes_through() -> None:

@@ -10,6 +10,7 @@ import lzma
 import os
 import signal
 import stat
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,27 +18,23 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.authoring import tarball
 from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, Home, shell, wait_until
 from tests.independent_reader import Node, read_content, read_flist
 from tests.redis_server import running_redis
 from tests.trees import assert_flist_equals, make_everything, snapshot
 
-
-def compressed_with_zstd(data: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarball.ZstdFile(out, "wb") as file:
-        file.write(data)
-    return out.getvalue()
-
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "plain": lambda data: data,
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
-    "zstd": compressed_with_zstd,
+    "zstd": zstd.compress,
 }
 
 
@@ -106,6 +103,44 @@ def test_devices_and_owners_of_an_archive_need_no_root(home: Home) -> None:
     assert nodes[b"dev"].mode & 0o7777 == 0o755  # a directory that the archive does not name
 
 
+def test_absolute_names_are_taken_without_their_slash_which_is_said_once(home: Home) -> None:
+    archive = archive_of(home, entry("/etc/x", b"x"), entry("/etc/y", b"y"), entry("./etc/z"))
+    said = home.run("pack", archive, "out.flist")
+    assert said.stderr.count("note: ") == 1
+    assert "absolute names" in said.stderr
+    assert {b"etc/x", b"etc/y", b"etc/z"} < set(read_flist(home.path / "out.flist"))
+    answer = json.loads(home.run("pack", archive, "out.flist", "--force", "--json").stdout.splitlines()[-1])
+    assert answer["left_out"] == []
+    assert [note for note in answer["notes"] if "absolute names" in note] == answer["notes"]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_an_archive_without_an_end(home: Home, compression: str) -> None:
+    """Compression shows that nothing is cut off; of a plain archive nobody knows."""
+    archive = archive_of(home, entry("file", b"content"), entry("last", b"x"))
+    archive.write_bytes(COMPRESSIONS[compression](archive.read_bytes()[: 4 * 512]))
+    if compression != "plain":
+        assert {b"file", b"last"} < set(packed(home, archive))
+        return
+    assert (
+        "cut off: there is no end-of-archive marker" in home.run("pack", archive, "out.flist", code=11).stderr
+    )
+    assert nothing_is_left(home)
+
+
+def test_a_sparse_file_in_an_archive(home: Home, source: Path) -> None:
+    """6 GiB with a few bytes of data: holes are neither read nor stored."""
+    with (source / "lastlog").open("wb") as file:
+        file.seek(4 << 30)
+        file.write(b"x" * 292)
+        file.truncate(6 << 30)
+    shell(f"tar -S -cf '{home.path}/archive' .", cwd=source)
+    said = home.run("pack", "archive", "out.flist", "--json")
+    assert json.loads(said.stdout.splitlines()[-1])["new_blocks"] == 1
+    node = read_flist(home.path / "out.flist")[b"lastlog"]
+    assert (node.size, len(node.blocks), len(set(node.blocks))) == (6 << 30, 6 << 11, 2)
+
+
 # What is refused
 
 
@@ -128,6 +163,13 @@ def of_type(kind: bytes, target: str = "") -> Callable[[tarfile.TarInfo], None]:
     return change
 
 
+def sparse_of(size: int) -> Callable[[tarfile.TarInfo], None]:
+    def change(member: tarfile.TarInfo) -> None:
+        member.pax_headers = {"GNU.sparse.size": str(size), "GNU.sparse.map": "0,0"}
+
+    return change
+
+
 def archive_of(home: Home, *entries: Entry) -> Path:
     path = home.path / "archive.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -137,12 +179,15 @@ def archive_of(home: Home, *entries: Entry) -> Path:
 
 
 HOSTILE: dict[str, tuple[str, list[Entry]]] = {
-    "absolute": ("/etc/x: its name is absolute", [entry("/etc/x", b"x")]),
     "upward": ("a/../../x: its name leads upwards", [entry("a/../../x", b"x")]),
     "link out": ("l: its name leads upwards", [entry("l", change=of_type(tarfile.LNKTYPE, "../x"))]),
     "absolute link": (
-        "l: its name is absolute",
+        "l: it is a further name of a file that is not there",
         [entry("l", change=of_type(tarfile.LNKTYPE, "/etc/passwd"))],
+    ),
+    "more than a file may have": (
+        "x: it has 1,152,921,504,606,846,976 bytes",
+        [entry("x", change=sparse_of(1 << 60))],
     ),
     "link to nothing": (
         "l: it is a further name of a file that is not there",
@@ -194,6 +239,16 @@ def test_an_archive_that_is_cut_off(home: Home, compression: str) -> None:
     said = home.run("pack", archive, "out.flist", "--keep-going", code=11).stderr
     assert "left out: file" in said
     assert len(read_flist(home.path / "out.flist")) > 5
+
+
+@pytest.mark.parametrize(("start", "name"), [(b"PK\3\4", "zip"), (b"070701", "cpio"), (b"!<arch>\n", "ar")])
+def test_archives_of_other_formats_are_refused_by_name(home: Home, start: bytes, name: str) -> None:
+    (home.path / "archive").write_bytes(start + bytes(2000))
+    assert (
+        f"archive cannot be read: it is a{'n' * (name == 'ar')} {name}"
+        in home.run("pack", "archive", "out.flist", code=11).stderr
+    )
+    assert nothing_is_left(home)
 
 
 def test_what_is_no_archive(home: Home) -> None:

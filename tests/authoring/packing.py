@@ -1,0 +1,49 @@
+"""Flists of sources, made in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from flistfs.authoring.folder import SessionFolder, Settings
+from flistfs.authoring.request import AddRequest, SealRequest
+from flistfs.authoring.session import AddSummary, open_session, seal_session, unwrapped
+from flistfs.authoring.source import TreeSource
+from flistfs.authoring.vfs import Caller
+from flistfs.progress import quiet
+from flistfs.stores import open_store
+from tests.independent_reader import Get, Node, read_flist
+
+
+def pack(
+    work: Path, *sources: TreeSource, unique: bool = True, keep_going: bool = False
+) -> tuple[dict[bytes, Node], Get, list[AddSummary]]:
+    """Put sources into a tree, one after the other, and seal it; everything lies in `work`."""
+    store, out = f"dir://{work}/blocks", work / "out.flist"
+    added = trio.run(
+        partial(_pack, work / "session", store, out, sources, unique=unique, keep_going=keep_going)
+    )
+    return read_flist(out), open_store(store).get, added
+
+
+async def _pack(
+    where: Path, url: str, out: Path, sources: Sequence[TreeSource], *, unique: bool, keep_going: bool
+) -> list[AddSummary]:
+    folder = SessionFolder(where)
+    lock = folder.lock()
+    folder.create(Settings("", url, generation=1, created=0))
+    caller = Caller(os.geteuid(), os.getegid())
+    request = AddRequest((), keep_going=keep_going)
+    with unwrapped(), closing(open_store(url)) as store:
+        async with open_session(folder, store, caller) as session:
+            added = [
+                await session.add(source, request, quiet, owner=caller, unique=unique) for source in sources
+            ]
+            await seal_session(session, folder, SealRequest(out), None, quiet)
+    lock.release()
+    return added

@@ -1,0 +1,189 @@
+"""Where entries of archives and directories go in a tree that has links, and in which order."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from flistfs.authoring.source import DirectorySource, Start
+from flistfs.authoring.tarball import TarSource
+from flistfs.errors import SourceError
+from tests.authoring.packing import pack
+from tests.authoring.tars import END, entry, extended, header
+from tests.independent_reader import read_content
+
+USR = entry(b"usr/", kind=b"5") + entry(b"usr/lib/", kind=b"5")
+
+# Takes longer to be stored than what has no content.
+BIG = bytes(range(256)) * 3000
+
+
+def link(name: bytes, target: bytes) -> bytes:
+    return header(name, b"2", link=target)
+
+
+def hard_link(name: bytes, target: bytes) -> bytes:
+    return header(name, b"1", link=target)
+
+
+def tar(*parts: bytes) -> TarSource:
+    return TarSource(io.BytesIO(b"".join(parts) + END), "archive")
+
+
+def packed(work: Path, *parts: bytes) -> dict[bytes, bytes]:
+    """Pack an archive; what the flist has, by path: its content, its target, or a slash for a directory."""
+    nodes, get, _ = pack(work, tar(*parts))
+    return {
+        path: read_content(node, get) if node.kind == "file" else node.target or b"/"
+        for path, node in nodes.items()
+        if path
+    }
+
+
+def test_directories_that_are_not_named_are_made_once_and_give_way(tmp_path: Path) -> None:
+    nodes, _, (added,) = pack(
+        tmp_path,
+        tar(
+            entry(b"a/b/c", b"x", mtime=7),
+            entry(b"a/b/d", b"y"),
+            entry(b"a", kind=b"5", mode=b"0000700\0", mtime=8),
+            extended(("path", b"n/" + b"n" * 255 + b"/n")) + entry(b"x"),
+        ),
+    )
+    assert added.entries == 4
+    assert (nodes[b"a"].mode, nodes[b"a"].mtime, nodes[b"a"].uid) == (0o700, 8, 0o1750)
+    assert (nodes[b"a/b"].mode, nodes[b"a/b"].mtime, nodes[b"a/b"].uid) == (0o755, 7, 0)
+    with pytest.raises(SourceError, match="directory whose name is longer than 255 bytes"):
+        pack(tmp_path / "long", tar(extended(("path", b"n" * 256 + b"/n")) + entry(b"x")))
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        link(b"lib", b"usr/lib"),
+        link(b"lib", b"./usr//lib/"),
+        link(b"lib", b"/usr/lib"),
+        link(b"lib", b"../../usr/x/../lib") + entry(b"usr/x/", kind=b"5"),
+        link(b"l", b"usr/lib") + link(b"lib", b"l"),
+        link(b"u", b"usr") + link(b"lib", b"u/lib"),
+    ],
+)
+def test_entries_below_a_link_go_where_it_leads_as_in_a_root(tmp_path: Path, links: bytes) -> None:
+    found = packed(tmp_path, USR, links, entry(b"lib/f", b"x"), entry(b"lib/d/g", b"y"))
+    assert found[b"usr/lib/f"] == b"x"
+    assert found[b"usr/lib/d/g"] == b"y"
+    assert found[b"usr/lib/d"] == b"/"
+    assert found[b"lib"] not in {b"/", b"x"}
+
+
+def test_a_link_in_a_directory_leads_on_from_there(tmp_path: Path) -> None:
+    found = packed(
+        tmp_path, USR, link(b"usr/lib64", b"lib"), link(b"usr/up", b".."), entry(b"usr/up/usr/lib64/f", b"x")
+    )
+    assert found[b"usr/lib/f"] == b"x"
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        link(b"lib", b"gone"),
+        link(b"lib", b"usr/lib/gone"),
+        link(b"lib", b"/etc"),
+        link(b"lib", b"lib"),
+        link(b"lib", b"m") + link(b"m", b"lib/x"),
+        entry(b"file", b"x") + link(b"lib", b"file"),
+    ],
+)
+def test_links_that_lead_to_no_directory(tmp_path: Path, links: bytes) -> None:
+    with pytest.raises(SourceError, match="lib/f: what it lies in is no directory"):
+        packed(tmp_path, USR, links, entry(b"lib/f", b"x"))
+
+
+def test_a_directory_replaces_a_link_and_what_came_before_stays_where_it_went(tmp_path: Path) -> None:
+    """Also where what came before is still on its way to the store."""
+    found = packed(
+        tmp_path,
+        USR,
+        link(b"lib", b"usr/lib"),
+        entry(b"lib/before", BIG),
+        entry(b"lib/d/before", BIG),
+        entry(b"lib", kind=b"5"),
+        entry(b"lib/after", b"x"),
+        entry(b"lib/d/after", b"x"),
+        link(b"dangling", b"gone"),
+        entry(b"dangling/", kind=b"5"),
+    )
+    assert {path for path, what in found.items() if what == b"/"} == {
+        b"usr",
+        b"usr/lib",
+        b"usr/lib/d",
+        b"lib",
+        b"lib/d",
+        b"dangling",
+    }
+    assert found[b"usr/lib/before"] == found[b"usr/lib/d/before"] == BIG
+    assert found[b"lib/after"] == found[b"lib/d/after"] == b"x"
+    assert len(found) == 10
+
+
+def test_hard_links_to_hard_links(tmp_path: Path) -> None:
+    """Each names the one before, and the file is still on its way."""
+    names = [b"bin/tool", *(b"bin/alias%d" % number for number in range(6))]
+    links = [hard_link(name, before) for before, name in pairwise(names)]
+    found = packed(tmp_path, entry(names[0], BIG), *links)
+    assert {name: found[name] for name in names} == dict.fromkeys(names, BIG)
+
+
+def test_hard_links_through_links_and_to_them(tmp_path: Path) -> None:
+    found = packed(
+        tmp_path,
+        USR,
+        link(b"lib", b"usr/lib"),
+        entry(b"lib/f", BIG),
+        hard_link(b"one", b"usr/lib/f"),
+        hard_link(b"lib/two", b"lib/f"),
+        hard_link(b"three", b"lib"),
+        hard_link(b"usr/lib/f", b"lib/f"),  # its own name
+    )
+    assert found[b"one"] == found[b"usr/lib/two"] == found[b"usr/lib/f"] == BIG
+    assert found[b"three"] == b"usr/lib"
+
+
+def test_a_hard_link_to_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="x: it is a further name of a file that is not there"):
+        packed(tmp_path, USR, hard_link(b"x", b"usr"))
+
+
+def test_problems_come_in_the_order_of_the_archive(tmp_path: Path) -> None:
+    bad = (
+        entry(b"../a"),
+        entry(b"big", BIG),
+        hard_link(b"b", b"gone"),
+        entry(b"c/..", b"x"),
+        entry(b"f/x", BIG),
+    )
+    _, _, (added,) = pack(tmp_path, tar(entry(b"f"), *bad, entry(b"last")), keep_going=True)
+    assert [problem.partition(":")[0] for problem in added.left_out] == ["../a", "b", "c/..", "f/x"]
+    assert added.entries == 3
+
+
+def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "lib/d").mkdir(parents=True)
+    (source / "lib/d/f").write_bytes(BIG)
+    (source / "lib").chmod(0o700)
+    first = tar(USR, link(b"lib", b"usr/lib"))
+    nodes, get, _ = pack(tmp_path, first, DirectorySource([Start(bytes(source), b"")]), unique=False)
+    assert nodes[b"lib"].kind == "link"
+    assert nodes[b"usr/lib"].mode == 0o700
+    assert read_content(nodes[b"usr/lib/d/f"], get) == BIG
+
+
+def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "source/lib").mkdir(parents=True)
+    second = DirectorySource([Start(bytes(tmp_path / "source"), b"")])
+    with pytest.raises(SourceError, match="lib: something that is no directory is there already"):
+        pack(tmp_path, tar(link(b"lib", b"gone")), second, unique=False)
