@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,10 +54,11 @@ class Home:
         code: int = 0,
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run `flistfs` and expect an exit code; never a traceback."""
+        """Run `flistfs`, as a command of another if need be, and expect an exit code; never a traceback."""
         done = subprocess.run(
-            [FLISTFS, *arguments],
+            [*under, FLISTFS, *arguments],
             env=self.environment(**env or {}),
             cwd=cwd or self.path,
             capture_output=True,
