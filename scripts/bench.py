@@ -11,6 +11,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -257,6 +258,40 @@ def packing(source: Path, work: Path, store: str) -> dict[str, float]:
     return {"cold": cold, "warm": warm}
 
 
+def packing_archive(source: Path, work: Path) -> float:
+    """Pack a tree as a tar archive into an empty store in a directory."""
+    archive = work / "archive.tar"
+    run("tar", "--format=posix", "-C", source, "-cf", archive, ".")
+    try:
+        with home(work) as (folder, env):
+            store = f"dir://{folder}/blocks"
+            return timed(
+                lambda: run(FLISTFS, "pack", archive, folder / "out.flist", "--store", store, env=env)
+            )
+    finally:
+        archive.unlink()
+
+
+def memory_of_pipe(work: Path) -> float:
+    """Pack an archive with one member of 3 GiB from a pipe; return the most memory of a process, in MiB."""
+    count = 3 << 10
+    member = tarfile.TarInfo("large")
+    member.size = count * MIB
+    with home(work) as (folder, env):
+        command = [FLISTFS, "pack", "-", folder / "out.flist", "--store", f"dir://{folder}/blocks"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env) as pack:
+            assert pack.stdin is not None
+            pack.stdin.write(member.tobuf(tarfile.GNU_FORMAT))
+            for number in range(count):
+                pack.stdin.write(number.to_bytes(8, "big") * (MIB // 8))
+            pack.stdin.write(bytes(1024))
+            pack.stdin.close()
+            _, status, used = os.wait4(pack.pid, 0)
+            pack.returncode = os.waitstatus_to_exitcode(status)
+        assert pack.returncode == 0
+    return used.ru_maxrss / 1024
+
+
 def checked(view: View, url: str) -> tuple[float, int]:
     """Return the seconds of the check, and how many blocks were asked for."""
     store = open_store(url)
@@ -352,6 +387,7 @@ def measure(source: Path, work: Path, *, scale: bool) -> dict[str, Any]:
     for when, seconds in packing(source, work, f"dir://{work}/blocks").items():
         found[f"pack, directory, {when}"] = seconds
     shutil.rmtree(work / "blocks")
+    found["pack a tar, directory, cold"] = packing_archive(source, work)
     return found
 
 
@@ -422,6 +458,7 @@ def main() -> None:
                 print_table(name, size, report[name])
         if not options.input and not options.quick:
             report["special writes"] = medians([special_writes(work) for _ in range(options.rounds)])
+            report["special writes"]["MiB of memory, pack of 3 GiB from a pipe"] = memory_of_pipe(work)
             if not options.json:
                 print()
                 for what, value in report["special writes"].items():

@@ -206,10 +206,10 @@ def test_an_exception_keeps_the_session_and_both_worlds_go_on(home: Home) -> Non
 def test_two_at_a_time(home: Home) -> None:
     write("file")
     with flistfs.Session("session") as session:
-        with pytest.raises(errors.SessionError, match=f"in use by process {os.getpid()}"):
+        with pytest.raises(errors.SessionError, match=f"in use by a Python program .process {os.getpid()}"):
             flistfs.Session("session")
         assert (
-            "in use by process"
+            "in use by a Python program"
             in subprocess.run(
                 [sys.executable, "-c", "import flistfs; flistfs.Session('session')"],
                 capture_output=True,

@@ -172,20 +172,27 @@ class Grafter:
 
         What is missing is made for the item `maker`, if there is one.
         """
-        known = self._top if not path else self._folders.get(path)
-        inode = draft.inode(known) if known is not None else None
-        if inode is None and path:
-            above, _, name = path.rpartition(b"/")
-            parent = self._folder(draft, above, maker=maker)
-            if maker is not None and draft.child(parent.ino, name) is None:
-                inode = self._implied(draft, maker, parent, name)
+        names: list[bytes] = []  # those that nothing is remembered of, the last first
+        while (inode := self._remembered(draft, path)) is None and path:
+            path, _, name = path.rpartition(b"/")
+            names.append(name)
+        while inode is not None and names:
+            name = names.pop()
+            if maker is not None and draft.child(inode.ino, name) is None:
+                inode = self._implied(draft, maker, inode, name)
             else:
-                inode = self._entered(draft, parent, name)
-        if inode is None or inode.nlink == 0:
+                inode = self._entered(draft, inode, name)
+            path = path + b"/" + name if path else name
+            if inode is not None:
+                self._remember(path, inode.ino)
+        if inode is None:
             raise _RefusedError("what it lies in is no directory")
-        if path:
-            self._remember(path, inode.ino)
         return inode
+
+    def _remembered(self, draft: _Draft, path: bytes) -> Inode | None:
+        known = self._folders.get(path) if path else self._top
+        inode = None if known is None else draft.inode(known)
+        return None if inode is None or inode.nlink == 0 else inode
 
     def _implied(self, draft: _Draft, maker: Item, parent: Inode, name: bytes) -> Inode:
         """Make a directory that an item lies in."""

@@ -89,6 +89,7 @@ _RECORDS: Final = _SPARSE_RECORDS | {
     b"SCHILY.devminor",
     b"GNU.volume.filename",
 }
+_GLOBAL_RECORDS: Final = _RECORDS - _SPARSE_RECORDS
 _EXTENT_RECORDS: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")  # of each extent, in turns
 
 # How GNU tar, star and Docker keep extended attributes, and how bsdtar does: in base64, besides.
@@ -120,7 +121,7 @@ _OTHERS: Final = (
 
 
 class MemberError(Exception):
-    """A member that makes no sense, or cannot be taken; what follows it can."""
+    """Something about a member makes no sense, or cannot be taken."""
 
 
 class Readable(Protocol):
@@ -200,6 +201,13 @@ class Member(NamedTuple):
         return _decimal(text, key.decode()) if text else _number(field, key.decode())
 
 
+class BadMember(NamedTuple):
+    """A member that makes no sense, or cannot be taken, and why; what follows it can."""
+
+    name: bytes
+    reason: str
+
+
 class _Header(NamedTuple):
     """A member's header, as it is, with what extends it."""
 
@@ -257,8 +265,8 @@ class TarReader:
         self.has_end = False
         """Whether the archive has an end-of-archive marker: known when its members were walked."""
 
-    def members(self) -> Iterator[Member | tuple[bytes, MemberError]]:
-        """Walk the members; of one that makes no sense come its name and the reason.
+    def members(self) -> Iterator[Member | BadMember]:
+        """Walk the members.
 
         The content of each is to be read before the next; what is not read is skipped.
 
@@ -268,10 +276,7 @@ class TarReader:
         while (header := self._header()) is not None:
             self._begin_content(header)
             if header.kind not in _IGNORED:
-                try:
-                    yield self._member(header)
-                except MemberError as error:
-                    yield header.name, error
+                yield self._good_or_bad(header)
             self._skip()
 
     def read(self, size: int) -> bytes:
@@ -347,7 +352,8 @@ class TarReader:
     def _take_global(self, data: bytes) -> None:
         records: dict[bytes, bytes] = {}
         _read_records(data, records, array("q"))
-        self._global |= {key: value for key, value in records.items() if key in _RECORDS}
+        # Others are about a single member.
+        self._global |= {key: value for key, value in records.items() if key in _GLOBAL_RECORDS}
         if sum(map(len, self._global.values())) > _MAX_HEADERS:
             raise FormatError("the global headers are too long")
 
@@ -366,16 +372,25 @@ class TarReader:
                 self._left = max(0, size - BLOCK)
                 self._padding = -size % BLOCK if size > BLOCK else 0
 
+    def _good_or_bad(self, header: _Header) -> Member | BadMember:
+        try:
+            return self._member(header)
+        except MemberError as error:
+            return BadMember(header.name, str(error))
+
     def _member(self, header: _Header) -> Member:
         kind, name, records, extents = header.kind, header.name, header.records, None
         size = self._left
         if kind == _CONTINUED or b"GNU.volume.filename" in records:
+            self._global.pop(b"GNU.volume.filename", None)  # it is about the first member alone
             raise MemberError("it is the rest of a file that another volume of the archive begins with")
         if kind == _SPARSE:
             kind = FILE
             size, extents = self._gnu_sparse(header)
         elif kind in _FILES:
             kind = DIRECTORY if name.endswith(b"/") else FILE  # as tars did before there were directories
+            if kind == DIRECTORY and size:
+                raise MemberError("it is a directory by its name, but has content")
             if header.extents or not _SPARSE_RECORDS.isdisjoint(records):
                 size, extents = self._pax_sparse(header)
         elif kind == _DUMP_DIRECTORY:
@@ -399,10 +414,11 @@ class TarReader:
 
     def _gnu_sparse(self, header: _Header) -> tuple[int, Extents]:
         """Read the map of a sparse file that its header holds, and blocks behind that."""
+        if header.fields[9] != _GNU_MAGIC:
+            raise MemberError("it is a sparse file as star writes them, which cannot be read")
         block = header.block
         parts, more = [block[_SPARSE_MAP]], block[_SPARSE_MORE]
-        is_gnu = header.fields[9] == _GNU_MAGIC
-        while is_gnu and more:
+        while more:
             block = self._stream.read(BLOCK)
             if len(block) < BLOCK:
                 raise FormatError("the archive ends in the middle of it")
@@ -410,8 +426,6 @@ class TarReader:
             more = block[_SPARSE_BLOCK_MORE]
             if len(parts) * len(parts[-1]) > _MAX_EXTENTS * _EXTENT.size:
                 raise FormatError(f"it has more than {_MAX_EXTENTS} holes")
-        if not is_gnu:
-            raise MemberError("it is a sparse file of star, which are not read")
         numbers = array("q")
         for offset, length in _EXTENT.iter_unpack(b"".join(parts)):
             if not length[0]:
@@ -423,7 +437,7 @@ class TarReader:
         """Read the map of a sparse file: its records (0.0, 0.1), or the beginning of its content (1.0)."""
         records = header.records
         if b"SUN.holesdata" in records:
-            raise MemberError("it is a sparse file of Solaris, which are not read")
+            raise MemberError("it is a sparse file as Solaris writes them, which cannot be read")
         version = records.get(b"GNU.sparse.major") or b"0", records.get(b"GNU.sparse.minor") or b"0"
         size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size")
         if size is None:
@@ -433,6 +447,8 @@ class TarReader:
         elif version[0] == b"0":
             text = records.get(b"GNU.sparse.map")
             numbers = header.extents if text is None else _parse_map(text)
+            if not numbers and self._left:
+                raise MemberError("its map of holes is missing")
         else:
             raise MemberError("it is a sparse file of an unknown version")
         return _decimal(size, "size"), _extents(numbers)
@@ -456,11 +472,11 @@ class TarReader:
 
 def is_header(block: bytes) -> bool:
     """Return whether a block has the checksum of a header."""
+    if len(block) < BLOCK:
+        return False
     try:
         wanted = _number(block[_CHECKSUM], "checksum")
-    except (MemberError, IndexError):
-        return False
-    if len(block) < BLOCK:
+    except MemberError:
         return False
     total = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
     if wanted == total:

@@ -15,7 +15,17 @@ from flistfs.authoring.decompress import Decompressed, Raw
 from flistfs.authoring.encoder import BytesSource
 from flistfs.authoring.excludes import Filter, nothing_excluded
 from flistfs.authoring.source import Item, Note, Piece, Problem
-from flistfs.authoring.tar import BLOCK, DIRECTORY, FILE, HARD_LINK, Member, MemberError, TarReader, is_header
+from flistfs.authoring.tar import (
+    BLOCK,
+    DIRECTORY,
+    FILE,
+    HARD_LINK,
+    BadMember,
+    Member,
+    MemberError,
+    TarReader,
+    is_header,
+)
 from flistfs.errors import FormatError, SourceError
 from flistfs.format.records import CHUNK_SIZE
 
@@ -28,6 +38,11 @@ _TYPES: Final[Mapping[bytes, int]] = {
     DIRECTORY: stat.S_IFDIR,
     b"6": stat.S_IFIFO,
 }
+
+# The longest path of an entry, in bytes: four times what the kernel takes at once. And how deep it may be: as
+# that can be, since a path so deep costs seconds.
+_MAX_PATH: Final = 16 << 10
+_MAX_DEPTH: Final = 2048
 
 # Ids are unsigned 32-bit numbers, of which the last means none.
 _MAX_ID: Final = 2**32 - 2
@@ -124,19 +139,18 @@ class TarSource:
         if is_archive:
             yield Note(f"{self._name} goes on with another archive after its end, which was not read")
 
-    def _converted(
-        self, reader: TarReader, member: Member | tuple[bytes, MemberError]
-    ) -> Iterator[Item | Problem | Note]:
-        self._last = member[0]
+    def _converted(self, reader: TarReader, member: Member | BadMember) -> Iterator[Item | Problem | Note]:
+        self._last = member.name
+        if isinstance(member, BadMember):
+            yield Problem(member.name, member.reason)
+            return
         try:
-            if not isinstance(member, Member):
-                raise member[1]
             path = _checked_path(member.name)
             if self._leaves_out(path, is_directory=member.kind == DIRECTORY):
                 return
             item = _item(reader, member, path)
         except MemberError as error:
-            yield Problem(self._last, str(error))
+            yield Problem(member.name, str(error))
             return
         if member.name.startswith(b"/") and not self._has_absolute:
             self._has_absolute = True
@@ -192,7 +206,12 @@ def _checked_path(name: bytes) -> bytes:
         raise MemberError("its name leads upwards")
     if b"\0" in name:
         raise MemberError("its name has a NUL byte in it")
-    return b"/".join(parts)
+    if len(parts) > _MAX_DEPTH:
+        raise MemberError(f"it lies in more than {_MAX_DEPTH:,} directories")
+    path = b"/".join(parts)
+    if len(path) > _MAX_PATH:
+        raise MemberError(f"its path is longer than {_MAX_PATH:,} bytes")
+    return path
 
 
 def _link_target(member: Member) -> bytes:

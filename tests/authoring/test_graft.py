@@ -129,6 +129,20 @@ def test_a_directory_replaces_a_link_and_what_came_before_stays_where_it_went(tm
     assert len(found) == 10
 
 
+def test_long_and_deep_paths(tmp_path: Path) -> None:
+    """The kernel takes no path of 5,000 bytes at once, but trees have them."""
+    long, deep = b"/".join([b"d" * 249] * 20), b"/".join([b"d"] * 1200)
+    paths = [long, deep]
+    found = packed(tmp_path, *[extended(("path", path)) + entry(b"x", b"there") for path in paths])
+    assert [found[path] for path in paths] == [b"there", b"there"]
+    for path, reason in (
+        (long * 4, "longer than 16,384 bytes"),
+        (b"d/" * 2049, "more than 2,048 directories"),
+    ):
+        with pytest.raises(SourceError, match=reason):
+            packed(tmp_path / reason[:4], extended(("path", path)) + entry(b"x"))
+
+
 def test_hard_links_to_hard_links(tmp_path: Path) -> None:
     """Each names the one before, and the file is still on its way."""
     names = [b"bin/tool", *(b"bin/alias%d" % number for number in range(6))]

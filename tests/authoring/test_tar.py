@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from flistfs.authoring.tar import FILE, Member, MemberError, TarReader
+from flistfs.authoring.tar import FILE, BadMember, Member, MemberError, TarReader
 from flistfs.errors import FormatError
 from tests.authoring.tars import END, GNU, POSIX, V7, base256, entry, extended, header, octal, padded, record
 
@@ -27,8 +27,8 @@ def read(*parts: bytes) -> dict[bytes, Found | str]:
     reader = TarReader(io.BytesIO(b"".join(parts)))
     found: dict[bytes, Found | str] = {}
     for member in reader.members():
-        if not isinstance(member, Member):
-            found[member[0]] = str(member[1])
+        if isinstance(member, BadMember):
+            found[member.name] = member.reason
         elif member.extents is None:
             found[member.name] = Found(member, reader.read(member.size) if member.kind == FILE else b"")
         else:
@@ -125,6 +125,12 @@ def test_files_and_directories_before_there_was_a_type_for_them(kind: bytes, mag
     assert kinds == {b"d/": (b"5", b""), b"d/f": (b"0", b"x")}
 
 
+def test_a_directory_with_content_is_not_taken_for_one() -> None:
+    found = contents(entry(b"d/", b"content"), entry(b"after", b"x"), END)
+    assert "has content" in str(found[b"d/"])
+    assert found[b"after"] == b"x"
+
+
 def test_what_gnu_tar_adds_for_itself() -> None:
     dump = b"Yfile\0Ddirectory\0\0"
     found = read(
@@ -141,7 +147,7 @@ def test_access_control_lists_of_solaris_are_no_members() -> None:
 
 
 def test_the_rest_of_a_file_on_another_volume() -> None:
-    volume = extended(("GNU.volume.filename", b"f"), ("GNU.volume.offset", b"512"))
+    volume = extended(("GNU.volume.filename", b"f"), ("GNU.volume.offset", b"512"), kind=b"g")
     for begin in (entry(b"f", b"rest", b"M", magic=GNU), volume + entry(b"f", b"rest")):
         found = contents(begin, entry(b"after", b"x"), END)
         assert "another volume" in str(found[b"f"])
@@ -322,6 +328,7 @@ def test_maps_of_holes_that_make_no_sense(case: str) -> None:
     "records",
     [
         (NAME, MAP),
+        (NAME, SIZE),
         (("GNU.sparse.major", b"2"), ("GNU.sparse.minor", b"0"), NAME, REAL),
         (NAME, ("GNU.sparse.size", b"-1"), MAP),
         (("path", b"sp"), ("SUN.holesdata", b" 0 0 12288")),
