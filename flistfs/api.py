@@ -53,6 +53,7 @@ from flistfs.reading.merge import Merged, PathsClashError
 from flistfs.stores import Store, default_store_url
 from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import named_store, parse_store_url
+from flistfs.uniting import Prefer
 
 __all__ = [
     "AddSummary",
@@ -454,11 +455,11 @@ def merge(
     paths = _paths(flists)
     if not paths:
         raise UsageError("there is nothing to merge; name an flist")
-    if prefer is not None and prefer not in set(merging.Prefer):
+    if prefer is not None and prefer not in set(Prefer):
         raise UsageError(f"prefer is {prefer!r}; it must be first, last or newer")
     with ExitStack() as opened:
         sources = [merging.Source(str(path), opened.enter_context(sealed.Flist.open(path))) for path in paths]
-        wanted = None if prefer is None else merging.Prefer(prefer)
+        wanted = None if prefer is None else Prefer(prefer)
         return merging.merge(sources, _path(out), prefer=wanted, force=force, progress=progress or quiet)
 
 

@@ -14,7 +14,9 @@ from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
 from flistfs.reading.flist import Flist, Kind, printable
-from flistfs.reading.merge import Clash, Merged, PathsClashError, Prefer, Source, merge
+from flistfs.reading.merge import Merged, PathsClashError, Source, merge
+from flistfs.reading.union import Clash
+from flistfs.uniting import Prefer
 
 
 @click.command("merge", short_help="Merge flists into one.")
