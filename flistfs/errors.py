@@ -93,7 +93,7 @@ class SourceError(FlistfsError):
 
 
 class ClashError(FlistfsError):
-    """Flists that are to be merged have the same path."""
+    """Flists that are to become one have the same path, or one has a link in the way of another's directory."""
 
     exit_code = 12
 

@@ -55,6 +55,7 @@ class Config:
     bases: list[str] = field(default_factory=list)
     base_store: str | None = None
     usual_store: str | None = None
+    replace_links: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 This is the one place with the rules; `merge`, layers and `add` follow them, each with trees of its own:
 
 - Trees lie on top of each other, one after the other. Directories unite.
-- A directory goes through a link of the tree below it to the directory that the link leads to. The link stays,
-  and so do owner, mode and times of that directory. Links are followed as in a root directory: an absolute
-  target begins at the top, and `..` does not lead out. They may lead through links, and to directories, that
-  the tree which is being put on top brings itself: such directories come last.
-- A link that leads to no directory is never replaced by a directory, nor a directory that has content by a link:
-  both are clashes. `Rules.replace_links` is the other way: then a directory and a link are like any two
-  things that differ.
+- A directory goes through a link of the tree below it to the directory that the link leads to. The link
+  stays, and so do owner, mode and times of that directory. Links are followed as in a root directory: an
+  absolute target begins at the top, and `..` does not lead out. They may lead through links, and to
+  directories, that the tree which is being put on top brings itself: such directories come last.
+- A link that leads to no directory is never replaced by a directory, nor a directory that has content by a
+  link: both are clashes. `Rules.replace_links` is the other way: then a directory and a link are like any
+  two things that differ.
 - For everything else the rules say which is to be there. What goes away is noted in `United.hidden`.
 - Two entries of one tree that would come to be in the same place, through a link, are a clash too.
 """
@@ -322,7 +322,7 @@ class _Layer:
                         self._meet(join(place.path, name), self._united.chosen(found[name]), upper)
 
     def _go_through(self) -> bool:
-        """Let directories go through their links, as far as those lead somewhere by now; say whether any did."""
+        """Let directories go through links that lead to one by now; say whether any did."""
         before = len(self.through)
         late, self._late = sorted(self._late), []  # whatever order a directory was listed in
         for each in late:
@@ -369,7 +369,7 @@ def followed(
     above: Callable[[T], T],
     look: Callable[[T, bytes], T | bytes | None],
 ) -> T | None:
-    """Follow a path from a directory, through links, without leaving `root`; none if it leads to no directory.
+    """Follow a path from a directory, through links, without leaving `root`; none if it leads to none.
 
     `look` says what is under a name in a directory: another one, the target of a link, or neither.
     """

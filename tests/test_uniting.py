@@ -71,11 +71,13 @@ def preferred(made: United, parts: Sequence[Part], trees: Sequence[Tree]) -> Par
 
 @settings(max_examples=300)
 @given(
-    st.lists(trees_with_links(), min_size=2, max_size=3),
-    st.sampled_from([*Prefer, None]),
-    st.booleans(),
+    trees=st.lists(trees_with_links(), min_size=2, max_size=3),
+    prefer=st.sampled_from([*Prefer, None]),
+    replace_links=st.booleans(),
 )
-def test_trees_unite_as_the_model_says(trees: list[Tree], prefer: Prefer | None, replace_links: bool) -> None:
+def test_trees_unite_as_the_model_says(
+    trees: list[Tree], prefer: Prefer | None, *, replace_links: bool
+) -> None:
     """None stands for the rules of `add`."""
     rules = Rules(prefer or Prefer.LAST, replace_links=replace_links, keep_directories=prefer is None)
     wanted = united(trees, prefer or "last", replace_links=replace_links, add=prefer is None)
@@ -90,6 +92,19 @@ def test_trees_unite_as_the_model_says(trees: list[Tree], prefer: Prefer | None,
         for path, item in tree.items():
             if item.kind != "dir":
                 assert (Part(number, path) in made.hidden) != (Part(number, path) in parts.values())
+
+
+@settings(max_examples=300)
+@given(trees=st.lists(trees_with_links(), min_size=2, max_size=3), replace_links=st.booleans())
+def test_what_can_be_added_becomes_what_layers_and_a_merge_by_the_last_are(
+    trees: list[Tree], *, replace_links: bool
+) -> None:
+    adding = Rules(Prefer.LAST, replace_links=replace_links, keep_directories=True)
+    added = put_together(trees, adding)
+    merged = put_together(trees, Rules(Prefer.LAST, replace_links=replace_links))
+    if not added.conflicts:
+        assert not merged.conflicts
+        assert everything(added, trees) == everything(merged, trees)
 
 
 USR: Tree = {b"": DIR, b"usr": DIR, b"usr/bin": DIR, b"usr/bin/sh": Item(), b"bin": Item("link", b"usr/bin")}
@@ -121,7 +136,7 @@ def test_a_directory_goes_through_a_link_whatever_is_preferred(prefer: Prefer | 
         ({b"bin": b"/host/usr/bin"}, False),
     ],
 )
-def test_where_links_lead(links: dict[bytes, bytes], way: bool) -> None:
+def test_where_links_lead(links: dict[bytes, bytes], *, way: bool) -> None:
     lower = {**USR, **{path: Item("link", target) for path, target in links.items()}}
     made = put_together([lower, APP], Rules(Prefer.LAST))
     assert [conflict.why for conflict in made.conflicts.values()] == ([] if way else [Why.DEAD_LINK])

@@ -1,9 +1,9 @@
 """What a session starts from: the trees of sealed flists, in layers, the later on top of the earlier.
 
 Directories unite, with owner, mode and times of the uppermost, also through links (see `flistfs.uniting`).
-Anything else hides what lies below it at the same path, and a directory hides what is neither a directory nor a
-link: a path that several layers have is what the last of them says. No layer takes anything away from those
-below; there are no whiteouts.
+Anything else hides what lies below it at the same path, and a directory hides what is neither a directory
+nor a link: a path that several layers have is what the last of them says. No layer takes anything away from
+those below; there are no whiteouts.
 
 Everything comes from the catalogs. No block is fetched: a session notes hash and key of each chunk, and reads
 it when somebody wants it, from its own store or from that of the base.
@@ -203,8 +203,8 @@ def _clash(clashes: Sequence[Clash]) -> ClashError:
     named = "; ".join(described(clash) for clash in clashes[:_NAMED_CLASHES])
     more = f"; and {len(clashes) - _NAMED_CLASHES:,} more" if len(clashes) > _NAMED_CLASHES else ""
     return ClashError(
-        f"{named}{more}: a directory goes through a link only if that lies below it and leads to a directory; "
-        f"--replace-links lets the later one take the place of the other"
+        f"{named}{more}: a directory goes through a link only if that lies below it and leads to a "
+        f"directory; --replace-links lets the later one take the place of the other"
     )
 
 

@@ -37,6 +37,18 @@ def within_reach(directory: bytes) -> Iterator[bytes]:
         os.close(descriptor)
 
 
+@contextmanager
+def file_within_reach(path: bytes) -> Iterator[bytes]:
+    """Give a path of an entry that calls take, for as long as it is used.
+
+    Raises:
+        OSError: a directory on the way cannot be entered.
+    """
+    directory, _, name = path.rpartition(b"/")
+    with within_reach(directory or b"/") as way:
+        yield os.path.join(way, name)  # noqa: PTH118  bytes
+
+
 def open_file(path: bytes, flags: int) -> int:
     """Open a file whose path may be of any length.
 
@@ -45,9 +57,8 @@ def open_file(path: bytes, flags: int) -> int:
     """
     if len(path) < _PATH_MAX:
         return os.open(path, flags)
-    directory, _, name = path.rpartition(b"/")
-    with within_reach(directory) as way:
-        return os.open(way + b"/" + name, flags)
+    with file_within_reach(path) as way:
+        return os.open(way, flags)
 
 
 def why_unreadable(error: OSError) -> str:

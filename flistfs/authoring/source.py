@@ -17,10 +17,12 @@ from typing import NamedTuple, Protocol
 
 from flistfs.authoring.encoder import FileSource, Source, file_version
 from flistfs.authoring.excludes import Filter, nothing_excluded
+from flistfs.authoring.fitting import Fit, SourceTree, fit, rules_of_adding
 from flistfs.authoring.journal import Stored
-from flistfs.authoring.reach import why_unreadable, within_reach
+from flistfs.authoring.reach import file_within_reach, why_unreadable, within_reach
 from flistfs.errors import SourceError
 from flistfs.format.records import CHUNK_SIZE
+from flistfs.uniting import Tree
 
 # os.listxattr costs 1.5 µs a file; a file system without any says so at the first.
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
@@ -122,10 +124,9 @@ class Start:
         Raises:
             SourceError: nothing is, or it cannot be reached.
         """
-        directory, _, name = self.path.rpartition(b"/")
         try:
-            with within_reach(directory or b"/") as way:
-                return os.lstat(os.path.join(way, name))  # noqa: PTH118  bytes
+            with file_within_reach(self.path) as way:
+                return os.lstat(way)
         except OSError as error:
             raise SourceError(f"{os.fsdecode(self.path)} cannot be read: {error.strerror}") from None
 
@@ -166,6 +167,7 @@ class DirectorySource:
         *,
         excluded: Filter = nothing_excluded,
         forbidden: Mapping[tuple[int, int], str] | None = None,
+        replace_links: bool = False,
     ) -> None:
         """Walk everything below `starts`.
 
@@ -174,19 +176,45 @@ class DirectorySource:
             excluded: What is left out, with all that is in it.
             forbidden: Directories, by device and inode number, that must not be walked into because what
                 is written to them would be read again and again; and what they are.
+            replace_links: Whether a directory replaces a link, instead of going where that leads.
         """
         self._starts = starts
         self._excluded = excluded
         self._forbidden = forbidden or {}
+        self._replace_links = replace_links
+        self._fits = [Fit() for _ in starts]
+        self._set_apart: dict[bytes, str | None] = {}  # what has no place, and why; none: it comes later
         self._total = 0
         self._closed = False
         self._names: dict[tuple[int, int], bytes] = {}
         self._has_xattrs: dict[int, bool] = {}
 
+    def fit(self, tree: Tree, to: bytes) -> list[Problem]:
+        """Find out what has no place in a tree, below its directory `to` (blocks); it is a problem then."""
+        sources = [SourceTree(start.path, start.name, to, self._excluded) for start in self._starts]
+        self._fits = fit(sources, tree, rules_of_adding(replace_links=self._replace_links))
+        return [Problem(name, why) for each in self._fits for name, why in sorted(each.refused.items())]
+
     def items(self) -> Iterator[Item | Problem]:
         """Walk everything."""
-        for start in self._starts:
-            yield from self._walk(start.path, start.name, start.status())
+        for start, each in zip(self._starts, self._fits, strict=True):
+            self._set_apart = {**dict.fromkeys(each.late), **each.refused}
+            if start.name not in self._set_apart:
+                yield from self._walk(start.path, start.name, start.status())
+            elif (why := self._set_apart[start.name]) is not None:
+                yield Problem(start.name, why)
+            for name in each.late:
+                yield from self._walk_late(start, name)
+
+    def _walk_late(self, start: Start, name: bytes) -> Iterator[Item | Problem]:
+        path = start.path + name[len(start.name) :] if start.name else os.path.join(start.path, name)  # noqa: PTH118  bytes
+        try:
+            with file_within_reach(path) as way:
+                status = os.lstat(way)
+        except OSError as error:
+            yield Problem(name, why_unreadable(error))
+            return
+        yield from self._walk(path, name, status)
 
     def measure(self) -> None:
         """Add up the sizes of all files; what cannot be read is for `items` to say."""
@@ -237,10 +265,9 @@ class DirectorySource:
 
     def _file(self, path: bytes, name: bytes, status: os.stat_result) -> Iterator[Item | Problem]:
         """Take what a walk begins with, if that is no directory."""
-        directory, _, base = path.rpartition(b"/")
         try:
-            with within_reach(directory or b"/") as way:
-                yield self._item(os.path.join(way, base), path, name, status)  # noqa: PTH118  bytes
+            with file_within_reach(path) as way:
+                yield self._item(way, path, name, status)
         except OSError as error:
             yield Problem(name, why_unreadable(error))
 
@@ -270,6 +297,9 @@ class DirectorySource:
         try:
             if self._excluded(name, entry.is_dir(follow_symlinks=False)):
                 return None
+            if name in self._set_apart:
+                why = self._set_apart[name]
+                return None if why is None else Problem(name, why)
             status = entry.stat(follow_symlinks=False)
             path = entry.path if way is directory else directory + b"/" + entry.name
             if stat.S_ISDIR(status.st_mode):
@@ -303,6 +333,7 @@ class DirectorySource:
             xattrs=self._xattrs(way, status.st_dev),
             pieces=_pieces(path, status, data),
             count=sum(map(len, data)),
+            replaces_link=self._replace_links,
         )
 
     def _first_name(self, name: bytes, status: os.stat_result) -> bytes | None:

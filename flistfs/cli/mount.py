@@ -26,6 +26,7 @@ from flistfs.cli.options import (
     json_option,
     min_replicas_option,
     public_url_option,
+    replace_links_option,
     router_option,
     source_date_epoch,
     store_option,
@@ -48,6 +49,7 @@ _PATIENCE = 20.0
 @store_option
 @bases_option
 @base_store_option
+@replace_links_option
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; the kernel checks permissions.")
 @click.option(
@@ -102,6 +104,7 @@ def command(
     store: str | None,
     bases: tuple[Path, ...],
     base_store: str | None,
+    replace_links: bool,
     foreground: bool,
     allow_other: bool,
     rootfs: bool,
@@ -148,7 +151,7 @@ def command(
     )
     if package is not None:
         of_sessions = (state, seal_to, spool_size, base_store, min_replicas, router, public_url)
-        if xattr or bases or any(option is not None for option in of_sessions):
+        if xattr or bases or replace_links or any(option is not None for option in of_sessions):
             raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
         _make_free(mountpoint)
         source = click.get_current_context().get_parameter_source("store")
@@ -171,7 +174,7 @@ def command(
         raise UsageError(
             "--router and --public-url belong to a seal: add --seal-to, or give them to flistfs seal"
         )
-    base = base_request(bases, base_store)
+    base = base_request(bases, base_store, replace_links=replace_links)
     _make_free(mountpoint)
     out = _checked_output(seal_to, mountpoint)
     stores = {"the store": store or default_store_url(), "the store of the base": base_store}
@@ -202,6 +205,7 @@ def command(
         bases=list(base.packages) if base else [],
         base_store=base.store if base else None,
         usual_store=base.usual if base else None,
+        replace_links=replace_links,
     )
     if foreground:
         launch.become(config, password())

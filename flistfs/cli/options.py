@@ -74,6 +74,12 @@ bases_option = click.option(
     help="Start with the tree of this sealed flist; repeatable, later ones lie on top.",
 )
 
+replace_links_option = click.option(
+    "--replace-links",
+    is_flag=True,
+    help="Let a directory take the place of a link, instead of going to the directory that it leads to.",
+)
+
 base_store_option = click.option(
     "--base-store",
     type=StorePlace(),
@@ -132,12 +138,16 @@ owner_option = click.option(
 )
 
 
-def base_request(bases: Sequence[Path], store: str | None) -> BaseRequest | None:
+def base_request(
+    bases: Sequence[Path], store: str | None, *, replace_links: bool = False
+) -> BaseRequest | None:
     """Say what a new session starts from; None for an empty one.
 
     Raises:
         UsageError: a store was named for the blocks of no base, or makes no sense.
     """
+    if not bases and replace_links:
+        raise UsageError("--replace-links belongs to --from: it says how several of those unite")
     if not bases:
         if store is not None:
             raise UsageError("--base-store belongs to --from: it says where the blocks of that flist are")
@@ -146,6 +156,7 @@ def base_request(bases: Sequence[Path], store: str | None) -> BaseRequest | None
         tuple(os.path.abspath(base) for base in bases),  # noqa: PTH100  absolute() would keep `..`
         None if store is None else str(parse_store_url(store)),
         str(parse_store_url(usual_store() or default_store_url())),
+        replace_links,
     )
 
 

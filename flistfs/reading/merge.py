@@ -1,13 +1,13 @@
 """Several flists become one, without a block being fetched.
 
-Directories unite, also through links (see `flistfs.uniting`). Any other path that two flists have is a clash,
-even if both have the same there: somebody has to say which is wanted. An entry comes from one flist as a whole:
-its size, its blocks, its times and its ACI travel together. A united directory takes owner, mode and times of the
-preferred one, else of the first.
+Directories unite, also through links (see `flistfs.uniting`). Any other path that two flists have is a
+clash, even if both have the same there: somebody has to say which is wanted. An entry comes from one flist as
+a whole: its size, its blocks, its times and its ACI travel together. A united directory takes owner, mode and
+times of the preferred one, else of the first.
 
-Directories that several have are compared first, to find clashes. Then the united tree is walked twice: once to
-find faults and what ACIs are needed, and once, in the order of the catalog's keys, to write. Memory holds the
-paths of all directories, and the entries of those that are being united.
+Directories that several have are compared first, to find clashes. Then the united tree is walked twice: once
+to find faults and what ACIs are needed, and once, in the order of the catalog's keys, to write. Memory holds
+the paths of all directories, and the entries of those that are being united.
 """
 
 from __future__ import annotations
@@ -88,11 +88,13 @@ def merge(
 ) -> Merged:
     """Merge flists into the package `out`, which is written aside and exists whole or not at all.
 
-    A directory goes through a link to a directory of the flists before it; with `replace_links` it clashes with
-    the link as with anything else. Their routers are united too: pools are asked in the order of the flists. Passwords are left out.
+    A directory goes through a link to a directory of the flists before it; with `replace_links` it clashes
+    with the link as with anything else. Routers are united too: pools are asked in the order of the flists.
+    Passwords are left out.
 
     Raises:
-        PathsClashError: they have the same paths, and none is preferred; or a link is in the way of a directory.
+        PathsClashError: they have the same paths, and none is preferred; or a link is in the way of a
+            directory.
         FormatError: one of them is damaged, or has faults that would be in the output.
         OutputError: the output exists (unless `force`), or cannot be written; or a directory that unites
             several would have too much in it.
