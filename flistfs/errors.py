@@ -93,7 +93,7 @@ class SourceError(FlistfsError):
 
 
 class ClashError(FlistfsError):
-    """Flists that are to become one have the same path, or one has a link in the way of another's directory."""
+    """Flists that are to become one have the same path, or a link against a directory."""
 
     exit_code = 12
 
