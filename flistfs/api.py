@@ -204,6 +204,7 @@ class Session(Closing):
             timeout=timeout,
             measure=progress is not None,
             replace_links=replace_links,
+            typed=tuple(map(os.fsdecode, sources)),
         )
         with self._used():
             return offline.add(self._folder, self._passwords, request, progress or quiet)
@@ -220,6 +221,7 @@ class Session(Closing):
         router: AnyPath | None = None,
         incomplete: bool = False,
         timeout: float = PATIENCE,
+        check_content: bool = False,
         progress: Progress | None = None,
     ) -> SealSummary:
         """Check that the store has every block, make the flist, and end the session.
@@ -237,6 +239,7 @@ class Session(Closing):
             incomplete: Seal even if something was not added whole: a call of `add` failed, and was not made
                 again.
             timeout: Seconds to wait while the store takes nothing.
+            check_content: Fetch every block that the tree needs, and put right ones over wrong ones.
             progress: Is told how far it is.
 
         Raises:
@@ -248,7 +251,7 @@ class Session(Closing):
         """
         options = SealOptions(_owner(owner), _epoch(epoch), _patterns(exclude))
         route = _router(router, public_url)
-        request = SealRequest(_path(out), force, timeout, options, route, incomplete)
+        request = SealRequest(_path(out), force, timeout, options, route, incomplete, check_content)
         with self._used():
             summary = offline.seal(self._folder, self._passwords, request, progress or quiet)
             self._end()
@@ -304,6 +307,7 @@ def pack(
     public_url: str | None = None,
     router: AnyPath | None = None,
     timeout: float = PATIENCE,
+    check_content: bool = False,
     progress: Progress | None = None,
 ) -> Packed:
     """Make an flist of a directory or a tar archive, in one go; no session is left, whatever happens.
@@ -321,6 +325,7 @@ def pack(
         public_url: Where readers reach the store, if not at its URL.
         router: A router.yaml to be put into the flist.
         timeout: Seconds to wait while the store takes nothing.
+        check_content: Fetch every block that is there already, and put right ones over wrong ones.
         progress: Is told how far it is.
 
     Raises:
@@ -332,7 +337,9 @@ def pack(
     url, secret = _store(None if store is None else _named_store(store), password)
     patterns = _patterns(exclude)
     options = SealOptions(_owner(owner), _epoch(epoch))
-    request = SealRequest(_path(out), force, timeout, options, _router(router, public_url))
+    request = SealRequest(
+        _path(out), force, timeout, options, _router(router, public_url), check_content=check_content
+    )
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=progress is not None)
     added, summary = offline.pack(

@@ -1,4 +1,4 @@
-"""Blocks from one store to another: those that it lacks, each checked on the way.
+"""Blocks from one store to another: those that it lacks or has wrong, each checked on the way.
 
 Every block is decoded and compared with its hash and its key before it is sent.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
@@ -27,6 +27,21 @@ _GROUP_BYTES = 4 << 20
 _THREADS = 8
 
 
+def right_copy(store: Store, ref: BlockRef) -> Block | None:
+    """Return a block from a store, from whichever of its servers has it right; None if none has.
+
+    Raises:
+        StoreError: the store can't be asked.
+    """
+    for stored in store.copies(ref.hash):
+        try:
+            decode_block(stored, ref)
+        except BlockCorruptError:
+            continue
+        return Block(ref.hash, ref.key, (stored,))
+    return None
+
+
 class Copier:
     """Threads that copy batches of blocks; a context manager. One lock guards what they count."""
 
@@ -37,6 +52,8 @@ class Copier:
         total: int,
         progress: Callable[[int, int], None],
         note: Callable[[BlockRef, FlistfsError], None],
+        *,
+        check_content: bool = False,
     ) -> None:
         """Copy from one store to another.
 
@@ -47,8 +64,10 @@ class Copier:
             progress: Is told how many of how many are done, from any thread.
             note: Is told of each block that the source lacks or holds corrupt, by one thread at a time; it
                 does not keep the others from being copied.
+            check_content: Whether all that the target has is fetched and compared (see `Store.wrong`).
         """
-        self.sent = self.sent_bytes = 0
+        self.sent = self.sent_bytes = self.replaced = 0
+        self._check_content = check_content
         self._source = source
         self._target = target
         self._total = total
@@ -84,8 +103,11 @@ class Copier:
         self._threads.shutdown(wait=not is_interrupted, cancel_futures=True)
 
     def _copy(self, batch: Sequence[BlockRef]) -> None:
-        absent = self._target.missing([ref.hash for ref in batch])
-        wanted = [ref for ref in dict.fromkeys(batch) if ref.hash in absent]
+        hashes = list(dict.fromkeys(ref.hash for ref in batch))
+        absent = self._target.missing(hashes)
+        there = [block_hash for block_hash in hashes if block_hash not in absent]
+        wrong = self._target.wrong(there, thorough=self._check_content)
+        wanted = [ref for ref in dict.fromkeys(batch) if ref.hash in absent or ref.hash in wrong]
         self._count(len(batch) - len(wanted))
         group: list[Block] = []
         for ref in wanted:
@@ -100,16 +122,17 @@ class Copier:
                 continue
             group.append(Block(ref.hash, ref.key, (stored,)))
             if len(group) == _GROUP_BLOCKS or sum(block.size for block in group) >= _GROUP_BYTES:
-                self._send(group)
+                self._send(group, wrong)
                 group = []
-        self._send(group)
+        self._send(group, wrong)
 
-    def _send(self, group: Sequence[Block]) -> None:
+    def _send(self, group: Sequence[Block], wrong: Collection[bytes]) -> None:
         if not group or self._stopped:
             return
         self._target.put(group)
         with self._lock:
             self.sent += len(group)
+            self.replaced += sum(block.hash in wrong for block in group)
             self.sent_bytes += sum(block.size for block in group)
         self._count(len(group))
 

@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from flistfs.authoring.adding import open_directories
 from flistfs.authoring.base import Base, opened_base
 from flistfs.authoring.cores import WakefulCores
 from flistfs.authoring.encoder_process import Settings, make_encoders
-from flistfs.authoring.folder import Lock, SessionFolder
+from flistfs.authoring.folder import Lock, SessionFolder, keep_failed_start
 from flistfs.authoring.fuse import Operations, invalidate
 from flistfs.authoring.known import known_blocks_path
 from flistfs.authoring.request import (
@@ -76,7 +76,7 @@ _MAX_REQUESTS = 300
 # A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
 _SIGN_OF_LIFE = 10.0
 
-# Seconds from an unmount that a signal asked for to the end of the kernel's requests.
+# Seconds from an unmount that a signal or a command asked for to the end of the kernel's requests.
 _LAST_REQUESTS = 5.0
 
 # Bytes of a request that are taken at a time.
@@ -120,6 +120,9 @@ def _run(config: Config) -> int:
         return _refuse(daemon, lock, InterruptedByUserError("interrupted before anything was mounted"))
     except Exception as error:
         log.exception("the daemon fails")
+        if daemon.is_unused:
+            daemon.folder.end()
+            lock.release()
         ready.say({"error": f"the daemon failed: {error} (log: {folder.log})", "exit_code": 1})
         return 1
     log.info("ends with code %d", code)
@@ -133,18 +136,10 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     if daemon.is_unused:
         daemon.folder.end()
     lock.release()
+    if daemon.is_unused:
+        keep_failed_start(Path(daemon.folder.settings().mountpoint), error)
     daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
-
-
-@contextmanager
-def _ending_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end a block in the way of Ctrl-C, which removes what it has made."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _ProgressBoard:
@@ -188,13 +183,9 @@ class _Daemon:
             if not self._config.offline:
                 # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
                 await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
-            with ExitStack() as opened:
-                with _ending_like_ctrl_c():
-                    base = opened.enter_context(
-                        opened_base(self.folder, store, base_password, self._base_request())
-                    )
-                    if not self._config.offline:
-                        await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
+            with opened_base(self.folder, store, base_password, self._base_request()) as base:
+                if not self._config.offline:
+                    await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
                 return await self._run_session(store, password, base)
         finally:
             store.close()
@@ -217,8 +208,7 @@ class _Daemon:
             make_encoders=partial(make_encoders, settings),
             base=base,
         ) as session:
-            with _ending_like_ctrl_c():
-                started = await session.start(reporting(self.ready.report))
+            started = await session.start(reporting(self.ready.report))
             if started is not None:
                 log.info("started from %s: %s", ", ".join(self._config.bases), started)
                 self._ready_answer["base"] = asdict(started)
@@ -244,13 +234,15 @@ class _Daemon:
             keep_xattrs=self._config.keep_xattrs,
         )
         self._requests = operations.requests
-        cores = loop.install()
+        cores = loop.install(low_latency=self._config.low_latency)
         # From before there is a mount: the first requests are served before any other task has its turn.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            init_fuse(operations, self._mountpoint, self._config.options)
+            resumed = None if self._config.is_new else self.folder.path
+            init_fuse(operations, self._mountpoint, self._config.options, resumed)
             self.is_unused = False
             self.folder.forget_result()
             await self._serve_mounted(session, signals, cores)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
 
     async def _serve_mounted(
         self, session: Session, signals: AsyncIterator[int], cores: WakefulCores
@@ -345,6 +337,7 @@ class _Daemon:
     async def _abort(self, session: Session) -> dict[str, Any]:
         """Unmount and forget the session."""
         with self._only("abort"):
+            await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
             await self._unmount()
             self._ended = "aborted"
         return session.status()
@@ -375,6 +368,11 @@ class _Daemon:
     async def _unmount(self) -> None:
         if not self._unmounted.is_set():  # somebody else may have done it while the package was built
             await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+        with trio.move_on_after(_LAST_REQUESTS):
+            await self._unmounted.wait()
+        # A mount namespace that was made while the mount was there may have it for as long as it likes. Who
+        # uses it there, which nobody did when that was looked at, gets errors from now on.
+        self._serving.cancel()
         await self._unmounted.wait()
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:

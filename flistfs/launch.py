@@ -27,6 +27,9 @@ from flistfs.progress import ProgressReport
 # Of a daemon that ends without a word, this much of its log is read, in bytes.
 _LOG_TAIL = 2000
 
+# What ends a daemon that starts; it is kept waiting until that can be done cleanly.
+_INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -36,7 +39,7 @@ class Config:
     cannot be mounted; it starts from `bases`, if there are any (see `BaseRequest`). `options` are mount
     options as the kernel and libfuse know them; `epoch` is SOURCE_DATE_EPOCH and `router` the text of a
     router.yaml, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
-    answers or not.
+    answers or not; with `low_latency` idle cores stay awake while requests come in.
     """
 
     state: str
@@ -56,6 +59,7 @@ class Config:
     base_store: str | None = None
     usual_store: str | None = None
     replace_links: bool = False
+    low_latency: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class ReaderConfig:
     cache_size: int | None = None
     offline: bool = False
     foreground: bool = False
+    low_latency: bool = False
 
 
 def _command(config: Config | ReaderConfig) -> list[str]:
@@ -106,13 +111,16 @@ def start(
     try:
         # Ctrl-C between the birth of the daemon and the `try` that ends it would leave it behind. The daemon
         # inherits this and undoes it (`heed_interrupts`).
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
         daemon = _spawn(config, password, log_path)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             answer = _introduce(daemon, config, on_progress)
         except BaseException:  # Ctrl-C: no mount may appear after the command has gone
             daemon.terminate()
+            assert daemon.stdin is not None  # noqa: S101  the type checker's
+            with suppress(BrokenPipeError):
+                daemon.stdin.close()  # it may be waiting for its config, deaf to signals
             daemon.wait()
             raise
     finally:
@@ -175,19 +183,23 @@ def told() -> dict[str, Any]:
 
 
 def heed_interrupts() -> None:
-    """Take Ctrl-C from now on; one that came while this process, a daemon, was starting is raised here."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    """Take Ctrl-C and SIGTERM, as KeyboardInterrupt, from now on; one that came before is raised here.
+
+    For a daemon that starts and removes what it has made; once it has a mount, it handles signals otherwise.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
 
 
 def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
     """Replace this process by the daemon, in the foreground."""
-    reader, writer = os.pipe()
-    os.write(writer, json.dumps(asdict(config)).encode())
-    os.close(writer)
-    os.dup2(reader, 0)
-    os.close(reader)
+    # A file in memory: a pipe that nobody reads yet holds 64 KiB, and the text of a router may be longer.
+    with os.fdopen(os.memfd_create("config"), "w+b") as told_config:
+        told_config.write(json.dumps(asdict(config)).encode())
+        told_config.seek(0)
+        os.dup2(told_config.fileno(), 0)
     if isinstance(config, Config):
         os.set_inheritable(config.lock, True)
     command = _command(config)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it can clean up: `heed_interrupts`
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # until it can clean up: `heed_interrupts`
     os.execve(command[0], command, _environment(password))  # noqa: S606  no shell is wanted

@@ -13,11 +13,10 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-
-import trio
 
 from flistfs.authoring.adding import open_directories, open_tree
 from flistfs.authoring.base import opened_base
@@ -26,7 +25,8 @@ from flistfs.authoring.encoder_process import make_encoders
 from flistfs.authoring.excludes import excluding
 from flistfs.authoring.folder import SessionFolder, Settings, packing_root
 from flistfs.authoring.known import known_blocks_path
-from flistfs.authoring.request import AddRequest, BaseRequest, Passwords, SealRequest
+from flistfs.authoring.patience import connect
+from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import (
     AddSummary,
     BaseSummary,
@@ -60,7 +60,7 @@ def seal(
         return await seal_session(session, folder, request, None, progress)
 
     try:
-        summary = _run(folder, passwords, work)
+        summary = _run(folder, passwords, work, timeout=request.timeout)
     except FlistfsError as error:
         keep_failure(folder, error)
         raise
@@ -79,7 +79,7 @@ def add(folder: SessionFolder, passwords: Passwords, request: AddRequest, progre
         source = open_directories(request, session.store.url, [folder.path])
         return await session.add(source, request, progress, owner=_caller())
 
-    return _run(folder, passwords, work)
+    return _run(folder, passwords, work, timeout=request.timeout)
 
 
 def create(
@@ -147,9 +147,11 @@ def pack(
         async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
             tree = open_tree(source, excluding(options.exclude), store, [folder.path])
             added = await session.add(tree, options, progress, owner=_caller(), unique=True)
-            return added, await seal_session(session, folder, request, None, progress)
+            # What was compared, or put, when it was met need not be fetched once more.
+            final = replace(request, check_content=False)
+            return added, await seal_session(session, folder, final, None, progress)
 
-        return _run(folder, passwords, work)
+        return _run(folder, passwords, work, timeout=request.timeout, check_content=request.check_content)
 
 
 @contextmanager
@@ -210,17 +212,31 @@ def _run(
     passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
     *,
+    timeout: float = PATIENCE,
     offline: bool = False,
     base: BaseRequest | None = None,
+    check_content: bool = False,
 ) -> T:
-    """Open a session and do something with it.
+    """Open a session and do something with it; `timeout` is how many seconds connecting may take.
+
+    With `check_content`, blocks that are stored already are compared when they are met.
 
     Raises:
         SessionError: the session cannot be used; its log says more.
     """
     try:
         with unwrapped():
-            return run_in_thread(partial(_in_session, folder, passwords, work, offline=offline, request=base))
+            return run_in_thread(
+                partial(
+                    _in_session,
+                    folder,
+                    passwords,
+                    work,
+                    None if offline else timeout,
+                    base,
+                    check_content=check_content,
+                )
+            )
     except OSError as error:
         log.exception("the session cannot be used")
         raise SessionError(f"the session in {folder.path} cannot be used: {error.strerror}") from error
@@ -230,19 +246,23 @@ async def _in_session(
     folder: SessionFolder,
     passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
-    *,
-    offline: bool,
+    timeout: float | None,
     request: BaseRequest | None,
+    *,
+    check_content: bool,
 ) -> T:
+    """Do something with an open session; without a timeout its stores need not be there."""
     url = folder.settings().store
     store = open_store(url, passwords.store)
-    settings = EncoderSettings(url, passwords.store, known_blocks_path(), folder.log)
+    settings = EncoderSettings(
+        url, passwords.store, known_blocks_path(), folder.log, check_content=check_content
+    )
     try:
-        if not offline:
-            await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
+        if timeout is not None:
+            await connect(store.check, store.url, timeout)
         with opened_base(folder, store, passwords.base, request) as base:
-            if not offline:
-                await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
+            if timeout is not None and base.store is not None:
+                await connect(base.check, base.store.url, timeout)
             async with open_session(
                 folder, store, _caller(), make_encoders=partial(make_encoders, settings), base=base
             ) as session:

@@ -95,7 +95,7 @@ class _Reader:
                 await self._serve(flist, chunks, signals)
 
     async def _serve(self, flist: Flist, chunks: Chunks, signals: AsyncIterator[int]) -> None:
-        cores = loop.install()
+        cores = loop.install(low_latency=self._config.low_latency)
         async with trio.open_nursery() as nursery:
             operations = Operations(flist, chunks, nursery, self._answering.set)
             init_fuse(operations, self._mountpoint, self._config.options)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pyfuse3
 import trio
 
+from flistfs import mounts
 from flistfs.errors import MountError
 from flistfs.progress import ProgressReport
 
@@ -46,8 +48,22 @@ class Ready:
         os.close(null)
 
 
-def init_fuse(operations: pyfuse3.Operations, mountpoint: Path, options: list[str]) -> None:
-    """Mount; what libfuse prints of a failure becomes the error's message."""
+def init_fuse(
+    operations: pyfuse3.Operations, mountpoint: Path, options: list[str], session: Path | None = None
+) -> None:
+    """Mount, in the place of a dead mount if there is one.
+
+    Args:
+        operations: What serves it.
+        mountpoint: Where; an empty directory.
+        options: Mount options as the kernel and libfuse know them.
+        session: Where the session lies that was mounted there before, if there is one.
+
+    Raises:
+        MountError: it cannot be mounted; what libfuse prints of that is in the message.
+    """
+    mounts.detach_if_dead(mountpoint)
+    mounts.check_empty(mountpoint, session)
     reader, writer = os.pipe()
     stderr = os.dup(2)
     os.dup2(writer, 2)
@@ -62,6 +78,20 @@ def init_fuse(operations: pyfuse3.Operations, mountpoint: Path, options: list[st
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(reader)
+
+
+def may_access(mode: int, wanted: int) -> bool:
+    """Say whether access(2) of an inode with this st_mode succeeds in a mount without default_permissions.
+
+    Only who mounted it can enter, and may do there what root may anywhere (CAP_DAC_OVERRIDE in
+    capabilities(7)): read, write and search everything, but execute only what has an x bit for somebody.
+    That is how the kernel decides execve there, and it refuses writing to a read-only mount without asking.
+
+    Args:
+        mode: The inode's.
+        wanted: os.R_OK, W_OK and X_OK, or 0 for the question whether it exists.
+    """
+    return not wanted & os.X_OK or stat.S_ISDIR(mode) or bool(mode & 0o111)
 
 
 async def log_tasks_on_demand() -> None:

@@ -211,6 +211,11 @@ def status_of(env: dict[str, str]) -> dict[str, Any]:
     return status
 
 
+def daemon_of(status: dict[str, Any]) -> int:
+    """Return the process that serves a session."""
+    return int((Path(status["state_directory"]) / "lock").read_text())
+
+
 def processes_of(daemon: int) -> list[int]:
     """Return a daemon and the processes that encode for it."""
     return [daemon, *map(int, Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split())]
@@ -233,7 +238,7 @@ def through_mount(source: Path, work: Path, store: str, *options: str, **environ
         found: dict[str, Any] = {"copy": copy(source, mountpoint)}
         found["sync"] = timed(lambda: run(FLISTFS, "sync", env=env))
         status = status_of(env)
-        daemon, *encoders = processes_of(int((Path(status["state_directory"]) / "lock").read_text()))
+        daemon, *encoders = processes_of(daemon_of(status))
         found["cpu"] = cpu_of(daemon)
         found["encoders_cpu"] = sum(map(cpu_of, encoders))
         found["memory"] = memory_of(daemon)
@@ -351,6 +356,70 @@ def special_writes(work: Path) -> dict[str, float]:
     return found
 
 
+def thread_time_of(process: int) -> float:
+    """Return the CPU seconds of a process, to the nanosecond (proc(5), schedstat), while its threads live."""
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
+def truncate(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+
+
+def sync_file(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def rename_over(path: Path) -> None:
+    path.rename(path.with_name("0"))
+
+
+# What is done to each of 500 small files, one after the other; `rm -r` is of 2,000.
+OPERATIONS: dict[str, Callable[[Path], object]] = {
+    "fsync": sync_file,
+    "O_TRUNC": truncate,
+    "rename over": rename_over,
+    "unlink": Path.unlink,
+}
+
+
+def after_many(work: Path, count: int) -> dict[str, float]:
+    """Measure operations in a session that has had `count` files stored since theirs were made.
+
+    Returns the daemon's CPU seconds for each, since what else runs on the machine leaves those alone.
+    """
+    found: dict[str, float] = {}
+    with session(work, f"dir://{work}/blocks") as (mountpoint, env):
+        for name, files in (*((name, 500) for name in OPERATIONS), ("rm -r", 2000)):
+            (mountpoint / name).mkdir()
+            for number in range(files):
+                (mountpoint / name / str(number)).write_bytes(b"line %d\n" % number)
+        make_many(mountpoint, count)
+        run(FLISTFS, "sync", env=env)
+        daemon = daemon_of(status_of(env))
+        for name, operation in OPERATIONS.items():
+            paths = sorted((mountpoint / name).iterdir())
+            before = thread_time_of(daemon)
+            for path in paths:
+                operation(path)
+            found[name] = (thread_time_of(daemon) - before) / len(paths)
+        before = thread_time_of(daemon)
+        run("rm", "-r", mountpoint / "rm -r")
+        found["rm -r, for each"] = (thread_time_of(daemon) - before) / 2000
+    shutil.rmtree(work / "blocks")
+    return found
+
+
+def as_files_grow(work: Path) -> dict[str, dict[str, float]]:
+    """Measure how operations get dearer with the files that a session has had."""
+    few, many = (after_many(work, count) for count in (1_000, 100_000))
+    return {what: {"few": few[what], "many": many[what], "ratio": many[what] / few[what]} for what in few}
+
+
 def through_mount_to_directory(source: Path, work: Path) -> dict[str, Any]:
     """Do what `through_mount` does, with blocks in a directory of this machine."""
     try:
@@ -375,6 +444,8 @@ def measure(source: Path, work: Path, *, scale: bool) -> dict[str, Any]:
     }
     with running_redis() as server:
         found["mount, redis"] = through_mount(source, work, server.url)
+    with running_redis() as server:
+        found["mount --low-latency, redis"] = through_mount(source, work, server.url, "--low-latency")
     with running_redis() as server:
         found["mount, redis, stock loop"] = through_mount(source, work, server.url, FLISTFS_STOCK_LOOP="1")
     with running_redis() as server:
@@ -427,6 +498,52 @@ def print_table(name: str, size: int, found: dict[str, Any]) -> None:
             )
 
 
+def print_special(found: dict[str, Any]) -> None:
+    print()
+    for what, value in found.items():
+        print(f"{what:45}{value:9.2f}")
+
+
+def print_growth(found: dict[str, Any]) -> None:
+    print(f"\n{'daemon, µs after':20}{'1,000':>10}{'100,000 files':>16}{'ratio':>8}\n")
+    for what, value in found.items():
+        print(f"{what:20}{1e6 * value['few']:10.0f}{1e6 * value['many']:16.0f}{value['ratio']:8.2f}")
+
+
+def inputs_of(options: argparse.Namespace) -> list[str]:
+    """Say which trees are to be copied."""
+    usual = ["small"] if options.quick else [] if options.growth else ["large", "small", "library", "many"]
+    return (options.input or usual) + (["few", "million", "huge"] if options.scale else [])
+
+
+def measure_input(name: str, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    source = work / "source"
+    source.mkdir()
+    INPUTS[name].make(source)
+    size = sum(path.lstat().st_size for path in source.rglob("*") if path.is_file())
+    scale = INPUTS[name].scale
+    rounds = 1 if options.quick or scale else options.rounds
+    found = medians([measure(source, work, scale=scale) for _ in range(rounds)])
+    shutil.rmtree(source)
+    if not options.json:
+        print_table(name, size, found)
+    return found
+
+
+def measure_rest(work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure what is no copy of a tree."""
+    found: dict[str, Any] = {}
+    if not options.growth:
+        found["special writes"] = medians([special_writes(work) for _ in range(options.rounds)])
+        found["special writes"]["MiB of memory, pack of 3 GiB from a pipe"] = memory_of_pipe(work)
+    found["growth"] = medians([as_files_grow(work) for _ in range(options.rounds)])
+    if not options.json:
+        for what, show in (("special writes", print_special), ("growth", print_growth)):
+            if what in found:
+                show(found[what])
+    return found
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="scripts/bench")
@@ -436,33 +553,16 @@ def main() -> None:
     parser.add_argument(
         "--scale", action="store_true", help="with 10,000 and 1,000,000 files and 8 GiB too, on a mount only"
     )
+    parser.add_argument(
+        "--growth", action="store_true", help="only what operations cost after 1,000 and 100,000 files"
+    )
     parser.add_argument("--quick", action="store_true", help="small files only, one round")
     options = parser.parse_args()
-    names = options.input or (["small"] if options.quick else ["large", "small", "library", "many"])
-    if options.scale:
-        names += ["few", "million", "huge"]
-    report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="flistfs-bench-") as folder:
         work = Path(folder)
-        for name in names:
-            source = work / "source"
-            source.mkdir()
-            INPUTS[name].make(source)
-            size = sum(path.lstat().st_size for path in source.rglob("*") if path.is_file())
-            scale = INPUTS[name].scale
-            once = options.quick or scale
-            rounds = [measure(source, work, scale=scale) for _ in range(1 if once else options.rounds)]
-            shutil.rmtree(source)
-            report[name] = medians(rounds)
-            if not options.json:
-                print_table(name, size, report[name])
-        if not options.input and not options.quick:
-            report["special writes"] = medians([special_writes(work) for _ in range(options.rounds)])
-            report["special writes"]["MiB of memory, pack of 3 GiB from a pipe"] = memory_of_pipe(work)
-            if not options.json:
-                print()
-                for what, value in report["special writes"].items():
-                    print(f"{what:45}{value:9.2f}")
+        report = {name: measure_input(name, work, options) for name in inputs_of(options)}
+        if options.growth or not (options.input or options.quick):
+            report.update(measure_rest(work, options))
     if options.json:
         print(json.dumps(report, indent=2))
 

@@ -280,7 +280,7 @@ def test_a_seal_that_is_refused_keeps_the_session() -> None:
         with pytest.raises(errors.UsageError, match="password"):
             session.seal("other.flist", public_url="ardb://:secret@host")
         assert Path("out.flist").read_bytes() == b"precious"
-        session.seal("other.flist", public_url="ardb://blocks.example.org")
+        session.seal("other.flist", public_url="ardb://blocks.invalid")
     with flistfs.open("other.flist", store=default_store_url()) as flist:
         assert flist.open_file("file").read() == b"content"
 

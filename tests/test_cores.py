@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from flistfs.authoring.cores import WakefulCores
+from flistfs.authoring.cores import WakefulCores, obstacle
 from flistfs.authoring.loop import _QuickWait
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core waits for nobody")
@@ -18,11 +18,6 @@ pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one co
 
 def is_open(path: Path) -> bool:
     return any(os.path.realpath(opened) == str(path) for opened in Path("/proc/self/fd").iterdir())
-
-
-@pytest.fixture(autouse=True)
-def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
 @pytest.fixture
@@ -40,7 +35,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def test_they_are_awake_from_hold_to_release(device: Path, state: Path) -> None:
-    cores = WakefulCores(device, state)
+    cores = WakefulCores(device, state, wanted=True)
     assert not is_open(device)
     assert cores.hold()
     assert cores.hold()
@@ -52,26 +47,29 @@ def test_they_are_awake_from_hold_to_release(device: Path, state: Path) -> None:
 
 
 def test_where_it_cannot_be_had_nothing_is_lost(tmp_path: Path, state: Path) -> None:
-    cores = WakefulCores(tmp_path / "missing", state)
+    cores = WakefulCores(tmp_path / "missing", state, wanted=True)
     assert not cores.hold()
     cores.release()
+    assert "cannot be written" in (obstacle(tmp_path / "missing", state) or "")
 
 
-def test_a_large_machine_is_left_alone(device: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert not WakefulCores(device, state).hold()
+def test_they_sleep_as_they_like_unless_it_was_asked_for(device: Path, state: Path) -> None:
+    assert obstacle(device, state) is None
+    assert not WakefulCores(device, state, wanted=False).hold()
+    assert not is_open(device)
 
 
 def test_cores_that_would_sleep_all_the_same_are_not_said_to_be_awake(device: Path, state: Path) -> None:
     state.write_text("WFI\n")
-    assert not WakefulCores(device, state).hold()
+    assert "no state in which they stay awake" in (obstacle(device, state) or "")
+    assert not WakefulCores(device, state, wanted=True).hold()
     state.unlink()
-    assert not WakefulCores(device, state).hold()
+    assert not WakefulCores(device, state, wanted=True).hold()
     assert not is_open(device)
 
 
 def test_a_device_that_refuses_is_closed(state: Path) -> None:
-    cores = WakefulCores(Path("/dev/full"), state)
+    cores = WakefulCores(Path("/dev/full"), state, wanted=True)
     assert not cores.hold()
     assert not is_open(Path("/dev/full"))
 
@@ -80,7 +78,7 @@ def test_who_waits_for_the_next_request_lets_them_sleep_when_none_comes(device: 
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs, trio.fail_after(10):
-            wait = _QuickWait(WakefulCores(device, state))
+            wait = _QuickWait(WakefulCores(device, state, wanted=True))
             theirs.send(b"x")
             await wait.wait_readable(ours.fileno())
             assert is_open(device)
@@ -96,7 +94,7 @@ def test_who_waits_for_the_next_request_lets_them_sleep_when_none_comes(device: 
 
 def test_they_may_sleep_when_nobody_asks_any_more_and_when_all_is_over(device: Path, state: Path) -> None:
     async def main() -> None:
-        cores = WakefulCores(device, state)
+        cores = WakefulCores(device, state, wanted=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cores.watch)
             await trio.testing.wait_all_tasks_blocked()
@@ -117,7 +115,7 @@ def test_others_have_their_turn_while_requests_come_without_end(device: Path, st
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs, trio.fail_after(10):
-            wait = _QuickWait(WakefulCores(device, state))
+            wait = _QuickWait(WakefulCores(device, state, wanted=True))
             theirs.send(b"x")
             turns = 0
 

@@ -44,7 +44,7 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
     Raises:
         SourceError: one of them is not there, or has no name.
     """
-    starts = starting_points(request.sources)
+    starts = starting_points(request.sources, request.typed)
     for start in starts:  # before anything of the others is in the tree
         start.status()
     return DirectorySource(
@@ -61,9 +61,9 @@ def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) 
     Raises:
         SourceError: it is not there.
     """
-    if path == "-" or not Path(path).is_dir():
+    if path == "-" or not os.path.isdir(path):  # noqa: PTH112  a Path raises what is to be said of the archive
         return TarSource.open(path, excluded=excluded)
-    start = Start(os.fsencode(os.path.realpath(path)), b"")
+    start = Start(os.fsencode(os.path.realpath(path)), b"", path)
     return DirectorySource([start], excluded=excluded, forbidden=_forbidden(store, session))
 
 

@@ -22,7 +22,7 @@ from typing import Self
 from flistfs.authoring.content import MAX_SIZE, chunk_length
 from flistfs.authoring.folder import SessionFolder
 from flistfs.authoring.journal import Stored
-from flistfs.authoring.request import FIRST_OWN_NUMBER, BaseRequest
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, FIRST_OWN_NUMBER, BaseRequest
 from flistfs.authoring.source import Item
 from flistfs.errors import ClashError, FormatError
 from flistfs.format.records import (
@@ -40,6 +40,7 @@ from flistfs.format.records import (
 from flistfs.format.router import Router, format_router, without_passwords
 from flistfs.reading.faults import device_numbers, record_faults
 from flistfs.reading.flist import Flist, Node, join, printable
+from flistfs.reading.owners import MAX_ID, said_number
 from flistfs.reading.union import Clash, Union, described
 from flistfs.stores import Store, open_store
 from flistfs.stores.fallback import FallbackStore
@@ -48,9 +49,6 @@ from flistfs.uniting import Part, Place, Prefer, Rules
 
 _NANO = 1_000_000_000
 
-# The largest number of a user or group: the one behind it stands for none.
-_MAX_ID = 2**32 - 2
-
 # A block that no store has.
 _NO_BLOCK = b"0" * 64
 
@@ -58,7 +56,7 @@ _NO_BLOCK = b"0" * 64
 _NAMED_CLASHES = 20
 
 # How many numbers there are for accounts that an flist knows by name only.
-_OWN_NUMBERS = _MAX_ID - FIRST_OWN_NUMBER + 1
+_OWN_NUMBERS = MAX_ID - FIRST_OWN_NUMBER + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +126,10 @@ class BaseSource:
         """Say how many directories of how many were walked; those that unite count once for each layer."""
         return min(self._walked, self._total), self._total
 
+    def named(self, path: bytes) -> str:
+        """Return a path of the tree, be it which flist's it may."""
+        return os.fsdecode(path) or "."
+
     def close(self) -> None:
         """Close the flists."""
         for layer in self.layers:
@@ -186,8 +188,6 @@ class BaseSource:
         )
 
     def _owner(self, layer: Layer, path: bytes, aci: Aci) -> tuple[int, int]:
-        if max(aci.uid, aci.gid) > _MAX_ID or min(aci.uid, aci.gid) < NO_ID:
-            raise _refusal(layer, path, "the number of its user or group is none that an account can have")
         uid, gid = self._users.number(aci.uid, aci.uname), self._groups.number(aci.gid, aci.gname)
         if uid is None or gid is None:
             raise _refusal(layer, path, f"more than {_OWN_NUMBERS} accounts have no number")
@@ -242,7 +242,7 @@ class _Numbers:
             self._given.add(number)
             return number
         if name not in self._numbers:
-            said = _said_number(name)
+            said = said_number(name)
             if said is None:
                 if self._own == _OWN_NUMBERS:
                     return None
@@ -265,13 +265,7 @@ class _Numbers:
 
 
 def _is_unknown(number: int, name: bytes) -> bool:
-    return number == NO_ID and _said_number(name) is None
-
-
-def _said_number(name: bytes) -> int | None:
-    if name == b"root":
-        return 0
-    return int(name) if name.isdigit() and len(name) <= 10 and int(name) <= _MAX_ID else None
+    return number == NO_ID and said_number(name) is None
 
 
 def _device(special: Special) -> int:
@@ -366,10 +360,13 @@ def _note_stores(folder: SessionFolder, store: Store, layers: Sequence[Layer], r
 
 def _open_stores(folder: SessionFolder, password: str | None) -> Store | None:
     """Open the stores that were kept; servers that only an flist names get no password."""
-    stores = [open_store(str(StoreUrl("router", path=path)), reading=True) for path in folder.base_routers()]
+    stores = [
+        open_store(str(StoreUrl("router", path=path)), reading=True, password_variable=None)
+        for path in folder.base_routers()
+    ]
     url = folder.settings().base_store
     if url is not None:
-        stores.append(open_store(url, password, reading=True))
+        stores.append(open_store(url, password, reading=True, password_variable=BASE_PASSWORD_VARIABLE))
     if len(stores) > 1:
         return FallbackStore(stores)
     return stores[0] if stores else None

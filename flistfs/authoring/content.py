@@ -14,13 +14,16 @@ What runs at the same time, and why it is safe:
 
 - All methods run in the event loop's thread. Those that change anything are plain functions: between two
   awaits nothing else runs, so each is atomic. What they need from the store is brought first by `bring`,
-  which returns only when, in the same step of the loop, every chunk asked for is at hand.
+  which returns only when, in the same step of the loop, every chunk asked for is at hand. Until then what
+  came is pinned: however little is cached, those who wait for several chunks each do not evict each other's.
+- A read needs no slots. It holds what it fetched itself, and looks in the step in which it gives an answer
+  whether those are still the file's chunks.
 - A spooled chunk is one `Chunk` object, and each write to it gives it a new version. The uploader works on
   a job with the chunk and its version; when a stored block is reported, it counts only if that chunk object
   is still the one in place and its version is the job's. Else the block is ignored, and the chunk, settled
   again later, is sent again.
 - A slot is freed or reused while a worker may be reading it: see `uploader`.
-- Two reads that need the same chunk from the store wait for one fetch, and fail with it.
+- Those that need the same block from the store at the same time wait for one fetch, and fail with it.
 
 Back-pressure: the spool has a limit in bytes and in chunks, and leaves a part of the disk free. `room` waits
 until there is less; it settles every chunk first, since what is not settled cannot leave. On a disk that is
@@ -38,10 +41,13 @@ import json
 import logging
 import os
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from itertools import islice
+from typing import Protocol
 
 import trio
 
@@ -55,6 +61,7 @@ from flistfs.format.codec import decode_block
 from flistfs.format.limits import MAX_FILE_SIZE
 from flistfs.format.records import CHUNK_SIZE, BlockRef
 from flistfs.stores import Store
+from flistfs.stores.slow import SlowFailures
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +78,12 @@ _CACHED_BYTES = 256 << 20
 # Chunks that are fetched from the store at the same time.
 _FETCHES = 8
 
-# Chunks of which copies are kept when the disk is nearly full: enough for some reads of 1 MiB at a time.
-_CACHED_ON_A_FULL_DISK = 16
+# Reads that wait for the store at the same time; each holds what it fetched, 3 chunks of 512 KiB at most.
+_READS = 16
+
+# Chunks that are kept in memory for reading back while the disk is nearly full, since the kernel asks for a
+# quarter of one at a time.
+_IN_MEMORY = 16
 
 # While a writer waits it looks again this often, in seconds, whether the store is stuck.
 _LOOK_AGAIN = 1.0
@@ -85,14 +96,17 @@ _SPOOLED_CHUNKS = 100_000
 
 ChunkId = tuple[int, int]  # inode number, index of the chunk in the file
 
+_Part = tuple[int, int, int]  # see `pieces`
+
 
 @dataclass(slots=True, eq=False)
 class Chunk:
     """A spooled chunk.
 
     `length` is in bytes, `written` on the monotonic clock; `version` counts the changes, and `reported` is
-    the latest one of which a block was stored. `durable` says that an fsync covers it: its slot may go only
-    when its block survives a power cut too.
+    the latest one of which a block was stored. `counted` is the one that was counted as stored: what is sent
+    again, since the store has lost it say, is counted once. `durable` says that an fsync covers it: its slot
+    may go only when its block survives a power cut too.
     """
 
     ino: int
@@ -103,6 +117,46 @@ class Chunk:
     durable: bool = False
     written: float = 0.0
     reported: int = -1
+    counted: int = -1
+
+
+class _Chunks:
+    """The spooled chunks of all files, found by file: a walk of the journal would pass all that ever were."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, dict[int, Chunk]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunks in self._files.values():
+            yield from chunks.values()
+
+    def get(self, ino: int, index: int) -> Chunk | None:
+        """Return a chunk, if it is spooled."""
+        return self.of(ino).get(index)
+
+    def of(self, ino: int) -> Mapping[int, Chunk]:
+        """Return those of a file, by index."""
+        return self._files.get(ino, _NO_CHUNKS)
+
+    def add(self, chunk: Chunk) -> None:
+        """Add one that is not there."""
+        self._files.setdefault(chunk.ino, {})[chunk.index] = chunk
+        self._count += 1
+
+    def remove(self, chunk: Chunk) -> None:
+        """Take one out."""
+        chunks = self._files[chunk.ino]
+        del chunks[chunk.index]
+        if not chunks:
+            del self._files[chunk.ino]
+        self._count -= 1
+
+
+_NO_CHUNKS: Mapping[int, Chunk] = {}
 
 
 @dataclass(slots=True)
@@ -116,27 +170,61 @@ class _Copy:
 
 @dataclass(slots=True)
 class _Fetch:
-    """A chunk on its way from the store, which others may wait for too, and why it failed."""
+    """A chunk on its way from the store, which others may wait for too; then its bytes, or why it failed."""
 
     done: trio.Event
+    data: bytes | None = None
     failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a chunk was when it was fetched, and its bytes."""
+
+    stored: Stored
+    data: bytes
+
+
+class _Kept(Protocol):
+    """What the uploader says of a chunk that it stored."""
+
+    @property
+    def stored(self) -> Stored: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def is_new(self) -> bool: ...
+    @property
+    def replaced(self) -> bool: ...
 
 
 @dataclass(slots=True)
 class Counts:
-    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones."""
+    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones.
+
+    `replaced_blocks` went over wrong ones.
+    """
 
     new_blocks: int = 0
     new_bytes: int = 0
     shared_blocks: int = 0
+    replaced_blocks: int = 0
 
-    def add(self, size: int, *, is_new: bool) -> None:
-        """Count a block of `size` bytes as stored."""
-        if is_new:
-            self.new_blocks += 1
-            self.new_bytes += size
-        else:
-            self.shared_blocks += 1
+    def add(self, outcomes: Iterable[_Kept], journal: Journal) -> None:
+        """Count chunks that were stored, each block as new once.
+
+        Two encoders that meet the same chunk at the same time both find that the store lacks its block.
+        """
+        noted: set[bytes] = set()
+        for outcome in outcomes:
+            block = outcome.stored.hash
+            if outcome.is_new and block not in noted and not journal.has_block(outcome.stored):
+                self.new_blocks += 1
+                self.new_bytes += outcome.size
+            else:
+                self.shared_blocks += 1
+            noted.add(block)
+            self.replaced_blocks += outcome.replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +289,17 @@ class Content:
         self.trouble: str | None = None  # why what is stored cannot be noted, so that it is stored again
         self._is_stuck = is_stuck
         self._synced = False  # whether anybody ever asked for anything to survive a power cut
-        self._chunks: dict[ChunkId, Chunk] = {}
+        self._chunks = _Chunks()
         self._unsettled: OrderedDict[ChunkId, Chunk] = OrderedDict()
         self._cached: OrderedDict[ChunkId, _Copy] = OrderedDict()
         self._cached_bytes = 0
         self._spooled_bytes = 0
-        self._fetches: dict[ChunkId, _Fetch] = {}
+        self._fetches: dict[Stored, _Fetch] = {}
+        self._failures = SlowFailures()
         self._fetch_limiter = trio.CapacityLimiter(_FETCHES)
+        self._reads = trio.CapacityLimiter(_READS)
+        self._in_memory: OrderedDict[Stored, bytes] = OrderedDict()
+        self._pins: Counter[ChunkId] = Counter()  # chunks that a write waits for
         self._waiting = 0
         self._tell_again = 0.0
         self._failure: JournalError | None = None
@@ -224,57 +316,88 @@ class Content:
 
     # Reading
 
-    async def bring(self, ino: int, indexes: Iterable[int]) -> None:
-        """Have the given chunks of a file at hand: as holes, or in slots.
+    async def read(self, ino: int, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes of a file at `offset`, fewer only at its end.
 
         Raises:
-            OSError: EIO if the store cannot give one; the log says why.
+            OSError: EIO if a chunk cannot be had from the store, ESTALE if there is no such file.
         """
-        wanted = list(indexes)
-        while True:
-            away = [(index, stored) for index in wanted if (stored := self._away(ino, index))]
-            if not away:
-                return
-            for index, stored in away:
-                await self._fetch((ino, index), stored)
+        parts = self._parts(ino, offset, length)
+        if not self._lacking(ino, parts, {}):  # as most do: nobody need wait for those who wait for the store
+            return self._join(ino, parts, {})
+        async with self._reads:
+            fetched: dict[int, _Fetched] = {}
+            # While a chunk is fetched the file may change, or be cut: behind its end a slot holds anything.
+            while lacking := self._lacking(ino, parts := self._parts(ino, offset, length), fetched):
+                for index, stored in lacking:
+                    data = await self._fetch(ino, stored)
+                    fetched[index] = _Fetched(stored, data)
+                    self._keep_fetched((ino, index), stored, data)
+            return self._join(ino, parts, fetched)
+
+    def _parts(self, ino: int, offset: int, length: int) -> list[_Part]:
+        """Say which pieces of chunks a read gives (see `pieces`): those that are in the file now."""
+        inode = self._journal.inode(ino)
+        if inode is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return list(pieces(offset, max(0, min(length, inode.size - offset))))
+
+    def _lacking(
+        self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]
+    ) -> list[tuple[int, Stored]]:
+        """Return the chunks that are only in the store, save those that were fetched as they are now."""
+        away = [(index, stored) for index, _, _ in parts if (stored := self._away(ino, index))]
+        return [each for each in away if each[0] not in fetched or fetched[each[0]].stored != each[1]]
 
     def _away(self, ino: int, index: int) -> Stored | None:
         """Return the block of a chunk that is only in the store."""
-        if (ino, index) in self._chunks or (ino, index) in self._cached:
+        if self._chunks.get(ino, index) or (ino, index) in self._cached:
             return None
         return self._journal.stored(ino, index)
 
-    async def _fetch(self, chunk_id: ChunkId, stored: Stored) -> None:
-        if (running := self._fetches.get(chunk_id)) is not None:
+    def _join(self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]) -> bytes:
+        """Put pieces together that are at hand, or were fetched."""
+        found = [self._read_piece(ino, *part, fetched) for part in parts]
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _read_piece(
+        self, ino: int, index: int, start: int, end: int, fetched: Mapping[int, _Fetched]
+    ) -> bytes:
+        if chunk := self._chunks.get(ino, index):
+            return self._spool.read(chunk.slot, start, end - start)
+        if copy := self._cached.get((ino, index)):
+            self._cached.move_to_end((ino, index))
+            return self._spool.read(copy.slot, start, end - start)
+        if index in fetched and self._away(ino, index):
+            return fetched[index].data[start:end]
+        return bytes(end - start)
+
+    async def _fetch(self, ino: int, stored: Stored) -> bytes:
+        """Get a chunk of a file from the store, or from those that were fetched last."""
+        while (data := self._in_memory.get(stored)) is None:
+            if (running := self._fetches.get(stored)) is None:
+                return await self._fetch_anew(ino, stored)
             await running.done.wait()
             if running.failure is not None:
                 raise OSError(errno.EIO, running.failure)
-            return
-        fetch = self._fetches[chunk_id] = _Fetch(trio.Event())
+            if running.data is not None:
+                return running.data
+        self._in_memory.move_to_end(stored)
+        return data
+
+    async def _fetch_anew(self, ino: int, stored: Stored) -> bytes:
+        fetch = self._fetches[stored] = _Fetch(trio.Event())
         try:
-            data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
+            with self._failures.watched(stored.hash):
+                fetch.data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
         except FlistfsError as error:
-            log.error("reading back a chunk of inode %d failed: %s", chunk_id[0], error)  # noqa: TRY400
+            log.error("reading back a chunk of inode %d failed: %s", ino, error)  # noqa: TRY400
             fetch.failure = str(error)
             raise OSError(errno.EIO, str(error)) from error
         finally:
-            del self._fetches[chunk_id]
+            del self._fetches[stored]
             fetch.done.set()
-        if self._away(*chunk_id) == stored:
-            try:
-                self._keep(chunk_id, self._fill_slot(data), stored.length)
-            except OSError as error:  # a full disk: to a reader that is no reason that read() could give
-                fetch.failure = str(error)
-                raise OSError(errno.EIO, str(error)) from error
-
-    def _fill_slot(self, data: bytes) -> int:
-        slot = self._spool.allocate()
-        try:
-            self._spool.write(slot, 0, data)
-        except OSError:
-            self._spool.free(slot)
-            raise
-        return slot
+        return fetch.data
 
     def _load(self, stored: Stored) -> bytes:
         data = decode_block(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
@@ -284,55 +407,61 @@ class Content:
             )
         return data
 
-    async def read(self, ino: int, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes of a file at `offset`, fewer only at its end.
+    def _keep_fetched(self, chunk_id: ChunkId, stored: Stored, data: bytes) -> None:
+        """Keep a chunk for the next read: in a slot, or in memory where the disk has no room for one."""
+        if self._away(*chunk_id) != stored:
+            return
+        if not self._disk.is_low():
+            with suppress(OSError):
+                self._keep(chunk_id, self._fill_slot(data), stored.length)
+        if chunk_id not in self._cached:
+            self._in_memory[stored] = data
+            if len(self._in_memory) > _IN_MEMORY:
+                self._in_memory.popitem(last=False)
 
-        Raises:
-            OSError: EIO if a chunk cannot be had from the store, ESTALE if there is no such file.
-        """
-        size = self._size(ino)
-        while True:
-            parts = list(pieces(offset, max(0, min(length, size - offset))))
-            await self.bring(ino, (index for index, _, _ in parts))
-            # While a chunk was brought the file may have been cut: behind its end a slot holds anything.
-            before, size = size, self._size(ino)
-            if size == before:
-                break
-        found = [self._read_piece(ino, *part) for part in parts]
-        return found[0] if len(found) == 1 else b"".join(found)
-
-    def _size(self, ino: int) -> int:
-        inode = self._journal.inode(ino)
-        if inode is None:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return inode.size
-
-    def _read_piece(self, ino: int, index: int, start: int, end: int) -> bytes:
-        if chunk := self._chunks.get((ino, index)):
-            return self._spool.read(chunk.slot, start, end - start)
-        if copy := self._cached.get((ino, index)):
-            self._cached.move_to_end((ino, index))
-            return self._spool.read(copy.slot, start, end - start)
-        return bytes(end - start)
+    def _fill_slot(self, data: bytes) -> int:
+        slot = self._spool.allocate()
+        try:
+            self._spool.write(slot, 0, data)
+        except OSError:
+            self._free(slot)
+            raise
+        return slot
 
     # Writing
 
-    async def bring_to_write(self, ino: int, indexes: Iterable[int]) -> None:
-        """Bring chunks that are to be changed in part, so that no power cut can lose the rest of them.
+    async def bring(self, ino: int, indexes: Iterable[int]) -> None:
+        """Have chunks of a file, which are to be changed in part, in slots, or as holes.
+
+        None can be evicted before all are there, and none is lost to a power cut.
 
         Raises:
-            OSError: as `bring` does, and if the disk fails.
+            OSError: EIO if the store cannot give one; ENOSPC if the disk is full, as `room` says; EIO if it
+                is broken.
         """
-        wanted = list(indexes)
-        while True:
-            await self.bring(ino, wanted)
-            copies = [copy for index in wanted if (copy := self._cached.get((ino, index)))]
-            unsafe = [copy for copy in copies if self._synced and not copy.durable]
-            if not unsafe:
-                return
-            await trio.to_thread.run_sync(self._spool.sync)
-            for copy in unsafe:
-                copy.durable = True
+        wanted = [(ino, index) for index in indexes]
+        if any(self._away(*chunk_id) for chunk_id in wanted):
+            await self.room()  # each takes a slot
+        self._pins.update(wanted)
+        try:
+            while True:
+                await self._bring_away(wanted)
+                copies = [copy for chunk_id in wanted if (copy := self._cached.get(chunk_id))]
+                unsafe = [copy for copy in copies if self._synced and not copy.durable]
+                if not unsafe:
+                    return
+                await trio.to_thread.run_sync(self._spool.sync)
+                for copy in unsafe:
+                    copy.durable = True
+        finally:
+            self._pins -= Counter(wanted)
+
+    async def _bring_away(self, wanted: Iterable[ChunkId]) -> None:
+        while away := [(chunk_id, stored) for chunk_id in wanted if (stored := self._away(*chunk_id))]:
+            for chunk_id, stored in away:
+                data = await self._fetch(chunk_id[0], stored)
+                if self._away(*chunk_id) == stored:
+                    self._keep(chunk_id, self._fill_slot(data), stored.length)
 
     async def room(self) -> None:
         """Wait while the spool is full.
@@ -345,7 +474,7 @@ class Content:
         while self._spooled_bytes > self._limit or len(self._chunks) > _SPOOLED_CHUNKS:
             await self._wait_for_less("the spool is full")
         while self._disk.is_low():
-            self._keep_few()
+            self._make_room()
             if not self._disk.is_low():
                 return
             if not self._chunks or self._is_stuck():
@@ -418,7 +547,7 @@ class Content:
         """Write into one chunk, and say how many chunks the file has more than before (0 or 1)."""
         old_length = chunk_length(inode.size, index)
         end = start + len(part)
-        chunk = self._chunks.get((inode.ino, index))
+        chunk = self._chunks.get(inode.ino, index)
         was_hole = chunk is None and self._is_hole(inode, index)
         if chunk is None:
             chunk = self._make_spooled(change, inode.ino, index, old_length, start, end, was_hole=was_hole)
@@ -471,7 +600,7 @@ class Content:
         """
         chunks = inode.chunks
         if size < inode.size:
-            chunks -= self._drop_from(change, inode.ino, -(-size // CHUNK_SIZE))
+            chunks -= self._drop_from(change, inode, -(-size // CHUNK_SIZE))
         for index in self.border(inode, size):
             self._resize_chunk(change, inode, index, chunk_length(size, index))
         return inode._replace(size=size, chunks=chunks)
@@ -479,7 +608,7 @@ class Content:
     def _resize_chunk(self, change: Change, inode: Inode, index: int, length: int) -> None:
         """Change the length of a chunk at the end of a file; a hole stays one."""
         old_length = chunk_length(inode.size, index)
-        chunk = self._chunks.get((inode.ino, index))
+        chunk = self._chunks.get(inode.ino, index)
         if chunk is None:
             if (inode.ino, index) not in self._cached:
                 return
@@ -487,22 +616,27 @@ class Content:
         self._set_length(change, chunk, length)
         self._spool.zero(chunk.slot, old_length, length)
 
-    def drop(self, change: Change, ino: int) -> None:
+    def drop(self, change: Change, inode: Inode) -> None:
         """Remove all of a file's content."""
-        self._drop_from(change, ino, 0)
+        self._drop_from(change, inode, 0)
 
-    def _drop_from(self, change: Change, ino: int, first: int) -> int:
+    def _drop_from(self, change: Change, inode: Inode, first: int) -> int:
         """Let the chunks from index `first` on be holes; say how many were none."""
-        dropped = 0
-        for spooled in self._journal.spooled(ino, first):
-            change.drop_spooled(ino, spooled.index)
-            dropped += 1
-            change.on_commit(partial(self._discard, self._chunks[ino, spooled.index]))
-        for index, _ in self._journal.stored_chunks(ino, first):
-            change.drop_stored(ino, index)
-            dropped += 1
-            change.on_commit(partial(self._forget_copy, (ino, index)))
-        return dropped
+        spooled = self._chunks.of(inode.ino)
+        dropped = [chunk for index, chunk in spooled.items() if index >= first]
+        for chunk in dropped:
+            change.drop_spooled(inode.ino, chunk.index)
+            change.on_commit(partial(self._discard, chunk))
+        # Not one step further than needed: behind a file's chunks lie those that others had.
+        most = inode.chunks - len(spooled)
+        behind = -(-inode.size // CHUNK_SIZE)
+        count = len(dropped)
+        if most and first < behind:
+            for index, _ in islice(self._journal.stored_chunks(inode.ino, first, behind), most):
+                change.drop_stored(inode.ino, index)
+                change.on_commit(partial(self._forget_copy, (inode.ino, index)))
+                count += 1
+        return count
 
     # Settling and storing
 
@@ -536,10 +670,9 @@ class Content:
     def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
         """Take note of what the uploader stored."""
         counts = replace(self.counts)
-        for outcome in outcomes:
-            counts.add(outcome.size, is_new=outcome.is_new)
+        counts.add((each for each in outcomes if each.job.owner.counted != each.job.version), self._journal)
         try:
-            with self._journal.change() as change:
+            with self._journal.change(makes_room=True) as change:
                 done = self._note_stored(change, outcomes)
                 change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
         except OSError as error:
@@ -555,6 +688,7 @@ class Content:
         self.trouble = None
         for outcome in outcomes:
             chunk = outcome.job.owner
+            chunk.counted = outcome.job.version
             if not self._must_last(outcome.job):
                 chunk.reported = max(chunk.reported, outcome.job.version)
         for chunk, stored in done:
@@ -579,7 +713,7 @@ class Content:
     def _is_current(self, job: Job[Chunk]) -> bool:
         """Say whether a job's chunk is still there and is what it was when the job was made."""
         chunk = job.owner
-        return self._chunks.get((chunk.ino, chunk.index)) is chunk and chunk.version == job.version
+        return self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.version == job.version
 
     def _must_last(self, job: Job[Chunk]) -> bool:
         """Say whether an fsync has come to cover a chunk since the job was made.
@@ -599,8 +733,8 @@ class Content:
             OSError: EIO if the disk or the store's disk fails.
         """
         self._synced = True
-        for spooled in self._journal.spooled(ino):
-            self._chunks[ino, spooled.index].durable = True
+        for chunk in self._chunks.of(ino).values():
+            chunk.durable = True
         await trio.to_thread.run_sync(self._spool.sync)
         try:
             await trio.to_thread.run_sync(self._sync_store)
@@ -614,9 +748,9 @@ class Content:
             JournalError: the journal cannot be written any more.
         """
         self.settle_all()
-        pending = [(chunk, chunk.version) for chunk in self._chunks.values()]
+        pending = [(chunk, chunk.version) for chunk in self._chunks]
         for chunk, version in pending:
-            while self._chunks.get((chunk.ino, chunk.index)) is chunk and chunk.reported < version:
+            while self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.reported < version:
                 if self._failure is not None:
                     raise self._failure
                 await self._less.wait()
@@ -626,6 +760,14 @@ class Content:
     def status(self) -> ContentStatus:
         """Say how full the spool is."""
         return ContentStatus(len(self._chunks), self._spooled_bytes, len(self._cached), self._waiting)
+
+    def at_hand(self, hashes: set[bytes]) -> Iterator[tuple[Stored, bytes]]:
+        """Walk the stored chunks of which copies are kept and whose blocks have one of these hashes."""
+        for chunk_id in list(self._cached):
+            stored = self._journal.stored(*chunk_id)
+            copy = self._cached.get(chunk_id)
+            if stored is not None and copy is not None and stored.hash in hashes:
+                yield stored, self._spool.read(copy.slot, 0, stored.length)
 
     def store_again(self, lost: set[bytes]) -> set[bytes]:
         """Make chunks spooled again whose blocks the store lost, where a copy is still at hand.
@@ -641,25 +783,28 @@ class Content:
             for ino, index in list(self._cached):
                 stored = self._journal.stored(ino, index)
                 if stored is not None and stored.hash in lost:
-                    self._make_spooled(change, ino, index, stored.length, 0, stored.length, was_hole=False)
+                    again = self._make_spooled(
+                        change, ino, index, stored.length, 0, stored.length, was_hole=False
+                    )
+                    again.counted = again.version
                     saved.add(stored.hash)
         return saved
 
     # Bookkeeping
 
     def _add_chunk(self, chunk: Chunk) -> None:
-        self._chunks[chunk.ino, chunk.index] = chunk
+        self._chunks.add(chunk)
         self._spooled_bytes += chunk.length
         self._unsettled[chunk.ino, chunk.index] = chunk
 
     def _remove_chunk(self, chunk: Chunk) -> None:
-        del self._chunks[chunk.ino, chunk.index]
+        self._chunks.remove(chunk)
         self._unsettled.pop((chunk.ino, chunk.index), None)
         self._spooled_bytes -= chunk.length
 
     def _discard(self, chunk: Chunk) -> None:
         self._remove_chunk(chunk)
-        self._spool.free(chunk.slot)
+        self._free(chunk.slot)
         self._signal()
 
     def _signal(self) -> None:
@@ -681,14 +826,23 @@ class Content:
         self._cached[chunk_id] = _Copy(slot, length)
         self._cached_bytes += length
         while len(self._cached) > _CACHED_CHUNKS or self._cached_bytes > _CACHED_BYTES:
-            self._forget_copy(next(iter(self._cached)))
+            if not self._evict():
+                break
         if self._disk.is_low():
-            self._keep_few()
+            self._make_room()
 
-    def _keep_few(self) -> None:
-        """Give up copies for the sake of a disk that is nearly full, but not those that a read waits for."""
-        while len(self._cached) > _CACHED_ON_A_FULL_DISK:
-            self._forget_copy(next(iter(self._cached)))
+    def _evict(self) -> bool:
+        """Let the oldest copy go that no write waits for; say whether there was one."""
+        oldest = next((chunk_id for chunk_id in self._cached if chunk_id not in self._pins), None)
+        if oldest is None:
+            return False
+        self._forget_copy(oldest)
+        return True
+
+    def _make_room(self) -> None:
+        """Give up all copies for the sake of a disk that is nearly full: reads do without, from memory."""
+        while self._evict():
+            pass
         self._spool.give_back()
 
     def forget_copies(self) -> None:
@@ -699,4 +853,10 @@ class Content:
     def _forget_copy(self, chunk_id: ChunkId) -> None:
         if copy := self._cached.pop(chunk_id, None):
             self._cached_bytes -= copy.length
-            self._spool.free(copy.slot)
+            self._free(copy.slot)
+
+    def _free(self, slot: int) -> None:
+        """Give a slot back; on a disk that is nearly full its space at once."""
+        self._spool.free(slot)
+        if self._disk.is_low():
+            self._spool.give_back()

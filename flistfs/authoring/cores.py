@@ -7,8 +7,9 @@ small files takes a fifth less time with cores that stay awake; large ones take 
 
 Linux lets programs say how late a core may wake up (PM QoS, Documentation/power/pm_qos_interface.rst): who
 keeps `/dev/cpu_dma_latency` open with a number of µs in it. With 0 an idle core looks for work instead of
-sleeping. That costs power, so it is asked for only from one request to the next; and the kernel takes it back
-itself when the process ends. It holds for all cores of the machine, so a large one is left alone.
+sleeping. That holds for all cores of the machine and costs power, so it is asked for only where the user has
+asked for it (`mount --low-latency`), and only from one request to the next; the kernel takes it back itself
+when the process ends.
 
 Only root may; where it cannot be had (a container without the device, another user), nothing is lost.
 """
@@ -32,20 +33,17 @@ _AT_ONCE = struct.pack("=i", 0)
 _STATE = Path("/sys/devices/system/cpu/cpu0/cpuidle/state0/name")
 _AWAKE = "POLL"
 
-# Two of the cores work. To keep sixty others awake for them would cost more than it gains.
-_MOST_CORES = 8
-
 # Seconds without a `hold` after which `watch` lets cores sleep.
 _FORGOTTEN = 1.0
 
 
 class WakefulCores:
-    """Idle cores look for work, between `hold` and `release`."""
+    """Idle cores look for work, between `hold` and `release`, if `wanted`."""
 
-    def __init__(self, device: Path = _DEVICE, state: Path = _STATE) -> None:
+    def __init__(self, device: Path = _DEVICE, state: Path = _STATE, *, wanted: bool) -> None:
         """Ask for nothing yet."""
         self._device = device
-        self._possible = _is_of_use(state)
+        self._possible = wanted and obstacle(device, state) is None
         self._held: int | None = None
         self._asked = False
 
@@ -56,7 +54,7 @@ class WakefulCores:
             try:
                 self._held = self._ask()
             except OSError as error:
-                log.debug("idle cores go to sleep between requests: %s", error)
+                log.info("idle cores go to sleep between requests: %s", error)
                 self._possible = False
         return self._held is not None
 
@@ -90,13 +88,16 @@ class WakefulCores:
             self.release()
 
 
-def _is_of_use(state: Path) -> bool:
-    """Say whether cores that are asked to stay awake do so, and whether that is worth it."""
-    if len(os.sched_getaffinity(0)) == 1:  # nobody works while we do
-        return False
-    if (os.cpu_count() or 1) > _MOST_CORES:
-        return False
+def obstacle(device: Path = _DEVICE, state: Path = _STATE) -> str | None:
+    """Return why this process cannot keep idle cores awake, or None if it can."""
+    if len(os.sched_getaffinity(0)) == 1:
+        return "there is only one core, which is never idle while requests come in"
     try:
-        return state.read_text().strip() == _AWAKE
+        name = state.read_text().strip()
     except OSError:
-        return False
+        name = ""
+    if name != _AWAKE:
+        return "idle cores of this machine have no state in which they stay awake"
+    if not os.access(device, os.W_OK):
+        return f"{device} cannot be written by this user"
+    return None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 # Shares of the whole disk, in percent, that are left free: writing stops below the first. Names and times
 # may go on to the second, so that the journal, which must not fail, has room for what is under way.
@@ -63,3 +66,35 @@ class Disk:
         """Return the bytes that are free, and those of the whole disk."""
         disk = os.statvfs(self._folder)
         return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
+
+class Held:
+    """Disk space that is held for when there is none: a file, which is made smaller bit by bit."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Hold `size` bytes in the file at `path`, as soon as the disk has twice as many free."""
+        self._path = path
+        self._size = size
+        self._disk = Disk(path.parent)
+        self._left = path.stat().st_blocks * 512 if path.exists() else 0
+        self.fill()
+
+    def fill(self) -> None:
+        """Hold all of it again, if there is space enough now."""
+        if self._left >= self._size or self._disk.lacks(2 * self._size):
+            return
+        try:
+            with self._path.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, self._size)
+        except OSError as error:
+            log.warning("no disk space can be held for when there is none: %s", error)
+            self._size = self._left  # and not tried again
+        self._left = self._size
+
+    def give(self, size: int) -> bool:
+        """Let the disk have `size` bytes back; say whether there were any left."""
+        if self._left <= 0:
+            return False
+        self._left = max(0, self._left - size)
+        os.truncate(self._path, self._left)
+        return True

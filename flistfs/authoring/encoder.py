@@ -16,6 +16,9 @@ from flistfs.authoring.reach import open_file, why_unreadable
 from flistfs.format.codec import Block, chunk_key, encode_block
 from flistfs.stores import Store
 
+# Names of blocks that need not be compared again: some 120 bytes each.
+_COMPARED = 100_000
+
 
 class SpoolSource(NamedTuple):
     """A chunk in the spool file, by its position and length in bytes."""
@@ -51,12 +54,16 @@ Source = SpoolSource | FileSource | BytesSource
 
 
 class StoredChunk(NamedTuple):
-    """A chunk that is in the store: its block, of `size` bytes as stored, and whether that is new there."""
+    """A chunk that is in the store: its block, of `size` bytes as stored, and whether it was put there now.
+
+    `replaced` says that it went over a wrong one.
+    """
 
     hash: bytes
     key: bytes
     size: int
     is_new: bool
+    replaced: bool = False
 
 
 class Unreadable(NamedTuple):
@@ -69,10 +76,14 @@ Result = StoredChunk | Unreadable
 
 
 class Batch(NamedTuple):
-    """What became of the chunks of a batch, in their order, and the seconds that the store took."""
+    """What became of the chunks of a batch, in their order, and the seconds that the store took.
+
+    `store_trouble` is what was wrong with a server that others stood in for, if anything was.
+    """
 
     results: list[Result]
     seconds: float
+    store_trouble: str | None = None
 
 
 class Encoder(Protocol):
@@ -100,11 +111,16 @@ def file_version(status: os.stat_result) -> tuple[int, ...]:
 class LocalEncoder:
     """Stores chunks in the calling thread."""
 
-    def __init__(self, store: Store, spool: int, known: KnownBlocks) -> None:
-        """Store in `store` what lies in the file with the descriptor `spool`, or elsewhere."""
+    def __init__(self, store: Store, spool: int, known: KnownBlocks, *, check_content: bool = False) -> None:
+        """Store in `store` what lies in the file with the descriptor `spool`, or elsewhere.
+
+        With `check_content`, each block that is there is fetched once, and a wrong one replaced.
+        """
         self._store = store
         self._spool = spool
         self._known = known
+        self._check_content = check_content
+        self._compared: set[bytes] = set()
 
     def store(self, sources: Sequence[Source]) -> Batch:
         """Do what `Encoder` says."""
@@ -121,11 +137,14 @@ class LocalEncoder:
         started = time.monotonic()
         sizes = dict(known.values())
         missing = self._store.missing(list(sizes), sizes)
+        wrong = self._wrong([block_hash for block_hash in sizes if block_hash not in missing])
+        missing |= wrong
         # Of a chunk that an earlier session met only the name of its block was at hand.
         blocks |= _encode(
             unique, [key for key, block in known.items() if block.hash in missing and key not in blocks]
         )
         new = {key: block for key, block in blocks.items() if known[key].hash in missing}
+        replaced = {key for key in new if known[key].hash in wrong}
         if new:
             self._store.put(list(new.values()))
         seconds = time.monotonic() - started
@@ -136,13 +155,31 @@ class LocalEncoder:
             if isinstance(chunk, Unreadable):
                 results.append(chunk)
             elif key is not None:
-                results.append(StoredChunk(known[key].hash, key, known[key].size, key in new))
+                is_new = key in new
+                block = known[key]
+                results.append(StoredChunk(block.hash, key, block.size, is_new, is_new and key in replaced))
                 new.pop(key, None)  # once more in this batch is no second time new
         return Batch(results, seconds)
 
     def close(self) -> None:
         """Close the store, which ends what it does."""
         self._store.close()
+
+    @property
+    def store_trouble(self) -> str | None:
+        """What is wrong with a server of the store."""
+        return self._store.trouble
+
+    def _wrong(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Find those of the blocks, which are there, that are to be replaced."""
+        if not self._check_content:
+            return self._store.wrong(hashes, thorough=False)
+        if len(self._compared) > _COMPARED:
+            self._compared.clear()
+        new = [block_hash for block_hash in hashes if block_hash not in self._compared]
+        wrong = self._store.wrong(new, thorough=True)
+        self._compared.update(block_hash for block_hash in new if block_hash not in wrong)
+        return wrong
 
     def _read(self, source: Source) -> bytes | Unreadable:
         if isinstance(source, SpoolSource):

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
@@ -41,6 +41,11 @@ _PROCESSES = 3
 # Seconds for a process that has nothing to do to end by itself.
 _PATIENCE = 1.0
 
+_NOT_STARTED = "the process that encodes cannot be started"
+
+# Of what a process says that cannot start, so much is read, in bytes.
+_LAST_WORDS = 1 << 16
+
 # malloc.h: from which size on memory comes straight from the system, and how much that is free is kept.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -55,12 +60,14 @@ class Settings:
     """Where chunks go; handed over the socket, so that the password shows nowhere.
 
     `known` is the user's database of known blocks; without `log`, what is logged goes to standard error.
+    `check_content`: see `LocalEncoder`.
     """
 
     store: str
     password: str | None = field(repr=False)
     known: Path | None = None
     log: Path | None = None
+    check_content: bool = False
 
 
 class EncoderProcess:
@@ -83,15 +90,17 @@ class EncoderProcess:
         """Do what `Encoder` says.
 
         Raises:
-            StoreUnavailableError: the process has ended; the next call starts another.
+            StoreUnavailableError: the process has ended or cannot be started; the next call starts another.
         """
         try:
             connection = self._connect()
             connection.send(sources)
             answer = connection.recv()
         except (EOFError, OSError, pickle.PickleError) as error:
+            answer = self._why_gone(error)
+        if isinstance(answer, str):  # why there is no process
             self._stop()
-            raise StoreUnavailableError("the process that encodes has ended; starting another") from error
+            raise StoreUnavailableError(answer)
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, Batch)  # noqa: S101  the type checker's
@@ -113,6 +122,15 @@ class EncoderProcess:
                 reduction.send_handle(self._running.connection, self._spool, self._running.process.pid)
             return self._running.connection
 
+    def _why_gone(self, error: Exception) -> str:
+        """Say why there is no process: an error kept it from starting, or it has ended."""
+        with self._lock:
+            running = self._running
+        if running is None and isinstance(error, OSError):
+            return f"{_NOT_STARTED}: {error}"
+        said = None if running is None else _last_words(running)
+        return said or "the process that encodes has ended; starting another"
+
     def _stop(self) -> None:
         with self._lock:
             running, self._running = self._running, None
@@ -129,6 +147,8 @@ class EncoderProcess:
             process.wait()
         with suppress(OSError):
             connection.close()
+        if running.said is not None:
+            os.close(running.said)
 
 
 class _Process(Protocol):
@@ -160,8 +180,23 @@ class _Forked:
 
 
 class _Running(NamedTuple):
+    """A process, and the file with what it says on standard error until it is at work, if that is kept."""
+
     process: _Process
     connection: Connection
+    said: int | None = None
+
+
+def _last_words(running: _Running) -> str | None:
+    """Return why a process never got to work."""
+    with suppress(EOFError, OSError, pickle.PickleError):
+        if running.connection.poll():
+            answer = running.connection.recv()
+            if isinstance(answer, str):
+                return answer
+    said = b"" if running.said is None else os.pread(running.said, _LAST_WORDS, 0)
+    last = said.decode(errors="replace").strip().rpartition("\n")[2]
+    return f"{_NOT_STARTED}: {last}" if last else None
 
 
 # Processes that wait to be told what for.
@@ -175,15 +210,25 @@ def prepare(store: str) -> None:
 
     Raises:
         UsageError: the URL makes no sense.
+        StoreUnavailableError: the system takes no more processes or files.
     """
     open_store(store).close()
-    while len(_spares) < _PROCESSES:
-        ours, theirs = socket.socketpair()
+    try:
+        while len(_spares) < _PROCESSES:
+            _spares.append(_fork())
+    except OSError as error:
+        if not _spares:
+            reason = f"no process that encodes can be started: {error.strerror} (see ulimit -a)"
+            raise StoreUnavailableError(reason) from error
+
+
+def _fork() -> _Running:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
         pid = os.fork()
         if pid == 0:
             _become(theirs)
-        theirs.close()
-        _spares.append(_Running(_Forked(pid), Connection(ours.detach())))
+        return _Running(_Forked(pid), Connection(ours.detach()))
 
 
 def _become(connection: socket.socket) -> NoReturn:
@@ -212,21 +257,33 @@ def make_encoders(settings: Settings, spool: int) -> list[EncoderProcess]:
 
 
 def _start() -> _Running:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    with ExitStack() as held:
+        ours, theirs = map(held.enter_context, socket.socketpair())
+        # Until it is at work, what it says is for one error, and not for a terminal or a log each time.
+        said = os.memfd_create("said")
+        failing = held.enter_context(ExitStack())
+        failing.callback(os.close, said)
+        standard_error = os.dup(2)
+        held.callback(os.close, standard_error)
+        descriptors = [theirs.fileno(), standard_error]
         process = subprocess.Popen(
             # -P: the directory that the user happens to be in must not be searched for modules.
-            [sys.executable, "-P", "-m", "flistfs.authoring.encoder_process", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "flistfs.authoring.encoder_process", *map(str, descriptors)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            stderr=said,
+            pass_fds=descriptors,
             cwd="/",
         )
-        return _Running(process, Connection(ours.detach()))
+        failing.pop_all()
+        return _Running(process, Connection(ours.detach()), said)
 
 
-def _serve(descriptor: int) -> None:
-    """Store what the other end of a socket sends, until it goes."""
+def _serve(descriptor: int, standard_error: int | None = None) -> None:
+    """Store what the other end of a socket sends, until it goes.
+
+    Once that can begin, errors go to `standard_error`.
+    """
     # Ctrl-C in a terminal is for the process that started this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _keep_memory()
@@ -234,9 +291,18 @@ def _serve(descriptor: int) -> None:
     with suppress(EOFError, ConnectionError):
         settings: Settings = connection.recv()
         spool = reduction.recv_handle(connection)
-        _log_to(settings.log)
-        store = open_store(settings.store, settings.password)
-        encoder = LocalEncoder(store, spool, KnownBlocks(settings.known))
+        try:
+            _log_to(settings.log)
+            store = open_store(settings.store, settings.password)
+            encoder = LocalEncoder(
+                store, spool, KnownBlocks(settings.known), check_content=settings.check_content
+            )
+        except Exception as error:  # noqa: BLE001  the other side tells the user
+            connection.send(f"{_NOT_STARTED}: {error}")
+            return
+        if standard_error is not None:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
         while True:
             sources = connection.recv()
             connection.send(_answer(encoder, sources))
@@ -263,7 +329,8 @@ def _log_to(path: Path | None) -> None:
 
 def _answer(encoder: LocalEncoder, sources: Sequence[Source]) -> Batch | Exception:
     try:
-        return encoder.store(sources)
+        # The daemon's own store asks the servers other things at other times.
+        return encoder.store(sources)._replace(store_trouble=encoder.store_trouble)
     except StoreError as error:
         return type(error)(str(error))
     except Exception as error:  # the other side tells the user, and tries again
@@ -272,4 +339,4 @@ def _answer(encoder: LocalEncoder, sources: Sequence[Source]) -> Batch | Excepti
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(*map(int, sys.argv[1:]))

@@ -16,6 +16,7 @@ import shutil
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import platformdirs
 
 from flistfs import mounts
 from flistfs.durable import sync_folder
-from flistfs.errors import BusyError, JournalError, SessionError
+from flistfs.errors import BusyError, FlistfsError, JournalError, SessionError
 
 SCHEMA = 1
 """Version of what lies in a session directory; another one is refused."""
@@ -120,6 +121,15 @@ class Lock:
         os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
 
+    @contextmanager
+    def released_on_error(self) -> Iterator[None]:
+        """Let go if a block fails whose success hands the lock to somebody else."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+
 
 @dataclass(frozen=True, slots=True)
 class SessionFolder:
@@ -175,6 +185,11 @@ class SessionFolder:
     @property
     def _result(self) -> Path:
         return self.path / "result"
+
+    @property
+    def _failed_start(self) -> Path:
+        """A file that says why the last session that was to be here never was; its form is a result's."""
+        return self.path / "failed"
 
     @property
     def _settings(self) -> Path:
@@ -279,6 +294,10 @@ class SessionFolder:
     def is_open(self) -> bool:
         """Say whether there is a session that was not sealed."""
         return self.journal.exists() and not self._unfinished.exists()
+
+    def is_being_made(self) -> bool:
+        """Say whether a process is about to start a session here."""
+        return self._settings.exists() and not self.is_open() and self.is_locked()
 
     def lock(self, command: str = "") -> Lock:
         """Take the session for this process; the directory is made if need be.
@@ -387,16 +406,22 @@ class SessionFolder:
         """Keep how a seal ended."""
         _write(self._result, json.dumps(asdict(result)))
 
+    def write_failed_start(self, result: Result) -> None:
+        """Keep why a session could not be started."""
+        _write(self._failed_start, json.dumps(asdict(result)))
+
     def result(self) -> Result | None:
         """Read how the last seal ended."""
-        try:
-            return Result(**json.loads(self._result.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+        return _read_result(self._result)
+
+    def failed_start(self) -> Result | None:
+        """Read why the session that was to be here since the last result could not be started."""
+        return _read_result(self._failed_start)
 
     def forget_result(self) -> None:
         """Forget how the last seal ended, as something new has begun."""
         _remove(self._result)
+        _remove(self._failed_start)
 
     def end(self) -> None:
         """Remove what a session needs no more that is over; its log and result stay."""
@@ -408,7 +433,7 @@ class SessionFolder:
     def discard(self) -> None:
         """Remove the session, whole: nothing of it is left to be sealed, or to be seen."""
         self.end()
-        _remove(self._result)
+        self.forget_result()
         _remove(self._settings)
 
     def _drop_journal(self) -> None:
@@ -476,15 +501,31 @@ def _check_choice(state: Path) -> None:
         raise SessionError(f"{state} is not empty and holds no session; choose an empty directory")
 
 
+def keep_failed_start(mountpoint: Path, error: FlistfsError) -> None:
+    """Keep why no session could be started at a mount point, for whoever waits for its end.
+
+    One that is there is left as it is, and so is the result of the one before.
+    """
+    with suppress(OSError, SessionError):  # a full disk, say, must not hide the reason itself
+        folder = folder_for(mountpoint)
+        # A lock that names nobody, or this process, is still held for the session that came to nothing.
+        holder = folder.holder() if folder.is_locked() else None
+        if not folder.is_open() and (holder is None or holder.pid == os.getpid()):
+            folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            message = f"{mountpoint} was not mounted: {error}"
+            folder.write_failed_start(Result(error.exit_code, message, time.time()))
+
+
 def all_folders() -> Iterator[SessionFolder]:
     """Walk the user's sessions, by mount point."""
+    return (folder for folder in _all_places() if folder.exists() or folder.is_being_made())
+
+
+def _all_places() -> Iterator[SessionFolder]:
+    """Walk the directories of the user's sessions, be there one or not."""
     root = sessions_root()
-    if not root.is_dir():
-        return
-    for entry in sorted(root.iterdir()):
-        folder = SessionFolder(entry.resolve())
-        if folder.exists():
-            yield folder
+    if root.is_dir():
+        yield from (SessionFolder(entry.resolve()) for entry in sorted(root.iterdir()))
 
 
 def find(mountpoint: Path | None) -> SessionFolder:
@@ -510,14 +551,27 @@ def find(mountpoint: Path | None) -> SessionFolder:
 def find_latest(mountpoint: Path | None) -> SessionFolder:
     """Find the session of a mount point, sealed or not; without one the only open, else the newest result.
 
+    One that could not be started counts as well.
+
     Raises:
         SessionError: there is none, or there are several open ones.
     """
-    if mountpoint is None and not any(folder.is_open() for folder in all_folders()):
-        finished = [(result.time, folder) for folder in all_folders() if (result := folder.result())]
+    if mountpoint is not None:
+        folder = folder_for(mounts.resolve_mountpoint(mountpoint))
+        return folder if folder.failed_start() else find(mountpoint)
+    if not any(folder.is_open() for folder in all_folders()):
+        ended = [(folder.failed_start() or folder.result(), folder) for folder in _all_places()]
+        finished = [(result.time, folder) for result, folder in ended if result]
         if finished:
             return max(finished, key=lambda item: item[0])[1]
     return find(mountpoint)
+
+
+def _read_result(path: Path) -> Result | None:
+    try:
+        return Result(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _write(path: Path, text: str) -> None:

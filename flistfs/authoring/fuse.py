@@ -30,6 +30,7 @@ from flistfs.authoring.journal import ROOT_INO, Inode
 from flistfs.authoring.vfs import DIRECTORY_SIZE, MAX_NAME, Attributes, Caller, Vfs, allocated
 from flistfs.errors import FlistfsError
 from flistfs.format.records import CHUNK_SIZE
+from flistfs.serving import may_access
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,11 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Stat."""
         return _entry(self._vfs.inode(inode))
+
+    @_answered
+    async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
+        """Answer access(2) and chdir(2) where the kernel does not check permissions."""
+        return may_access(self._vfs.inode(inode).mode, mode)
 
     @_answered
     async def setattr(

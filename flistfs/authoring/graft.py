@@ -35,12 +35,13 @@ _IMPLIED_MODE = stat.S_IFDIR | 0o755
 
 
 class StoredPiece(NamedTuple):
-    """A chunk that is stored: its number in its file, and the size of its block and whether that is new."""
+    """A chunk that is stored: its number in its file, and of its block what an `Outcome` says."""
 
     number: int
     stored: Stored
     size: int
     is_new: bool
+    replaced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class Grafter:
                     self._put(draft, ready, done)
                 except _RefusedError as error:
                     done.problems.append(Problem(ready.item.path, str(error)))
-                self._count(change, counts, ready)
+            self._note_blocks(change, counts, batch)
             draft.finish()
             if any(ready.item.stored for ready in batch):
                 change.rely_on_base()
@@ -133,10 +134,11 @@ class Grafter:
         done.inodes.update(draft.changed)
         return done
 
-    def _count(self, change: Change, counts: Counts, ready: Ready) -> None:
-        for piece in ready.chunks:
+    def _note_blocks(self, change: Change, counts: Counts, batch: Sequence[Ready]) -> None:
+        pieces = [piece for ready in batch for piece in ready.chunks]
+        counts.add(pieces, self._journal)
+        for piece in pieces:
             change.put_block(piece.stored.key, piece.stored.hash, piece.size)
-            counts.add(piece.size, is_new=piece.is_new)
 
     def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
         item = ready.item
@@ -244,7 +246,6 @@ class Grafter:
         inode = self._make(draft, item, parent=parent.ino)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), existing, done)
         if existing is not None:
-            self._folders.clear()  # what went through the link
             done.replaced.append(item.path)
         self._remember(item.path, inode.ino)
         done.names.append((parent.ino, name))
@@ -332,6 +333,8 @@ class Grafter:
         """Give an inode a name, in place of what had it."""
         if existing is not None:
             draft.change.drop_name(parent.ino, existing)
+            if existing.kind == stat.S_IFLNK:
+                self._folders.clear()  # what was found through it
             self._lose_name(draft, existing, done)
         draft.put_name(parent.ino, entry._replace(cookie=self._journal.next_id()))
         parent = draft.changed.get(parent.ino, parent)

@@ -44,7 +44,7 @@ _BATCH_BYTES = 1 << 20
 # Items in one change of the journal: 20 µs each, in which the event loop does nothing else.
 _GRAFT_ITEMS = 128
 
-# How many problems, and entries that were replaced, are kept with their names.
+# How many problems, and entries that were replaced, are kept with the names of what has them.
 MAX_PROBLEMS = 10_000
 
 
@@ -151,7 +151,7 @@ class Ingest:
         self._is_read = False
         self.counts = IngestCounts()
         self.notes: list[str] = []
-        self.problems: list[Problem] = []
+        self.problems: list[str] = []
         self.problem_count = 0
         self.replaced: list[bytes] = []
         self.replaced_count = 0
@@ -177,9 +177,9 @@ class Ingest:
         """Take note of what became of a chunk (in the event loop's thread)."""
         self._budget.give(piece.cost)
         match report:
-            case Outcome(stored=stored, size=size, is_new=is_new):
+            case Outcome(stored=stored, size=size, is_new=is_new, replaced=replaced):
                 # Not the report itself, whose job has the chunk's bytes.
-                piece.arrival.chunks.append(StoredPiece(piece.number, stored, size, is_new))
+                piece.arrival.chunks.append(StoredPiece(piece.number, stored, size, is_new, replaced))
             case Failure(reason=reason):
                 piece.arrival.failure = reason
         self._count_down(piece.arrival, 1)
@@ -308,11 +308,12 @@ class Ingest:
         await self._tell_changed(done)
 
     def _complain(self, problem: Problem) -> None:
+        said = f"{self._source.named(problem.path)}: {problem.reason}"
         if not self._keep_going:
-            raise SourceError(str(problem))
+            raise SourceError(said)
         self.problem_count += 1
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
+            self.problems.append(said)
 
 
 def _too_large(item: Item) -> Problem:

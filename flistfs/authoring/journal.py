@@ -15,8 +15,6 @@ Keys (integers are big-endian, so that neighbours in the tree are neighbours on 
     o INO                 an inode without a name that the kernel may still hold
     x INO NAME            an extended attribute, in sessions that keep them
     m NAME                settings and counters
-    \xff                  nothing: the last key. RocksDB's iterators end without a word where a table is
-                          damaged, so one that ends before it has met a key behind what it walks is an error
 
 The inodes that were used last are kept in memory: a small file that is copied asks four times for its own or
 its directory's. Names are not: they are asked for once.
@@ -46,10 +44,11 @@ from rocksdict import (
     DBRecoveryMode,
     Options,
     Rdict,
+    ReadOptions,
     WriteBatch,
 )
 
-from flistfs.authoring.disk import Disk
+from flistfs.authoring.disk import Disk, Held
 from flistfs.closing import Closing
 from flistfs.errors import JournalError
 
@@ -67,7 +66,6 @@ _CHUNK_HEAD = struct.Struct(">IB")
 _BLOCK_HEAD = struct.Struct(">I")
 
 _SEQUENCE = b"msequence"
-_LAST = b"\xff"
 # Ids are reserved by the million, so that giving one out costs no write of its own.
 _SEQUENCE_STEP = 1_000_000
 
@@ -80,6 +78,11 @@ _BLOCK_CACHE = 32 << 20
 # Inodes that are kept in memory, about 400 bytes each. When there are more, all are forgotten.
 _RECENT_INODES = 4096
 
+# What was removed from a directory lies in RocksDB's way, 0.1 µs a name. So where a listing has met no name
+# for so many cookies, it is remembered that there is none, for so many places at most (about 200 bytes each).
+_WIDE = 1000
+_KNOWN_GAPS = 4096
+
 # Keys whose numbers are no further apart are read in one walk, if they are at least so many, and with so many
 # steps for each at most: a step costs 0.7 µs, the start of a walk 10 µs, and a look-up 4 µs. (Between the
 # first chunks of two files there may be any number of others.)
@@ -90,6 +93,12 @@ _STEPS = 4
 # Bytes of the disk that no change may take. Once RocksDB could not write its log, it refuses every write
 # until it is opened anew, even when there is room again; so it must not come to that.
 _RESERVE = 256 << 10
+
+# Bytes of the disk that are held for changes that make room, on a disk that is full to the last byte: about
+# 2,000 names can be removed then. They are let go in such steps; so much must be free, as others write too.
+_HELD = 1 << 20
+_HELD_STEP = 64 << 10
+_LEAST = 32 << 10
 
 
 class Inode(NamedTuple):
@@ -148,9 +157,10 @@ class Change:
     what `on_commit` was given. So memory and spool follow the journal, whatever the disk does.
     """
 
-    __slots__ = ("_after", "_journal", "_undo", "batch", "inodes")
+    __slots__ = ("_after", "_journal", "_undo", "batch", "inodes", "makes_room")
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, makes_room: bool = False) -> None:
+        self.makes_room = makes_room
         self.batch = WriteBatch(raw_mode=True)
         self.inodes: dict[int, Inode | None] = {}
         self._journal = journal
@@ -285,6 +295,12 @@ def _os_error(what: str, error: Exception) -> OSError:
     return OSError(number, f"{what}: {' '.join(str(error).split())}")
 
 
+def _behind(prefix: bytes) -> bytes:
+    """Return the first key behind all that begin with `prefix`, which is not all \\xff."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1])
+
+
 def _damaged(reason: str) -> JournalError:
     return JournalError(
         f"the session's journal is damaged: {' '.join(reason.split())}. What was sealed or stored before is "
@@ -318,32 +334,43 @@ class View:
         for run in _runs(numbers):
             keys = {prefix + _ID.pack(number) + suffix: number for number in run}
             if len(run) >= _WORTH_A_WALK:
-                last = next(reversed(keys))
-                for key, raw in islice(self._scan(prefix, next(iter(keys))), _STEPS * len(run)):
+                first, behind = next(iter(keys)), _behind(next(reversed(keys)))
+                steps = 0
+                for key, raw in islice(self._scan(prefix, first, behind), _STEPS * len(run)):
+                    steps += 1
                     if key in keys:
                         yield keys.pop(key), raw
-                    if key >= last:
-                        keys.clear()  # what is left is not there
-                        break
+                if steps < _STEPS * len(run):
+                    keys.clear()  # what is left is not there
             for key, number in keys.items():
                 if (value := self._get(key)) is not None:
                     yield number, value
 
-    def _scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        walk = self._walk(prefix, prefix if start is None else start)
+    def _scan(
+        self, prefix: bytes, start: bytes = b"", end: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Walk the keys that begin with `prefix`: those from `start` on, and before `end`."""
+        walk = self._walk(max(prefix, start), _behind(prefix) if end is None else end)
         self._walks.add(walk)
         return walk
 
-    def _walk(self, prefix: bytes, start: bytes) -> Generator[tuple[bytes, bytes]]:
+    def _walk(self, start: bytes, end: bytes) -> Generator[tuple[bytes, bytes]]:
+        # RocksDB must know the end. Else a walk that meets none of its keys goes on through whatever was
+        # removed behind them, 0.1 µs a key, which is all that the session ever had and has no more.
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
         try:
-            items = self._db.items(from_key=start)
+            items = self._db.iter(options)
+            items.seek(start)
         except Exception as error:  # rocksdict raises nothing narrower
             raise _damaged(str(error)) from error
-        for key, value in cast("Iterator[tuple[bytes, bytes]]", items):
-            if not key.startswith(prefix):
-                return
-            yield key, value
-        raise _damaged("a table of it cannot be read to its end")
+        while items.valid():
+            yield items.key(), items.value()
+            items.next()
+        try:
+            items.status()  # where a table is damaged, a walk ends as it does at its end
+        except Exception as error:
+            raise _damaged(str(error)) from error
 
     def inode(self, ino: int) -> Inode | None:
         """Return the inode, or None where there is none."""
@@ -395,10 +422,11 @@ class View:
         """Return where the first chunks of files are stored, by inode number, as `inodes_among` does."""
         return {ino: _stored(raw) for ino, raw in self._get_all(b"c", numbers, _ID.pack(0))}
 
-    def stored_chunks(self, ino: int, start: int = 0) -> Iterator[tuple[int, Stored]]:
-        """Walk a file's stored chunks from the index `start` on."""
+    def stored_chunks(self, ino: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Stored]]:
+        """Walk a file's stored chunks from the index `start` on, up to `end` (which is not among them)."""
         prefix = b"c" + _ID.pack(ino)
-        for key, raw in self._scan(prefix, prefix + _ID.pack(start)):
+        behind = None if end is None else prefix + _ID.pack(end)
+        for key, raw in self._scan(prefix, prefix + _ID.pack(start), behind):
             yield _ID.unpack_from(key, 9)[0], _stored(raw)
 
     def all_stored_chunks(self) -> Iterator[tuple[int, int, Stored]]:
@@ -407,10 +435,9 @@ class View:
             _, ino, index = _CHUNK_KEY.unpack(key)
             yield ino, index, _stored(raw)
 
-    def spooled(self, ino: int | None = None, start: int = 0) -> Iterator[Spooled]:
-        """Walk the chunks that are not stored yet: of one file from the index `start` on, or of all."""
-        prefix = b"s" if ino is None else b"s" + _ID.pack(ino)
-        for key, raw in self._scan(prefix, None if ino is None else prefix + _ID.pack(start)):
+    def spooled(self) -> Iterator[Spooled]:
+        """Walk the chunks that are not stored yet, of all files."""
+        for key, raw in self._scan(b"s"):
             _, owner, index = _CHUNK_KEY.unpack(key)
             yield Spooled(owner, index, _ID.unpack(raw)[0])
 
@@ -494,9 +521,9 @@ class Journal(View):
                 f"What was sealed or stored before is not affected"
             ) from error
         self._disk = Disk(folder)
+        self._held = Held(folder / "held", _HELD)
         self._recent: dict[int, Inode | None] = {}
-        if self._get(_LAST) is None:
-            self._put(_LAST, b"")
+        self._gaps: dict[tuple[int, int], int] = {}
         self._next_id = self._reserved = 0
 
     def inode(self, ino: int) -> Inode | None:
@@ -512,9 +539,34 @@ class Journal(View):
         if len(self._recent) > _RECENT_INODES:
             self._recent = dict(inodes)
 
-    def change(self) -> Change:
-        """Start a change: `with journal.change() as change: ...`."""
-        return Change(self)
+    def children(self, parent: int, after: int = 0) -> Iterator[Dirent]:
+        """Walk a directory in the order of its cookies, those greater than `after`."""
+        position, last = after, self._next_id
+        while True:
+            resumed = self._gaps.get((parent, position), position + 1) - 1
+            for entry in super().children(parent, resumed):
+                self._note_gap(parent, position, entry.cookie)
+                yield entry
+                position = entry.cookie
+                if (parent, position) in self._gaps:
+                    break
+            else:
+                self._note_gap(parent, position, last)
+                return
+
+    def _note_gap(self, parent: int, position: int, end: int) -> None:
+        """Note that no entry lies between two cookies of a directory; no other will, as new ones are last."""
+        if end - position > _WIDE:
+            if len(self._gaps) >= _KNOWN_GAPS:
+                self._gaps.clear()
+            self._gaps[parent, position] = end
+
+    def change(self, *, makes_room: bool = False) -> Change:
+        """Start a change: `with journal.change() as change: ...`.
+
+        One that makes room on the disk, or for others to do so, is possible where there is none.
+        """
+        return Change(self, makes_room=makes_room)
 
     def commit(self, change: Change) -> None:
         """Write all of `change` at once; it survives the death of this process from here on.
@@ -522,13 +574,27 @@ class Journal(View):
         Raises:
             OSError: the disk is full (ENOSPC) or broken (EIO); nothing of the change was made.
         """
-        if self._disk.lacks(_RESERVE + change.batch.size_in_bytes()):
-            raise OSError(errno.ENOSPC, "the journal cannot be written: the disk is full")
+        size = change.batch.size_in_bytes()
+        if self._disk.lacks(_RESERVE + size):
+            if not change.makes_room or not self._find_room(size):
+                raise OSError(errno.ENOSPC, "the journal cannot be written: the disk is full")
+        else:
+            self._held.fill()
         try:
             self._db.write(change.batch)
         except Exception as error:
             raise _os_error("the journal cannot be written", error) from error
         self._remember(change.inodes)
+
+    def _find_room(self, size: int) -> bool:
+        """Have room for `size` bytes of the log, from what is held if need be; say whether there is."""
+        in_memory = self._db.property_int_value("rocksdb.cur-size-active-mem-table") or 0
+        if in_memory + size > _WRITE_BUFFER * 7 // 8:
+            return False  # it would become a table soon, for which there is no room
+        while self._disk.lacks(_LEAST + size):
+            if not self._held.give(_HELD_STEP):
+                return False
+        return True
 
     def _put(self, key: bytes, value: bytes) -> None:
         change = self.change()

@@ -7,9 +7,10 @@ ones there:
 
 - a lock that costs nothing while nobody else wants it;
 - a wait that first looks for the next request for a moment, since a program that works through a tree sends
-  it within microseconds of the last answer. Meanwhile idle cores are kept awake (see `cores`), or where that
-  cannot be had it looks again and again before it goes to sleep: waking up is what both are about. Every
-  `_TURN` requests the event loop gets its turn all the same, so that uploads are noted and commands answered.
+  it within microseconds of the last answer. It looks again and again before it goes to sleep; or idle cores
+  are kept awake meanwhile, where that is wanted and can be had (see `cores`): waking up is what both are
+  about. Every `_TURN` requests the event loop gets its turn all the same, so that uploads are noted and
+  commands answered.
 
 FLISTFS_STOCK_LOOP=1 in the daemon's environment leaves pyfuse3 as it is. scripts/bench measures both.
 """
@@ -88,12 +89,13 @@ class _QuickWait:
         return any(poll(0) for _ in range(looks)) or bool(poll(_LOOK))
 
 
-def install() -> WakefulCores:
+def install(*, low_latency: bool) -> WakefulCores:
     """Let pyfuse3 use the light lock and the quick wait, unless the environment says not to.
 
-    Returns the cores that these keep awake; their `watch` is to run as long as requests are served.
+    Returns the cores that these keep awake, with `low_latency` alone; their `watch` is to run as long as
+    requests are served.
     """
-    cores = WakefulCores()
+    cores = WakefulCores(wanted=low_latency)
     if os.environ.get("FLISTFS_STOCK_LOOP"):
         return cores
     lowlevel = SimpleNamespace(

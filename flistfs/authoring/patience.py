@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import trio
 
+from flistfs.authoring.uploader import UploadStatus
 from flistfs.errors import StoreUnavailableError
 from flistfs.progress import Progress
 
 # Seconds until a store that did not answer is asked again.
 _ASK_AGAIN = 2.0
+
+# Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
+QUIET = 2.0
+
+# Seconds that connecting to a store may take at least, however little patience there is otherwise.
+_LEAST = 1.0
+
+
+async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
+    """Do what connects to a store (blocks), for `timeout` seconds at most.
+
+    Raises:
+        StoreUnavailableError: it took longer; it goes on until the store is closed.
+        StoreError: the store cannot be used.
+    """
+    with trio.move_on_after(max(timeout, _LEAST)) as scope:
+        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+    if scope.cancelled_caught:
+        raise StoreUnavailableError(
+            f"gave up after {max(timeout, _LEAST):.0f} s: {url} does not answer; check the server and the "
+            f"network, or give a longer --timeout"
+        )
+
+
+class Standstill:
+    """Notices when nothing is uploaded though something waits."""
+
+    def __init__(self, url: str) -> None:
+        """Watch the uploads to the store at `url`."""
+        self._url = url
+        self._queued = 0
+        self._moved = time.monotonic()
+
+    def trouble(self, status: UploadStatus) -> str | None:
+        """Say what keeps the uploads from going on."""
+        if status.queued != self._queued:
+            self._queued, self._moved = status.queued, time.monotonic()
+        is_quiet = self._queued and time.monotonic() - self._moved > QUIET
+        return status.trouble or (f"{self._url} takes nothing" if is_quiet else None)
 
 
 class Patience:

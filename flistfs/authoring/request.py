@@ -6,16 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flistfs.stores.url import PASSWORD_VARIABLE as PASSWORD_VARIABLE  # noqa: PLC0414  a session's, to others
+
 PATIENCE = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
 
 FIRST_OWN_NUMBER = 2**32 - 2**16
 """From here on are the numbers of accounts that a base knows by name only: no system gives such out."""
 
-PASSWORD_VARIABLE = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
-"""The environment variable with the password of a session's store."""
-
-BASE_PASSWORD_VARIABLE = "FLISTFS_BASE_PASSWORD"  # noqa: S105
+BASE_PASSWORD_VARIABLE = "FLISTFS_BASE_PASSWORD"  # noqa: S105  a variable's name
 """The one with the password of the store that a base's blocks are in; a daemon inherits it."""
 
 
@@ -48,7 +47,8 @@ class SealRequest:
 
     `force` replaces an output that exists. `timeout` is how long to wait, in seconds, while the store takes
     nothing. `router` is the text of the package's router.yaml; without one the package says where the store
-    is, if readers can use it. `incomplete` seals a tree too to which something was not added whole.
+    is, if readers can use it. `incomplete` seals a tree too to which something was not added whole. With
+    `check_content` every block that the tree needs is fetched and compared.
     """
 
     out: Path
@@ -57,6 +57,7 @@ class SealRequest:
     options: SealOptions = field(default_factory=SealOptions)
     router: str | None = None
     incomplete: bool = False
+    check_content: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""
@@ -66,6 +67,7 @@ class SealRequest:
             "timeout": self.timeout,
             "router": self.router,
             "incomplete": self.incomplete,
+            "check_content": self.check_content,
             **asdict(self.options),
         }
 
@@ -74,7 +76,15 @@ class SealRequest:
         """Make the request that was sent."""
         owner = raw["owner"]
         options = SealOptions(owner and (owner[0], owner[1]), raw["epoch"], tuple(raw["exclude"]))
-        return cls(Path(raw["out"]), raw["force"], raw["timeout"], options, raw["router"], raw["incomplete"])
+        return cls(
+            Path(raw["out"]),
+            raw["force"],
+            raw["timeout"],
+            options,
+            raw["router"],
+            raw["incomplete"],
+            raw["check_content"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,7 @@ class AddRequest:
         timeout: Seconds to wait while the store takes nothing.
         measure: Whether to find out how much there is, so that the progress has a total.
         replace_links: Whether a directory replaces a link, instead of going where that leads.
+        typed: The sources as the user typed them, for errors to name them so; empty if that is no other text.
     """
 
     sources: tuple[str, ...]
@@ -116,6 +127,7 @@ class AddRequest:
     timeout: float = PATIENCE
     measure: bool = False
     replace_links: bool = False
+    typed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""
@@ -124,4 +136,5 @@ class AddRequest:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> AddRequest:
         """Make the request that was sent."""
-        return cls(**{**raw, "sources": tuple(raw["sources"]), "exclude": tuple(raw["exclude"])})
+        texts = {name: tuple(raw.get(name, ())) for name in ("sources", "exclude", "typed")}
+        return cls(**{**raw, **texts})

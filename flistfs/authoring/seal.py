@@ -63,7 +63,7 @@ from flistfs.format.records import (
     encode_directory,
 )
 from flistfs.format.router import Router, format_router
-from flistfs.output_file import pack
+from flistfs.output_file import OutputFile
 from flistfs.progress import Progress
 from flistfs.stores import Store
 
@@ -151,8 +151,8 @@ def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) 
     Raises:
         StoreError: the store can't be asked.
     """
-    total = sum(1 for _ in _needed_blocks(view, excluded))
-    blocks = _needed_blocks(view, excluded)
+    total = sum(1 for _ in needed_blocks(view, excluded))
+    blocks = needed_blocks(view, excluded)
     lost: dict[bytes, bytes] = {}
     done = 0
     while batch := list(islice(blocks, _CHECK_BATCH)):
@@ -165,7 +165,7 @@ def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) 
     return lost
 
 
-def _needed_blocks(view: View, excluded: Filter) -> Iterator[tuple[bytes, bytes, int | None]]:
+def needed_blocks(view: View, excluded: Filter) -> Iterator[tuple[bytes, bytes, int | None]]:
     """Walk the blocks that this session stored, and those that the tree needs besides.
 
     Of each its key and hash, and its size as stored, where that is known.
@@ -265,9 +265,11 @@ def copy_replicas(store: Store, blocks: Mapping[bytes, bytes]) -> set[bytes]:
 
 
 def store_holes(store: Store, lengths: Iterable[int]) -> dict[int, BlockRef]:
-    """Store a block of zeros of each length: readers know no holes."""
+    """Store a block of zeros of each length, as readers know no holes; they are few, so all are compared."""
     blocks = {length: encode_block(bytes(length)) for length in sorted(lengths)}
-    missing = store.missing([block.hash for block in blocks.values()])
+    hashes = [block.hash for block in blocks.values()]
+    missing = store.missing(hashes)
+    missing |= store.wrong([each for each in hashes if each not in missing], thorough=True)
     if missing:
         store.put([block for block in blocks.values() if block.hash in missing])
     return {length: BlockRef(block.hash, block.key) for length, block in blocks.items()}
@@ -437,11 +439,11 @@ def build_package(
     accounts: Accounts,
     options: SealOptions,
     router: Router | None,
-    part: Path,
+    output: OutputFile,
     scratch: Path,
     progress: Progress,
 ) -> Survey:
-    """Write the package of a tree, and the router in it, to the file `part`, flushed to the disk.
+    """Write the package of a tree, and the router in it, to `output`, flushed to the disk.
 
     The catalog is made in the folder `scratch`, which is made anew and removed again.
 
@@ -465,7 +467,7 @@ def build_package(
         if router is not None:
             (scratch / "router.yaml").write_bytes(format_router(router))
         progress("package", 0, 1)
-        pack(scratch, part)
+        output.write(scratch)
     except (
         OSError,
         ValueError,

@@ -15,11 +15,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import trio
 
+from flistfs.authoring import healing
 from flistfs.authoring import seal as sealing
 from flistfs.authoring.base import Base
 from flistfs.authoring.content import Chunk, Content
@@ -32,7 +32,7 @@ from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import MAX_PROBLEMS, Ingest, Piece
 from flistfs.authoring.journal import FrozenView, Journal, View
 from flistfs.authoring.known import KnownBlocks
-from flistfs.authoring.patience import Patience
+from flistfs.authoring.patience import QUIET, Patience, Standstill
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
 from flistfs.authoring.source import DirectorySource, Problem, TreeSource
@@ -51,19 +51,20 @@ from flistfs.errors import (
     SourceError,
     StoreUnavailableError,
 )
+from flistfs.format.codec import encode_block
 from flistfs.format.router import Router, parse_router
-from flistfs.output_file import check_output, part_path, publish
+from flistfs.output_file import OutputFile
 from flistfs.progress import Progress, ProgressReport, reporting
+from flistfs.reading.named import check_named
 from flistfs.stores import Store
+from flistfs.stores.base import printable
 from flistfs.stores.fallback import FallbackStore
+from flistfs.stores.readers import notes_for_readers
 
 log = logging.getLogger(__name__)
 
 # How often a seal starts again because files changed while it ran, before it says that the mount is busy.
 _TRIES = 5
-
-# Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
-_QUIET = 2.0
 
 # Seconds that storing the rest may take when a mount has ended: what stops services kills after ten.
 _AT_END = 8.0
@@ -90,7 +91,8 @@ class SealSummary:
     """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
 
     `incomplete` names sources that were not added whole. `servers` are the URLs that the package's
-    router.yaml names to readers; `store_trouble` is what was wrong with a server that others stood in for.
+    router.yaml names to readers, and `notes` say what is to be known of that; `store_trouble` is what was
+    wrong with a server that others stood in for. `replaced_blocks` were wrong in the store.
     """
 
     out: str
@@ -108,6 +110,8 @@ class SealSummary:
     incomplete: Sequence[str] = ()
     servers: tuple[str, ...] = ()
     store_trouble: str | None = None
+    replaced_blocks: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,8 @@ class AddSummary:
 
     `size` is in bytes, `new_bytes` as stored. `left_out` names entries that could not be read or have no
     place, up to a number, and `left_out_count` counts them all; so do `replaced` and `replaced_count` with
-    what took the place of something else. `notes` says what else a user may want to know.
+    what took the place of something else. `notes` says what else a user may want to know; `replaced_blocks`
+    were wrong in the store.
     """
 
     entries: int
@@ -130,6 +135,7 @@ class AddSummary:
     replaced: list[str]
     replaced_count: int
     notes: list[str]
+    replaced_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +187,7 @@ class Session:
             **asdict(self.content.counts),
             **asdict(content),
             **asdict(uploads),
-            "store_trouble": self.store.trouble,
+            "store_trouble": self.store.trouble or uploads.store_trouble,
         }
 
     async def seal(
@@ -211,20 +217,18 @@ class Session:
         if partial_adds and not request.incomplete:
             raise SessionError(_incomplete_message(partial_adds))
         router = await trio.to_thread.run_sync(self._router, request)
-        await trio.to_thread.run_sync(lambda: check_output(request.out, force=request.force))
-        part = part_path(request.out, self._folder.path)
-        try:
-            survey, changes = await self._build(request, router, part, progress)
+        with await trio.to_thread.run_sync(lambda: OutputFile(request.out, force=request.force)) as output:
+            survey, changes = await self._build(request, router, output, progress)
+            notes = await self._notes_for_readers(request, router, output, progress)
             if unmount is not None:
                 progress("unmount", 0, 1)
                 await unmount()
             if self.vfs.changes != changes:
                 log.info("the tree changed until it was unmounted: packaging it again")
-                survey, _ = await self._build(request, router, part, progress)
-            package_size = part.stat().st_size
-            await trio.to_thread.run_sync(lambda: publish(part, request.out, force=request.force))
-        finally:
-            part.unlink(missing_ok=True)
+                survey, _ = await self._build(request, router, output, progress)
+                notes = await self._notes_for_readers(request, router, output, progress)
+            package_size = output.size
+            await trio.to_thread.run_sync(output.publish)
         return SealSummary(
             out=str(request.out),
             package_size=package_size,
@@ -238,15 +242,32 @@ class Session:
             losses=survey.losses,
             incomplete=[str(add) for add in partial_adds],
             servers=() if router is None else router.all_urls(),
-            store_trouble=self.store.trouble,
+            notes=notes,
+            store_trouble=self.store.trouble or self.uploader.status().store_trouble,
         )
 
     def _router(self, request: SealRequest) -> Router | None:
         """Return what the package is to say of where its blocks are; a large one takes seconds to parse."""
         return self.store.readers_router if request.router is None else parse_router(request.router.encode())
 
+    async def _notes_for_readers(
+        self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
+    ) -> tuple[str, ...]:
+        """See that readers find the blocks where the user says that they do; say what is to be known of that.
+
+        Raises:
+            BlockMissingError: servers that the user named lack some.
+        """
+        notes = notes_for_readers(self.store, router, is_chosen=request.router is not None)
+        if request.router is None or router is None:
+            return notes
+        unasked = await trio.to_thread.run_sync(
+            check_named, output.readable, router, request.timeout, progress
+        )
+        return notes if unasked is None else (unasked, *notes)
+
     async def _build(
-        self, request: SealRequest, router: Router | None, part: Path, progress: Progress
+        self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
     ) -> tuple[Survey, int]:
         """Store what is not stored, check the store, and package the tree as it is then.
 
@@ -261,7 +282,12 @@ class Session:
             changes = self.vfs.changes
             view = await trio.to_thread.run_sync(self._freeze)
             try:
-                if not await self._all_stored(view, excluding(request.options.exclude), progress):
+                if not await self._all_stored(
+                    view,
+                    excluding(request.options.exclude),
+                    progress,
+                    check_content=request.check_content,
+                ):
                     tries += 1
                     refusal = BlockMissingError(_LOSING)
                     continue
@@ -273,7 +299,7 @@ class Session:
                     accounts,
                     request.options,
                     router,
-                    part,
+                    output,
                     self._folder.scratch,
                     progress,
                 )
@@ -310,7 +336,7 @@ class Session:
             StoreUnavailableError: the store took nothing for longer than the patience lasts.
         """
         total = self.uploader.status().queued_bytes
-        queued, moved = 0, time.monotonic()
+        standstill = Standstill(self.store.url)
         self.uploader.retry_now()
         with unwrapped():
             async with trio.open_nursery() as nursery:
@@ -323,14 +349,8 @@ class Session:
                 while True:
                     status = self.uploader.status()
                     total = max(total, status.queued_bytes)
-                    if status.queued != queued:
-                        queued, moved = status.queued, time.monotonic()
-                    is_quiet = queued and time.monotonic() - moved > _QUIET
-                    trouble = (
-                        status.trouble
-                        or self.content.trouble
-                        or (f"{self.store.url} takes nothing" if is_quiet else None)
-                    )
+                    stuck = standstill.trouble(status)
+                    trouble = status.trouble or self.content.trouble or stuck
                     patience.tell("upload", total - status.queued_bytes, total, trouble)
                     await trio.sleep(0.1)
 
@@ -351,7 +371,7 @@ class Session:
             now = time.monotonic()
             if status.queued != queued:
                 queued, moved = status.queued, now
-            if now > end or now - moved > _QUIET:
+            if now > end or now - moved > QUIET:
                 return
             await trio.sleep(0.02)
 
@@ -426,11 +446,12 @@ class Session:
             new_bytes=after.new_bytes - before.new_bytes,
             shared_blocks=after.shared_blocks - before.shared_blocks,
             seconds=time.monotonic() - started,
-            left_out=[str(problem) for problem in ingest.problems],
+            left_out=ingest.problems,
             left_out_count=ingest.problem_count,
             replaced=[os.fsdecode(path) for path in ingest.replaced],
             replaced_count=ingest.replaced_count,
             notes=ingest.notes,
+            replaced_blocks=after.replaced_blocks - before.replaced_blocks,
         )
 
     async def _fit(self, source: DirectorySource, to: bytes, *, keep_going: bool) -> None:
@@ -442,7 +463,7 @@ class Session:
         tree = JournalTree(self._journal)
         problems = await trio.to_thread.run_sync(source.fit, tree, to, abandon_on_cancel=True)
         if problems and not keep_going:
-            raise SourceError(_no_place_message(problems))
+            raise SourceError(_no_place_message(source, problems))
 
     async def _mark(self, mark: Callable[[Sequence[PartialAdd]], None], adds: Sequence[PartialAdd]) -> None:
         """Change the note of what was not added whole; adds that run side by side share it."""
@@ -481,6 +502,7 @@ class Session:
         )
 
     async def _tell_adding(self, source: TreeSource, ingest: Ingest, patience: Patience) -> None:
+        standstill = Standstill(self.store.url)
         while True:
             counts = self.content.counts
             done, total = source.extent(ingest.counts.size)
@@ -488,7 +510,7 @@ class Session:
                 "add",
                 done,
                 total,
-                self.uploader.status().trouble,
+                standstill.trouble(self.uploader.status()),
                 {
                     "entries": ingest.counts.entries,
                     "size": ingest.counts.size,
@@ -498,13 +520,16 @@ class Session:
             )
             await trio.sleep(0.1)
 
-    async def _all_stored(self, view: View, excluded: Filter, progress: Progress) -> bool:
+    async def _all_stored(
+        self, view: View, excluded: Filter, progress: Progress, *, check_content: bool
+    ) -> bool:
         """Check that the store has every block; False means that some are on their way once more.
 
-        What it lacks of a base is copied, of which nobody said that it has it.
+        What it lacks of a base is copied, of which nobody said that it has it. With `check_content` every
+        block is fetched, and wrong ones are replaced.
 
         Raises:
-            BlockMissingError: the store lost blocks that cannot be sent again.
+            BlockMissingError: the store lost blocks, or holds wrong ones, that cannot be sent again.
         """
         await trio.to_thread.run_sync(self.uploader.sync_store)
         if self._base.store is not None:
@@ -512,6 +537,8 @@ class Session:
                 sealing.copy_base_blocks, view, self._base.store, self.store, excluded, progress
             )
         lost = await trio.to_thread.run_sync(sealing.lost_blocks, view, self.store, excluded, progress)
+        if check_content:
+            await self._heal(view, excluded, progress)
         if not lost:
             return True
         log.warning("the store lost %d blocks", len(lost))
@@ -526,11 +553,42 @@ class Session:
         )
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
-            lacking = ", ".join(block_hash.decode() for block_hash in hashes)
-            log.warning("the store lost of %s: %s", os.fsdecode(name), lacking)
+            log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(hashes))
         if files:
             raise BlockMissingError(_lost_message(len(gone), files, self._remedy(view)))
         return gone == lost.keys()  # no file needs those
+
+    async def _heal(self, view: View, excluded: Filter, progress: Progress) -> None:
+        """Put the right block over each wrong one in the store.
+
+        Raises:
+            BlockMissingError: files need some that are not at hand.
+        """
+        wrong = await trio.to_thread.run_sync(healing.wrong_blocks, view, self.store, excluded, progress)
+        if not wrong:
+            return
+        log.warning("the store holds %d wrong blocks", len(wrong))
+        healed: set[bytes] = set()
+        for stored, chunk in self.content.at_hand(set(wrong)):
+            block = await trio.to_thread.run_sync(encode_block, chunk)
+            if block.hash == stored.hash and block.hash not in healed:
+                await trio.to_thread.run_sync(self.store.put, [block])
+                healed.add(block.hash)
+        left = {block_hash: key for block_hash, key in wrong.items() if block_hash not in healed}
+        sources = [self.store] if self._base.store is None else [self.store, self._base.store]
+        healed |= await trio.to_thread.run_sync(healing.heal, self.store, left, sources)
+        await trio.to_thread.run_sync(self.store.sync)
+        counts = self.content.counts
+        self.content.counts = replace(counts, replaced_blocks=counts.replaced_blocks + len(healed))
+        gone = wrong.keys() - healed
+        files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
+        for name, hashes in files.items():
+            log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(hashes))
+        if files:
+            raise BlockMissingError(
+                f"the store holds {_of_files(len(gone), 'wrong block', files)}. Write them again and seal "
+                f"again with --check-content; the session's log names the blocks"
+            )
 
     def _remedy(self, view: View) -> str:
         """Say what to do about lost blocks."""
@@ -575,22 +633,30 @@ def _incomplete_message(adds: Sequence[PartialAdd]) -> str:
     )
 
 
-def _no_place_message(problems: Sequence[Problem]) -> str:
-    named = "; ".join(map(str, problems[:_NAMED_PROBLEMS]))
+def _no_place_message(source: DirectorySource, problems: Sequence[Problem]) -> str:
+    named = "; ".join(f"{source.named(each.path)}: {each.reason}" for each in problems[:_NAMED_PROBLEMS])
     more = f"; and {len(problems) - _NAMED_PROBLEMS:,} more" if len(problems) > _NAMED_PROBLEMS else ""
     return f"{named}{more}. Nothing was added; --keep-going leaves out what has no place"
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:
+    return (
+        f"the store has lost {_of_files(blocks, 'block', files)}. {remedy} and seal again; the session's log "
+        f"names the blocks"
+    )
+
+
+def _of_files(blocks: int, word: str, files: Iterable[bytes]) -> str:
+    """Say how many blocks of which files: "2 blocks of 1 file: name"."""
     names = [os.fsdecode(name) for name in files]
     more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
-    named = ", ".join(names[:_NAMED_FILES])
-    lost = f"{blocks} {'block' if blocks == 1 else 'blocks'}"
+    counted = f"{blocks} {word if blocks == 1 else f'{word}s'}"
     of = f"{len(names)} {'file' if len(names) == 1 else 'files'}"
-    return (
-        f"the store has lost {lost} of {of}: {named}{more}. {remedy} and seal again; the session's log names "
-        f"the blocks"
-    )
+    return f"{counted} of {of}: {', '.join(names[:_NAMED_FILES])}{more}"
+
+
+def _listed(hashes: Iterable[bytes]) -> str:
+    return ", ".join(printable(block_hash) for block_hash in hashes)
 
 
 @asynccontextmanager

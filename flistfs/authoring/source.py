@@ -80,9 +80,6 @@ class Problem:
     path: bytes
     reason: str
 
-    def __str__(self) -> str:
-        return f"{os.fsdecode(self.path) or '.'}: {self.reason}"
-
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -107,16 +104,28 @@ class TreeSource(Protocol):
     def extent(self, size: int) -> tuple[int, int]:
         """Say how far it is when `size` bytes of content are done: so much, of so much (0: nobody knows)."""
 
+    def named(self, path: bytes) -> str:
+        """Return what the user calls the item at a path."""
+
     def close(self) -> None:
         """Let go of files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A directory or file to begin with: its path on this machine, and in the tree (empty: its top)."""
+    """A directory or file to begin with: its path on this machine, and in the tree (empty: its top).
+
+    `shown` is the path as the user typed it.
+    """
 
     path: bytes
     name: bytes
+    shown: str
+
+    def below(self, path: bytes) -> str:
+        """Return what the user calls a path of this machine that is this one or below it."""
+        rest = os.fsdecode(path[len(self.path) :]).lstrip("/")
+        return f"{self.shown.rstrip('/')}/{rest}" if rest else self.shown
 
     def status(self) -> os.stat_result:
         """Return what is there.
@@ -128,26 +137,30 @@ class Start:
             with file_within_reach(self.path) as way:
                 return os.lstat(way)
         except OSError as error:
-            raise SourceError(f"{os.fsdecode(self.path)} cannot be read: {error.strerror}") from None
+            raise SourceError(f"{self.shown} cannot be read: {error.strerror}") from None
 
 
-def starting_points(sources: Sequence[str]) -> list[Start]:
+def starting_points(sources: Sequence[str], typed: Sequence[str] = ()) -> list[Start]:
     """Say where sources go, as `cp -a SOURCE… TARGET` has it: `dir` to TARGET/dir, `dir/.` to TARGET itself.
+
+    Args:
+        sources: Their paths.
+        typed: The same as the user typed them, where these are others.
 
     Raises:
         SourceError: a source has no name.
     """
-    return [_start(source) for source in sources]
+    return [_start(source, shown) for source, shown in zip(sources, typed or sources, strict=True)]
 
 
-def _start(source: str) -> Start:
+def _start(source: str, shown: str) -> Start:
     if source == "." or source.endswith("/."):  # a Path would have dropped it
-        return Start(os.fsencode(os.path.realpath(source)), b"")
+        return Start(os.fsencode(os.path.realpath(source)), b"", shown.removesuffix("/.") or "/")
     path = os.path.abspath(source)  # noqa: PTH100  without resolving a link that is itself the source
     name = os.path.basename(path)  # noqa: PTH119  a text, not a path, from here on
     if not name:
         raise SourceError(f"{source} has no name; to put what is in it into the tree, write {source}.")
-    return Start(os.fsencode(path), os.fsencode(name))
+    return Start(os.fsencode(path), os.fsencode(name), shown)
 
 
 class _Place(NamedTuple):
@@ -200,21 +213,21 @@ class DirectorySource:
         for start, each in zip(self._starts, self._fits, strict=True):
             self._set_apart = {**dict.fromkeys(each.late), **each.refused}
             if start.name not in self._set_apart:
-                yield from self._walk(start.path, start.name, start.status())
+                yield from self._walk(start, start.status())
             elif (why := self._set_apart[start.name]) is not None:
                 yield Problem(start.name, why)
             for name in each.late:
                 yield from self._walk_late(start, name)
 
     def _walk_late(self, start: Start, name: bytes) -> Iterator[Item | Problem]:
-        path = start.path + name[len(start.name) :] if start.name else os.path.join(start.path, name)  # noqa: PTH118  bytes
+        path = _place(start, name) or start.path
         try:
             with file_within_reach(path) as way:
                 status = os.lstat(way)
         except OSError as error:
             yield Problem(name, why_unreadable(error))
             return
-        yield from self._walk(path, name, status)
+        yield from self._walk(Start(path, name, start.below(path)), status)
 
     def measure(self) -> None:
         """Add up the sizes of all files; what cannot be read is for `items` to say."""
@@ -237,11 +250,18 @@ class DirectorySource:
         """Say how far it is."""
         return min(size, self._total) if self._total else size, self._total
 
+    def named(self, path: bytes) -> str:
+        """Return what the user calls an item: of sources with the same name, the one that has it."""
+        places = [(start, _place(start, path)) for start in self._starts]
+        found = [start.below(place) for start, place in places if place is not None and _is_there(place)]
+        return found[0] if found else os.fsdecode(path)
+
     def close(self) -> None:
         """Stop measuring."""
         self._closed = True
 
-    def _walk(self, path: bytes, name: bytes, status: os.stat_result) -> Iterator[Item | Problem]:
+    def _walk(self, start: Start, status: os.stat_result) -> Iterator[Item | Problem]:
+        path, name = start.path, start.name
         is_folder = stat.S_ISDIR(status.st_mode)
         if name and self._excluded(name, is_folder):
             return
@@ -251,16 +271,16 @@ class DirectorySource:
         waiting = [_Place(path, name, status)]
         while waiting:
             place = waiting.pop()
-            self._refuse_forbidden(place)
+            self._refuse_forbidden(start, place)
             folders: list[_Place] = []
             yield from self._folder(place, folders)
             waiting += sorted(folders, reverse=True, key=lambda folder: folder.name)
 
-    def _refuse_forbidden(self, place: _Place) -> None:
+    def _refuse_forbidden(self, start: Start, place: _Place) -> None:
         what = self._forbidden.get((place.status.st_dev, place.status.st_ino))
         if what is not None:
             raise SourceError(
-                f"{os.fsdecode(place.path)} is {what}, which would be read while it is written: exclude it"
+                f"{start.below(place.path)} is {what}, which would be read while it is written: exclude it"
             )
 
     def _file(self, path: bytes, name: bytes, status: os.stat_result) -> Iterator[Item | Problem]:
@@ -370,6 +390,22 @@ def _read_xattrs(way: bytes, names: Iterable[str]) -> Iterator[tuple[bytes, byte
         except OSError as error:
             if error.errno != errno.ENODATA and error.errno not in _NOT_SUPPORTED:
                 raise
+
+
+def _is_there(path: bytes) -> bool:
+    try:
+        with file_within_reach(path) as way:
+            return os.path.lexists(way)
+    except OSError:
+        return False
+
+
+def _place(start: Start, path: bytes) -> bytes | None:
+    """Return where on this machine the item at a path of the tree is, if it comes from there."""
+    if not start.name:
+        return os.path.join(start.path, path) if path else start.path  # noqa: PTH118  bytes
+    name, slash, rest = path.partition(b"/")
+    return start.path + slash + rest if name == start.name else None
 
 
 def _pieces(path: bytes, status: os.stat_result, data: Iterable[range]) -> Iterator[Piece]:

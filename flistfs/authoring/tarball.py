@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from flistfs.authoring.decompress import Decompressed, Raw
@@ -28,6 +28,7 @@ from flistfs.authoring.tar import (
 )
 from flistfs.errors import FormatError, SourceError
 from flistfs.format.records import CHUNK_SIZE
+from flistfs.input_file import InputFile
 
 _TYPES: Final[Mapping[bytes, int]] = {
     FILE: stat.S_IFREG,
@@ -69,9 +70,20 @@ class ArchiveFile(Raw, Protocol):
 class TarSource:
     """The members of an archive. Directories that it does not name are made."""
 
-    def __init__(self, file: ArchiveFile, name: str, *, excluded: Filter = nothing_excluded) -> None:
-        """Read from `file`, which is called `name` in errors and is closed at the end; nothing is sought."""
+    def __init__(
+        self,
+        file: ArchiveFile,
+        name: str,
+        *,
+        excluded: Filter = nothing_excluded,
+        stop: Callable[[], None] | None = None,
+    ) -> None:
+        """Read from `file`, which is called `name` in errors and is closed at the end; nothing is sought.
+
+        `stop` ends a read that waits in another thread.
+        """
         self._file = file
+        self._stop = stop
         self._name = name
         self._excluded = excluded
         self._last: bytes | None = None
@@ -85,11 +97,11 @@ class TarSource:
             SourceError: it cannot be read.
         """
         try:
-            # Closed by `close`; 0 is the descriptor of standard input.
-            file = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")  # noqa: SIM115
+            raw = InputFile(path)
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from None
-        return cls(file, "standard input" if path == "-" else path, excluded=excluded)
+        name = "standard input" if path == "-" else path
+        return cls(raw, name, excluded=excluded, stop=raw.stop)
 
     def measure(self) -> None:
         """Do nothing: an archive's size is known, or it comes from a pipe."""
@@ -101,6 +113,10 @@ class TarSource:
             return (self._file.tell(), status.st_size) if stat.S_ISREG(status.st_mode) else (size, 0)
         except (OSError, ValueError):
             return size, 0
+
+    def named(self, path: bytes) -> str:
+        """Return what a member is called, behind the name of the archive."""
+        return f"{self._name}: {os.fsdecode(path) or '.'}"
 
     def items(self) -> Iterator[Item | Problem | Note]:
         """Walk the members, in the archive's order."""
@@ -114,10 +130,12 @@ class TarSource:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             if self._last is None:
                 raise SourceError(f"{self._name} cannot be read: {reason}") from error
-            yield Problem(self._last, f"{self._name} cannot be read beyond it: {reason}")
+            yield Problem(self._last, f"nothing behind it can be read: {reason}")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; a read that waits ends."""
+        if self._stop is not None:
+            self._stop()
         self._file.close()
 
     def _checked_end(self, stream: Decompressed, reader: TarReader) -> Iterator[Note]:

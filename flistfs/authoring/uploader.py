@@ -72,12 +72,16 @@ class Job(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T_co]):
-    """A chunk that is in the store now, as a block of `size` bytes, which was new there or shared."""
+    """A chunk that is in the store now, as a block of `size` bytes, which was put there or shared.
+
+    `replaced` says that it went over a wrong one.
+    """
 
     job: Job[T_co]
     stored: Stored
     size: int
     is_new: bool
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,8 @@ Report = Outcome[T] | Failure[T]
 class UploadStatus:
     """How the uploads are.
 
-    `trouble_since` is in seconds since 1970; `latency` is how long the last batch took to be stored.
+    `trouble_since` is in seconds since 1970; `latency` is how long the last batch took to be stored, and
+    `store_trouble` what was wrong then with a server that others stood in for.
     """
 
     queued: int
@@ -103,6 +108,7 @@ class UploadStatus:
     trouble: str | None
     trouble_since: float | None
     latency: float | None
+    store_trouble: str | None
 
 
 class Uploader(Generic[T]):
@@ -131,6 +137,7 @@ class Uploader(Generic[T]):
         self._pending = 0
         self._pending_bytes = self._waiting_bytes = 0
         self._latency: float | None = None
+        self._store_trouble: str | None = None
         self._trouble: str | None = None
         self._trouble_since: float | None = None
         self._closed = False
@@ -187,6 +194,7 @@ class Uploader(Generic[T]):
                 trouble=self._trouble,
                 trouble_since=self._trouble_since,
                 latency=self._latency,
+                store_trouble=self._store_trouble,
             )
 
     def close(self) -> None:
@@ -265,7 +273,7 @@ class Uploader(Generic[T]):
         return max(len(self._queue) // _BATCH_CHUNKS, self._waiting_bytes // (_BATCH_BYTES // 4))
 
     def _store(self, batch: list[Job[T]], encoder: Encoder) -> None:
-        results, seconds = encoder.store([job.source for job in batch])
+        results, seconds, store_trouble = encoder.store([job.source for job in batch])
         self._unsynced = True  # what was there already may be another session's, and not last yet
         if any(job.durable for job in batch):
             self.sync_store()
@@ -275,12 +283,13 @@ class Uploader(Generic[T]):
                 outcomes.append(Failure(job, result.reason))
             else:
                 stored = Stored(job.source.length, result.hash, result.key)
-                outcomes.append(Outcome(job, stored, result.size, result.is_new))
-        self._finish(batch, outcomes, seconds)
-
-    def _finish(self, batch: list[Job[T]], outcomes: list[Report[T]], seconds: float) -> None:
+                outcomes.append(Outcome(job, stored, result.size, result.is_new, result.replaced))
         with self._lock:
-            self._latency = seconds
+            self._latency, self._store_trouble = seconds, store_trouble
+        self._finish(batch, outcomes)
+
+    def _finish(self, batch: list[Job[T]], outcomes: list[Report[T]]) -> None:
+        with self._lock:
             self._pending -= len(batch)
             self._pending_bytes -= sum(job.source.length for job in batch)
             if self._trouble is not None:

@@ -125,6 +125,7 @@ class Vfs:
         self.totals = Totals()
         self.changes = 0  # counts what callers changed, so that a seal sees whether anything did
         self._keep_xattrs = keep_xattrs
+        self._has_xattrs = keep_xattrs or journal.count_xattrs() > 0  # those of an earlier mount
         self._refused_xattrs = int(journal.setting(b"xattrs") or 0)
         if journal.inode(ROOT_INO) is None:
             self._make_root(owner)
@@ -145,15 +146,16 @@ class Vfs:
         for ino in list(self._journal.orphans()):
             inode = self._journal.inode(ino)
             if inode is not None:
-                with self._journal.change() as change:
+                with self._journal.change(makes_room=True) as change:
                     self._drop(change, inode)
 
     def _drop(self, change: Change, inode: Inode) -> None:
         """Remove an inode with all that belongs to it."""
         if inode.chunks:
-            self._content.drop(change, inode.ino)
-        for name in self._journal.xattrs(inode.ino):
-            change.drop_xattr(inode.ino, name)
+            self._content.drop(change, inode)
+        if self._has_xattrs:
+            for name in self._journal.xattrs(inode.ino):
+                change.drop_xattr(inode.ino, name)
         change.drop_inode(inode.ino)
 
     # Looking
@@ -351,7 +353,7 @@ class Vfs:
         if entry.kind == stat.S_IFDIR:
             raise _fail(errno.EISDIR)
         now = _now()
-        with self._journal.change() as change:
+        with self._journal.change(makes_room=True) as change:
             change.drop_name(parent, entry)
             change.put_inode(_grown(self.inode(parent), -1, 0, now))
             self._lose_name(change, self.inode(entry.ino), now)
@@ -366,7 +368,7 @@ class Vfs:
         if inode.size:
             raise _fail(errno.ENOTEMPTY)
         now = _now()
-        with self._journal.change() as change:
+        with self._journal.change(makes_room=True) as change:
             change.drop_name(parent, entry)
             change.put_inode(_grown(self.inode(parent), -1, -1, now))
             self._lose_name(change, inode, now)
@@ -384,7 +386,7 @@ class Vfs:
         inode = self._journal.inode(ino)
         if inode is None or inode.nlink > 0 or ino in self._open:
             return
-        with self._journal.change() as change:
+        with self._journal.change(makes_room=True) as change:
             self._drop(change, inode)
         self.totals.add(inode, -1)
 
@@ -484,7 +486,8 @@ class Vfs:
             await self._prepare_resize(ino, wanted.size)
         inode = self.inode(ino)
         now = _now()
-        with self._journal.change() as change:
+        makes_room = wanted.size is not None and wanted.size < inode.size
+        with self._journal.change(makes_room=makes_room) as change:
             changed = inode
             if wanted.size is not None:
                 changed = self._content.resize(change, inode, wanted.size)._replace(mtime_ns=now)
@@ -520,7 +523,7 @@ class Vfs:
         """
         inode = self.inode(ino)
         while inode.chunks and (wanted := needs(inode)):
-            await self._content.bring_to_write(ino, wanted)
+            await self._content.bring(ino, wanted)
             current = self.inode(ino)
             if current.size == inode.size:
                 return

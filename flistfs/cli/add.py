@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from flistfs import mounts
 from flistfs.authoring.adding import absolute_source, normal_target
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import AddRequest
+from flistfs.cli import interrupts
 from flistfs.cli.options import (
     exclude_from_option,
     exclude_option,
@@ -80,6 +80,7 @@ def command(
         timeout=timeout,
         measure=is_watched(),
         replace_links=replace_links,
+        typed=sources,
     )
     with progress_shown(as_json=as_json) as progress:
         summary = _add(folder, request, progress)
@@ -97,9 +98,9 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
     mountpoint = Path(folder.settings().mountpoint)
     if state is State.SEALED:
         raise SessionError(f"the session of {mountpoint} has ended; start one with: flistfs new {mountpoint}")
-    mounts.detach_if_dead(mountpoint)
-    from flistfs import offline  # noqa: PLC0415  a mounted session needs none of it
-    from flistfs.authoring import encoder_process  # noqa: PLC0415
+    with interrupts.loading():  # a mounted session needs none of it
+        from flistfs import offline  # noqa: PLC0415
+        from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)

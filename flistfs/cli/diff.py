@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from flistfs.cli.nodes import as_dict, owner, time_of
-from flistfs.cli.options import json_option
+from flistfs.cli.options import any_path, json_option
 from flistfs.cli.output import print_json_list
 from flistfs.format.records import Aci
 from flistfs.reading.diff import Change, Difference, diff
@@ -20,8 +20,8 @@ _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CONTENT: "c", Change.ME
 
 
 @click.command("diff", short_help="Compare two flists.")
-@click.argument("before", type=click.Path(path_type=Path), metavar="A")
-@click.argument("after", type=click.Path(path_type=Path), metavar="B")
+@click.argument("before", type=any_path, metavar="A")
+@click.argument("after", type=any_path, metavar="B")
 @json_option
 def command(before: Path, after: Path, as_json: bool) -> None:
     """Say what is different in flist B from flist A, without fetching a block.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
+from flistfs.cli.options import any_path, flist_argument, from_store_option, json_option, usual_store
 from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import OutputError
@@ -22,7 +22,7 @@ from flistfs.reading.search import Selection
 
 @click.command("extract", short_help="Make the files of an flist.")
 @flist_argument
-@click.argument("target", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("target", type=any_path, metavar="DIR")
 @click.option(
     "--only",
     "patterns",

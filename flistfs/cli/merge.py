@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from flistfs.cli.nodes import counts_by_kind
-from flistfs.cli.options import json_option, replace_links_option
+from flistfs.cli.options import any_path, json_option, replace_links_option
 from flistfs.cli.output import hidden_lines, human_size, kinds, plural, print_json, progress_shown
 from flistfs.reading.flist import Flist, Kind, printable
 from flistfs.reading.merge import Merged, PathsClashError, Source, merge
@@ -20,13 +20,13 @@ from flistfs.uniting import Prefer
 
 
 @click.command("merge", short_help="Merge flists into one.")
-@click.argument("packages", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FLIST...")
+@click.argument("packages", nargs=-1, required=True, type=any_path, metavar="FLIST...")
 @click.option(
     "-o",
     "--output",
     "out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=any_path,
     metavar="OUT.flist",
     help="The result.",
 )

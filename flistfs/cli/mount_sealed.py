@@ -25,6 +25,7 @@ def mount_sealed(
     *,
     offline: bool,
     foreground: bool,
+    low_latency: bool,
     as_json: bool,
 ) -> None:
     """Mount a sealed flist at a place that is free; returns when it answers, or never in the foreground.
@@ -42,6 +43,7 @@ def mount_sealed(
         cache_size=cache_size,
         offline=offline,
         foreground=foreground,
+        low_latency=low_latency,
     )
     if foreground:
         launch.become(config, password())

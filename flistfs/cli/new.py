@@ -10,7 +10,9 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import Settings, folder_for
+from flistfs.cli import interrupts
 from flistfs.cli.options import (
+    any_path,
     base_request,
     base_store_option,
     bases_option,
@@ -19,7 +21,7 @@ from flistfs.cli.options import (
     replace_links_option,
     store_option,
 )
-from flistfs.cli.output import base_lines, print_json, progress_shown
+from flistfs.cli.output import base_lines, print_json, progress_shown, shown_store
 from flistfs.cli.secrets import passwords
 from flistfs.logs import log_to
 from flistfs.stores import default_store_url
@@ -27,7 +29,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 
 
 @click.command("new", short_help="Start a session without a mount.")
-@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), default=".")
+@click.argument("mountpoint", type=any_path, default=".")
 @store_option
 @min_replicas_option
 @bases_option
@@ -35,7 +37,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 @replace_links_option
 @click.option(
     "--state",
-    type=click.Path(path_type=Path),
+    type=any_path,
     metavar="DIR",
     help="Where the session lies until it is sealed. Default: below ~/.local/state/flistfs.",
 )
@@ -68,7 +70,8 @@ def command(
     mountpoint = mounts.resolve_mountpoint(mountpoint)
     folder = folder_for(mountpoint, state)
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
-    from flistfs import offline as without_mount  # noqa: PLC0415  --help need not wait for it
+    with interrupts.loading():  # --help need not wait for it
+        from flistfs import offline as without_mount  # noqa: PLC0415
 
     log_to(folder.log)
     settings = Settings(str(mountpoint), url, generation=1, created=time.time())
@@ -79,7 +82,7 @@ def command(
         answer = {"mountpoint": str(mountpoint), "store": url, "state": str(folder.path)}
         print_json({**answer, "base": asdict(started)} if started else answer)
     else:
-        click.echo(f"a session for {mountpoint}; blocks go to {url}")
+        click.echo(f"a session for {mountpoint}; blocks go to {shown_store(url)}")
         if started:
             click.echo("\n".join(base_lines(asdict(started))))
         click.echo("fill it with: flistfs add SOURCE…   and seal it with: flistfs seal OUT.flist")

@@ -14,12 +14,15 @@ from flistfs.authoring.request import PATIENCE, BaseRequest
 from flistfs.errors import UsageError
 from flistfs.stores.url import default_store_url, named_store, parse_store_url
 
+# A path that the command itself opens: click would call one that may not be read a usage error.
+any_path: click.Path = click.Path(path_type=Path, readable=False)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 mount_option = click.option(
     "--mount",
     "mountpoint",
-    type=click.Path(path_type=Path, readable=False),  # it may be a dead mount
+    type=any_path,  # it may be a dead mount
     metavar="MOUNTPOINT",
     help="Which session; needed only if there are several.",
 )
@@ -33,6 +36,22 @@ class StorePlace(click.ParamType[str]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
         """Make it a URL; click calls this."""
         return named_store(str(value))
+
+
+class RepairPlace(click.ParamType[str | Path]):
+    """Where right blocks are: a store, or a directory of files."""
+
+    name = "place"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,  # noqa: ARG002  click calls this
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> str | Path:
+        """Make a store a URL, and a directory a path."""
+        text = str(value)
+        return Path(text) if "://" not in text and Path(text).is_dir() else named_store(text)
 
 
 store_option = click.option(
@@ -68,7 +87,7 @@ public_url_option = click.option(
 bases_option = click.option(
     "--from",
     "bases",
-    type=click.Path(path_type=Path),
+    type=any_path,
     metavar="BASE.flist",
     multiple=True,
     help="Start with the tree of this sealed flist; repeatable, later ones lie on top.",
@@ -97,7 +116,7 @@ from_store_option = click.option(
 )
 
 flist_argument = click.argument(
-    "package", type=click.Path(path_type=Path), metavar="FLIST"
+    "package", type=any_path, metavar="FLIST"
 )  # a package, or a directory that one was unpacked into
 
 timeout_option = click.option(
@@ -106,9 +125,15 @@ timeout_option = click.option(
     default=PATIENCE,
     show_default=True,
     metavar="SECONDS",
-    help="Give up when the store takes nothing for so long.",
+    help="Give up when the store cannot be connected to, or takes nothing, for so long.",
 )
 
+
+check_content_option = click.option(
+    "--check-content",
+    is_flag=True,
+    help="Fetch every block that is there already, and put the right one over a wrong one.",
+)
 
 exclude_option = click.option(
     "--exclude",

@@ -8,33 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from flistfs.authoring.request import FIRST_OWN_NUMBER
-from flistfs.errors import SourceError
+from flistfs.cli.streams import on_one_line
+from flistfs.errors import SourceError, UsageError
 from flistfs.progress import Progress, ProgressReport, quiet, reporting
-from flistfs.stores.url import local_servers
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
-
-_PHASES = {
-    "add": "Adding",
-    "base": "Reading the base",
-    "copy": "Copying blocks",
-    "upload": "Storing blocks",
-    "list": "Reading the flist",
-    "push": "Pushing blocks",
-    "check": "Checking the store",
-    "catalog": "Writing the catalog",
-    "package": "Packing",
-    "unmount": "Unmounting",
-    "structure": "Reading the flist",
-    "verify": "Checking blocks",
-    "extract": "Extracting",
-}
+from flistfs.stores.url import parse_store_url
 
 # How many servers a summary names.
 _NAMED_SERVERS = 3
@@ -42,9 +24,9 @@ _NAMED_SERVERS = 3
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
-def print_json(value: object) -> None:
-    """Print JSON, on one line."""
-    click.echo(json.dumps(value))
+def print_json(value: object, *, err: bool = False) -> None:
+    """Print JSON, on one line; with `err` to standard error."""
+    click.echo(json.dumps(value), err=err)
 
 
 def print_json_list(values: Iterable[object]) -> None:
@@ -68,6 +50,15 @@ def plural(count: int, word: str, many: str = "") -> str:
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
+def shown_store(url: str) -> str:
+    """Give a store the name that the user has for it: a router is the path of its file."""
+    try:
+        parsed = parse_store_url(url)
+    except UsageError:  # the servers of an flist's own router, in words
+        return url
+    return str(parsed.path) if parsed.scheme == "router" else url
+
+
 def is_watched() -> bool:
     """Say whether somebody looks at the progress."""
     return sys.stderr.isatty()
@@ -75,7 +66,7 @@ def is_watched() -> bool:
 
 @contextmanager
 def progress_shown(*, as_json: bool = False) -> Iterator[Progress]:
-    """Show progress: on a terminal (standard error) as bars, as JSON in lines, and else not at all."""
+    """Show progress on standard error: as JSON in lines, on a terminal as bars, and else not at all."""
     if as_json:
         yield reporting(_JsonProgress().take)
     elif not is_watched():
@@ -90,7 +81,7 @@ _JSON_EVERY = 1.0
 
 
 class _JsonProgress:
-    """Prints a line of JSON a second: {"progress": …}."""
+    """Prints a line of JSON a second, {"progress": …}, to standard error: the other is for the answer."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -103,51 +94,16 @@ class _JsonProgress:
         self._next = now + _JSON_EVERY
         plain: dict[str, Any] = {**report}
         plain |= plain.pop("counts") or {}
-        print_json({"progress": {**plain, "seconds": round(now - self._started, 1)}})
+        print_json({"progress": {**plain, "seconds": round(now - self._started, 1)}}, err=True)
 
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
-    from rich.console import Console  # noqa: PLC0415  a pipe need not wait for it
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bars  # noqa: PLC0415
+    from flistfs.cli.bars import Bars  # noqa: PLC0415  a pipe need not wait for it
 
-    bars = Bars(
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TextColumn("{task.fields[trouble]}", style="red"),
-        console=Console(stderr=True),
-    )
-    started = time.monotonic()
-    with bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(report: ProgressReport) -> None:
-            phase, total, counts = report["phase"], report["total"], report["counts"]
-            trouble = report["trouble"] or ""
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(_PHASES.get(phase, phase), total=None, trouble="", counts="")
-            said = _told(counts, time.monotonic() - started) if counts else ""
-            if total:
-                bars.update(tasks[phase], completed=report["done"], total=total, trouble=trouble, counts=said)
-            elif counts:  # nobody knows how much there is
-                bars.update(tasks[phase], trouble=trouble, counts=said)
-            else:  # a phase of nothing is done
-                bars.update(tasks[phase], completed=1, total=1, trouble=trouble)
-
-        yield reporting(show)
-
-
-def _told(counts: dict[str, int], seconds: float) -> str:
-    rate = counts["size"] / max(seconds, 0.1)
-    return (
-        f"{counts['entries']:,} entries, {human_size(counts['size'])}, {human_size(rate)}/s; "
-        f"{counts['new_blocks']:,} new, {counts['shared_blocks']:,} shared"
-    )
+    with Bars() as bars:
+        yield reporting(bars.show)
+        bars.finish()
 
 
 def following(progress: Progress) -> Callable[[ProgressReport], None]:
@@ -176,6 +132,7 @@ def added_lines(summary: dict[str, Any]) -> Iterator[str]:
     )
     if count := summary["replaced_count"]:
         yield f"{plural(count, 'entry', 'entries')} took the place of what was there"
+    yield from replaced_lines(summary["replaced_blocks"])
 
 
 def hidden_lines(counts: Mapping[str, int]) -> Iterator[str]:
@@ -207,9 +164,15 @@ def complain_left_out(summary: dict[str, Any]) -> None:
         SourceError: anything was.
     """
     for line in summary["left_out"]:
-        click.echo(f"flistfs: left out: {line}", err=True)
+        click.echo(f"flistfs: left out: {on_one_line(line)}", err=True)
     if count := summary["left_out_count"]:
         raise SourceError(f"{plural(count, 'entry', 'entries')} could not be read and left out")
+
+
+def replaced_lines(count: int) -> Iterator[str]:
+    """Say how many wrong blocks were replaced, if any were."""
+    if count:
+        yield f"note: {plural(count, 'block was', 'blocks were')} wrong in the store, and replaced"
 
 
 def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -222,11 +185,12 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
     )
     for add in summary.get("incomplete", ()):
         yield f"note: {add} was not added whole"
+    yield from replaced_lines(summary.get("replaced_blocks", 0))
     if servers := summary.get("servers"):
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
-        if local := local_servers(servers):
-            yield f"note: {local[0]} is another server to other machines; --public-url names one for them"
+    for note in summary.get("notes", ()):
+        yield f"note: {note}"
     if summary.get("store_trouble"):
         yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
     for name, text in _LOSSES.items():

@@ -8,8 +8,11 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.cli import interrupts
 from flistfs.cli.options import (
     absolute_output,
+    any_path,
+    check_content_option,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -35,7 +38,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 
 @click.command("pack", short_help="Make an flist of a directory or a tar archive, in one go.")
 @click.argument("source", metavar="SOURCE")
-@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.flist")
+@click.argument("out", type=any_path, metavar="OUT.flist")
 @store_option
 @force_option
 @owner_option
@@ -46,6 +49,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 @router_option
 @public_url_option
 @timeout_option
+@check_content_option
 @json_option
 def command(
     source: str,
@@ -60,6 +64,7 @@ def command(
     router: Path | None,
     public_url: str | None,
     timeout: float,
+    check_content: bool,
     as_json: bool,
 ) -> None:
     """Make an flist of a directory, or of a tar archive (plain, gzip, bzip2, xz, zstd; `-`: standard input).
@@ -74,12 +79,13 @@ def command(
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch())
     route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route)
+    request = SealRequest(absolute_output(out), force, timeout, options, route, check_content=check_content)
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
-    from flistfs import offline  # noqa: PLC0415  --help need not wait for it
-    from flistfs.authoring import encoder_process  # noqa: PLC0415
+    with interrupts.loading():  # --help need not wait for it
+        from flistfs import offline  # noqa: PLC0415
+        from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(url)
 
@@ -87,8 +93,8 @@ def command(
         added, summary = offline.pack(source, url, passwords(), request, reading, progress)
     plain = asdict(added)
     if as_json:
-        about_source = {key: plain[key] for key in ("left_out", "left_out_count", "notes")}
-        print_json({**summary, **about_source})
+        about_source = {key: plain[key] for key in ("left_out", "left_out_count")}
+        print_json({**summary, **about_source, "notes": [*summary["notes"], *added.notes]})
     else:
         click.echo("\n".join(seal_lines(summary)))
     for note in added.notes:

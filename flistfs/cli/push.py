@@ -8,8 +8,15 @@ from pathlib import Path
 
 import click
 
-from flistfs.cli.options import StorePlace, json_option, min_replicas_option, usual_store
-from flistfs.cli.output import human_size, plural, print_json, progress_shown
+from flistfs.cli.options import (
+    StorePlace,
+    check_content_option,
+    flist_argument,
+    json_option,
+    min_replicas_option,
+    usual_store,
+)
+from flistfs.cli.output import human_size, plural, print_json, progress_shown, replaced_lines, shown_store
 from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
@@ -19,7 +26,7 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
 
 
 @click.command("push", short_help="Bring the blocks of an flist to another store.")
-@click.argument("package", type=click.Path(path_type=Path), metavar="FLIST")
+@flist_argument
 @click.option(
     "--to", type=StorePlace(), required=True, metavar="URL|FILE", help="The store to bring them to."
 )
@@ -32,8 +39,16 @@ from flistfs.stores.url import parse_store_url, with_min_replicas
     "else a directory of yours.",
 )
 @min_replicas_option
+@check_content_option
 @json_option
-def command(package: Path, to: str, source: str | None, min_replicas: int | None, as_json: bool) -> None:
+def command(
+    package: Path,
+    to: str,
+    source: str | None,
+    min_replicas: int | None,
+    check_content: bool,
+    as_json: bool,
+) -> None:
     """Bring the blocks of an flist to another store: those that it lacks, each checked on the way.
 
     After an interruption the same command goes on where it was. The password of the store to bring them to
@@ -48,16 +63,26 @@ def command(package: Path, to: str, source: str | None, min_replicas: int | None
         to = str(with_min_replicas(parse_store_url(to), min_replicas))
     with (
         Flist.open(package) as flist,
-        closing(store_of(flist, source, password(SOURCE_PASSWORD_VARIABLE), usual_store())) as origin,
+        closing(
+            store_of(
+                flist,
+                source,
+                password(SOURCE_PASSWORD_VARIABLE),
+                usual_store(),
+                password_variable=SOURCE_PASSWORD_VARIABLE,
+            )
+        ) as origin,
         closing(open_store(to, password())) as target,
     ):
         target.check()
         with progress_shown() as progress:
-            summary = push(flist, origin, target, progress)
+            summary = push(flist, origin, target, progress, check_content=check_content)
     if as_json:
         print_json(asdict(summary))
         return
     click.echo(
-        f"{target.url}: {plural(summary.sent, 'block')} sent ({human_size(summary.sent_bytes)}), "
-        f"{summary.blocks - summary.sent:,} there before"
+        f"{shown_store(target.url)}: {plural(summary.sent, 'block')} sent "
+        f"({human_size(summary.sent_bytes)}), {summary.blocks - summary.sent:,} there before"
     )
+    for line in replaced_lines(summary.replaced):
+        click.echo(line)

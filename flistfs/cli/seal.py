@@ -11,8 +11,12 @@ import click
 from flistfs import mounts
 from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.cli import interrupts
+from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (
     absolute_output,
+    any_path,
+    check_content_option,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -36,7 +40,7 @@ from flistfs.stores.readers import router_for_readers
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
-@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.flist")
+@click.argument("out", type=any_path, metavar="OUT.flist")
 @mount_option
 @force_option
 @owner_option
@@ -46,6 +50,7 @@ from flistfs.stores.readers import router_for_readers
 @public_url_option
 @click.option("--incomplete", is_flag=True, help="Seal even if something was not added whole.")
 @timeout_option
+@check_content_option
 @json_option
 def command(
     out: Path,
@@ -58,6 +63,7 @@ def command(
     public_url: str | None,
     incomplete: bool,
     timeout: float,
+    check_content: bool,
     as_json: bool,
 ) -> None:
     """Seal a session into OUT.flist: store what is left, check the store, unmount, package.
@@ -72,13 +78,15 @@ def command(
       flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
     folder = find(mountpoint)
+    mountpoint = Path(folder.settings().mountpoint)
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
     route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route, incomplete)
+    request = SealRequest(absolute_output(out), force, timeout, options, route, incomplete, check_content)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
         summary = _seal(folder, request, progress)
+    warn_if_empty(summary, mountpoint)
     if as_json:
         print_json(summary)
         return
@@ -101,11 +109,14 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         result = folder.result()
         said = f": {result.message}" if result else ""
         raise SessionError(f"the session of {mountpoint} has ended{said}")
-    mounts.detach_if_dead(mountpoint)
-    from flistfs import offline  # noqa: PLC0415  a seal of a mounted session needs none of it
-    from flistfs.authoring import encoder_process  # noqa: PLC0415
+    with interrupts.loading():  # a seal of a mounted session needs none of it
+        from flistfs import offline  # noqa: PLC0415
+        from flistfs.authoring import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)
     with offline.taken(folder, "flistfs seal"):
-        return offline.seal(folder, passwords(), request, progress)
+        summary = offline.seal(folder, passwords(), request, progress)
+    # Not before: the mount point of a session that is kept must not look like a bare directory.
+    mounts.detach_if_dead(mountpoint)
+    return summary

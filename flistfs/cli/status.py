@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from flistfs import mounts
 from flistfs.authoring.folder import PartialAdd, SessionFolder, State, all_folders
+from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
-from flistfs.cli.output import human_size, kinds, plural, print_json
+from flistfs.cli.output import human_size, kinds, plural, print_json, shown_store
 from flistfs.control import ask
 from flistfs.errors import FlistfsError
 
@@ -58,8 +61,9 @@ def _all_lines(sessions: list[dict[str, Any]]) -> Iterator[str]:
 
 def _watch(*, as_json: bool) -> NoReturn:
     """Report every second what there is, with rates."""
-    from rich.live import Live  # noqa: PLC0415  only this needs it
-    from rich.text import Text  # noqa: PLC0415
+    with interrupts.loading():  # only this needs it
+        from rich.live import Live  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
 
     live = Live(auto_refresh=False) if sys.stdout.isatty() and not as_json else None
     before: dict[str, dict[str, Any]] = {}
@@ -80,26 +84,48 @@ def _watch(*, as_json: bool) -> NoReturn:
 
 
 def _rates(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, float] | None:
-    """Say how much a second came in since the last report: bytes and files written, bytes stored."""
+    """Say how much a second came in since the last report: bytes and files written, bytes stored.
+
+    What went, as files were removed, is none of it.
+    """
     if before is None or "files" not in before or "files" not in now:
         return None
     seconds = now["asked"] - before["asked"]
-    return {name: (now[name] - before[name]) / seconds for name in ("size", "files", "new_bytes")}
+    return {name: max(0, now[name] - before[name]) / seconds for name in ("size", "files", "new_bytes")}
 
 
 def _describe(folder: SessionFolder) -> dict[str, Any]:
     """Gather what is known of a session; one that can't be read says why."""
-    session: dict[str, Any] = {"state_directory": str(folder.path), "state": folder.state().value}
+    state, holder = folder.state(), folder.holder()
+    session: dict[str, Any] = {
+        "state_directory": str(folder.path),
+        "log": str(folder.log),
+        "state": state.value,
+        "pid": holder.pid if holder and state in {State.MOUNTED, State.BUSY} else None,
+    }
     try:
         session |= asdict(folder.settings())
         result = folder.result()
         session["result"] = asdict(result) if result else None
         session["incomplete"] = [asdict(add) for add in folder.partial_adds()]
-        if folder.state() is State.MOUNTED:
+        if state is State.MOUNTED:
             session |= ask(folder.control, {"op": "status"}, patience=_PATIENCE)
     except FlistfsError as error:
-        session["error"] = str(error)
+        if _has_no_mount(session):  # its daemon has not begun to listen, or has ceased to
+            session["state"] = State.BUSY.value
+        else:
+            session["error"] = str(error)
+    if session["state"] == State.BUSY.value:
+        session["at_work"] = str(folder.holder() or "a process")
+        session["log"] = str(folder.log)
     return session
+
+
+def _has_no_mount(session: dict[str, Any]) -> bool:
+    place = session.get("mountpoint")
+    return (
+        session["state"] == State.MOUNTED.value and place is not None and mounts.mount_at(Path(place)) is None
+    )
 
 
 def _dedup(session: dict[str, Any]) -> str:
@@ -118,9 +144,19 @@ def _clock(seconds: float) -> str:
 
 def _store_lines(session: dict[str, Any]) -> Iterator[str]:
     if "store" in session:
-        yield f"  store: {session['store']}"
+        yield f"  store: {shown_store(session['store'])}"
     if session.get("store_trouble"):
         yield f"  a server fails, others stand in for it: {session['store_trouble']}"
+
+
+def _trouble_lines(session: dict[str, Any]) -> Iterator[str]:
+    """Say what keeps whom waiting."""
+    if "at_work" in session:
+        yield f"  {session['at_work']} is at work in it, without a mount; its log: {session['log']}"
+    if session.get("waiting_writers"):
+        yield "  the spool or the disk is full: writers wait"
+    if session.get("trouble"):
+        yield f"  trouble since {_clock(session['trouble_since'])}: {session['trouble']}"
 
 
 def _lines(session: dict[str, Any]) -> Iterator[str]:
@@ -145,10 +181,7 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
             f"  now: {human_size(rates['size'])}/s and {plural(round(rates['files']), 'file')}/s written, "
             f"{human_size(rates['new_bytes'])}/s stored"
         )
-    if session.get("waiting_writers"):
-        yield "  the spool or the disk is full: writers wait"
-    if session.get("trouble"):
-        yield f"  trouble since {_clock(session['trouble_since'])}: {session['trouble']}"
+    yield from _trouble_lines(session)
     if state == State.DIED.value:
         yield "  its daemon died; nothing that was written is lost: mount it again, or seal it"
     elif state == State.UNMOUNTED.value:

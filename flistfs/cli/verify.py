@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
-from flistfs.cli.output import plural, print_json, progress_shown
-from flistfs.cli.secrets import password
+from flistfs.cli.options import RepairPlace, flist_argument, from_store_option, json_option, usual_store
+from flistfs.cli.output import plural, print_json, progress_shown, shown_store
+from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
 from flistfs.errors import FaultsError
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist, printable
+from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
 from flistfs.reading.verify import Report, verify
+from flistfs.stores import open_store
+
+# A block that no store has.
+_NO_BLOCK = b"0" * 64
 
 
 @click.command("verify", short_help="Check an flist and its blocks.")
@@ -23,8 +29,29 @@ from flistfs.reading.verify import Report, verify
 @from_store_option
 @click.option("--deep", is_flag=True, help="Fetch, decrypt and check every block.")
 @click.option("--no-store", is_flag=True, help="Check the records only, and ask no store for blocks.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Check as --deep does, and put right blocks where the store has wrong ones or none.",
+)
+@click.option(
+    "--from",
+    "source",
+    type=RepairPlace(),
+    metavar="URL|FILE|DIRECTORY",
+    help="Where right blocks are for --repair: another store, or a directory with files of the same content. "
+    "A password may come from $FLISTFS_FROM_PASSWORD.",
+)
 @json_option
-def command(package: Path, store: str | None, deep: bool, no_store: bool, as_json: bool) -> None:
+def command(
+    package: Path,
+    store: str | None,
+    deep: bool,
+    no_store: bool,
+    repair: bool,
+    source: str | Path | None,
+    as_json: bool,
+) -> None:
     """Check an flist: that it has nothing that readers hang or die of, and that the store has every block.
 
     Each fault is printed with its path; if there is any, the exit code is 10.
@@ -33,24 +60,44 @@ def command(package: Path, store: str | None, deep: bool, no_store: bool, as_jso
     Example:
       flistfs verify out.flist
       flistfs verify out.flist --deep --store ardb://host:16379
+      flistfs verify out.flist --repair --from rootfs
     """
-    if no_store and deep:
-        raise click.UsageError("--deep fetches blocks, and --no-store asks for none: leave one out")
+    if no_store and (deep or repair):
+        raise click.UsageError(
+            "--deep and --repair fetch blocks, and --no-store asks for none: leave one out"
+        )
+    if repair != (source is not None):
+        raise click.UsageError("--repair and --from belong together: say with --from where right blocks are")
     with ExitStack() as opened:
         flist = opened.enter_context(Flist.open(package))
         blocks = (
             None
             if no_store
-            else opened.enter_context(closing(store_of(flist, store, password(), usual_store())))
+            else opened.enter_context(
+                closing(store_of(flist, store, password(), usual_store(), reading=not repair))
+            )
         )
+        supply = None if source is None else opened.enter_context(_supply(source))
         with progress_shown() as progress:
-            report = verify(flist, blocks, deep=deep, progress=progress)
+            report = verify(flist, blocks, deep=deep, supply=supply, progress=progress)
     _print(report, as_json=as_json, no_store=no_store)
     if blocks is not None and blocks.trouble:
         click.echo(f"note: others stood in for a server: {blocks.trouble}", err=True)
     if report.faults:
-        asked = "" if blocks is None else f" (blocks were looked for in {blocks.url})"
+        asked = "" if blocks is None else f" (blocks were looked for in {shown_store(blocks.url)})"
         raise FaultsError(f"{package} has {plural(len(report.faults), 'fault')}{asked}")
+
+
+@contextmanager
+def _supply(source: str | Path) -> Iterator[Supply]:
+    """Open what right blocks are to come from."""
+    if isinstance(source, Path):
+        yield DirectorySupply(source)
+        return
+    variable = SOURCE_PASSWORD_VARIABLE
+    with closing(open_store(source, password(variable), reading=True, password_variable=variable)) as store:
+        store.missing([_NO_BLOCK])  # it can be asked: unlike `check`, this makes no directory
+        yield StoreSupply(store)
 
 
 def _print(report: Report, *, as_json: bool, no_store: bool) -> None:
@@ -58,6 +105,8 @@ def _print(report: Report, *, as_json: bool, no_store: bool) -> None:
         faults = [{"path": os.fsdecode(fault.path), "fault": fault.what} for fault in report.faults]
         print_json(asdict(report) | {"faults": faults})
         return
+    if report.repaired:
+        click.echo(f"{plural(report.repaired, 'block')} repaired")
     for fault in report.faults:
         click.echo(f"{printable(fault.path) or '/'}: {fault.what}")
     if not report.faults:

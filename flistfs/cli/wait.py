@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.folder import SessionFolder, State, find_latest
+from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json, seal_lines
 from flistfs.control import ask, remote_error
@@ -32,9 +33,11 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
     if folder.state() is State.MOUNTED and not _seals_at_end(folder):
         click.echo("this mount was not told to --seal-to; waiting until it is unmounted", err=True)
     folder.wait_unlocked()
-    result = folder.result()
-    if result is None:
-        raise SessionError(f"the session of {folder.settings().mountpoint} has ended without being sealed")
+    result = folder.failed_start() or folder.result()
+    if result is None or (result.exit_code == 0 and folder.is_open()):  # what was sealed was the one before
+        raise SessionError(_not_sealed(folder))
+    if result.summary:
+        warn_if_empty(result.summary, Path(folder.settings().mountpoint))
     if as_json:
         print_json(asdict(result))
     if result.exit_code:
@@ -42,6 +45,13 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
     if not as_json and result.summary:
         for line in seal_lines(result.summary):
             click.echo(line)
+
+
+def _not_sealed(folder: SessionFolder) -> str:
+    name = f"the session of {folder.settings().mountpoint}"
+    if not folder.is_open():
+        return f"{name} has ended without being sealed"
+    return f"{name} is not mounted, and was left without being sealed; seal it with: flistfs seal OUT.flist"
 
 
 def _seals_at_end(folder: SessionFolder) -> bool:

@@ -3,30 +3,35 @@
 It is written without opening a database: the sorted records stream into one table, and a MANIFEST that
 names it is written beside it. So nothing is logged, flushed or compacted, no lock or options file comes to
 be, and equal records make equal bytes. RocksDB 5.2.1 and everything newer opens the result.
+
+Such a catalog, and whatever else is a single table of that kind with a small log, is read without RocksDB; of
+other databases it is asked to make one (`isolated`).
 """
 
 from __future__ import annotations
 
+import heapq
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, Self
-
-from rocksdict import (
-    AccessType,
-    BlockBasedOptions,
-    ChecksumType,
-    DbClosedError,
-    DBCompressionType,
-    Options,
-    Rdict,
-    SstFileWriter,
-)
+from typing import TYPE_CHECKING, Final, Self
 
 from flistfs.closing import Closing
-from flistfs.errors import FormatError
-from flistfs.format.manifest import TableFile, write_manifest
+from flistfs.errors import FormatError, OutputError
+from flistfs.format.block import UnsupportedTableError
+from flistfs.format.isolated import rewrite_catalog
+from flistfs.format.manifest import TableFile, read_manifest, write_manifest
 from flistfs.format.sst import remove_identity
+from flistfs.format.table import Table
+from flistfs.format.wal import Changes, read_logs
+from flistfs.scratch import Scratch
 
+if TYPE_CHECKING:
+    from rocksdict import Options, SstFileWriter
+
+# Files that are a database's records; some of the others would be obeyed.
+_DATABASE_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|\d+\.log")
+_LOG: Final = re.compile(r"\d{6,20}\.log")
 _TABLE_NUMBER: Final = 9
 _TABLE_FORMAT: Final = 2  # the newest that RocksDB 5.2.1 reads
 
@@ -40,8 +45,10 @@ def write_catalog(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
         FormatError: there are no records, their keys do not ascend, or RocksDB fails.
         OSError: the folder cannot be written.
     """
+    from rocksdict import SstFileWriter  # noqa: PLC0415  reading does without, and starts sooner
+
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_TABLE_NUMBER:06}.sst"
+    path = folder / table_name(_TABLE_NUMBER)
     writer = SstFileWriter(options=_table_options())
     try:
         writer.open(str(path))
@@ -59,27 +66,28 @@ def write_catalog(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
 class Catalog(Closing):
     """A catalog open for reading. May be used from several threads at once."""
 
-    def __init__(self, database: Rdict) -> None:
-        self._database = database
+    def __init__(self, table: Table, changes: Changes) -> None:
+        """Read `table`, of which `changes` were made afterwards."""
+        self._table = table
+        self._changes = changes
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the catalog in `folder`, which may be one that an old RocksDB left with data in its log.
+        """Open the catalog in `folder` (blocks): also one that an old RocksDB left with data in its log.
 
-        The records are not changed, but rocksdict puts a small file of its own into the folder.
+        Nothing in the folder is changed.
 
         Raises:
-            FormatError: there is no catalog there, or RocksDB cannot open it.
+            FormatError: there is no catalog there, or it cannot be opened.
+            OutputError: the disk for temporary files is full.
         """
         # RocksDB would make the folder and say something about a missing file.
         if not (folder / "CURRENT").is_file():
             raise FormatError(f"there is no catalog in {folder}")
         try:
-            options = Options(raw_mode=True)
-            options.create_if_missing(False)
-            return cls(Rdict(str(folder), options=options, access_type=AccessType.read_only()))
-        except Exception as error:
-            raise _rocksdb_error(f"cannot open the catalog in {folder}", error) from error
+            return cls(*_open(folder))
+        except FormatError as error:
+            raise FormatError(f"the catalog cannot be opened: {error}") from error
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`, or None where there is none.
@@ -87,13 +95,25 @@ class Catalog(Closing):
         Raises:
             FormatError: the catalog is damaged there.
         """
+        if key in self._changes:
+            return self._changes[key]
         try:
-            value: bytes | None = self._database.get(key)
-        except DbClosedError:
-            raise
-        except Exception as error:
-            raise _rocksdb_error("cannot read the catalog", error) from error
-        return value
+            return self._table.get(key)
+        except FormatError as error:
+            raise FormatError(f"cannot read the catalog: {error}") from error
+
+    def has(self, key: bytes) -> bool:
+        """Say whether there is `key`, in a time that does not depend on its value.
+
+        Raises:
+            FormatError: the catalog is damaged there.
+        """
+        if key in self._changes:
+            return self._changes[key] is not None
+        try:
+            return self._table.has(key)
+        except FormatError as error:
+            raise FormatError(f"cannot read the catalog: {error}") from error
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield all pairs of key and value, in ascending order of keys.
@@ -102,28 +122,67 @@ class Catalog(Closing):
             FormatError: the catalog is damaged; what was yielded before is sound.
         """
         try:
-            cursor = self._database.iter()
-            cursor.seek_to_first()
-            while cursor.valid():
-                yield cursor.key(), cursor.value()
-                cursor.next()
-            cursor.status()
-        except DbClosedError:
-            raise
-        except Exception as error:
-            raise _rocksdb_error("cannot read the catalog", error) from error
+            unchanged = (item for item in self._table.items() if item[0] not in self._changes)
+            yield from heapq.merge(unchanged, self._last_changes()) if self._changes else unchanged
+        except FormatError as error:
+            raise FormatError(f"cannot read the catalog: {error}") from error
 
     @property
     def estimated_records(self) -> int:
         """About how many records there are, for showing progress."""
-        return int(self._database.property_int_value("rocksdb.estimate-num-keys") or 0)
+        return self._table.estimated_records + len(self._changes)
 
     def close(self) -> None:
-        """Close the database. May be called twice."""
-        self._database.close()
+        """Close it. May be called twice."""
+        self._table.close()
+
+    def _last_changes(self) -> Iterator[tuple[bytes, bytes]]:
+        for key in sorted(self._changes):
+            if (value := self._changes[key]) is not None:
+                yield key, value
+
+
+def _open(folder: Path) -> tuple[Table, Changes]:
+    try:
+        return _open_directly(folder)
+    except UnsupportedTableError:
+        pass
+    try:
+        return _open_rewritten(folder)
+    except OSError as error:
+        raise OutputError(f"temporary files cannot be written: {error.strerror}") from error
+
+
+def _open_rewritten(folder: Path) -> tuple[Table, Changes]:
+    with Scratch() as scratch:
+        # RocksDB leaves files beside the database, and obeys some that it finds there.
+        source, target = scratch.path / "database", scratch.path / "catalog"
+        source.mkdir()
+        for path in folder.iterdir():
+            if _DATABASE_FILE.fullmatch(path.name) and path.is_file():
+                (source / path.name).symlink_to(path.resolve())
+        rewrite_catalog(source, target)
+        return _open_directly(target)
+
+
+def _open_directly(folder: Path) -> tuple[Table, Changes]:
+    contents = read_manifest(folder)
+    path = folder / table_name(contents.table.number)
+    if not path.is_file() or path.stat().st_size != contents.table.size:
+        raise FormatError(f"table {path.name} is missing, or has another size than it should have")
+    numbers = sorted(int(log.stem) for log in folder.iterdir() if _LOG.fullmatch(log.name))
+    changes = read_logs(folder / f"{number:06}.log" for number in numbers if number >= contents.log_number)
+    return Table.open(path), changes
+
+
+def table_name(number: int) -> str:
+    """Return the name of a table's file."""
+    return f"{number:06}.sst"
 
 
 def _table_options() -> Options:
+    from rocksdict import BlockBasedOptions, ChecksumType, DBCompressionType, Options  # noqa: PLC0415
+
     table = BlockBasedOptions()
     table.set_format_version(_TABLE_FORMAT)
     table.set_checksum_type(ChecksumType.crc32c())

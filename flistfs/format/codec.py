@@ -116,6 +116,12 @@ def decode_block(stored: bytes | memoryview, ref: BlockRef, generation: Generati
     return chunk
 
 
+def has_hash(stored: bytes | memoryview, block_hash: bytes, generation: Generation = Generation.ONE) -> bool:
+    """Say whether these are the stored bytes of the block of that name; no key is needed for it."""
+    scheme = _SCHEMES[generation]
+    return scheme.digest(memoryview(stored)[scheme.header_size :]) == block_hash
+
+
 def _decrypt(secret: memoryview, ref: BlockRef) -> bytes:
     try:
         packed = xxtea.decrypt(secret, ref.key[:_CIPHER_KEY_SIZE], padding=_PADDING)

@@ -12,12 +12,14 @@ content, the content's length (16 bits), the type (one byte), the content.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from flistfs.errors import FormatError
+from flistfs.format.block import UnsupportedTableError
 from flistfs.format.rocks import Cursor, length_prefixed, masked_crc32c, varint
 
 _LOG_BLOCK: Final = 32 * 1024
@@ -25,6 +27,9 @@ _HEADER_SIZE: Final = 7
 _COMPARATOR: Final = b"leveldb.BytewiseComparator"
 _BOTTOM_LEVEL: Final = 6  # of RocksDB's default seven: nothing there is ever compacted again
 _MANIFEST_NUMBER: Final = 4  # any but the table's
+_CURRENT: Final = re.compile(rb"MANIFEST-\d{1,20}\n?")
+_MAX_CURRENT: Final = 64  # bytes
+_MAX_MANIFEST: Final = 1 << 20  # that of the real flist of 2017 has 22,060
 _VALUE_TRAILER: Final = (1).to_bytes(8, "little")  # internal keys: sequence number 0, type "value"
 
 
@@ -80,6 +85,56 @@ def write_manifest(folder: Path, table: TableFile) -> None:
     (folder / "CURRENT").write_bytes(name.encode() + b"\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a database is: its table, and the number of the oldest log that is not in it."""
+
+    table: TableFile
+    log_number: int
+
+
+def read_manifest(folder: Path) -> Contents:
+    """Return what the database in `folder` is, if it has a single table.
+
+    Raises:
+        UnsupportedTableError: it has none or several, another order, or a MANIFEST not known here.
+        FormatError: CURRENT names no MANIFEST that can be read.
+    """
+    tables: dict[int, TableFile] = {}
+    log_number = 0
+    for field in _current_fields(folder):
+        match field.tag:
+            case Tag.LOG_NUMBER:
+                log_number = cast(int, field.values[0])
+            case Tag.COMPARATOR if field.values != (_COMPARATOR,):
+                raise UnsupportedTableError("the keys are in another order")
+            case Tag.DELETED_FILE:
+                tables.pop(cast(int, field.values[1]), None)
+            case Tag.NEW_FILE | Tag.NEW_FILE_2 | Tag.NEW_FILE_3 | Tag.NEW_FILE_4:
+                table = _table_file(field)
+                tables[table.number] = table
+    if len(tables) != 1:
+        raise UnsupportedTableError(f"a database of {len(tables)} tables")
+    return Contents(next(iter(tables.values())), log_number)
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Return the content of a file of a database.
+
+    Raises:
+        FormatError: it cannot be read.
+        UnsupportedTableError: it has more than `limit` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise FormatError(f"{path.name} cannot be read: {error.strerror}") from error
+    if len(content) > limit:
+        raise UnsupportedTableError(f"{path.name} has more than {limit} bytes")
+    return content
+
+
 def parse_manifest(raw: bytes) -> list[Field]:
     """Return the fields of all edits in the MANIFEST `raw`, in order.
 
@@ -119,6 +174,24 @@ def decode_log(raw: bytes) -> Iterator[bytes]:
             parts = []
     if parts:
         raise FormatError("malformed MANIFEST: the last record lacks its end")
+
+
+def _current_fields(folder: Path) -> list[Field]:
+    current = read_file(folder / "CURRENT", _MAX_CURRENT)
+    if not _CURRENT.fullmatch(current):
+        raise FormatError("CURRENT names no MANIFEST")
+    raw = read_file(folder / current.decode().strip(), _MAX_MANIFEST)
+    try:
+        return parse_manifest(raw)
+    except FormatError as error:
+        raise UnsupportedTableError(str(error)) from error
+
+
+def _table_file(field: Field) -> TableFile:
+    """Return the table that a version edit adds: level, number, in NEW_FILE_3 a path, size, two keys."""
+    numbers = [value for value in field.values[1:4] if isinstance(value, int)]
+    smallest, largest = [value for value in field.values if isinstance(value, bytes)][:2]
+    return TableFile(numbers[0], numbers[-1], smallest[:-8], largest[:-8])
 
 
 def _version_edit(table: TableFile) -> bytes:

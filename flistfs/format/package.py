@@ -12,6 +12,7 @@ was checked to have.
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import stat
 import tarfile
@@ -21,8 +22,14 @@ from typing import BinaryIO, Final
 from flistfs.errors import FormatError, OutputError
 from flistfs.format.tarstream import TarStream
 
-DEFAULT_LIMIT: Final = 4 << 30
+MAX_UNPACKED: Final = 4 << 30
 """Bytes that a package may unpack to: records of some ten million files."""
+
+FREE_UNPACKED: Final = 256 << 20
+"""Bytes that even the smallest package may unpack to."""
+
+MAX_RATIO: Final = 50
+"""How many times its size a package may unpack to beyond that; the records of equal files come to 20."""
 
 MAX_MEMBERS: Final = 10_000
 """Members that a package may have; RocksDB cuts tables at 2 MB or more."""
@@ -57,13 +64,14 @@ def write_package(folder: Path, out: BinaryIO) -> None:
                 archive.addfile(_header(member), content)
 
 
-def unpack_package(package: Path, folder: Path, *, limit: int = DEFAULT_LIMIT) -> list[str]:
+def unpack_package(package: Path, folder: Path, *, limit: int | None = None) -> list[str]:
     """Unpack what belongs to the catalog in the file `package` into `folder`, which is made if need be.
 
     Returns what is wrong with the package for readers, though it can be unpacked. Members that reading does
     not need are passed over, as is a member for the top folder itself, which old packages have under the name
-    `/`. `limit` bounds the bytes of everything in the archive, taken or not. After an error,
-    what was unpacked until then is left in `folder`.
+    `/`. `limit` bounds the bytes of all in the archive, taken or not; by default it is `FREE_UNPACKED`,
+    or `MAX_RATIO` times the size of `package`, and never more than `MAX_UNPACKED`. After an error, what was
+    unpacked until then is left in `folder`.
 
     Raises:
         FormatError: `package` cannot be read; is no gzip-compressed tar, or a damaged one; holds a member
@@ -78,6 +86,8 @@ def unpack_package(package: Path, folder: Path, *, limit: int = DEFAULT_LIMIT) -
     except OSError as error:
         raise FormatError(f"cannot read {package}: {error.strerror}") from error
     with raw:
+        if limit is None:
+            limit = min(max(FREE_UNPACKED, MAX_RATIO * os.fstat(raw.fileno()).st_size), MAX_UNPACKED)
         try:
             return _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), folder)
         except FormatError as error:

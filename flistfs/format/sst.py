@@ -5,15 +5,8 @@ of fixed size. Newer RocksDBs note the name of the building host and a random se
 so that equal databases differ and strangers learn the host's name. As nothing but those three lies behind
 the properties, the tail can be written anew and the megabytes before it stay as they are.
 
-Layout (RocksDB's `table/format.cc` and `block_based/block_builder.cc`, format_version 1 to 5):
-
-- block: entries, the offsets of the restart points (32 bits each), their count (32 bits); then a trailer
-  of the compression type (one byte) and the masked CRC32c of all before it
-- entry: varints of the bytes shared with the key before, the other bytes of the key, the bytes of the
-  value; then the other bytes of the key, and the value
-- footer: checksum type (one byte), handles of the metaindex and the index padded with zeros to 40 bytes,
-  format_version (32 bits), magic number (64 bits)
-- handle: varints of offset and size, the trailer not counted
+Layout of the footer (RocksDB's `table/format.cc`, format_version 1 to 5): checksum type (one byte), handles
+of the metaindex and the index padded with zeros to 40 bytes, format_version (32 bits), magic number (64).
 """
 
 from __future__ import annotations
@@ -25,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from flistfs.errors import FormatError
+from flistfs.format.block import BlockHandle, block_entries, read_block
 from flistfs.format.rocks import Cursor, masked_crc32c, varint
 
 CHECKSUM_CRC32C: Final = 1
@@ -33,7 +27,6 @@ CHECKSUM_CRC32C: Final = 1
 _FOOTER_SIZE: Final = 53
 _HANDLES_SIZE: Final = 40
 _MAGIC: Final = 0x88E241B785F4CFF7
-_TRAILER_SIZE: Final = 5
 _UNCOMPRESSED: Final = b"\0"
 _PROPERTIES: Final = b"rocksdb.properties"
 _MAX_TAIL_BLOCK: Final = 1 << 20  # bytes; a properties block has about 1,500
@@ -53,23 +46,6 @@ _TIMES: Final = frozenset({
     b"rocksdb.oldest.key.time",
     b"rocksdb.newest.key.time",
 })  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class BlockHandle:
-    """Where a block is: offset and size in bytes, without its trailer."""
-
-    offset: int
-    size: int
-
-    @property
-    def end(self) -> int:
-        """The offset after the block's trailer."""
-        return self.offset + self.size + _TRAILER_SIZE
-
-    def encode(self) -> bytes:
-        """Return the handle as it is stored."""
-        return varint(self.offset) + varint(self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +148,13 @@ def _read_footer(file: BinaryIO) -> Footer:
     if int.from_bytes(raw[-8:], "little") != _MAGIC:
         raise FormatError("no block-based table: its footer has another magic number")
     handles = Cursor(raw[1 : 1 + _HANDLES_SIZE])
+    numbers = [handles.varint() for _ in range(4)]
     return Footer(
         checksum=raw[0],
-        metaindex=_take_handle(handles),
-        index=_take_handle(handles),
+        metaindex=BlockHandle(*numbers[:2]),
+        index=BlockHandle(*numbers[2:]),
         version=int.from_bytes(raw[-12:-8], "little"),
     )
-
-
-def _take_handle(cursor: Cursor) -> BlockHandle:
-    return BlockHandle(cursor.varint(), cursor.varint())
 
 
 def _read_metaindex(file: BinaryIO, footer: Footer) -> dict[bytes, bytes]:
@@ -190,32 +163,11 @@ def _read_metaindex(file: BinaryIO, footer: Footer) -> dict[bytes, bytes]:
 
 def _properties_handle(metaindex: dict[bytes, bytes]) -> BlockHandle:
     try:
-        return _take_handle(Cursor(metaindex[_PROPERTIES]))
+        return BlockHandle.decode(metaindex[_PROPERTIES])
     except KeyError:
         raise FormatError("the table has no properties") from None
 
 
 def _read_entries(file: BinaryIO, handle: BlockHandle) -> list[tuple[bytes, bytes]]:
-    contents = _read_block(file, handle)
-    restarts = int.from_bytes(contents[-4:], "little")
-    cursor = Cursor(contents[: max(0, len(contents) - 4 * (restarts + 1))])
-    entries: list[tuple[bytes, bytes]] = []
-    key = b""
-    while not cursor.at_end:
-        shared, other, size = cursor.varint(), cursor.varint(), cursor.varint()
-        key = key[:shared] + cursor.take(other)
-        entries.append((key, cursor.take(size)))
-    return entries
-
-
-def _read_block(file: BinaryIO, handle: BlockHandle) -> bytes:
-    if handle.size > _MAX_TAIL_BLOCK:
-        raise FormatError(f"a block of {handle.size} bytes in a table's tail is too large")
-    file.seek(handle.offset)
-    raw = file.read(handle.size + _TRAILER_SIZE)
-    contents, kind, checksum = raw[:-5], raw[-5:-4], raw[-4:]
-    if len(raw) != handle.size + _TRAILER_SIZE or kind != _UNCOMPRESSED:
-        raise FormatError("a block in a table's tail is cut short or compressed")
-    if checksum != masked_crc32c(contents, kind):
-        raise FormatError("a block in a table's tail does not have its checksum")
-    return contents
+    contents = read_block(file.fileno(), handle, _MAX_TAIL_BLOCK)
+    return [(key, contents[start:end]) for key, start, end in block_entries(contents)]

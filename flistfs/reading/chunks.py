@@ -18,6 +18,7 @@ from flistfs.format.records import BlockRef
 from flistfs.reading.content import Piece, fetch
 from flistfs.reading.flist import printable
 from flistfs.stores import Store
+from flistfs.stores.slow import SlowFailures
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Chunks:
         self._kept: OrderedDict[BlockRef, bytes] = OrderedDict()  # the one that was used last is last
         self._size = 0
         self._coming: dict[BlockRef, trio.Event] = {}
+        self._failures = SlowFailures()
         self._fetchers = trio.CapacityLimiter(_FETCHERS)
 
     @property
@@ -75,9 +77,10 @@ class Chunks:
     async def _fetch(self, path: bytes, piece: Piece) -> bytes:
         event = self._coming[piece.ref] = trio.Event()
         try:
-            chunk = await trio.to_thread.run_sync(
-                fetch, self._store, path, piece, limiter=self._fetchers, abandon_on_cancel=True
-            )
+            with self._failures.watched(piece.ref.hash):
+                chunk = await trio.to_thread.run_sync(
+                    fetch, self._store, path, piece, limiter=self._fetchers, abandon_on_cancel=True
+                )
         finally:
             del self._coming[piece.ref]
             event.set()

@@ -14,6 +14,7 @@ from flistfs.format.records import BLOCK_SIZE_UNIT, BlockRef, File
 from flistfs.reading.faults import content_fault
 from flistfs.reading.flist import Flist, Node, printable
 from flistfs.stores import Store, open_flist_store
+from flistfs.stores.url import PASSWORD_VARIABLE
 
 THREADS: Final = 4
 """Threads that fetch and decode: what they do releases the GIL, and a store answers several at once."""
@@ -31,19 +32,28 @@ class Piece:
     ref: BlockRef
 
 
-def store_of(flist: Flist, url: str | None, password: str | None, usual: str | None = None) -> Store:
-    """Open the store that an flist's blocks are read from.
+def store_of(
+    flist: Flist,
+    url: str | None,
+    password: str | None,
+    usual: str | None = None,
+    *,
+    reading: bool = True,
+    password_variable: str = PASSWORD_VARIABLE,
+) -> Store:
+    """Open the store that an flist's blocks are in, by default only to read.
 
     That is the one at `url`; without it where the flist says that they are; and if it says nothing the one
     that the user usually has, at the URL `usual`, else in a directory. Servers that only the flist names get
-    no password.
+    no password. `password_variable` is what messages call the place that the password may come from.
 
     Raises:
         UsageError: the URL makes no sense.
         FormatError: what the flist says makes none.
     """
     router = None if url else flist.router()
-    return open_flist_store(router, url or (usual if router is None else None), password)
+    place = url or (usual if router is None else None)
+    return open_flist_store(router, place, password, reading=reading, password_variable=password_variable)
 
 
 def pieces(node: Node) -> Iterator[Piece]:

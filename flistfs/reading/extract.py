@@ -2,14 +2,15 @@
 
 One thread makes names and directories, in the order of a walk; a few others fetch chunks and write them into
 the files that are open by then. A package comes from strangers, so nothing is reached by a path: names are
-checked to be names, and everything is made relative to the descriptor of its directory, which is opened part
-by part without following links. Nothing that exists is written to.
+checked to be names, and everything is made relative to the descriptor of its directory, which is entered step
+by step without following links. Nothing that exists is written to.
 
 A directory gets its owner, mode and time when all that is below it has been made.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -22,9 +23,9 @@ from typing import Final
 from flistfs.errors import FormatError, OutputError
 from flistfs.format.records import Link, Special
 from flistfs.progress import Progress, quiet
-from flistfs.reading.faults import content_fault, device_numbers, name_fault
+from flistfs.reading.faults import content_fault, device_numbers
 from flistfs.reading.flist import Flist, Kind, Node, join, printable
-from flistfs.reading.owners import Owners
+from flistfs.reading.owners import Owners, id_fault
 from flistfs.reading.search import Selection
 from flistfs.reading.writers import Writers, explained
 from flistfs.stores import Store
@@ -106,13 +107,13 @@ def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> 
         if node.kind is Kind.DIRECTORY:
             directories += 1
             progress("structure", directories, max(directories, flist.estimated_records))
-        fault = name_fault(node.entry.name)
+        fault = None
         level = node.path.count(b"/")
         if before.get(level) == node.path:
             fault = "its name is there twice"
         before[level] = node.path
         if fault is None and chosen(node):
-            fault = _node_fault(node)
+            fault = _node_fault(node) or _owner_fault(flist, node)
             is_empty = False
             total += node.size if node.kind is Kind.FILE else 0
         if fault is not None:
@@ -133,6 +134,11 @@ def _node_fault(node: Node) -> str | None:
         if node.kind in _DEVICES and device_numbers(attributes) is None:
             return "it is a device without proper numbers"
     return content_fault(attributes, node.entry.size)
+
+
+def _owner_fault(flist: Flist, node: Node) -> str | None:
+    aci = flist.aci(node)
+    return None if aci is None else id_fault(aci)
 
 
 @contextmanager
@@ -210,7 +216,7 @@ class _Tree:
         if self._made > len(self._way):
             self._made = len(self._way)
             with explained(self._target, node.path):
-                _dress(self._folders.open(node.path), self._look(node))
+                self._folders.leave(node.path, partial(_dress, look=self._look(node)))
 
     def _make(self, node: Node) -> None:
         with explained(self._target, node.path):
@@ -291,32 +297,58 @@ def _dress(descriptor: int, look: _Look) -> None:
 
 
 class _Folders:
-    """Opens directories below the top, part by part; the last one stays open for what comes next."""
+    """Is in one directory at a time, and goes to the next step by step: trees may be deep, open files few.
+
+    Nobody else can have moved any, as the top is closed to others until it is done; it is looked at all the
+    same.
+    """
 
     def __init__(self, top: int) -> None:
         self._path = b""
         self._descriptor = os.dup(top)
-        self._top = top
+        self._above: list[tuple[int, int]] = []  # device and inode of the directories on the way, top first
 
     def open(self, path: bytes) -> int:
         """Return the descriptor of a directory, which is good until the next call."""
-        parent, _, name = path.rpartition(b"/")
-        if path == self._path:
-            return self._descriptor
-        if path and parent == self._path:
-            self._enter(name)
-        else:
-            self.close()
-            self._descriptor, self._path = os.dup(self._top), b""
-            for part in path.split(b"/") if path else []:
-                self._enter(part)
+        while self._path and path != self._path and not path.startswith(self._path + b"/"):
+            self._move_up()
+        below = path[len(self._path) :].lstrip(b"/")
+        for name in below.split(b"/") if below else []:
+            self._move_down(name)
         return self._descriptor
+
+    def leave(self, path: bytes, complete: Callable[[int], None]) -> None:
+        """Do the last thing that a directory needs, which may take away the right to leave it."""
+        inner = os.dup(self.open(path))
+        try:
+            if path:
+                self._move_up()
+            complete(inner)
+        finally:
+            os.close(inner)
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _move_down(self, name: bytes) -> None:
+        here = _identity(self._descriptor)
+        self._enter(name)
+        self._above.append(here)
+        self._path = join(self._path, name)
+
+    def _move_up(self) -> None:
+        self._enter(b"..")
+        self._path = self._path.rpartition(b"/")[0]
+        if _identity(self._descriptor) != self._above.pop():
+            raise OSError(errno.ESTALE, "its directory has been moved")
 
     def _enter(self, name: bytes) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         inner = os.open(name, flags, dir_fd=self._descriptor)
         os.close(self._descriptor)
-        self._descriptor, self._path = inner, join(self._path, name)
+        self._descriptor = inner
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino

@@ -27,8 +27,9 @@ from flistfs.format.records import (
     SubDirectory,
 )
 from flistfs.reading.flist import Flist, join
+from flistfs.reading.names import place_fault
+from flistfs.reading.owners import id_fault
 
-MAX_NAME: Final = 255
 MAX_TARGET: Final = 4095
 
 ROUTER: Final = b"router.yaml"
@@ -85,7 +86,8 @@ def directories(flist: Flist) -> Iterator[tuple[bytes, Directory | FormatError]]
         if isinstance(directory, FormatError):
             continue
         names = {entry.name for entry in directory.entries if isinstance(entry.attributes, SubDirectory)}
-        waiting += [join(path, name) for name in sorted(names, reverse=True) if name_fault(name) is None]
+        below = [(join(path, name), name) for name in sorted(names, reverse=True)]
+        waiting += [child for child, name in below if place_fault(child, name) is None]
 
 
 def _read(flist: Flist, path: bytes) -> Directory | FormatError | None:
@@ -117,7 +119,7 @@ def directory_faults(flist: Flist, path: bytes, directory: Directory) -> Iterato
 
 def entry_faults(flist: Flist, parent: bytes, entry: Entry) -> Iterator[str]:
     """Say what is wrong with an entry of the directory at `parent`."""
-    if (fault := name_fault(entry.name)) is not None:
+    if (fault := place_fault(join(parent, entry.name), entry.name)) is not None:
         yield fault
     match entry.attributes:
         case SubDirectory(key=key):
@@ -129,17 +131,6 @@ def entry_faults(flist: Flist, parent: bytes, entry: Entry) -> Iterator[str]:
             if (fault := content_fault(attributes, entry.size)) is not None:
                 yield fault
     yield from _aci_faults(flist, entry.aclkey)
-
-
-def name_fault(name: bytes) -> str | None:
-    """Say why a name is none that a directory can list."""
-    if not name:
-        return "it has no name"
-    if name in {b".", b".."} or b"/" in name or b"\0" in name:
-        return "its name is none that a file can have: its parent cannot be listed"
-    if len(name) > MAX_NAME:
-        return f"its name has {len(name)} bytes, more than {MAX_NAME}"
-    return None
 
 
 def content_fault(attributes: Attributes | None, size: int) -> str | None:
@@ -209,9 +200,11 @@ def _subdirectory_faults(flist: Flist, path: bytes, key: bytes) -> Iterator[str]
 
 def _aci_faults(flist: Flist, key: bytes) -> Iterator[str]:
     try:
-        known = flist.aci_of(key) is not None
+        aci = flist.aci_of(key)
     except FormatError as error:
         yield f"its owner and mode cannot be read: {error}"
         return
-    if not known:
+    if aci is None:
         yield "its owner and mode are not in the flist: readers show mode 0400"
+    elif (fault := id_fault(aci)) is not None:
+        yield fault

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import stat
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,10 +30,13 @@ from flistfs.format.records import (
     decode_head,
 )
 from flistfs.format.router import MAX_SIZE, Router, parse_router
+from flistfs.reading.names import name_fault, place_fault
+from flistfs.scratch import Scratch
 
 ROUTER_FILE = "router.yaml"
 
 _NO_ACI_MODE = 0o400  # what readers show of an entry without an ACI
+_ALL_FAULTS = "flistfs verify --no-store lists all faults"
 _MAX_LINKS = 40  # links on the way to one path, as in Linux
 
 
@@ -135,9 +138,25 @@ def printable(raw: bytes) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def _is_directory(package: Path) -> bool:
+    try:
+        return stat.S_ISDIR(package.stat().st_mode)
+    except FileNotFoundError:
+        raise FormatError(f"there is no file {package}") from None
+    except OSError as error:
+        raise FormatError(f"cannot read {package}: {error.strerror}") from error
+
+
 def _damaged(path: bytes, error: FormatError) -> FormatError:
     name = printable(path) or "/"
-    return FormatError(f"{name} is damaged: {error} (flistfs verify --no-store lists all faults)")
+    return FormatError(f"{name} is damaged: {error} ({_ALL_FAULTS})")
+
+
+def _placed(path: bytes, directory: Directory) -> Directory:
+    """Return a directory that is at `path`; so no walk is longer than what the records hold."""
+    if directory.location != path:
+        raise FormatError("its record says that it is elsewhere")
+    return directory
 
 
 def _name(entry: Entry) -> bytes:
@@ -150,12 +169,10 @@ class Flist(Closing):
     `package_faults` says what keeps readers from opening the package, though it could be opened here.
     """
 
-    def __init__(
-        self, catalog: Catalog, folder: tempfile.TemporaryDirectory[str], package_faults: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, catalog: Catalog, scratch: Scratch, package_faults: Sequence[str] = ()) -> None:
         self.package_faults = package_faults
         self._catalog = catalog
-        self._folder = folder
+        self._scratch = scratch
         self._acis: dict[bytes, Aci | None] = {}
 
     @classmethod
@@ -167,22 +184,25 @@ class Flist(Closing):
         Raises:
             FormatError: it is not there, damaged, or no flist.
         """
-        folder = tempfile.TemporaryDirectory(prefix="flistfs-")
         faults: list[str] = []
-        try:
-            if package.is_dir():
-                link_package(package, Path(folder.name))
+        with ExitStack() as held:
+            scratch = held.enter_context(Scratch())
+            if _is_directory(package):
+                link_package(package, scratch.path)
             else:
-                faults = unpack_package(package, Path(folder.name))
-            return cls(Catalog.open(Path(folder.name)), folder, faults)
-        except BaseException:
-            folder.cleanup()
-            raise
+                faults = unpack_package(package, scratch.path)
+            try:
+                catalog = Catalog.open(scratch.path)
+            except FormatError as error:
+                raise FormatError(f"{package} is no flist that can be read: {error}") from error
+            flist = cls(catalog, scratch, faults)
+            held.pop_all()
+        return flist
 
     def close(self) -> None:
         """Close it and remove the temporary folder."""
         self._catalog.close()
-        self._folder.cleanup()
+        self._scratch.close()
 
     @property
     def generation(self) -> Generation:
@@ -200,7 +220,7 @@ class Flist(Closing):
         Raises:
             FormatError: readers would refuse it.
         """
-        path = Path(self._folder.name) / ROUTER_FILE
+        path = self._scratch.path / ROUTER_FILE
         try:
             with path.open("rb") as file:
                 return parse_router(file.read(MAX_SIZE + 1))
@@ -211,7 +231,7 @@ class Flist(Closing):
 
     def has(self, key: bytes) -> bool:
         """Say whether there is a record of this key."""
-        return self._catalog.get(key) is not None
+        return self._catalog.has(key)
 
     def directories(self) -> Iterator[Directory]:
         """Walk the records of all directories, in no order that means anything.
@@ -221,7 +241,11 @@ class Flist(Closing):
         """
         for key, raw in self._catalog.items():
             if len(key) == _DIRECTORY_KEY_SIZE:
-                yield decode_directory(raw)
+                try:
+                    directory = decode_directory(raw)
+                except FormatError as error:
+                    raise FormatError(f"a directory is damaged: {error} ({_ALL_FAULTS})") from error
+                yield directory
 
     def record_size(self, path: bytes) -> int:
         """Return how many bytes the record of the directory at `path` has; 0 if there is none."""
@@ -236,11 +260,11 @@ class Flist(Closing):
         """Return the record of a directory without its entries, which saves the time to decode them.
 
         Raises:
-            FormatError: it is damaged; names the path.
+            FormatError: it is damaged, or is that of another path; names the path.
         """
         try:
             raw = self._catalog.get(directory_key(path))
-            return None if raw is None else decode_head(raw)
+            return None if raw is None else _placed(path, decode_head(raw))
         except FormatError as error:
             raise _damaged(path, error) from error
 
@@ -250,15 +274,16 @@ class Flist(Closing):
         Raises:
             FormatError: there is nothing of that name.
         """
-        path = b"/".join(part for part in path.split(b"/") if part not in {b"", b"."})
-        directory = self.head(path)
+        parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
+        path = b"/".join(parts)
+        directory = self.head(path) if b".." not in parts else None
         parent, _, name = path.rpartition(b"/")
         if directory is not None:
             return Node(path, Entry(name, 0, SubDirectory(directory_key(path)), b"", 0, 0), directory)
         if not path:
             raise FormatError("the flist is damaged: it has no root directory")
         for entry in self.entries(parent):
-            if entry.name == name:
+            if entry.name == name and name_fault(name) is None:
                 return Node(path, entry)
         raise FormatError(f"there is no {path.decode(errors='backslashreplace')!r} in this flist")
 
@@ -298,18 +323,33 @@ class Flist(Closing):
         """
         try:
             directory = self.directory(path)
+            return [] if directory is None else sorted(_placed(path, directory).entries, key=_name)
         except FormatError as error:
             raise _damaged(path, error) from error
-        return [] if directory is None else sorted(directory.entries, key=_name)
 
-    def children(self, path: bytes, directory: Directory | None = None) -> Iterator[Node]:
+    def children(
+        self,
+        path: bytes,
+        directory: Directory | None = None,
+        *,
+        leave_out: Callable[[Node, str], None] | None = None,
+    ) -> Iterator[Node]:
         """Walk the entries of a directory by name, sub-directories with what their records say of them.
 
-        `directory` is its record, where that has been read already.
+        `directory` is its record, where that has been read already. `leave_out` is told of entries which no
+        file system can have, and why.
+
+        Raises:
+            FormatError: there is such an entry, and no `leave_out`; or a record is damaged.
         """
         before: bytes | None = None
         for entry in self.entries(path) if directory is None else sorted(directory.entries, key=_name):
             child = join(path, entry.name)
+            if (fault := place_fault(child, entry.name)) is not None:
+                if leave_out is None:
+                    raise _damaged(path, FormatError(f"of its entry '{printable(entry.name)}': {fault}"))
+                leave_out(Node(child, entry), fault)
+                continue
             # A name that is there a thousand times must not be walked into as often, on each level.
             is_new_folder = isinstance(entry.attributes, SubDirectory) and entry.name != before
             before = entry.name

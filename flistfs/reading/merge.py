@@ -13,9 +13,7 @@ the paths of all directories, and the entries of those that are being united.
 from __future__ import annotations
 
 import heapq
-import secrets
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,11 +25,12 @@ from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
 from flistfs.format.limits import check_record
 from flistfs.format.records import Aci, Directory, Entry, SubDirectory, encode_aci, encode_directory
 from flistfs.format.router import Pool, Router, format_router, without_passwords
-from flistfs.output_file import check_output, pack, part_path, publish
+from flistfs.output_file import OutputFile, check_output
 from flistfs.progress import Progress, quiet
 from flistfs.reading.faults import record_faults
 from flistfs.reading.flist import ROUTER_FILE, Flist, Kind, Node, join, printable
 from flistfs.reading.union import Clash, Union, described
+from flistfs.scratch import Scratch
 from flistfs.uniting import Part, Place, Prefer, Rules
 
 
@@ -102,20 +101,17 @@ def merge(
     check_output(out, force=force)
     union = _Union(sources, Rules(prefer, replace_links=replace_links), progress)
     router = _united_router(sources, union.merged.notes)
-    part = part_path(out, secrets.token_hex(4))
     try:
-        with tempfile.TemporaryDirectory(prefix="flistfs-") as scratch:
-            write_catalog(Path(scratch), union.records())
+        with OutputFile(out, force=force) as output, Scratch() as scratch:
+            write_catalog(scratch.path, union.records())
             if router is not None:
-                (Path(scratch) / ROUTER_FILE).write_bytes(format_router(router))
+                (scratch.path / ROUTER_FILE).write_bytes(format_router(router))
             progress("package", 0, 1)
-            pack(Path(scratch), part)
-        union.merged.package_size = part.stat().st_size
-        publish(part, out, force=force)
+            output.write(scratch.path)
+            union.merged.package_size = output.size
+            output.publish()
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
     progress("package", 1, 1)
     return union.merged
 

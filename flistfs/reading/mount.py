@@ -24,9 +24,11 @@ from flistfs.errors import FlistfsError, FormatError
 from flistfs.format.records import Link, Special
 from flistfs.reading.chunks import Chunks
 from flistfs.reading.content import Piece, pieces
-from flistfs.reading.faults import MAX_NAME, content_fault, device_numbers, name_fault
+from flistfs.reading.faults import content_fault, device_numbers
 from flistfs.reading.flist import Flist, Kind, Node, printable
-from flistfs.reading.owners import gid_of, uid_of
+from flistfs.reading.names import MAX_NAME
+from flistfs.reading.owners import shown_owner
+from flistfs.serving import may_access
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,9 @@ class Operations(pyfuse3.Operations):
         self._chunks = chunks
         self._nursery = nursery
         root = flist.find(b"")
+        # A damaged root is an error of mounting, and not of everything that is asked afterwards.
+        flist.aci(root)
+        flist.entries(b"")
         self._inodes: dict[int, _Inode] = {pyfuse3.ROOT_INODE: _Inode(root, 1)}
         self._numbers: dict[bytes, int] = {b"": pyfuse3.ROOT_INODE}
         self._last_number = int(pyfuse3.ROOT_INODE)
@@ -140,6 +145,11 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Stat."""
         return self._entry(self._inodes[inode].node, inode)
+
+    @_answered
+    async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
+        """Answer access(2) and chdir(2) where the kernel does not check permissions."""
+        return may_access(self._flist.mode(self._inodes[inode].node), mode)
 
     @_answered
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileNameT:
@@ -178,9 +188,9 @@ class Operations(pyfuse3.Operations):
             self._listings.move_to_end(path)
             return self._listings[path]
         listing: dict[bytes, Node] = {}
-        for node in self._flist.children(path):
-            if node.kind is Kind.UNKNOWN or name_fault(node.entry.name) is not None:
-                log.warning("%s is left out: no file system can have it", printable(node.path))
+        for node in self._flist.children(path, leave_out=_leave_out):
+            if node.kind is Kind.UNKNOWN:
+                _leave_out(node, "it is of no known kind")
                 continue
             listing.setdefault(node.entry.name, node)
         self._listings[path] = listing
@@ -201,16 +211,14 @@ class Operations(pyfuse3.Operations):
         return number
 
     def _entry(self, node: Node, number: int) -> EntryAttributes:
-        aci = self._flist.aci(node)
+        uid, gid, mode = shown_owner(self._flist.aci(node), self._flist.mode(node))
         size = node.size if node.kind in {Kind.FILE, Kind.LINK, Kind.DIRECTORY} else 0
         entry = EntryAttributes()
         entry.st_ino = InodeT(number)
         entry.entry_timeout = entry.attr_timeout = _TIMEOUT
-        entry.st_mode = pyfuse3.ModeT(self._flist.mode(node))
+        entry.st_mode = pyfuse3.ModeT(mode)
         entry.st_nlink = 1
-        # Who is known by a name only, and not here, is root.
-        entry.st_uid = (uid_of(aci) if aci else None) or 0
-        entry.st_gid = (gid_of(aci) if aci else None) or 0
+        entry.st_uid, entry.st_gid = uid, gid
         entry.st_rdev = _device(node)
         entry.st_size = size
         entry.st_blksize = _BLOCK
@@ -274,6 +282,10 @@ class Operations(pyfuse3.Operations):
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
         """Say that there are no extended attributes, once for the whole mount."""
         raise FUSEError(errno.ENOSYS)
+
+
+def _leave_out(node: Node, why: str) -> None:
+    log.warning("%s is left out: %s", printable(node.path) or "/", why)
 
 
 def _device(node: Node) -> int:

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Self
 
 from flistfs.copying import BATCH, Copier
-from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, OutputError
+from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
 from flistfs.format.records import BlockRef, File
+from flistfs.reading.faults import is_block_name
 from flistfs.reading.flist import Flist
 from flistfs.stores import Store
 
@@ -31,15 +32,23 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class PushSummary:
-    """What was pushed: of all `blocks`, each counted once, `sent` were not in the target before."""
+    """What was pushed: of all `blocks`, each counted once, `sent` were not in the target before.
+
+    Or they were wrong there, as `replaced` were.
+    """
 
     blocks: int
     sent: int
     sent_bytes: int
+    replaced: int = 0
 
 
-def push(flist: Flist, source: Store, target: Store, progress: Progress) -> PushSummary:
-    """Bring the blocks of a flist that the target lacks from the source to the target.
+def push(
+    flist: Flist, source: Store, target: Store, progress: Progress, *, check_content: bool = False
+) -> PushSummary:
+    """Bring the blocks of a flist that the target lacks, or has wrong, from the source to the target.
+
+    What the target has is compared where it may have changed unseen; with `check_content` all of it is.
 
     What the source cannot give does not keep the rest from being pushed.
 
@@ -52,8 +61,15 @@ def push(flist: Flist, source: Store, target: Store, progress: Progress) -> Push
     """
     faults = _Faults()
     with (
-        _Blocks.of(flist, progress) as blocks,
-        Copier(source, target, len(blocks), partial(progress, "push"), faults.note) as copier,
+        Blocks.of(flist, progress) as blocks,
+        Copier(
+            source,
+            target,
+            len(blocks),
+            partial(progress, "push"),
+            faults.note,
+            check_content=check_content,
+        ) as copier,
     ):
         for batch in blocks.batches(BATCH):
             copier.submit(batch)
@@ -67,10 +83,10 @@ def push(flist: Flist, source: Store, target: Store, progress: Progress) -> Push
                 f"{target.url} has lost {lost} blocks that it has acknowledged; see that it keeps all it is "
                 f"given (Redis: maxmemory-policy noeviction), and push again"
             )
-        return PushSummary(len(blocks), copier.sent, copier.sent_bytes)
+        return PushSummary(len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
 
 
-class _Blocks:
+class Blocks:
     """The blocks of a flist, each once. They lie in a temporary file: there may be more than memory holds."""
 
     def __init__(self, table: sqlite3.Connection) -> None:
@@ -117,10 +133,15 @@ def _refs(flist: Flist, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
         for entry in directory.entries:
             if isinstance(entry.attributes, File):
                 for ref in entry.attributes.blocks:
+                    if not is_block_name(ref):
+                        name = _shown(directory.location + b"/" + entry.name)
+                        raise FormatError(
+                            f"{name} has a block whose hash or key is no hash; nothing was pushed"
+                        )
                     yield ref.hash, ref.key
 
 
-def _check(blocks: _Blocks, target: Store, progress: Progress) -> int:
+def _check(blocks: Blocks, target: Store, progress: Progress) -> int:
     """Count the blocks that the target does not hold."""
     done = lacking = 0
     total = len(blocks)

@@ -6,23 +6,27 @@ of the second is known beforehand, and no store is asked for what no block can b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeAlias
 
-from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError
-from flistfs.format.codec import decode_block
+from flistfs.errors import BlockCorruptError, FormatError, StoreError, StoreUnavailableError
+from flistfs.format.codec import Block, decode_block
 from flistfs.format.records import BlockRef, File
 from flistfs.progress import Progress, quiet
 from flistfs.reading.content import Piece, ahead, pieces
 from flistfs.reading.faults import Fault, content_fault, directories, package_faults, record_faults
 from flistfs.reading.flist import Flist, Node, join
+from flistfs.reading.repair import Supply, Wanted
 from flistfs.stores import Store
 from flistfs.stores.base import printable
 
 # References to blocks that are looked at together.
 _BATCH: Final = 4096
+
+# A block that no store has.
+_NO_BLOCK: Final = b"0" * 64
 
 _UNKNOWN: Final = -1
 
@@ -35,28 +39,30 @@ class Report:
     """What was looked at, and the faults in it.
 
     Directories whose records cannot be read count as well; blocks that the store was asked for count once.
+    What was `repaired` is no fault any more.
     """
 
     directories: int = 0
     files: int = 0
     blocks: int = 0
     faults: list[Fault] = field(default_factory=list)
+    repaired: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """A chunk of a file."""
-
-    path: bytes
-    piece: Piece
-
-
-def verify(flist: Flist, store: Store | None, *, deep: bool = False, progress: Progress = quiet) -> Report:
+def verify(
+    flist: Flist,
+    store: Store | None,
+    *,
+    deep: bool = False,
+    supply: Supply | None = None,
+    progress: Progress = quiet,
+) -> Report:
     """Look for all that is wrong with an flist.
 
     Without a store only its records are looked at; with one, whether it has every block; `deep` fetches,
-    decrypts and checks each block, once. Memory grows with the blocks that are not alike: some 200 bytes
-    each, 400 MB for 1 TB.
+    decrypts and checks each block, once, as each of its servers has it. With a supply, it is deep, and right
+    blocks from there go where the store has wrong ones, or none. Memory grows with the blocks that are not
+    alike: some 200 bytes each, 400 MB for 1 TB.
 
     Raises:
         StoreError: the store can't be asked.
@@ -73,27 +79,41 @@ def verify(flist: Flist, store: Store | None, *, deep: bool = False, progress: P
             total += sum(counts)
     progress("structure", 1, 1)
     if store is not None:
-        report.faults += _block_faults(flist, _Blocks(store, deep=deep), report, total, progress)
+        blocks = _Blocks(store, deep=deep or supply is not None, entire=supply is not None)
+        broken = list(_broken(flist, blocks, supply, total, progress))
+        if supply is not None:
+            left = {wanted.ref: wanted for wanted in broken if blocks.is_broken(wanted.ref)}
+            blocks.repair_from(supply.search(left.values()))
+        for wanted in broken:
+            if (fault := blocks.fault(wanted.piece)) is not None:
+                report.faults.append(Fault(wanted.path, fault))
+        report.blocks = blocks.count
+        report.repaired = blocks.repaired
+        if blocks.repaired:
+            store.sync()
     return report
 
 
-def _block_faults(
-    flist: Flist, blocks: _Blocks, report: Report, total: int, progress: Progress
-) -> Iterator[Fault]:
+def _broken(
+    flist: Flist, blocks: _Blocks, supply: Supply | None, total: int, progress: Progress
+) -> Iterator[Wanted]:
+    """Walk the chunks that have faults, and are not repaired at once."""
     references = _references(flist)
     done = 0
     while batch := list(islice(references, _BATCH)):
         progress("verify", done, total)
-        blocks.check([reference.piece.ref for reference in batch])
+        blocks.check([reference.ref for reference in batch])
         for reference in batch:
-            if (fault := blocks.fault(reference.piece)) is not None:
-                yield Fault(reference.path, fault)
+            if supply is not None and blocks.is_broken(reference.ref):
+                found = supply.at_once(reference)
+                blocks.repair_from([] if found is None else [found])
+            if blocks.fault(reference.piece) is not None:
+                yield reference
         done += len(batch)
     progress("verify", total, total)
-    report.blocks = blocks.count
 
 
-def _references(flist: Flist) -> Iterator[_Reference]:
+def _references(flist: Flist) -> Iterator[Wanted]:
     """Walk the chunks of all files that have none of the faults of records."""
     for path, directory in directories(flist):
         if isinstance(directory, FormatError):
@@ -101,14 +121,17 @@ def _references(flist: Flist) -> Iterator[_Reference]:
         for entry in directory.entries:
             if isinstance(entry.attributes, File) and content_fault(entry.attributes, entry.size) is None:
                 node = Node(join(path, entry.name), entry)
-                yield from (_Reference(node.path, piece) for piece in pieces(node))
+                yield from (Wanted(node.path, piece) for piece in pieces(node))
 
 
 class _Blocks:
     """What is known of blocks, each asked for once."""
 
-    def __init__(self, store: Store, *, deep: bool) -> None:
+    def __init__(self, store: Store, *, deep: bool, entire: bool) -> None:
+        """Ask a store; `entire`: a block that one of its servers lacks is missing, though another has it."""
+        self.repaired = 0
         self._store = store
+        self._entire = entire
         self._deep = deep
         self._outcomes: dict[bytes, _Outcome] = {}
 
@@ -122,6 +145,20 @@ class _Blocks:
         outcomes = ahead(self._fetched, new) if self._deep else self._asked(new)
         for ref, outcome in zip(new, outcomes, strict=True):
             self._outcomes[self._name(ref)] = outcome
+        if self._entire and new:
+            absent = self._store.missing([ref.hash for ref in new])
+            self._outcomes.update((self._name(ref), _missing(ref)) for ref in new if ref.hash in absent)
+
+    def is_broken(self, ref: BlockRef) -> bool:
+        """Say whether a block is missing or wrong."""
+        return isinstance(self._outcomes[self._name(ref)], str)
+
+    def repair_from(self, blocks: Iterable[Block]) -> None:
+        """Put right blocks into the store, and see that they have arrived."""
+        for block in blocks:
+            self._store.put([block])
+            outcome = self._outcomes[self._name(block.ref)] = self._fetched(block.ref)
+            self.repaired += not isinstance(outcome, str)
 
     def fault(self, piece: Piece) -> str | None:
         """Say what is wrong with the block of a chunk, as far as it has been checked."""
@@ -142,11 +179,15 @@ class _Blocks:
 
     def _fetched(self, ref: BlockRef) -> _Outcome:
         try:
-            return len(decode_block(self._store.get(ref.hash), ref))
-        except BlockMissingError:
-            return _missing(ref)
+            lengths = [len(decode_block(stored, ref)) for stored in self._store.copies(ref.hash)]
         except BlockCorruptError as error:
             return str(error)
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            self._store.missing([_NO_BLOCK])  # raises where it is the store that cannot be asked
+            return f"block {printable(ref.hash)} cannot be read: {error}"
+        return lengths[0] if lengths else _missing(ref)
 
 
 def _missing(ref: BlockRef) -> str:

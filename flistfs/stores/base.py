@@ -9,6 +9,7 @@ All methods may be called by several threads at once. They block, and the time t
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from flistfs.errors import StoreRefusedError
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 MAX_BLOCK_SIZE: Final = 8 * 1024 * 1024
 """The largest stored value, in bytes. 0-db takes no more; a 512 KiB chunk needs a sixteenth of it even
 where it does not compress. What a store claims to hold beyond it is never read into memory."""
+
+DEFAULT_TIMEOUT: Final = 20.0
+"""Seconds without any progress after which a server counts as hung. redis-py's 5 s are short for a large
+batch on a busy store; more would make 0-db's occasional stalls (sending again cures them) hurt."""
+
+_PATIENCE: Final = 1.5
+"""An exchange with all its tries takes this many times the limit of silence at most, and more only for the
+bytes of blocks that are sent. With the default those are 30 s: enough for one stall of 0-db's and then a
+block of 0.6 MiB at 64 KiB a second."""
+
+
+def reading_deadline(timeout: float = DEFAULT_TIMEOUT) -> float:
+    """Return when reading a block that begins now must be over; `timeout` is the limit of silence."""
+    return time.monotonic() + _PATIENCE * timeout
 
 
 class Store(Protocol):
@@ -40,6 +55,10 @@ class Store(Protocol):
         """What a package says of where its blocks are, without any password; None if readers can't use it."""
 
     @property
+    def unreadable(self) -> str | None:
+        """What of the store readers cannot use, and why; None if all of it can be named to them."""
+
+    @property
     def trouble(self) -> str | None:
         """What is wrong though the store works: a server that others stand in for."""
 
@@ -54,13 +73,30 @@ class Store(Protocol):
         """
 
     def put(self, blocks: Sequence[Block]) -> None:
-        """Store blocks; returns when the store has acknowledged every one.
+        """Store blocks; returns when the store has acknowledged every one. Right ones go over wrong ones.
 
         After an error some of them may be stored. Calling it again with the same blocks is right.
         """
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
-        """Return a block's stored value; raises `BlockMissingError` if the store does not hold it."""
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
+        """Return a block's stored value; raises `BlockMissingError` if the store does not hold it.
+
+        It ends by the deadline, a time on the monotonic clock, whatever servers do; by default that is
+        `reading_deadline()`, with the store's own limit of silence.
+        """
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Return a block's stored value from each server that holds it; none if the store does not.
+
+        A server that cannot be asked is passed over where another one holds it.
+        """
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Tell of which of these a copy is there that has other bytes than its name says; `put` heals it.
+
+        With `thorough` each is fetched and compared. Without it only those are that may have changed unseen:
+        a directory's that were not compared since the machine started. Servers look after theirs themselves.
+        """
 
     def sync(self) -> None:
         """Make what `put` has returned for survive a power cut, as far as the store's disk keeps its word.

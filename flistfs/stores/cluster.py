@@ -11,6 +11,7 @@ have taken its place.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
@@ -18,14 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
-from flistfs.stores.fanout import ask_all, most_telling
-from flistfs.stores.redis import ANONYMOUS, CONNECT_TIMEOUT, RedisStore
+from flistfs.format.codec import has_hash
+from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
+from flistfs.stores.fanout import ask_all, most_telling, only_copy
+from flistfs.stores.redis import RedisStore
 from flistfs.stores.refusals import RedirectedError, meaning_of, presentable
-from flistfs.stores.url import StoreUrl
+from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +37,18 @@ if TYPE_CHECKING:
 
 _REDIRECTIONS: Final = 3
 """How often redis-py's client tries a command that is redirected; each time it knows more."""
+
+_SILENCE: Final = 5.0
+"""Seconds until a server counts as hung that is asked what the cluster looks like, or for what was moved: so
+that all that redis-py tries then takes no longer than an exchange with a server may."""
+
+# Keeps redis-py from sending CLIENT SETINFO. Newer releases warn about the old names, older ones do not know
+# the new one.
+_ANONYMOUS: Final[dict[str, None]] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 
 _T = TypeVar("_T")
 
@@ -59,8 +74,11 @@ class _Client(Protocol):
 class ClusterStore:
     """A `Store` on a cluster. Makes no connection before the first call."""
 
-    def __init__(self, url: StoreUrl, *, timeout: float) -> None:
+    def __init__(
+        self, url: StoreUrl, *, timeout: float, password_variable: str | None = PASSWORD_VARIABLE
+    ) -> None:
         self._url = url
+        self._password_variable = password_variable
         self._timeout = timeout
         self._connecting = threading.Lock()  # held for as long as that takes, so never by `close`
         self._lock = threading.Lock()  # of what follows
@@ -76,6 +94,11 @@ class ClusterStore:
     @property
     def readers_router(self) -> None:
         """Nothing: readers of generation 1 follow no redirections."""
+
+    @property
+    def unreadable(self) -> str:
+        """All of it."""
+        return f"readers do not know clusters such as {self.url}"
 
     @property
     def trouble(self) -> None:
@@ -114,12 +137,13 @@ class ClusterStore:
 
         self._each(blocks, lambda block: block.hash, question)
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Fetch one block from the server that has it."""
+        by = deadline or reading_deadline(self._timeout)
 
         def question(server: RedisStore, batch: Sequence[bytes]) -> bytes:
             try:
-                return server.get(batch[0])
+                return server.get(batch[0], by)
             except RedirectedError:
                 return self._fetch(batch[0])
 
@@ -128,6 +152,21 @@ class ClusterStore:
         except BlockMissingError:
             raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}") from None
         return cast("bytes", value)
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Fetch the block."""
+        return only_copy(hash, self.get)
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Fetch blocks, if it is to be thorough, and compare each."""
+
+        def question(server: RedisStore, batch: Sequence[bytes]) -> set[bytes]:
+            try:
+                return server.wrong(batch, thorough=thorough)
+            except RedirectedError:
+                return {hash_ for hash_ in batch if not all(has_hash(v, hash_) for v in self.copies(hash_))}
+
+        return set().union(*self._each(hashes if thorough else (), lambda hash_: hash_, question))
 
     def sync(self) -> None:
         """Do nothing: how durable an acknowledged SET is, is the cluster's own policy."""
@@ -209,9 +248,9 @@ class ClusterStore:
             port=self._url.port,
             password=None if secret is None else secret.encode("utf-8", "surrogateescape"),
             protocol=2,
-            **ANONYMOUS,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=min(self._timeout, CONNECT_TIMEOUT),
+            **_ANONYMOUS,
+            socket_timeout=min(self._timeout, _SILENCE),
+            socket_connect_timeout=min(self._timeout, _SILENCE),
             retry=Retry(NoBackoff(), _REDIRECTIONS),
         )
 
@@ -233,7 +272,9 @@ class ClusterStore:
             address = node.host, node.port
             if address not in self._servers:
                 url = StoreUrl("redis", node.host, node.port, self._url.password)
-                self._servers[address] = RedisStore(url, timeout=self._timeout)
+                self._servers[address] = RedisStore(
+                    url, timeout=self._timeout, password_variable=self._password_variable
+                )
             return self._servers[address]
 
     def _fetch(self, hash_: bytes) -> bytes:
@@ -265,7 +306,7 @@ class ClusterStore:
         if said is not None and "cluster support disabled" in str(said):
             return StoreRefusedError(f"{self.url} is no cluster: use redis://")
         if said is not None:
-            return meaning_of(str(said), self.url, self._url.password)
+            return meaning_of(str(said), self.url, self._url.password, self._password_variable)
         if any(isinstance(one, (TimeoutError, redis.exceptions.TimeoutError)) for one in reasons):
             return StoreUnavailableError(f"{self.url} does not answer: check the servers and the network")
         reason = getattr(reasons[-1], "strerror", None) or presentable(str(reasons[-1]), self._url.password)

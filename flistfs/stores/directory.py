@@ -9,6 +9,14 @@ one of some thousand has not a folder for each: with 65,536 folders its first bl
 Several processes may use one directory. A block is written without being flushed: `sync` flushes all of
 them at once, which is many times quicker. After a power cut before a `sync` some file systems show such a
 block as an empty or a short file: it counts as missing, where its size is known, and `put` replaces it.
+
+The directory itself may be a link. No link in it is followed, whoever has planted it: one in the place of a
+folder is an error, and one in that of a block, like all else that is no regular file, counts as missing.
+
+What a power cut or a bad disk made of a block of the right size shows only when it is compared with its name,
+and while the machine runs it does not come to be. So a block is compared once from one start of the machine
+to the next: its modification time becomes a whole second then, as does that of a block which was just
+written. Whoever else writes into the file gives it another time.
 """
 
 from __future__ import annotations
@@ -26,6 +34,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
+from flistfs.format.codec import has_hash
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
 
 if TYPE_CHECKING:
@@ -70,6 +79,11 @@ class DirectoryStore:
         """Nothing: readers fetch from servers."""
 
     @property
+    def unreadable(self) -> str:
+        """All of it."""
+        return f"readers fetch from servers, not from {self.url}"
+
+    @property
     def trouble(self) -> None:
         """Nothing: it works or not."""
 
@@ -82,30 +96,43 @@ class DirectoryStore:
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
         """Look for each block's file."""
         known = sizes or {}
+        checked: set[str] = set()
         with self._explained("look into"):
-            return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_))}
+            return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_), checked)}
 
     def put(self, blocks: Sequence[Block]) -> None:
-        """Write the blocks that are not there yet, each aside and then renamed into place."""
+        """Write the blocks that are not there, or not right, each aside and then renamed into place."""
         for block in blocks:
             check_size(block, self.url)
             file = self._file(block.hash)
             with self._explained("write to"):
-                if self._stored_size(file) != block.size:
+                if not self._is_stored(file, block):
                     self._write(file, block.parts)
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002, ARG002  the protocol's
         """Read one block's file; what is larger than any block is refused unread."""
+        values = self.copies(hash)
+        if not values:
+            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+        (value,) = values
+        if len(value) > MAX_BLOCK_SIZE:
+            raise StoreError(f"{self.url}: the file of block {printable(hash)} is too large to be a block")
+        return value
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Read the block's file; of one that is too large to be a block, the beginning."""
         with self._explained("read"):
             try:
                 value = _read(self._file(hash))
             except FileNotFoundError:
                 value = b""
-        if not value:
-            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
-        if len(value) > MAX_BLOCK_SIZE:
-            raise StoreError(f"{self.url}: the file of block {printable(hash)} is too large to be a block")
-        return value
+        return [value] if value else []
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Compare the blocks' files with their names, and note when that was done."""
+        booted = _booted()
+        with self._explained("read"):
+            return {hash_ for hash_ in hashes if self._is_wrong(hash_, thorough=thorough, booted=booted)}
 
     def sync(self) -> None:
         """Flush the file system that holds the directory."""
@@ -122,16 +149,56 @@ class DirectoryStore:
     def close(self) -> None:
         """Do nothing: no file is kept open."""
 
-    def _file(self, hash_: bytes) -> str:
+    def _file(self, hash_: bytes, checked: set[str] | None = None) -> str:
+        """Return a block's path; of folders in `checked` it was seen a moment ago that they are no links."""
         # The one guard between a hash from a stranger's flist and a path.
         if not _NAME.fullmatch(hash_):
             raise StoreRefusedError(f"{self.url} names blocks in lower-case hex; {hash_!r:.40} is not")
         name = hash_.decode("ascii")
-        return f"{self._root}/{name[0]}/{name[1]}/{name}"
+        folder = f"{self._root}/{name[0]}/{name[1]}"
+        if checked is None or folder not in checked:
+            self._refuse_link(f"{self._root}/{name[0]}")
+            self._refuse_link(folder)
+            if checked is not None:
+                checked.add(folder)
+        return f"{folder}/{name}"
 
-    def _is_whole(self, hash_: bytes, wanted: int | None) -> bool:
-        found = self._stored_size(self._file(hash_))
+    def _refuse_link(self, folder: str) -> None:
+        """Raise StoreRefusedError if a folder of the store leads elsewhere."""
+        if os.path.islink(folder):
+            raise StoreRefusedError(f"{folder} is a symbolic link, and no folder of a store: remove it")
+
+    def _is_whole(self, hash_: bytes, wanted: int | None, checked: set[str]) -> bool:
+        found = self._stored_size(self._file(hash_, checked))
         return found > 0 and (wanted is None or found == wanted)
+
+    def _is_wrong(self, hash_: bytes, *, thorough: bool, booted: float) -> bool:
+        file = self._file(hash_)
+        try:
+            if not thorough and _was_compared(os.lstat(file), booted):
+                return False
+            value = _read(file)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EIO:  # the disk has lost it
+                return True
+            raise
+        if not value:
+            return False  # missing
+        if not has_hash(value, hash_):
+            return True
+        with contextlib.suppress(OSError):  # another user's: it is compared again next time
+            _note_compared(file)
+        return False
+
+    def _is_stored(self, file: str, block: Block) -> bool:
+        if self._stored_size(file) != block.size:
+            return False
+        try:
+            return _read(file) == block.stored
+        except OSError:  # what cannot be read is written anew
+            return False
 
     def _stored_size(self, file: str) -> int:
         try:
@@ -146,6 +213,7 @@ class DirectoryStore:
             descriptor = self._create(aside)
             try:
                 _write_all(descriptor, parts)
+                _note_compared(descriptor)
             finally:
                 os.close(descriptor)  # some network file systems report a full disk only here
             self._rename(aside, file)
@@ -156,6 +224,7 @@ class DirectoryStore:
 
     def _create(self, aside: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._refuse_link(self._tmp_root)
         try:
             return os.open(aside, flags, 0o666)
         except FileNotFoundError:
@@ -179,11 +248,12 @@ class DirectoryStore:
     def _sweep(self) -> None:
         """Remove what writers that died have left behind; never fails."""
         oldest = time.time() - _LEFTOVER_AGE
-        with contextlib.suppress(OSError), os.scandir(self._tmp) as entries:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError), _opened(self._tmp_root, flags) as tmp, os.scandir(tmp) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        os.unlink(entry.path)
+                        os.unlink(entry.name, dir_fd=tmp)
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -196,12 +266,43 @@ class DirectoryStore:
             raise StoreError(f"cannot {what} {self.url}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _booted() -> float:
+    """Return when the machine started, by the clock that files get their times from."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _was_compared(status: os.stat_result, booted: float) -> bool:
+    seconds, rest = divmod(status.st_mtime_ns, 10**9)
+    return rest == 0 and booted <= seconds <= time.time()
+
+
+def _note_compared(file: str | int) -> None:
+    now = int(time.time())
+    os.utime(file, (now, now))
+
+
 def _read(file: str) -> bytes:
-    """Read at most one byte more than a block can have."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb", buffering=0) as opened:
-        size = min(os.fstat(descriptor).st_size, MAX_BLOCK_SIZE)
-        return opened.read(size + 1) or b""
+    """Read at most one byte more than a block can have; what is no regular file has none."""
+    try:
+        with _opened(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return b""
+            with open(descriptor, "rb", buffering=0, closefd=False) as opened:
+                return opened.read(min(status.st_size, MAX_BLOCK_SIZE) + 1) or b""
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link; a socket
+            return b""
+        raise
 
 
 def _write_all(descriptor: int, parts: Sequence[bytes]) -> None:

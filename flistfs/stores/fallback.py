@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flistfs.errors import StoreError, StoreRefusedError
-from flistfs.stores.fanout import first_that_has, most_telling
+from flistfs.stores.base import reading_deadline
+from flistfs.stores.fanout import all_copies, first_that_has, most_telling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +36,10 @@ class FallbackStore:
         """Nothing: nobody writes here."""
 
     @property
+    def unreadable(self) -> None:
+        """Nothing: nobody writes here."""
+
+    @property
     def trouble(self) -> str | None:
         """What is wrong with any of them."""
         return "; ".join(store.trouble for store in self._stores if store.trouble) or None
@@ -61,9 +66,17 @@ class FallbackStore:
         """Refuse: it is not said which of them is to have it."""
         raise StoreRefusedError(f"{self.url} was opened for reading")
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Ask one store after the other."""
-        return first_that_has(hash, self._stores, self.url)
+        return first_that_has(hash, self._stores, self.url, deadline or reading_deadline())
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Return what all stores hold."""
+        return all_copies(hash, self._stores)
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Ask all stores."""
+        return set().union(*(store.wrong(hashes, thorough=thorough) for store in self._stores))
 
     def sync(self) -> None:
         """Do nothing: nothing is written."""

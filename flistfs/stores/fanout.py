@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.format.codec import has_hash
 from flistfs.stores.base import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _THREADS: Final = 16
 """Servers asked at the same time; more of them take turns."""
@@ -22,7 +24,9 @@ _T = TypeVar("_T")
 class _Holder(Protocol):
     """What a block may be got from."""
 
-    def get(self, hash: bytes, /) -> bytes: ...  # noqa: A002 - the word the format uses for it
+    def copies(self, hash: bytes, /) -> list[bytes]: ...  # noqa: A002 - the format's word
+
+    def get(self, hash: bytes, deadline: float, /) -> bytes: ...  # noqa: A002 - the format's word
 
 
 def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreError]:
@@ -57,24 +61,62 @@ def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreErro
     return {key: _expected(answer) for key, answer in answers.items()}
 
 
-def first_that_has(hash_: bytes, holders: Iterable[_Holder], url: str) -> bytes:
-    """Ask one after the other for a block; one that cannot be asked is passed over.
+def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline: float) -> bytes:
+    """Ask one after the other for a block; one that cannot be asked, or has it wrong, is passed over.
+
+    Each gets an equal share of the time until the deadline, so that one which hangs does not keep the next
+    from being asked.
 
     Raises:
         BlockMissingError: none has it; `url` says who was asked.
         StoreError: none of the others has it, and it may be there.
     """
     errors: list[StoreError] = []
-    for holder in holders:
+    wrong: bytes | None = None
+    for number, holder in enumerate(holders):
+        now = time.monotonic()
+        share = (deadline - now) / (len(holders) - number)
         try:
-            return holder.get(hash_)
+            value = holder.get(hash_, now + share)
         except BlockMissingError:
             continue
         except StoreError as error:
             errors.append(error)
+        else:
+            if len(holders) == 1 or has_hash(value, hash_):
+                return value
+            wrong = wrong or value
     if errors:
         raise most_telling(errors)
+    if wrong is not None:  # whoever opens it will say what is wrong
+        return wrong
     raise BlockMissingError(f"{url} does not hold block {printable(hash_)}")
+
+
+def only_copy(hash_: bytes, get: Callable[[bytes], bytes]) -> list[bytes]:
+    """Return a block from where there is one copy at most."""
+    try:
+        return [get(hash_)]
+    except BlockMissingError:
+        return []
+
+
+def all_copies(hash_: bytes, holders: Iterable[_Holder]) -> list[bytes]:
+    """Return a block from each that has it.
+
+    Raises:
+        StoreError: none has it, and it may be where nobody could be asked.
+    """
+    found: list[bytes] = []
+    errors: list[StoreError] = []
+    for holder in holders:
+        try:
+            found += holder.copies(hash_)
+        except StoreError as error:
+            errors.append(error)
+    if errors and not found:
+        raise most_telling(errors)
+    return found
 
 
 def most_telling(errors: Iterable[StoreError]) -> StoreError:

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from flistfs.stores.url import default_store_url, parse_store_url
+from flistfs.stores.base import DEFAULT_TIMEOUT
+from flistfs.stores.url import PASSWORD_VARIABLE, default_store_url, parse_store_url
 
 if TYPE_CHECKING:
     from flistfs.format.router import Router
     from flistfs.stores.base import Store
 
-DEFAULT_TIMEOUT: Final = 20.0
-"""Seconds without any progress after which a server counts as hung. redis-py's 5 s are short for a large
-batch on a busy store; more would make 0-db's occasional stalls (sending again cures them) hurt."""
-
 
 def open_store(
-    url: str, password: str | None = None, *, timeout: float = DEFAULT_TIMEOUT, reading: bool = False
+    url: str,
+    password: str | None = None,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    reading: bool = False,
+    password_variable: str | None = PASSWORD_VARIABLE,
 ) -> Store:
     """Make the store a URL stands for, without touching it yet: `check()` does.
 
     `password` is used if the URL has none, and for all servers of a router whose URLs have none; `timeout`
-    is in seconds without progress (servers only). A store for `reading` may be a router whose ranges leave
-    gaps, and is content with one server for each block.
+    is in seconds without progress (servers only; see `reading_deadline`). A store for `reading` may be a
+    router whose ranges leave gaps, and is content with one server for each block.
+    `password_variable` is what messages call the place of the password; None if a server gets none.
     Raises `UsageError` for a URL that makes no sense, and for a router that does not.
     """
     parsed = parse_store_url(url, password)
-    # Each is loaded where it is used: redis-py takes 0.1 s, and as much again for its client of clusters.
+    # Each is loaded where it is used: redis-py, for clusters alone, takes 0.2 s.
     if parsed.scheme == "router":
         from flistfs.stores.routed import open_router  # noqa: PLC0415
 
-        return open_router(parsed, password, timeout=timeout, reading=reading)
+        return open_router(
+            parsed, password, timeout=timeout, reading=reading, password_variable=password_variable
+        )
     if parsed.path is not None:
         from flistfs.stores.directory import DirectoryStore  # noqa: PLC0415
 
@@ -38,10 +43,10 @@ def open_store(
     if parsed.scheme == "redis+cluster":
         from flistfs.stores.cluster import ClusterStore  # noqa: PLC0415
 
-        return ClusterStore(parsed, timeout=timeout)
+        return ClusterStore(parsed, timeout=timeout, password_variable=password_variable)
     from flistfs.stores.redis import RedisStore  # noqa: PLC0415
 
-    return RedisStore(parsed, timeout=timeout)
+    return RedisStore(parsed, timeout=timeout, reading=reading, password_variable=password_variable)
 
 
 def open_flist_store(
@@ -50,8 +55,10 @@ def open_flist_store(
     password: str | None = None,
     *,
     timeout: float = DEFAULT_TIMEOUT,
+    reading: bool = True,
+    password_variable: str = PASSWORD_VARIABLE,
 ) -> Store:
-    """Make the store that the blocks of a flist are read from, without touching it yet.
+    """Make the store that the blocks of a flist are in, without touching it yet; by default only to read.
 
     That is the store at `url`, if the user named one; else what the package's own router says; else the
     user's directory of blocks. The password goes to the store at `url` alone: a package comes from
@@ -64,5 +71,11 @@ def open_flist_store(
     if url is None and router is not None:
         from flistfs.stores.routed import RoutedStore  # noqa: PLC0415
 
-        return RoutedStore.of_package(router, timeout=timeout)
-    return open_store(url or default_store_url(), password, timeout=timeout, reading=True)
+        return RoutedStore.of_package(router, timeout=timeout, reading=reading)
+    return open_store(
+        url or default_store_url(),
+        password,
+        timeout=timeout,
+        reading=reading,
+        password_variable=password_variable,
+    )

@@ -1,7 +1,8 @@
-"""What the user says of where readers find the blocks."""
+"""What an flist says to its readers of where its blocks are."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flistfs.errors import FormatError, UsageError
@@ -13,11 +14,16 @@ from flistfs.format.router import (
     has_passwords,
     parse_router,
     router_to,
+    without_passwords,
 )
-from flistfs.stores.url import parse_store_url
+from flistfs.stores.url import for_readers, local_servers, parse_store_url
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from flistfs.stores.base import Store
+
+_IGNORED = "readers ignore what follows the host, and read from the first database or the namespace default"
 
 
 def read_router(file: Path) -> Router:
@@ -56,6 +62,9 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
     router = read_router(file)
     if has_passwords(router):
         raise UsageError(f"{file} has passwords in it, and a package is given to others: take them out")
+    for url in (rule.url for pool in router.pools for rule in pool.rules):
+        if for_readers(parse_store_url(url)) is None:
+            raise UsageError(f"{file} names {url}: {_IGNORED}; name servers alone")
     return format_router(router).decode()
 
 
@@ -65,4 +74,40 @@ def _public_url(text: str) -> str:
         raise UsageError(f"readers fetch from {', '.join(sorted(SCHEMES))} servers, not from {url.scheme}://")
     if url.password is not None:
         raise UsageError("the public URL has a password, and a package is given to others: leave it out")
-    return str(url)
+    readable = for_readers(url)
+    if readable is None:
+        raise UsageError(f"{url} cannot be the public URL: {_IGNORED}; give the server alone")
+    return str(readable)
+
+
+def usable_router(router: Router) -> Router | None:
+    """Return what readers can use of a router, without passwords; None if that is nothing."""
+    pools = tuple(
+        replace(pool, rules=rules)
+        for pool in without_passwords(router).pools
+        if (rules := tuple(rule for rule in pool.rules if for_readers(parse_store_url(rule.url))))
+    )
+    names = {pool.name for pool in pools}
+    lookup = tuple(name for name in router.lookup if name in names)
+    cache = tuple(name for name in router.cache if name in names)
+    return Router(pools, lookup, cache) if lookup else None
+
+
+def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -> tuple[str, ...]:
+    """Say what is to be known of what an flist in a store names to its readers.
+
+    Args:
+        store: Where its blocks are.
+        router: What it names.
+        is_chosen: Whether the user said so.
+    """
+    notes: list[str] = []
+    option = "--router" if parse_store_url(store.url).scheme == "router" else "--public-url"
+    if not is_chosen and store.unreadable is not None:
+        brought = (
+            f"; flistfs push brings the blocks to a server, {option} names one" if router is None else ""
+        )
+        notes.append(f"{store.unreadable}, so the flist does not name it{brought}")
+    if router is not None and (local := local_servers(router.all_urls())):
+        notes.append(f"readers elsewhere cannot reach {local[0]}; use {option}")
+    return tuple(notes)

@@ -19,25 +19,28 @@ second; beside it a plain redis-py pipeline of the same batches:
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import logging
+import re
+import socket
 import ssl
 import threading
 import time
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
-
-import redis.exceptions
-from redis.connection import AbstractConnection, BlockingConnectionPool, Connection, SSLConnection
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.format.router import SCHEMES, router_to
-from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
+from flistfs.format.codec import encode_block, has_hash
+from flistfs.format.router import router_to
+from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
+from flistfs.stores.connections import Connections, speaks_plain, speaks_tls
+from flistfs.stores.fanout import only_copy
 from flistfs.stores.refusals import meaning_of
+from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, why_unreadable
 from flistfs.stores.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flistfs.format.codec import Block
@@ -46,9 +49,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MAX_CONNECTIONS: Final = 16
-"""More threads than this take turns; a handful saturates any server."""
-
 _MAX_COMMANDS: Final = 512
 """Commands in flight. Their replies (at most about 80 bytes each, where 0-db repeats the key) stay below
 any socket buffer, so the server never waits for us to read while we wait for it to read."""
@@ -56,68 +56,59 @@ any socket buffer, so the server never waits for us to read while we wait for it
 _MAX_BYTES: Final = 16 * 1024 * 1024
 """Bytes of blocks in flight: bounds what is sent again after a fault. Larger pipelines gain nothing."""
 
+_MAX_VALUES: Final = 16
+"""Blocks that are asked for at a time to be compared."""
+
+_USUAL_SIZE: Final = 640 * 1024
+"""Bytes that a block has at most, unless somebody stored what is none."""
+
 _SLOWEST: Final = 64 * 1024
-"""Bytes a second that any link must manage; sets the time limit of a whole exchange."""
+"""Bytes a second that any link must manage."""
 
 _PAUSES: Final = (0.2, 0.8)
 """Seconds before the second and the third try: a server that restarts is back within a second. Waiting
 out a longer outage is up to the caller."""
 
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds to reach a server: Linux sends a lost SYN again after 1, 3 and 7."""
+_PROBE_SECONDS: Final = 3.0
+"""Seconds to find out whether a server that does not answer would with TLS, or without."""
 
-# Keeps redis-py from sending CLIENT SETINFO. Newer releases warn about the old names, older ones do not know
-# the new one.
-ANONYMOUS: Final[dict[str, None]] = (
-    {"driver_info": None}
-    if "driver_info" in inspect.signature(AbstractConnection).parameters
-    else {"lib_name": None, "lib_version": None}
-)
+_MAX_INFO: Final = 256 * 1024  # bytes; Redis 7.0 says 6 KiB
+
+_ZERO_DB: Final = re.compile(rb"^server_name:.*0-db", re.MULTILINE)
 
 _NO_BLOCK: Final = b"0" * 64
 
 _T = TypeVar("_T")
 
-# What redis-py and the socket raise where the connection failed; sending again may help.
-_FAULTS: Final = (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-
-
-class _Connection(Protocol):
-    """What is used of a redis-py connection (its own methods have no types)."""
-
-    _sock: socket.socket | None
-
-    def on_connect(self) -> None: ...
-    def disconnect(self) -> None: ...
-
-
-class _Pool(Protocol):
-    """What is used of a redis-py connection pool."""
-
-    def get_connection(self) -> _Connection: ...
-    def release(self, connection: _Connection) -> None: ...
-    def disconnect(self) -> None: ...
-
 
 class RedisStore:
     """A `Store` on a server. Makes no connection before the first call."""
 
-    def __init__(self, url: StoreUrl, *, timeout: float) -> None:
+    def __init__(
+        self,
+        url: StoreUrl,
+        *,
+        timeout: float,
+        reading: bool = False,
+        password_variable: str | None = PASSWORD_VARIABLE,
+    ) -> None:
+        """Take a server.
+
+        Args:
+            url: Where it is.
+            timeout: Seconds without progress until it counts as hung (see `reading_deadline`).
+            reading: Whether it is only read from, so that it need not be one that can be written to.
+            password_variable: The environment variable that its password may come from, for messages; None
+                for a server that gets none because only an flist names it.
+        """
         self._url = url
         self._timeout = timeout
+        self._reading = reading
+        self._password_variable = password_variable
         self._closed = threading.Event()
-        self._pool = cast("Callable[..., _Pool]", BlockingConnectionPool)(
-            connection_class=SSLConnection if url.tls else Connection,
-            max_connections=_MAX_CONNECTIONS,
-            timeout=timeout,  # until another thread gives a connection back
-            host=url.host,
-            port=url.port,
-            protocol=2,  # the default, 3, starts with HELLO
-            **ANONYMOUS,
-            socket_timeout=timeout,
-            socket_connect_timeout=min(timeout, CONNECT_TIMEOUT),
-            redis_connect_func=self._greet,
-        )
+        self._has_answered = False
+        self._is_other: bool | None = None  # whether it speaks TLS where we do not, or the other way around
+        self._connections = Connections(url.host, url.port, tls=url.tls, silence=timeout)
 
     @property
     def url(self) -> str:
@@ -126,22 +117,33 @@ class RedisStore:
 
     @property
     def readers_router(self) -> Router | None:
-        """A router to this server; readers know no TLS."""
-        return router_to(self.url) if self._url.scheme in SCHEMES else None
+        """A router to this server, if readers can use it."""
+        url = for_readers(self._url)
+        return None if url is None else router_to(str(url))
+
+    @property
+    def unreadable(self) -> str | None:
+        """A server over TLS, and all but the first database."""
+        return why_unreadable(self._url)
 
     @property
     def trouble(self) -> None:
         """Nothing: it works or not."""
 
     def check(self) -> None:
-        """Reach the server; a PING may be free for all, so a key is asked for as well."""
+        """Reach the server; a PING may be free for all, so a key is asked for as well.
 
-        def work(wire: Wire) -> None:
+        A 0-db that chooses its keys itself takes no block, which only a block can show.
+        """
+
+        def work(wire: Wire) -> bool:
             wire.send([command(b"PING"), command(b"EXISTS", _NO_BLOCK)])
             _expect(wire.reply(), Status("PONG"))
             _is_there(wire.reply())
+            return not self._reading and _is_zero_db(wire)
 
-        self._exchange(work)
+        if self._exchange(work):
+            self.put([_smallest_block()])
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:  # noqa: ARG002
         """Ask for each hash with a command of its own: neither ARDB nor 0-db take several.
@@ -160,14 +162,27 @@ class RedisStore:
             check_size(block, self.url)
         for batch in _pipelines(blocks):
             size = sum(block.size for block in batch)
-            self._exchange(partial(_store, blocks=batch), size)
+            self._exchange(partial(_store, blocks=batch), reading_deadline(self._timeout) + size / _SLOWEST)
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Fetch one block. The server is not believed about sizes: see `MAX_BLOCK_SIZE`."""
-        value = self._exchange(partial(_fetch, hash_=hash), MAX_BLOCK_SIZE)
+        value = self._exchange(partial(_fetch, hash_=hash), deadline)
         if value is None:
             raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
         return value
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Fetch the block."""
+        return only_copy(hash, self.get)
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Fetch blocks in pipelines, if it is to be thorough, and compare each as it comes."""
+        found: set[bytes] = set()
+        for start in range(0, len(hashes) if thorough else 0, _MAX_VALUES):
+            batch = hashes[start : start + _MAX_VALUES]
+            deadline = reading_deadline(self._timeout) + len(batch) * _USUAL_SIZE / _SLOWEST
+            found |= self._exchange(partial(_compare, hashes=batch), deadline)
+        return found
 
     def sync(self) -> None:
         """Do nothing: how durable an acknowledged SET is, is the server's own policy."""
@@ -175,86 +190,107 @@ class RedisStore:
     def close(self) -> None:
         """Close all connections, those in use too; calls in other threads end with an error at once."""
         self._closed.set()
-        self._pool.disconnect()
+        self._connections.close()
 
-    def _exchange(self, work: Callable[[Wire], _T], size: int = 0) -> _T:
-        """Do `work` on a connection, again after a fault; `size` is how many bytes it moves at most."""
+    def _exchange(self, work: Callable[[Wire], _T], deadline: float | None = None) -> _T:
+        """Do `work` on a connection, again after a fault, as long as there is time."""
+        if deadline is None:
+            deadline = reading_deadline(self._timeout)
         for pause in _PAUSES:
             try:
-                return self._attempt(work, size)
+                return self._attempt(work, deadline)
             except StoreUnavailableError as fault:
-                if self._closed.is_set():
+                if self._closed.is_set() or time.monotonic() + pause >= deadline:
                     raise
                 _log.debug("trying again in %.1f s: %s", pause, fault)
             self._closed.wait(pause)
-        return self._attempt(work, size)
+        return self._attempt(work, deadline)
 
-    def _attempt(self, work: Callable[[Wire], _T], size: int) -> _T:
+    def _attempt(self, work: Callable[[Wire], _T], deadline: float) -> _T:
         """Do `work` once; whatever goes wrong leaves as one of our errors."""
         if self._closed.is_set():
             raise StoreUnavailableError(f"{self.url} is no longer in use")
         try:
-            connection = self._pool.get_connection()
-            try:
-                return self._talk(connection, work, size)
-            finally:
-                if self._closed.is_set():
-                    connection.disconnect()  # close() may have missed a connection made at that moment
-                self._pool.release(connection)
+            with self._connections.lent(deadline, self._greet) as sock:
+                return self._talk(sock, work, deadline)
         except ErrorReply as reply:
-            raise meaning_of(str(reply), self.url, self._url.password) from None
+            raise self._meaning(reply) from None
         except NonsenseReply as reply:
             raise StoreError(f"{self.url} does not behave like a Redis server: it sent {reply}") from None
-        except _FAULTS as fault:
-            raise self._unreachable(fault) from fault
+        except OSError as fault:
+            raise self._unreachable(fault, deadline) from fault
 
-    def _greet(self, connection: _Connection) -> None:
-        """Take redis-py's place after it has connected: what it would send is not for every server."""
-        connection.on_connect()  # with the options above it sets up its parser and sends nothing
-        for words, answer in self._greeting():
-            self._talk(connection, partial(_tell, words=words, answer=answer), 0)
+    def _greet(self, sock: socket.socket, deadline: float) -> None:
+        """Open a connection: log in, and choose the database or namespace."""
+        secret = None if self._url.password is None else _argument(self._url.password)
+        name = None if self._url.name is None else _argument(self._url.name)
+        if self._url.scheme == "zdb" and secret is not None:
+            self._talk(sock, partial(_log_in_to_zero_db, secret=secret, name=name or b"default"), deadline)
+            return
+        for words, answer in self._greeting(secret, name):
+            self._talk(sock, partial(_tell, words=words, answer=answer), deadline)
 
-    def _greeting(self) -> Iterator[tuple[list[bytes], str]]:
+    def _greeting(self, secret: bytes | None, name: bytes | None) -> Iterator[tuple[list[bytes], str]]:
         """Give the commands that open a connection, and the answer to each."""
-        if self._url.password is not None:
-            yield [b"AUTH", self._url.password.encode("utf-8", "surrogateescape")], "OK"
-        if self._url.name is not None:
-            yield [b"SELECT", self._url.name.encode("utf-8", "surrogateescape")], "OK"
+        if secret is not None:
+            yield [b"AUTH", secret], "OK"
+        if name is not None:
+            yield [b"SELECT", name], "OK"
         if self._url.tls:
             # A TLS 1.3 server sends session tickets after the handshake. Unless they are read with some
-            # reply, redis-py's pool takes them for a reply that nobody asked for and gives up.
+            # reply, they look like the end of a connection that nobody uses.
             yield [b"PING"], "PONG"
 
-    def _talk(self, connection: _Connection, work: Callable[[Wire], _T], size: int) -> _T:
-        """Do `work` on this connection; anything but success ends the connection."""
-        deadline = time.monotonic() + self._timeout + size / _SLOWEST
+    def _talk(self, sock: socket.socket, work: Callable[[Wire], _T], deadline: float) -> _T:
+        """Do `work` on this connection."""
+        wire = Wire(sock, silence=self._timeout, deadline=deadline)
         try:
-            wire = Wire(_socket_of(connection), silence=self._timeout, deadline=deadline)
             result = work(wire)
             wire.finish()
-        except BaseException:
-            connection.disconnect()
-            raise
+        finally:
+            self._has_answered |= wire.has_answered
         return result
 
-    def _unreachable(self, fault: BaseException) -> StoreError:
-        cause = fault.__context__ if isinstance(fault, redis.exceptions.RedisError) else fault
-        if isinstance(cause, ssl.SSLCertVerificationError):
+    def _meaning(self, reply: ErrorReply) -> StoreError:
+        return meaning_of(str(reply), self.url, self._url.password, self._password_variable)
+
+    def _unreachable(self, fault: OSError, deadline: float) -> StoreError:
+        if isinstance(fault, ssl.SSLCertVerificationError):
             return StoreRefusedError(
-                f"{self.url} has a certificate that this system does not trust: {cause.verify_message}"
+                f"{self.url} has a certificate that this system does not trust: {fault.verify_message}"
             )
-        if isinstance(fault, (TimeoutError, redis.exceptions.TimeoutError)):
+        if not isinstance(fault, (ConnectionRefusedError, socket.gaierror)):
+            self._check_encryption(deadline)
+        if isinstance(fault, TimeoutError):
             return StoreUnavailableError(f"{self.url} does not answer: check the server and the network")
-        reason = getattr(cause, "strerror", None) or cause or fault
+        reason = fault.strerror or fault
         return StoreUnavailableError(f"cannot reach {self.url}: {reason}: check that the server runs there")
 
+    def _check_encryption(self, deadline: float) -> None:
+        """See whether a server that has never answered does so with TLS, or without; it is asked once.
 
-def _socket_of(connection: _Connection) -> socket.socket:
-    # redis-py has no public way to the socket, and blocks must not go through its packer (see wire.py).
-    sock = connection._sock  # noqa: SLF001
-    if sock is None:
-        raise ConnectionResetError("the connection was closed")  # by close() in another thread
-    return sock
+        Raises:
+            StoreRefusedError: it does.
+        """
+        if self._has_answered or self._closed.is_set():
+            return
+        if self._is_other is None:
+            seconds = min(deadline - time.monotonic(), self._timeout, _PROBE_SECONDS)
+            if seconds <= 0:
+                return
+            speaks = speaks_plain if self._url.tls else speaks_tls
+            self._is_other = speaks(self._url.host, self._url.port, seconds)
+        if self._is_other and self._url.tls:
+            raise StoreRefusedError(
+                f"{self.url} does not speak TLS there: give the port that does, or, if nobody can listen in, "
+                f"write {replace(self._url, scheme='redis')}"
+            )
+        if self._is_other:
+            raise StoreRefusedError(f"{self.url} speaks TLS: write {replace(self._url, scheme='rediss')}")
+
+
+def _argument(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _pipelines(blocks: Sequence[Block]) -> Iterator[list[Block]]:
@@ -285,10 +321,45 @@ def _store(wire: Wire, blocks: Sequence[Block]) -> None:
 
 def _fetch(wire: Wire, hash_: bytes) -> bytes | None:
     wire.send([command(b"GET", hash_)])
+    return _value(wire)
+
+
+def _value(wire: Wire) -> bytes | None:
     value = wire.reply(MAX_BLOCK_SIZE)
     if value is None or type(value) is bytes:
         return value
     raise NonsenseReply(f"{value!r} as the answer to GET")
+
+
+def _compare(wire: Wire, hashes: Sequence[bytes]) -> set[bytes]:
+    wire.send([b"".join(command(b"GET", hash_) for hash_ in hashes)])
+    values = ((hash_, _value(wire)) for hash_ in hashes)
+    return {hash_ for hash_, value in values if value is not None and not has_hash(value, hash_)}
+
+
+def _log_in_to_zero_db(wire: Wire, secret: bytes, name: bytes) -> None:
+    """Give a 0-db the password, as the administrator's and as the namespace's.
+
+    AUTH takes the administrator's alone, and is refused where there is none; a namespace's goes with SELECT.
+    """
+    wire.send([command(b"AUTH", secret), command(b"SELECT", name, secret)])
+    with contextlib.suppress(ErrorReply):
+        _expect(wire.reply(), Status("OK"))
+    _expect(wire.reply(), Status("OK"))
+
+
+def _is_zero_db(wire: Wire) -> bool:
+    """Ask what the server is, which a password may not allow."""
+    wire.send([command(b"INFO")])
+    try:
+        info = wire.reply(_MAX_INFO)
+    except ErrorReply:
+        return False
+    return isinstance(info, bytes) and _ZERO_DB.search(info) is not None
+
+
+def _smallest_block() -> Block:
+    return encode_block(b"\0")
 
 
 def _tell(wire: Wire, words: Sequence[bytes], answer: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flistfs.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.stores.url import PASSWORD_VARIABLE
 
 _MAX_TEXT: Final = 200  # characters of a server's own words in a message
 
@@ -32,24 +33,6 @@ _MEANINGS: Final = (
         StoreUnavailableError,
         "is too busy or not ready: try again later",
     ),
-    _Meaning(
-        ("no password is set", "without any password configured"),
-        StoreRefusedError,
-        "wants no password: leave it out",
-    ),
-    _Meaning(
-        (
-            "noauth",
-            "wrongpass",
-            "invalid username-password",
-            "error code:-1004",
-            "invalid password",
-            "access denied",
-            "authentication",
-        ),
-        StoreRefusedError,
-        "wants another password: check the one in the store's URL",
-    ),
     _Meaning(("noperm",), StoreRefusedError, "forbids this password to use PING, EXISTS, GET or SET"),
     _Meaning(
         ("readonly", "read-only", "read only"),
@@ -61,14 +44,40 @@ _MEANINGS: Final = (
         StoreRefusedError,
         "is full or cannot save: give it more memory or disk space",
     ),
+    _Meaning(
+        ("only update authorized",),
+        StoreRefusedError,
+        "is a 0-db in sequential mode, which chooses its keys itself and can hold no blocks: use one (or a "
+        "namespace) in user mode",
+    ),
+    _Meaning(
+        ("authentication disabled",),
+        StoreRefusedError,
+        "is a 0-db without an administrator's password: give a namespace's with zdb://host:port/namespace",
+    ),
 )
 
 
-def meaning_of(text: str, url: str, password: str | None) -> StoreError:
+_UNWANTED: Final = ("no password is set", "without any password configured")
+_REFUSED: Final = (
+    "noauth",
+    "wrongpass",
+    "invalid username-password",
+    "error code:-1004",
+    "invalid password",
+    "access denied",
+    "authentication",
+)
+
+
+def meaning_of(
+    text: str, url: str, password: str | None, variable: str | None = PASSWORD_VARIABLE
+) -> StoreError:
     """Turn the text of an error reply into the error to raise.
 
     The text comes from a stranger: it is shortened, made printable, and rid of the password (Redis repeats
-    the arguments of a command that it does not know).
+    the arguments of a command that it does not know). `variable` is where the password may come from, None
+    for a server that gets none.
     """
     quoted = presentable(text, password)
     if text.startswith(("MOVED ", "ASK ")):
@@ -77,7 +86,23 @@ def meaning_of(text: str, url: str, password: str | None) -> StoreError:
     for meaning in _MEANINGS:
         if any(part in lowered for part in meaning.texts):
             return meaning.error(f"{url} {meaning.problem} ({quoted})")
+    if any(part in lowered for part in _UNWANTED):
+        return StoreRefusedError(f"{url} wants no password: {_without(variable)} ({quoted})")
+    if any(part in lowered for part in _REFUSED):
+        return StoreRefusedError(f"{url} {_help(password, variable)} ({quoted})")
     return StoreError(f"{url} answers with an error: {quoted}")
+
+
+def _without(variable: str | None) -> str:
+    return f"unset {variable}, and leave it out of the URL" if variable else "leave it out of the URL"
+
+
+def _help(password: str | None, variable: str | None) -> str:
+    if variable is None:
+        return "needs a password, and servers that only an flist names get none; name the store yourself"
+    if password is None:
+        return f"needs a password; set {variable}"
+    return f"says that the password is wrong; correct {variable}, or the one in the URL or in router.yaml"
 
 
 def presentable(text: str, password: str | None) -> str:

@@ -17,8 +17,8 @@ For reading:
 - `missing`: a block is there if one server holds it. It is missing if all answered, and none does.
 - Blocks that have no server are missing.
 
-For both, `get` asks the servers of a block one after the other until one has it. It is missing if all
-answered.
+For both, `get` asks the servers of a block one after the other until one has it, with the bytes that its name
+says. It is missing if all answered, and wrong if nobody has a right one.
 
 Where too few servers answer, the error is that of one which does not: the same call may succeed later.
 So with one of two replicas down, writing waits; with `min-replicas=1` it goes on, and what was written
@@ -40,11 +40,11 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
 from flistfs.format.router import Router, without_passwords
-from flistfs.stores.base import check_size, printable
-from flistfs.stores.fanout import ask_all, first_that_has, most_telling
-from flistfs.stores.readers import read_router
+from flistfs.stores.base import check_size, printable, reading_deadline
+from flistfs.stores.fanout import all_copies, ask_all, first_that_has, most_telling
+from flistfs.stores.readers import read_router, usable_router
 from flistfs.stores.redis import RedisStore
-from flistfs.stores.url import StoreUrl, parse_store_url
+from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl, parse_store_url, why_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -109,9 +109,13 @@ class _Server:
         self.trouble = None
         self._rests_until = 0.0
 
-    def get(self, hash_: bytes) -> bytes:
+    def get(self, hash_: bytes, deadline: float) -> bytes:
         """Ask it for a block."""
-        return self.ask(lambda store: store.get(hash_))
+        return self.ask(lambda store: store.get(hash_, deadline))
+
+    def copies(self, hash_: bytes) -> list[bytes]:
+        """Ask it for a block that it may not have."""
+        return self.ask(lambda store: store.copies(hash_))
 
     def close(self) -> None:
         """Close its connections; what fails for that is not its fault."""
@@ -172,6 +176,7 @@ class RoutedStore:
         timeout: float,
         min_replicas: int | None = None,
         reading: bool = False,
+        password_variable: str | None = PASSWORD_VARIABLE,
     ) -> None:
         """Take the servers of a router.
 
@@ -182,6 +187,7 @@ class RoutedStore:
             timeout: Seconds without progress until a server counts as hung.
             min_replicas: How many servers must have a block; None: all that its hash belongs to.
             reading: Whether it is only read from: see the table above.
+            password_variable: The environment variable that the password may come from, for messages.
 
         Raises:
             UsageError: a URL makes no sense; or, unless for reading, a hash has too few servers.
@@ -189,21 +195,27 @@ class RoutedStore:
         self._router = router
         self._url = url
         self._reading = reading
+        self._timeout = timeout
         self._min_replicas = 1 if reading else min_replicas
         self._servers: dict[StoreUrl, _Server] = {}
-        self._table = self._make_table(password, timeout)
+        open_server = partial(
+            RedisStore, timeout=timeout, reading=reading, password_variable=password_variable
+        )
+        self._table = self._make_table(password, open_server)
         if not reading:
             self._table.check_complete(min_replicas or 1)
 
     @classmethod
-    def of_package(cls, router: Router, *, timeout: float) -> Self:
-        """Make the store that a package's own router describes, for reading.
+    def of_package(cls, router: Router, *, timeout: float, reading: bool = True) -> Self:
+        """Make the store that a package's own router describes.
 
         Raises:
             FormatError: it makes no sense.
         """
         try:
-            return cls(router, "the flist's router.yaml", timeout=timeout, reading=True)
+            return cls(
+                router, "the flist's router.yaml", timeout=timeout, reading=reading, password_variable=None
+            )
         except UsageError as error:
             raise FormatError(f"the flist's router.yaml cannot be used: {error}") from None
 
@@ -213,9 +225,23 @@ class RoutedStore:
         return self._url
 
     @property
-    def readers_router(self) -> Router:
-        """The router itself, without passwords."""
-        return without_passwords(self._router)
+    def readers_router(self) -> Router | None:
+        """What readers can use of the router, if that has a server for every block."""
+        usable = usable_router(self._router)
+        if usable is None or usable == without_passwords(self._router):
+            return usable
+        try:
+            RoutedStore(usable, self._url, timeout=self._timeout)
+        except UsageError:  # a range has no server left
+            return None
+        return usable
+
+    @property
+    def unreadable(self) -> str | None:
+        """The servers that readers cannot use."""
+        reasons = [reason for url in self._servers if (reason := why_unreadable(url))]
+        more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        return f"{reasons[0]}{more}" if reasons else None
 
     @property
     def trouble(self) -> str | None:
@@ -269,10 +295,31 @@ class RoutedStore:
         for tally in self._tallies(routes, question):
             _require_answers(tally, self._needed(tally.route))
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the format uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Ask the block's servers one after the other; those that failed lately come last."""
         servers = sorted(self._route(hash), key=lambda server: server.rests)
-        return first_that_has(hash, servers, self.url)
+        return first_that_has(hash, servers, self.url, deadline or reading_deadline(self._timeout))
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Ask all of the block's servers."""
+        return all_copies(hash, self._route(hash))
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Ask all servers of each hash, if it is to be thorough."""
+        if not thorough:
+            return set()
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            found = store.wrong([hashes[number] for number in numbers], thorough=True)
+            return {number for number in numbers if hashes[number] in found}
+
+        found: set[bytes] = set()
+        tallies = self._tallies([self._route(hash_) for hash_ in hashes], question)
+        for hash_, tally in zip(hashes, tallies, strict=True):
+            _require_answers(tally, self._needed(tally.route))
+            if tally.held:
+                found.add(hash_)
+        return found
 
     def sync(self) -> None:
         """Do nothing: how durable an acknowledged SET is, is each server's own policy."""
@@ -284,7 +331,7 @@ class RoutedStore:
 
     # Who has what
 
-    def _make_table(self, password: str | None, timeout: float) -> _Table:
+    def _make_table(self, password: str | None, open_server: Callable[[StoreUrl], Store]) -> _Table:
         """Cut the hashes into segments with the same servers each."""
         begins: dict[int, list[int]] = {}
         ends: dict[int, list[int]] = {}
@@ -294,7 +341,7 @@ class RoutedStore:
             for rule in pools[name].rules:
                 begins.setdefault(int(rule.range.first.ljust(_DIGITS, "0"), 16), []).append(len(servers))
                 ends.setdefault(int(rule.range.last.ljust(_DIGITS, "F"), 16) + 1, []).append(len(servers))
-                servers.append(self._server(rule.url, password, timeout))
+                servers.append(self._server(parse_store_url(rule.url, password), open_server))
         starts = sorted({0, *begins, *ends} - {16**_DIGITS})
         routes: list[_Route] = []
         active: list[int] = []  # numbers of rules, in their order
@@ -310,11 +357,10 @@ class RoutedStore:
             routes.append(tuple(dict.fromkeys(servers[number] for number in active)))
         return _Table(starts, routes)
 
-    def _server(self, url: str, password: str | None, timeout: float) -> _Server:
-        parsed = parse_store_url(url, password)
-        if parsed not in self._servers:
-            self._servers[parsed] = _Server(RedisStore(parsed, timeout=timeout))
-        return self._servers[parsed]
+    def _server(self, url: StoreUrl, open_server: Callable[[StoreUrl], Store]) -> _Server:
+        if url not in self._servers:
+            self._servers[url] = _Server(open_server(url))
+        return self._servers[url]
 
     def _route(self, hash_: bytes) -> _Route:
         if not _HASH.fullmatch(hash_):
@@ -379,7 +425,9 @@ def _count(answer: set[int] | StoreError, asked: Iterable[tuple[int, _Tally]]) -
             tally.held += number in answer
 
 
-def open_router(url: StoreUrl, password: str | None, *, timeout: float, reading: bool) -> RoutedStore:
+def open_router(
+    url: StoreUrl, password: str | None, *, timeout: float, reading: bool, password_variable: str | None
+) -> RoutedStore:
     """Make the store of a `router://` URL.
 
     Raises:
@@ -396,6 +444,7 @@ def open_router(url: StoreUrl, password: str | None, *, timeout: float, reading:
             timeout=timeout,
             min_replicas=url.min_replicas,
             reading=reading,
+            password_variable=password_variable,
         )
     except UsageError as error:
         raise UsageError(f"the router {url.path} cannot be used: {error}") from None

@@ -33,7 +33,12 @@ from flistfs.errors import UsageError
 
 # ARDB's and Redis' own defaults; 9900 is 0-db's.
 _DEFAULT_PORTS: Final = {"ardb": 16379, "redis": 6379, "rediss": 6379, "redis+cluster": 6379, "zdb": 9900}
+PASSWORD_VARIABLE: Final = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
+"""The environment variable with the password of the store that blocks go to."""
+
 _FILES: Final = frozenset({"dir", "router"})
+# The schemes that readers know, and the name of what they read from there.
+_FIRST_NAMES: Final = {"ardb": "0", "redis": "0", "zdb": "default"}
 _NUMBERED: Final = frozenset({"redis", "rediss"})  # SELECT takes a number; elsewhere it takes a name
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _MIN_REPLICAS: Final = re.compile(r"min-replicas=([1-9][0-9]{0,3})")
@@ -128,6 +133,27 @@ def with_min_replicas(url: StoreUrl, number: int | None) -> StoreUrl:
     if url.scheme != "router":
         raise UsageError("--min-replicas is for a store of several servers: give a router.yaml with --store")
     return replace(url, min_replicas=number)
+
+
+def for_readers(url: StoreUrl) -> StoreUrl | None:
+    """Return the URL by which readers reach a server; None if they cannot.
+
+    They know neither TLS nor clusters, and ignore what follows the host: they read from the first database,
+    or the namespace `default`, and hang or die of a block that is not there.
+    """
+    first = _FIRST_NAMES.get(url.scheme)
+    if first is None or url.name not in {None, first}:
+        return None
+    return replace(url, password=None, name=None)
+
+
+def why_unreadable(url: StoreUrl) -> str | None:
+    """Say why readers cannot use a server; None if they can."""
+    if for_readers(url) is not None:
+        return None
+    if url.tls:
+        return f"readers know no TLS, and cannot use {url}"
+    return f"readers ignore what follows the host in {url}"
 
 
 def default_store_url() -> str:

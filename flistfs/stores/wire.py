@@ -1,6 +1,6 @@
 """Redis' protocol (RESP2) on a connected socket: buffers out, bounded replies in.
 
-redis-py connects, but its way of sending and reading does not fit blocks:
+redis-py's way of sending and reading does not fit blocks:
 
 - it sends one buffer a system call, or joins them first. `sendmsg` takes all buffers of a batch at once: on
   the codec's own two cores plain `SET` calls kept 0.51 to 0.57 of the codec's speed, `send_packed_command`
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _IOV_MAX: Final = 1024  # UIO_MAXIOV in Linux; sendmsg refuses more
 _MAX_LINE: Final = 4096  # bytes; what servers say in one line is below 200
 _READ_SIZE: Final = 64 * 1024
+_KINDS: Final = frozenset({b"+", b"-", b":", b"$"})
 
 
 class ErrorReply(Exception):  # noqa: N818 - a reply, in the words of the protocol
@@ -75,6 +76,8 @@ class Wire:
         self._link = _Link(sock, silence, deadline)
         self._incoming = _Incoming(self._link)
         self._replies = io.BufferedReader(self._incoming, _READ_SIZE)
+        self.has_answered = False
+        """Whether anything came that is the beginning of a reply."""
 
     def send(self, buffers: Sequence[bytes]) -> None:
         """Send the buffers one after the other, without joining them."""
@@ -107,6 +110,7 @@ class Wire:
         """
         line = self._line()
         kind, rest = line[:1], line[1:]
+        self.has_answered |= kind in _KINDS
         if kind == b"+":
             return Status(rest.decode("utf-8", "replace"))
         if kind == b"-":

@@ -97,9 +97,9 @@ class TroubledStore(DirectoryStore):
         self._fail_if_down()
         super().put(blocks)
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
         self._fail_if_down()
-        return super().get(hash)
+        return super().get(hash, deadline)
 
     def sync(self) -> None:
         """Nothing here is about power cuts, and flushing a whole file system takes its time."""
@@ -398,10 +398,10 @@ class World:
         """See that the content's, the spool's and the tree's counts are right."""
         content, journal = self.content, self.session._journal
         spooled = {(one.ino, one.index): one.slot for one in journal.spooled()}
-        assert spooled == {key: chunk.slot for key, chunk in content._chunks.items()}
-        assert content._spooled_bytes == sum(chunk.length for chunk in content._chunks.values())
+        assert spooled == {(chunk.ino, chunk.index): chunk.slot for chunk in content._chunks}
+        assert content._spooled_bytes == sum(chunk.length for chunk in content._chunks)
         assert content._cached_bytes == sum(copy.length for copy in content._cached.values())
-        assert content._unsettled.keys() <= content._chunks.keys()
+        assert content._unsettled.keys() <= spooled.keys()
         slots = [*spooled.values(), *(copy.slot for copy in content._cached.values())]
         free = [*content._spool._warm, *content._spool._cold]
         assert sorted([*slots, *free]) == list(range(content._spool._end))

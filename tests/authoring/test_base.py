@@ -33,6 +33,7 @@ from flistfs.format.records import (
     decode_directory,
     encode_aci,
 )
+from flistfs.output_file import OutputFile
 from flistfs.progress import quiet
 from flistfs.reading.diff import diff
 from flistfs.reading.flist import Flist, Kind, Node
@@ -270,8 +271,8 @@ def twice(records: Records) -> None:
     ("spoil", "what"),
     [
         (other_blocks, "file: its blocks have 262144 bytes each; sessions use 524288 only"),
-        (wrong_account, "file: the number of its user or group is none that an account can have"),
-        (negative_account, "file: the number of its user or group is none that an account can have"),
+        (wrong_account, "file: its user has the number"),
+        (negative_account, "file: its group has the number -2"),
         (unknown_kind, "file: it is a special file of no known kind"),
         (no_attributes, "file: it has no attributes"),
         (bad_hash, "file: it has a block whose hash or key is no hash"),
@@ -350,17 +351,18 @@ async def _package(folder: SessionFolder, package: str, out: Path) -> BaseSummar
     async with open_session(folder, store, Caller(0, 0), base=base) as session:
         summary = await session.start(quiet)
         assert summary is not None
-        with session._journal.freeze(folder.view) as view:
+        with OutputFile(out, force=False) as output, session._journal.freeze(folder.view) as view:
             sealing.build_package(
                 view,
                 store,
                 Accounts({0: b"root"}, {0: b"root"}, base.source.named_users, base.source.named_groups),
                 SealOptions(),
                 None,
-                out,
+                output,
                 folder.scratch,
                 quiet,
             )
+            output.publish()
     return summary
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -115,6 +118,56 @@ def test_what_is_known_but_not_in_the_store_is_stored(tmp_path: Path) -> None:
         assert content_of(store, result) == large.data
 
 
+def spoil(store: DirectoryStore, name: bytes) -> Path:
+    """Change a block's bytes, not its size, some years ago."""
+    path = Path(store.url.removeprefix("dir://"), chr(name[0]), chr(name[1]), name.decode())
+    path.write_bytes(bytes(path.stat().st_size))
+    os.utime(path, (10**9, 10**9))
+    return path
+
+
+@pytest.mark.parametrize("check_content", [False, True])
+def test_what_is_there_but_wrong_is_replaced(
+    store: DirectoryStore, tmp_path: Path, *, check_content: bool
+) -> None:
+    chunks = [
+        BytesSource(os.urandom(100_000)),
+        BytesSource(b"small"),
+        BytesSource(b"right"),
+        BytesSource(b"new"),
+    ]
+    known = tmp_path / "known"
+    first = LocalEncoder(store, -1, KnownBlocks(known)).store(chunks[:3]).results
+    for result in first[:2]:
+        assert isinstance(result, StoredChunk)
+        spoil(store, result.hash)
+    encoder = LocalEncoder(store, -1, KnownBlocks(known), check_content=check_content)
+    results = encoder.store([*chunks, chunks[0]]).results
+    kinds = [(result.is_new, result.replaced) for result in results if isinstance(result, StoredChunk)]
+    assert kinds == [(True, True), (True, True), (False, False), (True, False), (False, False)]
+    assert [content_of(store, result) for result in results[:4]] == [chunk.data for chunk in chunks]
+
+
+def test_each_block_is_compared_once_unless_it_could_not_be_replaced(store: DirectoryStore) -> None:
+    encoder = LocalEncoder(store, -1, KnownBlocks(), check_content=True)
+    chunk = BytesSource(b"chunk")
+    (result,) = encoder.store([chunk]).results
+    assert isinstance(result, StoredChunk)
+    spoil(store, result.hash)
+    with (
+        patch.object(store, "put", side_effect=StoreUnavailableError("down")),
+        pytest.raises(StoreUnavailableError),
+    ):
+        encoder.store([chunk])
+    (result,) = encoder.store([chunk]).results
+    assert isinstance(result, StoredChunk)
+    assert result.replaced
+    with patch.object(store, "wrong", wraps=store.wrong) as comparing:
+        for _ in range(2):
+            encoder.store([chunk])
+    assert [call.args[0] for call in comparing.call_args_list] == [[result.hash], []]
+
+
 @pytest.mark.parametrize("damage", [b"no database at all" * 100, b""])
 def test_a_damaged_database_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "known"
@@ -179,3 +232,58 @@ def test_a_process_hands_on_what_the_store_says(tmp_path: Path) -> None:
         process.close()
     assert "secret" not in repr(Settings("redis://host", "secret"))
     assert open_store("redis://host", "secret").url == "redis://host:6379"
+
+
+def failing_python(folder: Path) -> Path:
+    python = folder / "python"
+    python.write_text(
+        "#!/bin/sh\necho Traceback >&2\necho 'ImportError: no module named flistfs' >&2\nexit 1\n"
+    )
+    python.chmod(0o755)
+    return python
+
+
+@pytest.mark.parametrize("kind", ["missing", "failing", "unable"])
+def test_a_process_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    settings = Settings(f"dir://{tmp_path}/blocks", None)
+    match kind:
+        case "missing":
+            monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+            why = f"No such file or directory: '{tmp_path}/python'"
+        case "failing":
+            monkeypatch.setattr("sys.executable", str(failing_python(tmp_path)))
+            why = "ImportError: no module named flistfs"
+        case _:
+            settings = replace(settings, log=tmp_path / "nowhere/log")
+            why = f"No such file or directory: '{tmp_path}/nowhere/log'"
+    with (tmp_path / "spool").open("wb+") as spool:
+        process = EncoderProcess(settings, spool.fileno())
+        for _ in range(2):  # the same each time, so that it is logged once
+            with pytest.raises(StoreUnavailableError) as refused:
+                process.store([SpoolSource(0, 5)])
+            assert str(refused.value).startswith("the process that encodes cannot be started: ")
+            assert str(refused.value).endswith(why)
+        monkeypatch.undo()
+        if kind == "unable":
+            (tmp_path / "nowhere").mkdir()
+        assert len(process.store([SpoolSource(0, 5)]).results) == 1
+        process.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_forked_processes_that_the_system_has_no_room_for_are_an_error(tmp_path: Path) -> None:
+    """It leaves room for a descriptor that forking needs, and none for the next."""
+    program = f"""
+import os, resource
+from flistfs.authoring import encoder_process
+from flistfs.errors import StoreUnavailableError
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), 100))
+try:
+    encoder_process.prepare("dir://{tmp_path}/blocks")
+except StoreUnavailableError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "no process that encodes can be started: Too many open files (see ulimit -a)\n"

@@ -186,7 +186,7 @@ def test_problems_come_in_the_order_of_the_archive(tmp_path: Path) -> None:
         entry(b"f/x", BIG),
     )
     _, _, (added,) = pack(tmp_path, tar(entry(b"f"), *bad, entry(b"last")), keep_going=True)
-    assert [problem.partition(":")[0] for problem in added.left_out] == ["../a", "b", "c/..", "f/x"]
+    assert [problem.split(": ")[1] for problem in added.left_out] == ["../a", "b", "c/..", "f/x"]
     assert added.entries == 3
 
 
@@ -201,7 +201,7 @@ def made(directory: Path, tree: Tree) -> DirectorySource:
             place.write_bytes(item.what)
         elif path:
             place.mkdir()
-    return DirectorySource([Start(bytes(directory), b"")])
+    return DirectorySource([Start(bytes(directory), b"", "source")])
 
 
 @settings(max_examples=25)
@@ -235,10 +235,10 @@ def test_what_two_sources_bring_follows_one_after_the_other(tmp_path: Path) -> N
     (tmp_path / "third/a/c").mkdir(parents=True)
     (tmp_path / "third/a/c/f").write_bytes(BIG)
     (tmp_path / "third/f").mkdir()
-    both = DirectorySource([Start(bytes(tmp_path / name), b"") for name in ("second", "third")])
+    both = DirectorySource([Start(bytes(tmp_path / name), b"", name) for name in ("second", "third")])
     nodes, get, (_, added) = pack(tmp_path / "out", first, both, unique=False, keep_going=True)
     assert read_content(nodes[b"b/c/f"], get) == BIG
-    assert added.left_out == ["f: something that is no directory is there already"]
+    assert added.left_out == ["third/f: something that is no directory is there already"]
 
 
 def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Path) -> None:
@@ -247,14 +247,28 @@ def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Pat
     (source / "lib/d/f").write_bytes(BIG)
     (source / "lib").chmod(0o700)
     first = tar(USR, link(b"lib", b"usr/lib"))
-    nodes, get, _ = pack(tmp_path, first, DirectorySource([Start(bytes(source), b"")]), unique=False)
+    nodes, get, _ = pack(
+        tmp_path, first, DirectorySource([Start(bytes(source), b"", str(source))]), unique=False
+    )
     assert nodes[b"lib"].kind == "link"
     assert nodes[b"usr/lib"].mode == 0o644  # its own
     assert read_content(nodes[b"usr/lib/d/f"], get) == BIG
 
 
+def test_a_link_that_is_replaced_leads_elsewhere_at_once(tmp_path: Path) -> None:
+    for number in (1, 3):
+        (tmp_path / f"{number}/lib/d").mkdir(parents=True)
+        (tmp_path / f"{number}/lib/d/f{number}").write_bytes(BIG)
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2/lib").symlink_to("other")
+    first = tar(USR, link(b"lib", b"usr/lib"), entry(b"other/", kind=b"5"))
+    starts = [Start(bytes(tmp_path / f"{number}"), b"", f"{number}") for number in (1, 2, 3)]
+    nodes, _, _ = pack(tmp_path, first, DirectorySource(starts), unique=False)
+    assert {path for path, node in nodes.items() if node.kind == "file"} == {b"usr/lib/d/f1", b"other/d/f3"}
+
+
 def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "source/lib").mkdir(parents=True)
-    second = DirectorySource([Start(bytes(tmp_path / "source"), b"")])
+    second = DirectorySource([Start(bytes(tmp_path / "source"), b"", "source")])
     with pytest.raises(SourceError, match="lib: a link that leads to no directory is there already"):
         pack(tmp_path, tar(link(b"lib", b"gone")), second, unique=False)

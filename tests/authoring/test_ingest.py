@@ -51,6 +51,9 @@ class ListSource:
     def extent(self, size: int) -> tuple[int, int]:
         return size, 0
 
+    def named(self, path: bytes) -> str:
+        return path.decode()
+
     def close(self) -> None: ...
 
 
@@ -152,7 +155,7 @@ def test_a_file_of_which_a_chunk_fails_is_a_problem() -> None:
     async def keep_going() -> None:
         taken, ingest = await run(keep_going=True)
         assert taken == [b"good"]
-        assert list(map(str, ingest.problems)) == ["bad: it fails", "unreadable: why"]
+        assert ingest.problems == ["bad: it fails", "unreadable: why"]
         assert ingest.problem_count == 2
 
     async def stop() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,9 +143,13 @@ READERS: dict[str, Callable[[View], object]] = {
     "folder_names": lambda view: [*view.folder_names()],
     "stored": lambda view: [view.stored(number, index) for number in range(3, 9) for index in range(3)],
     "first_chunks": lambda view: view.first_chunks(range(3, 9)),
-    "stored_chunks": lambda view: [*view.stored_chunks(4), *view.stored_chunks(4, start=1)],
+    "stored_chunks": lambda view: [
+        *view.stored_chunks(4),
+        *view.stored_chunks(4, 1),
+        *view.stored_chunks(4, 0, 2),
+    ],
     "all_stored_chunks": lambda view: [*view.all_stored_chunks()],
-    "spooled": lambda view: [*view.spooled(), *view.spooled(5), *view.spooled(5, start=2)],
+    "spooled": lambda view: [*view.spooled()],
     "has_block": lambda view: view.has_block(Stored(1, b"5 hash", b"5 key")),
     "has_base": lambda view: view.has_base(),
     "has_unnoted_blocks": lambda view: view.has_unnoted_blocks(),
@@ -218,6 +223,27 @@ def test_a_full_disk_refuses_a_frozen_view_and_the_journal_goes_on(
     with journal.change() as change:
         overturn(change)
     journal.freeze(tmp_path / "frozen").close()
+
+
+def test_a_walk_of_a_damaged_table_does_not_end_early(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    with journal.change() as change:
+        for number in range(COUNT):
+            change.put_spooled(number, 0, number)
+    journal.freeze(tmp_path / "frozen").close()  # puts all that is in memory into a table
+    journal.close()
+    table = max((tmp_path / "journal").glob("*.sst"), key=lambda path: path.stat().st_size)
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    table.write_bytes(data)
+    journal = Journal(tmp_path / "journal")
+    try:
+        walk = journal.spooled()
+        assert next(walk) == Spooled(0, 0, 0)
+        with pytest.raises(JournalError, match="is damaged"):
+            deque(walk, maxlen=0)
+    finally:
+        journal.close()
 
 
 def test_a_journal_can_be_opened_again_while_an_error_holds_a_walk(tmp_path: Path) -> None:

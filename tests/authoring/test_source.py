@@ -23,7 +23,7 @@ def walked(directory: Path | bytes) -> tuple[dict[bytes, Item], dict[bytes, str]
     """What a source has, and what is wrong with the rest."""
     items: dict[bytes, Item] = {}
     problems: dict[bytes, str] = {}
-    for entry in DirectorySource([Start(os.fsencode(directory), b"")]).items():
+    for entry in DirectorySource([Start(os.fsencode(directory), b"", "source")]).items():
         if isinstance(entry, Item):
             items[entry.path] = entry
         else:
@@ -165,7 +165,7 @@ def test_paths_of_any_length_are_walked_with_few_descriptors(tmp_path: Path, dep
         before = descriptors()
         most = 0
         items: dict[bytes, Item] = {}
-        source = DirectorySource([Start(bytes(tmp_path / "tree"), b"")])
+        source = DirectorySource([Start(bytes(tmp_path / "tree"), b"", "tree")])
         for item in source.items():
             assert isinstance(item, Item)
             items[item.path] = item
@@ -190,7 +190,7 @@ def test_paths_of_any_length_are_walked_with_few_descriptors(tmp_path: Path, dep
 def test_a_source_may_itself_be_far_away(tmp_path: Path) -> None:
     with deep(tmp_path, 17) as (path, directory):
         put("file", directory, b"content")
-        start = Start(path + b"/file", b"file")
+        start = Start(path + b"/file", b"file", "file")
         (item,) = DirectorySource([start]).items()
         assert isinstance(item, Item)
         assert (item.path, item.size, start.status().st_size) == (b"file", 7, 7)
@@ -201,9 +201,9 @@ def test_what_is_far_away_and_gone_is_a_problem(tmp_path: Path) -> None:
     with deep(tmp_path, 17) as (path, directory):
         before = len(descriptors())
         with pytest.raises(SourceError, match="cannot be read: No such file or directory"):
-            Start(path + b"/" + NAME.encode() + b"/x", b"x").status()
+            Start(path + b"/" + NAME.encode() + b"/x", b"x", "x").status()
         with pytest.raises(SourceError, match="cannot be read: File name too long"):
-            Start(b"/" + b"x" * 5000 + b"/y", b"x").status()
+            Start(b"/" + b"x" * 5000 + b"/y", b"x", "x").status()
         put("file", directory, b"")
         with pytest.raises(NotADirectoryError), within_reach(path + b"/file"):
             pass

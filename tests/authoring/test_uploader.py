@@ -91,3 +91,22 @@ def test_a_full_batch_waits_for_nothing() -> None:
         for _ in range(1000):
             reported.get(timeout=PATIENCE)
         assert max(batches.queue) == 64
+
+
+def test_what_is_wrong_with_a_server_is_what_the_last_batch_met() -> None:
+    troubles: list[str | None] = ["it fails", None]
+    met = iter(troubles)
+    stored: queue.Queue[None] = queue.Queue()
+
+    class Troubled(Instant):
+        def store(self, sources: Sequence[Source]) -> Batch:
+            return super().store(sources)._replace(store_trouble=next(met))
+
+    uploader: Uploader[int] = Uploader([Troubled(queue.Queue())], lambda: None, lambda _: stored.put(None))
+    try:
+        for trouble in troubles:
+            uploader.submit(Job(0, 0, SpoolSource(0, 1)))
+            stored.get(timeout=PATIENCE)
+            assert uploader.status().store_trouble == trouble
+    finally:
+        uploader.close()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import trio
 import trio.testing
 
+from flistfs.authoring import content as content_module
 from flistfs.authoring.content import MAX_SIZE
+from flistfs.authoring.disk import Disk
 from flistfs.authoring.folder import SessionFolder
 from flistfs.authoring.journal import ROOT_INO
 from flistfs.authoring.session import Session, open_session
+from flistfs.authoring.spool import Spool
 from flistfs.authoring.vfs import Attributes, Caller, Vfs
 from flistfs.format.records import CHUNK_SIZE
 from tests.authoring.model import Create, TroubledStore, Truncate, Write, play
@@ -33,10 +38,10 @@ class SlowStore(TroubledStore):
         super().__init__(path)
         self.asked, self.go = threading.Event(), threading.Event()
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
         self.asked.set()
         self.go.wait()
-        return super().get(hash)
+        return super().get(hash, deadline)
 
 
 def in_session(
@@ -107,7 +112,7 @@ def test_fsync_does_not_make_a_drain_return_early(tmp_path: Path) -> None:
             async def drain() -> None:
                 await content.drain()
                 # Nothing was written since: what the drain waited for must be in the store.
-                assert not list(session._journal.spooled(handle >> 1))
+                assert handle >> 1 not in {spooled.ino for spooled in session._journal.spooled()}
 
             nursery.start_soon(drain)
             await trio.testing.wait_all_tasks_blocked()
@@ -196,5 +201,105 @@ def test_a_file_ends_where_its_record_would_be_too_large(tmp_path: Path) -> None
                 await session.vfs.setattr(handle >> 1, Attributes(size=size))
         with pytest.raises(OSError, match="File too large"):
             await session.vfs.write(handle, MAX_SIZE, b"x")
+
+    in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
+
+
+# A disk that is nearly full
+
+READERS = 24
+BORDER = CHUNK_SIZE - 1000
+
+
+class CountingStore(TroubledStore):
+    """A store that counts how often blocks are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.given: Counter[bytes] = Counter()
+
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the protocol's word
+        self.given[hash] += 1
+        return super().get(hash, deadline)
+
+
+async def two_chunks_away(session: Session) -> list[int]:
+    """Make files of two chunks each, of which the store alone has the bytes; returns their handles."""
+    handles = [await new_file(session.vfs, b"%d" % n, bytes([n]) * 2 * CHUNK_SIZE) for n in range(READERS)]
+    await session.content.drain()
+    session.content.forget_copies()
+    return handles
+
+
+def refuse(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["low", "full unawares"])
+def test_reading_needs_no_room_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    async def scenario(session: Session, store: TroubledStore) -> None:
+        assert isinstance(store, CountingStore)
+        vfs = session.vfs
+        handles = await two_chunks_away(session)
+        monkeypatch.setattr(Disk, "is_low", lambda _: is_known)
+        monkeypatch.setattr(Spool, "write", refuse)
+
+        async def read(n: int) -> None:
+            assert await vfs.read(handles[n], BORDER, 2000) == bytes([n]) * 2000
+
+        async with trio.open_nursery() as nursery:
+            for n in range(READERS):
+                nursery.start_soon(read, n)
+        store.given.clear()
+        for start in range(0, CHUNK_SIZE, CHUNK_SIZE // 4):
+            assert await vfs.read(handles[0], start, CHUNK_SIZE // 4) == bytes(CHUNK_SIZE // 4)
+        assert store.given.total() <= 1  # a chunk that is read piece by piece
+        assert not session.content.status().cached_chunks
+        assert len(session.content._in_memory) <= 16
+
+    in_session(tmp_path, CountingStore(tmp_path / "blocks"), scenario)
+
+
+def test_writers_that_need_several_chunks_each_do_not_evict_each_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(session: Session, _: TroubledStore) -> None:
+        vfs = session.vfs
+        handles = await two_chunks_away(session)
+        monkeypatch.setattr(content_module, "_CACHED_CHUNKS", 1)
+
+        async def write(n: int) -> None:
+            await vfs.write(handles[n], BORDER, b"x" * 2000)
+            assert await vfs.read(handles[n], BORDER - 1, 2002) == bytes([n]) + b"x" * 2000 + bytes([n])
+
+        async with trio.open_nursery() as nursery:
+            for n in range(READERS):
+                nursery.start_soon(write, n)
+        await session.content.drain()
+        assert session.content.status().cached_chunks == 1
+        assert not session.content._pins
+
+    in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
+
+
+def test_on_a_full_disk_what_needs_no_room_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(session: Session, store: TroubledStore) -> None:
+        vfs = session.vfs
+        handles = await two_chunks_away(session)
+        spooled = await new_file(vfs, b"spooled", b"x")
+        store.down = True
+        monkeypatch.setattr(Disk, "is_low", lambda _: True)
+        monkeypatch.setattr(Spool, "write", refuse)
+        monkeypatch.setattr(session.content, "_is_stuck", lambda: True)
+        with pytest.raises(OSError, match="No space") as refused:  # a part of a chunk needs a slot
+            await vfs.setattr(handles[0] >> 1, Attributes(size=1))
+        assert refused.value.errno == errno.ENOSPC
+        assert (await vfs.setattr(handles[0] >> 1, Attributes(size=CHUNK_SIZE))).size == CHUNK_SIZE
+        assert (await vfs.setattr(handles[0] >> 1, Attributes(size=0))).chunks == 0
+        assert (await vfs.setattr(spooled >> 1, Attributes(size=0))).chunks == 0
+        assert not session.content._spool._warm  # its space was given back
+        vfs.unlink(ROOT_INO, b"1")
 
     in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)

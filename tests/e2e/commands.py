@@ -54,11 +54,11 @@ class Home:
         code: int = 0,
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
-        under: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run `flistfs`, as a command of another if need be, and expect an exit code; never a traceback."""
+        """Run `flistfs`, by another command if one is given, and expect an exit code; never a traceback."""
         done = subprocess.run(
-            [*under, FLISTFS, *arguments],
+            [*prefix, FLISTFS, *arguments],
             env=self.environment(**env or {}),
             cwd=cwd or self.path,
             capture_output=True,
@@ -76,14 +76,14 @@ class Home:
 
     @contextmanager
     def started(
-        self, *arguments: str | Path, env: dict[str, str] | None = None
+        self, *arguments: str | Path, env: dict[str, str] | None = None, stdin: int = subprocess.DEVNULL
     ) -> Iterator[subprocess.Popen[str]]:
         """Run `flistfs` beside the block, which waits at its end for the command's."""
         process = subprocess.Popen(
             [FLISTFS, *arguments],
             env=self.environment(**env or {}),
             cwd=self.path,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -93,8 +93,8 @@ class Home:
             process.communicate()
 
     def json(self, *arguments: str | Path) -> Any:  # noqa: ANN401  whatever JSON holds
-        """Run `flistfs … --json` and return its answer: the last line, as those before tell the progress."""
-        return json.loads(self.run(*arguments, "--json").stdout.splitlines()[-1])
+        """Run `flistfs … --json` and return its answer."""
+        return json.loads(self.run(*arguments, "--json").stdout)
 
     def status(self) -> dict[str, Any]:
         """The status of the only session."""
@@ -119,6 +119,14 @@ class Home:
                 if here in (process / "environ").read_bytes():
                     found[int(process.name)] = (process / "cmdline").read_bytes().decode(errors="replace")
         return found
+
+
+# Root may read everything, unless it gives that right up.
+LIKE_OTHERS = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    if os.geteuid() == 0
+    else []
+)
 
 
 @contextmanager

@@ -250,3 +250,95 @@ def test_set_attributes_with_flags_are_still_counted(home: Home, mountpoint: Pat
         with pytest.raises(OSError, match="not supported"):
             os.setxattr(mountpoint / "file", "user.colour", b"green", os.XATTR_CREATE)
     assert home.json("seal", "out.flist")["losses"]["xattrs"] == 3
+
+
+# wait and sync where there is no mount
+
+
+def test_wait_for_a_mount_that_failed_says_why_and_not_how_an_older_one_ended(
+    home: Home, mountpoint: Path, tmp_path: Path
+) -> None:
+    home.run("mount", mountpoint, "--seal-to", "first.flist")
+    umount(mountpoint)
+    home.run("wait", "--mount", mountpoint)
+    down = ["--store", "redis://127.0.0.1:1"]
+    for words, code in ((["--seal-to", "first.flist"], 9), (["--seal-to", "second.flist", *down], 3)):
+        home.expected_log += ["cannot reach", "Connection refused"]
+        said = home.run("mount", mountpoint, *words, code=code).stderr.removeprefix("flistfs: ")
+        waited = home.run("wait", "--mount", mountpoint, code=code)
+        assert waited.stderr == f"flistfs: {mountpoint} was not mounted: {said}"
+        assert home.run("wait", code=code).stderr == waited.stderr  # it is the latest
+    (session,) = home.json("status")
+    assert session["result"]["exit_code"] == 0  # which is still told of the older one
+    other = tmp_path / "other"
+    home.run("mount", other, code=4)
+    assert f"{other} was not mounted" in home.run("wait", code=4).stderr
+    home.run("mount", mountpoint, "--seal-to", "second.flist")
+    umount(mountpoint)
+    assert "second.flist" in home.run("wait", "--mount", mountpoint).stdout
+
+
+def test_a_mount_in_the_foreground_that_failed_is_waited_for_too(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint, "--foreground", "--store", "redis://127.0.0.1:1", code=3)
+    assert f"{mountpoint} was not mounted" in home.run("wait", "--mount", mountpoint, code=3).stderr
+
+
+def test_a_mount_that_failed_leaves_an_open_session_as_it_is(home: Home, mountpoint: Path) -> None:
+    home.run("new", mountpoint)
+    home.run("mount", mountpoint, "--store", "redis://127.0.0.1:1", code=5)
+    assert "without being sealed; seal it with" in home.run("wait", "--mount", mountpoint, code=5).stderr
+    home.run("abort", "--yes")
+
+
+def test_wait_for_a_session_without_a_mount_says_what_to_do(home: Home, mountpoint: Path) -> None:
+    """Whatever was sealed there before."""
+    home.run("new", mountpoint)
+    home.run("seal", "first.flist")
+    home.run("new", mountpoint)
+    waited = home.run("wait", "--mount", mountpoint, code=5)
+    assert waited.stderr == (
+        f"flistfs: the session of {mountpoint} is not mounted, and was left without being sealed; "
+        f"seal it with: flistfs seal OUT.flist\n"
+    )
+    home.run("abort", "--yes")
+
+
+def test_sync_of_a_session_without_a_mount_says_what_to_do(
+    home: Home, mountpoint: Path, source: Path, redis: RedisServer
+) -> None:
+    home.run("new", mountpoint, "--store", redis.url)
+    said = home.run("sync", "--mount", mountpoint, code=5).stderr
+    assert said.startswith(
+        f"flistfs: {mountpoint} is not mounted; what add puts into a session is stored when"
+    )
+    home.run("seal", "out.flist")
+    assert "has ended; start one with" in home.run("sync", "--mount", mountpoint, code=5).stderr
+
+
+# status
+
+
+def test_status_as_json_names_the_daemon_and_its_log(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    status = home.status()
+    assert [status["pid"]] == home.daemons()
+    assert "is mounted; blocks go to" in Path(status["log"]).read_text()
+    umount(mountpoint)
+    wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+    assert home.status()["pid"] is None
+    home.run("abort", "--yes")
+
+
+def test_what_is_removed_gives_no_negative_rate(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    (mountpoint / "file").write_bytes(bytes(1 << 20))
+    with home.started("status", "--watch", "--json") as watch:
+        assert watch.stdout is not None
+        (report,) = json.loads(watch.stdout.readline())
+        assert report["files"] == 1
+        (mountpoint / "file").unlink()
+        while report["files"]:
+            (report,) = json.loads(watch.stdout.readline())
+        watch.send_signal(signal.SIGINT)
+    assert report["rates"]["files"] == report["rates"]["size"] == 0
+    home.run("seal", "out.flist")

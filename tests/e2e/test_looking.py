@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flistfs import cli
+from flistfs.cli import command_line
 from tests.e2e.commands import Home
 from tests.needs import needs_old_flist
 
 
-@pytest.mark.parametrize("command", cli._COMMANDS)
+@pytest.mark.parametrize("command", command_line._COMMANDS)
 def test_every_command_has_help_with_an_example(home: Home, command: str) -> None:
     said = home.run(command, "--help").stdout
     assert "Example" in said

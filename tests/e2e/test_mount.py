@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
+from flistfs import mounts
+from flistfs.authoring.folder import SessionFolder, State
 from tests.e2e.commands import (
     FLISTFS,
     TIMEOUT,
@@ -73,9 +77,51 @@ def test_started_twice_is_refused(home: Home, mountpoint: Path) -> None:
     home.run("mount", mountpoint)
     (mountpoint / "file").touch()
     refused = home.run("mount", mountpoint, code=4)
-    assert refused.stderr == f"flistfs: {mountpoint} is mounted already; flistfs status shows it\n"
+    assert refused.stderr == f"flistfs: {mountpoint} is mounted already: flistfs status shows its session\n"
+    assert home.status()["mountpoint"] == str(mountpoint)
+    elsewhere = {"XDG_STATE_HOME": str(home.path / "elsewhere")}
+    assert "XDG_STATE_HOME" in home.run("mount", mountpoint, code=4, env=elsewhere).stderr
     home.run("seal", "out.flist")
     assert b"file" in read_flist(home.path / "out.flist")
+
+
+def test_a_sealed_flist_that_is_mounted_there_is_no_session(
+    home: Home, mountpoint: Path, source: Path
+) -> None:
+    home.run("pack", source, "a.flist")
+    home.run("mount", "--read-only", "a.flist", mountpoint)
+    refused = home.run("mount", mountpoint, code=4).stderr
+    assert refused.endswith(f"it shows a sealed flist; end it with: umount {mountpoint}\n")
+    umount(mountpoint)
+
+
+@pytest.mark.parametrize("base", [[], ["--from", "a.flist"]], ids=["again", "from a base"])
+def test_status_shows_a_session_that_is_about_to_start(
+    home: Home, mountpoint: Path, source: Path, base: list[str]
+) -> None:
+    home.expected_log += ["interrupted before anything was mounted"]
+    with running_redis() as server:
+        if base:
+            (source / "file").write_text("content")
+            home.run("pack", source, "a.flist", "--store", server.url)
+        else:
+            home.run("mount", mountpoint, "--store", server.url)
+            umount(mountpoint)
+            home.run("wait", code=5)
+        server.hang()
+        with home.started("mount", mountpoint, *base, "--store", server.url) as mount:
+            wait_until(
+                lambda: any("flistfs.daemon" in home.processes().get(pid, "") for pid in home.daemons()),
+                "the daemon has the session",
+            )
+            (daemon,) = home.daemons()
+            status = home.status()
+            assert (status["state"], status.get("error")) == ("busy", None)
+            assert f"process {daemon} is at work in it" in home.run("status").stdout
+            mount.send_signal(signal.SIGINT)
+            mount.communicate()
+        server.resume()
+    assert [session["state"] for session in home.json("status")] == ([] if base else ["unmounted"])
 
 
 def test_two_starts_at_the_same_time_make_one_mount(home: Home, mountpoint: Path) -> None:
@@ -111,6 +157,64 @@ def test_what_cannot_be_mounted_on_is_refused(
     make(mountpoint)
     assert reason in home.run("mount", mountpoint, code=4).stderr
     assert home.json("status") == []
+
+
+def test_what_was_written_past_a_session_is_brought_in_as_the_message_says(
+    home: Home, tmp_path: Path
+) -> None:
+    mountpoint = tmp_path.resolve() / "a place"
+    mountpoint.mkdir()
+    home.run("mount", mountpoint)
+    (mountpoint / "in the session").write_text("first")
+    umount(mountpoint)
+    home.run("wait", code=5)
+    (mountpoint / "past it").write_text("second")
+    for where in ([], ["--foreground"]):
+        refused = home.run("mount", mountpoint, *where, code=4).stderr
+        assert home.status()["state_directory"] in refused
+    assert not is_mounted(mountpoint)
+    (said,) = re.findall(r"Bring it in with: flistfs (.*?);", refused)
+    home.run(*shlex.split(said))
+    # And on, both ways.
+    (mountpoint / "past it").unlink()
+    home.run("mount", mountpoint)
+    assert sorted(path.name for path in mountpoint.iterdir()) == ["in the session", "past it"]
+    home.run("seal", "out.flist")
+    assert read_flist(home.path / "out.flist")[b"past it"].size == len("second")
+
+
+def test_a_dead_mount_stays_until_it_is_mounted_again(home: Home, mountpoint: Path) -> None:
+    """Else whoever writes there would write into the bare directory."""
+    home.expected_log += ["127.0.0.1", "is not empty"]
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        (pid,) = home.daemons()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: mounts.is_dead(mountpoint), "the mount is dead")
+        server.stop()
+        home.run("mount", mountpoint, code=3)
+        home.run("add", "/etc/hostname", "--timeout", "0", code=3)
+        home.run("seal", "out.flist", "--timeout", "0", code=3)
+        assert mounts.is_dead(mountpoint)
+        server.start()
+        home.run("mount", mountpoint)
+        (mountpoint / "file").touch()
+        home.run("seal", "out.flist")
+
+
+def test_what_lies_below_a_dead_mount_is_not_hidden(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["is not empty"]
+    bare = os.open(mountpoint, os.O_RDONLY)
+    home.run("mount", mountpoint)
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=bare))
+    os.close(bare)
+    (pid,) = home.daemons()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: mounts.is_dead(mountpoint), "the mount is dead")
+    assert "Bring it in with" in home.run("mount", mountpoint, code=4).stderr
+    assert [path.name for path in mountpoint.iterdir()] == ["file"]
+    assert home.status()["state"] == "unmounted"
+    home.run("abort", "--yes")
 
 
 def test_a_store_that_is_down_is_refused(home: Home, mountpoint: Path) -> None:
@@ -337,8 +441,9 @@ def test_a_refused_mount_leaves_the_last_result(home: Home, mountpoint: Path) ->
     home.run("mount", mountpoint, "--store", f"redis://127.0.0.1:{free_port()}", code=3)
     home.run("mount", mountpoint, "-o", "bogus", code=4)
     home.run("mount", mountpoint, "-o", "bogus", "--foreground", code=4)
-    assert home.json("wait", "--mount", mountpoint)["exit_code"] == 0
     assert home.status()["state"] == "sealed"
+    assert home.status()["result"]["exit_code"] == 0
+    assert "bogus" in home.run("wait", "--mount", mountpoint, code=4).stderr  # of the latest mount
 
 
 def test_a_mount_that_never_was_leaves_no_session(home: Home, mountpoint: Path) -> None:
@@ -346,6 +451,81 @@ def test_a_mount_that_never_was_leaves_no_session(home: Home, mountpoint: Path) 
     home.run("mount", mountpoint, "-o", "bogus", "--foreground", code=4)
     home.run("mount", mountpoint, "-o", "bogus", code=4)
     assert home.json("status") == []
+
+
+def test_a_foreground_daemon_takes_a_long_router(home: Home, mountpoint: Path) -> None:
+    """One that is longer than what a pipe holds while nobody reads it."""
+    pools = [f"a-name-of-some-length-for-pool-{number}" for number in range(1000)]
+    lines = ["pools:", *(f'  {pool}:\n    "00:FF": ardb://{pool}:16379' for pool in pools)]
+    router = "\n".join([*lines, f"lookup: [{', '.join(pools)}]"])
+    assert len(router) > 1 << 16
+    (home.path / "router.yaml").write_text(router)
+    options = ["--foreground", "--seal-to", "out.flist", "--router", "router.yaml"]
+    with home.started("mount", mountpoint, *options) as process:
+        wait_until(lambda: is_mounted(mountpoint) or process.poll() is not None, "mounted")
+        umount_soon(mountpoint)
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "ardb://a-name-of-some-length-for-pool-999:16379" in home.run("info", "out.flist", "--json").stdout
+
+
+# What is wrong with a command, and its exit codes: where there is no session, and where there is one.
+WRONG: list[tuple[list[str], int, int]] = [
+    (["--min-replicas", "2"], 2, 2),
+    (["--store", "router.yaml", "--min-replicas", "2"], 2, 5),
+    (["--from", "none.flist"], 8, 5),
+    (["-o", "bogus"], 4, 4),
+    (["-o", "bogus", "--foreground"], 4, 4),
+    (["--from", "none.flist", "--foreground"], 8, 5),
+    (["--store", "router.yaml", "--min-replicas", "2", "--foreground"], 2, 5),
+    (["--read-only", "none.flist", "--foreground"], 8, 8),
+]
+
+
+def test_what_is_wrong_with_a_command_is_no_dead_daemon(home: Home, mountpoint: Path) -> None:
+    """Neither where there is no session, which stays so, nor where there is one, which stays as it was."""
+    home.expected_log += ["cannot be mounted", "router.yaml", "none.flist"]
+    (home.path / "router.yaml").write_text('pools:\n  a:\n    "00:FF": ardb://host\nlookup: [a]\n')
+
+    def folders() -> list[SessionFolder]:
+        return [SessionFolder(path) for path in home.sessions.iterdir()] if home.sessions.is_dir() else []
+
+    for options, code, _ in WRONG:
+        home.run("mount", mountpoint, *options, code=code)
+        assert not [folder for folder in folders() if folder.exists()], options
+    home.run("mount", mountpoint)
+    umount(mountpoint)
+    home.run("wait", code=5)
+    for options, _, code in WRONG:
+        home.run("mount", mountpoint, *options, code=code)
+        assert [folder.state() for folder in folders()] == [State.UNMOUNTED], options
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", [[], ["--foreground"]], ids=["background", "foreground"])
+def test_a_mount_again_that_is_interrupted_is_no_dead_daemon(
+    home: Home, mountpoint: Path, where: list[str], number: signal.Signals
+) -> None:
+    home.expected_log += ["interrupted before anything was mounted"]
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        before = home.processes()
+        umount(mountpoint)
+        home.run("wait", code=5)
+        server.hang()
+        with home.started("mount", mountpoint, *where) as process:
+            wait_until(
+                lambda: any(
+                    "flistfs.daemon" in line for pid, line in home.processes().items() if pid not in before
+                ),
+                "a daemon is started",
+            )
+            process.send_signal(number)
+            process.communicate()
+        server.resume()
+        assert process.returncode == (130 if where or number == signal.SIGINT else 143)
+        assert home.processes() == {}
+        assert home.status()["state"] == "unmounted"
 
 
 def test_an_interrupted_mount_does_not_appear_later(home: Home, mountpoint: Path) -> None:

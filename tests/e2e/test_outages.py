@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -179,7 +180,7 @@ def refusal(reply: bytes) -> Callable[[Proxy], None]:
         pytest.param(refusal(LOADING), "is still loading its data", id="loading"),
         pytest.param(refusal(OOM), "is full", id="full"),
         pytest.param(refusal(READONLY), "is read-only", id="read-only"),
-        pytest.param(refusal(NOAUTH), "wants another password", id="password"),
+        pytest.param(refusal(NOAUTH), "needs a password", id="password"),
     ],
 )
 def test_what_lasts_is_told_and_nothing_is_lost(
@@ -634,3 +635,108 @@ def test_a_disk_that_others_filled_to_the_last_byte(
     (mountpoint / "new").write_bytes(contents["new"])
     proxy.come_back()
     seal_and_compare(home, server, contents)
+
+
+CHUNK = 512 << 10
+
+# Reads a piece across the border of two chunks of each file at the same time, and says how many were right.
+READ_ACROSS = """
+import os, sys, threading
+folder, count, chunk = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+right = []
+together = threading.Barrier(count)
+
+def read(number):
+    file = os.open(f"{folder}/stored{number}", os.O_RDONLY)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+    together.wait()
+    if os.pread(file, 65536, chunk - 32768) == bytes([number]) * 32768 + bytes([number + 100]) * 32768:
+        right.append(number)
+
+threads = [threading.Thread(target=read, args=(number,)) for number in range(count)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(right))
+"""
+
+
+def take_all_but(disk: Path, left: int) -> None:
+    """Fill a disk, as others do, until so many bytes are free."""
+    with (disk / "of others").open("wb", 0) as file:
+        os.posix_fallocate(file.fileno(), 0, max(shutil.disk_usage(disk).free - left, 1))
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can mount a small disk")
+@pytest.mark.parametrize("left", [1 << 20, 0], ids=["nearly full", "full"])
+def test_on_a_full_disk_what_is_stored_can_be_read_and_removed(
+    home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy, small_disk: Path, left: int
+) -> None:
+    home.expected_log += ["the disk is nearly full"]
+    home.run("mount", mountpoint, "--store", proxy.url, "--state", small_disk / "state")
+    readers = 24
+    contents = {
+        f"stored{number}": bytes([number]) * CHUNK + bytes([number + 100]) * CHUNK
+        for number in range(readers)
+    }
+    for name, data in contents.items():
+        (mountpoint / name).write_bytes(data)
+    home.run("sync")
+    wait_unmounted(home, mountpoint)
+    home.run("mount", mountpoint)  # nothing of it is cached now
+    take_all_but(small_disk, left)
+
+    command = [sys.executable, "-c", READ_ACROSS, str(mountpoint), str(readers), str(CHUNK)]
+    read = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    assert read.stdout == f"{readers}\n", read.stderr
+    assert (mountpoint / "stored5").read_bytes() == contents["stored5"]
+    assert shutil.disk_usage(small_disk).free >= left - (64 << 10), "reading took space"
+
+    with pytest.raises(OSError, match="No space"):
+        (mountpoint / "new").write_bytes(bytes(CHUNK))
+    (mountpoint / "new").unlink(missing_ok=True)
+    for number in range(10):
+        (mountpoint / f"stored{number}").unlink()
+        del contents[f"stored{number}"]
+    os.truncate(mountpoint / "stored10", 0)
+    contents["stored10"] = b""
+
+    (small_disk / "of others").unlink()
+    (mountpoint / "new").write_bytes(b"new")
+    contents["new"] = b"new"
+    seal_and_compare(home, server, contents)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can mount a small disk")
+def test_a_session_on_a_full_disk_can_be_aborted(
+    home: Home, mountpoint: Path, proxy: Proxy, small_disk: Path
+) -> None:
+    home.expected_log += ["the disk is nearly full", "uploads wait"]
+    home.run("mount", mountpoint, "--store", proxy.url, "--state", small_disk / "state")
+    proxy.go_down()
+    (mountpoint / "unstored").write_bytes(content(1, 3_000_000))
+    take_all_but(small_disk, 0)
+    home.run("abort", "--yes")
+    assert not is_mounted(mountpoint)
+    assert home.json("status") == []
+    assert not (small_disk / "state/spool").exists()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can mount a small disk")
+def test_removing_what_is_not_stored_makes_room_on_a_full_disk(
+    home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy, small_disk: Path
+) -> None:
+    home.expected_log += ["the disk is nearly full", "uploads wait"]
+    home.run("mount", mountpoint, "--store", proxy.url, "--state", small_disk / "state", "--spool-size", "1G")
+    proxy.go_down()
+    for number in range(8):
+        (mountpoint / f"file{number}").write_bytes(content(number, 1 << 20))
+    take_all_but(small_disk, 0)
+    for number in range(6):
+        (mountpoint / f"file{number}").unlink()
+    wait_until(lambda: shutil.disk_usage(small_disk).free > 1 << 20, "the space is given back")
+    (mountpoint / "new").write_bytes(b"new")
+    proxy.come_back()
+    kept = {f"file{number}": content(number, 1 << 20) for number in (6, 7)}
+    seal_and_compare(home, server, {**kept, "new": b"new"})

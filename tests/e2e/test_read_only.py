@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from flistfs import mounts
-from flistfs.format.records import CHUNK_SIZE, File
+from flistfs.format.keys import directory_key
+from flistfs.format.records import CHUNK_SIZE, Aci, File, encode_aci
 from flistfs.stores import open_store
 from tests.e2e.commands import Home, is_mounted, umount, wait_until
 from tests.needs import needs_old_flist
-from tests.reading.making import DIR, Item, change_entry, packed, records_of
+from tests.reading.making import DIR, Item, Records, change_entry, packed, records_of
 from tests.redis_server import running_redis
 from tests.trees import SECOND, snapshot
 
@@ -125,6 +127,52 @@ def test_a_file_that_would_hang_readers_is_an_error(home: Home, mountpoint: Path
         (mountpoint / "a").read_bytes()
     umount(mountpoint)
     wait_until(lambda: _ended(home), "the reader ends")
+
+
+def test_set_id_bits_are_shown_only_where_the_owner_is_known(home: Home, mountpoint: Path) -> None:
+    records = records_of({name: Item(mode=0o6755) for name in (b"known", b"unknown", b"impossible")})
+    for name, key, aci in (
+        (b"unknown", b"1" * 32, Aci(b"nobody-of-that-name", b"root", 0o106755)),
+        (b"impossible", b"2" * 32, Aci(b"root", b"root", 0o106755, uid=2**32 - 1, gid=2**40)),
+    ):
+        records[key] = encode_aci(aci)
+        change_entry(records, name, lambda entry, key=key: replace(entry, aclkey=key))  # type: ignore[misc]
+    home.run("mount", "--read-only", packed(home.path / "a.flist", records), mountpoint)
+    found = {path.name: path.stat() for path in mountpoint.iterdir()}
+    assert {name: stat.S_IMODE(each.st_mode) for name, each in found.items()} == {
+        "known": 0o6755,
+        "unknown": 0o755,
+        "impossible": 0o755,
+    }
+    assert (found["impossible"].st_uid, found["impossible"].st_gid) == (65534, 65534)
+    umount(mountpoint)
+    wait_until(lambda: _ended(home), "the reader ends")
+
+
+def _damaged_owner(records: Records) -> None:
+    (key,) = (key for key in records if len(key) == 32)
+    records[key] = records[key][:-8]
+
+
+def _damaged_list(records: Records) -> None:
+    raw = bytearray(records[directory_key(b"")])
+    raw[8:16] = b"\xff" * 8
+    records[directory_key(b"")] = bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "damage", [_damaged_owner, _damaged_list, lambda records: records.pop(directory_key(b""))]
+)
+def test_a_damaged_root_is_not_mounted(
+    home: Home, mountpoint: Path, damage: Callable[[Records], object]
+) -> None:
+    records = records_of({})
+    damage(records)
+    package = packed(home.path / "a.flist", records)
+    refused = home.run("mount", "--read-only", package, mountpoint, code=8)
+    assert "damaged" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not is_mounted(mountpoint)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -185,8 +185,8 @@ def test_signals_end_what_waits_for_its_store(
             wait_until(lambda: _connections(port) > before, "it is connected to the store")
             time.sleep(0.3)  # it waits for an answer now
             running.send_signal(number)
-            # The store is given up after a minute: three tries of 20 s.
-            out, err = running.communicate(timeout=45)
+            # Else the store is given up, and the code is another.
+            out, err = running.communicate(timeout=TIMEOUT)
         assert (running.returncode, out, err.strip()) == (128 + number, "", "")
         assert [*tmp_path.glob("flistfs-*")] == []  # the catalog that was unpacked
 
@@ -241,6 +241,12 @@ def test_a_terminal_shows_progress(home: Home, package: Path, command: list[str]
     last = shown[shown.rindex(phases[0]) :]
     assert [phase for phase in phases if phase in last] == phases
     assert last.count("100%") == len(phases)
+
+
+def test_the_largest_none_are_a_summary_all_the_same(home: Home, package: Path) -> None:
+    summary, none = home.json("info", package), home.json("info", package, "--largest", "0")
+    assert none == {**summary, "largest": []}
+    assert none["size"] > 0
 
 
 def test_verify_names_faults_on_one_line(home: Home) -> None:

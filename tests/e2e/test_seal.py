@@ -17,8 +17,18 @@ from typing import cast
 import pytest
 import redis as redis_client
 
-from flistfs.authoring.cores import WakefulCores
-from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, shell, umount, wait_until, watched
+from flistfs.authoring import cores
+from tests.e2e.commands import (
+    FLISTFS,
+    TIMEOUT,
+    Home,
+    is_mounted,
+    shell,
+    umount,
+    umount_soon,
+    wait_until,
+    watched,
+)
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import RedisServer, running_redis
 
@@ -244,26 +254,44 @@ def test_umount_seals_a_mount_that_was_told_to(home: Home, mountpoint: Path) -> 
     assert home.json("wait")["exit_code"] == 0
 
 
-def can_keep_cores_awake() -> bool:
-    cores = WakefulCores()
-    try:
-        return cores.hold()
-    finally:
-        cores.release()
-
-
 def keeps_cores_awake(pid: int) -> bool:
     return any(os.path.realpath(file) == "/dev/cpu_dma_latency" for file in Path(f"/proc/{pid}/fd").iterdir())
 
 
-@pytest.mark.skipif(not can_keep_cores_awake(), reason="cores here sleep or wake as they like")
+needs_wakeful_cores = pytest.mark.skipif(
+    cores.obstacle() is not None, reason="cores here sleep or wake as they like"
+)
+
+
+def look_up(mountpoint: Path, pid: int) -> bool:
+    """Ask the mount for something, and say whether its daemon keeps cores awake then."""
+    return not (mountpoint / os.urandom(8).hex()).exists() and keeps_cores_awake(pid)
+
+
+@needs_wakeful_cores
+@pytest.mark.parametrize("what", [[], ["--read-only", "a.flist"]])
+def test_cores_are_kept_awake_only_where_it_was_asked_for(
+    home: Home, mountpoint: Path, source: Path, what: list[str]
+) -> None:
+    home.run("pack", source, "a.flist")
+    for option in ([], ["--low-latency"]):
+        with home.started("mount", mountpoint, "--foreground", *what, *option) as daemon:
+            wait_until(lambda: is_mounted(mountpoint), "mounted")
+            if option:
+                wait_until(lambda: look_up(mountpoint, daemon.pid), "cores stay awake")
+            else:
+                assert not any(look_up(mountpoint, daemon.pid) for _ in range(200))
+            umount_soon(mountpoint)
+            daemon.communicate()
+        assert daemon.returncode == 0
+
+
+@needs_wakeful_cores
 def test_cores_may_sleep_while_a_seal_by_umount_waits_for_the_store(home: Home, mountpoint: Path) -> None:
     with running_redis() as server:
-        home.run("mount", mountpoint, "--store", server.url, "--seal-to", "out.flist")
+        home.run("mount", mountpoint, "--store", server.url, "--seal-to", "out.flist", "--low-latency")
         (pid,) = home.daemons()
-        wait_until(
-            lambda: not (mountpoint / os.urandom(8).hex()).exists() and keeps_cores_awake(pid), "awake"
-        )
+        wait_until(lambda: look_up(mountpoint, pid), "cores stay awake")
         server.hang()
         (mountpoint / "file").write_bytes(b"content")
         umount(mountpoint)
@@ -332,6 +360,35 @@ def test_a_session_whose_daemon_died_goes_on_with_mount(home: Home, mountpoint: 
     assert (mountpoint / "file").read_text() == "before"
     assert (mountpoint / "file").stat().st_ino == inode
     home.run("seal", "out.flist")
+
+
+def test_an_empty_flist_is_warned_of(home: Home, mountpoint: Path) -> None:
+    home.run("mount", mountpoint)
+    sealed = home.run("seal", "out.flist")
+    assert (
+        sealed.stderr == f"flistfs: warning: {home.path / 'out.flist'} is empty: there was nothing to seal\n"
+    )
+    home.run("mount", mountpoint)
+    (mountpoint / "directory").mkdir()
+    sealed = home.run("seal", "full.flist", "--json")
+    assert sealed.stderr == ""
+    assert json.loads(sealed.stdout)["warnings"] == []
+
+
+def test_files_in_the_bare_directory_of_an_empty_session_are_named(home: Home, mountpoint: Path) -> None:
+    """The mount had failed, or ended, and nobody had looked."""
+    for command, code in ((["seal", "a.flist", "--json"], 5), (["wait", "--json"], 0)):
+        home.run("mount", mountpoint, *(["--seal-to", "b.flist"] if command[0] == "wait" else []))
+        umount(mountpoint)
+        (mountpoint / "file").write_text("content")
+        if code:
+            home.run("wait", code=code)
+        sealed = home.run(*command)
+        assert f"{mountpoint}, which is not mounted, has files in it" in sealed.stderr
+        answer = json.loads(sealed.stdout)
+        (warning,) = (answer.get("summary") or answer)["warnings"]
+        assert warning in sealed.stderr
+        (mountpoint / "file").unlink()
 
 
 def test_sealing_what_is_sealed_says_so(home: Home, mountpoint: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flistfs.format.router import format_router, parse_router, router_to
-from tests.e2e.commands import Home, umount, wait_until
+from tests.e2e.commands import Home, is_mounted, umount, wait_until
 from tests.e2e.test_roundtrip import blocks_in_folder, blocks_in_redis
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import RedisServer, running_cluster, running_redis
@@ -61,19 +61,86 @@ def test_the_package_names_the_server_and_never_its_password(home: Home, mountpo
         said = home.run("seal", "out.flist").stdout
     url = f"redis://127.0.0.1:{server.port}"
     assert router_in(home.path / "out.flist") == format_router(router_to(url))
-    assert f"readers fetch from {url}\nnote: {url} is another server to other machines" in said
+    assert f"readers fetch from {url}\nnote: readers elsewhere cannot reach {url}; use --public-url\n" in said
     assert home.status()["result"]["summary"]["servers"] == [url]
     assert b"000" in read_flist(home.path / "out.flist")
 
 
 def test_a_package_of_a_local_directory_names_nothing(home: Home, mountpoint: Path) -> None:
     home.run("mount", mountpoint)
-    assert "readers" not in home.run("seal", "out.flist").stdout
+    said = home.run("seal", "out.flist").stdout
+    assert (
+        f"note: readers fetch from servers, not from dir://{home.blocks}, so the flist does not name" in said
+    )
+    assert "--public-url names one" in said
     assert router_in(home.path / "out.flist") is None
 
 
+def test_what_readers_would_read_from_elsewhere_is_not_named(
+    home: Home, source: Path, redis: RedisServer
+) -> None:
+    write_files(source, 2)
+    for name, is_named in (("5", False), ("0", True)):
+        summary = home.json("pack", source, f"{name}.flist", "--store", f"{redis.url}/{name}")
+        assert summary["servers"] == ([redis.url] if is_named else [])
+        ignored = f"readers ignore what follows the host in {redis.url}/5, so the flist does not name it; "
+        assert summary["notes"][0].startswith("readers elsewhere" if is_named else ignored)
+        expected = format_router(router_to(redis.url)) if is_named else None
+        assert router_in(home.path / f"{name}.flist") == expected
+
+
+def test_a_router_names_to_readers_what_they_can_use(home: Home, source: Path, redis: RedisServer) -> None:
+    write_files(source, 2)
+    whole, half = {"00:FF": redis.url}, {"00:7F": redis.url}
+    for pools, names in (
+        ([whole, {"00:FF": f"{redis.url}/5"}], [redis.url]),
+        ([half, {"8:F": f"{redis.url}/5"}], []),
+    ):
+        router = router_file(home.path, *pools)
+        summary = home.json("pack", source, "out.flist", "--store", router, "--force")
+        assert summary["servers"] == names
+        assert f"readers ignore what follows the host in {redis.url}/5" in summary["notes"][0]
+        assert "--router" in summary["notes"][-1]
+        assert "--public-url" not in str(summary["notes"])
+
+
+def test_servers_that_are_named_to_readers_are_asked_for_the_blocks(
+    home: Home, mountpoint: Path, redis: RedisServer
+) -> None:
+    with running_redis() as public:
+        home.run("mount", mountpoint, "--store", redis.url)
+        write_files(mountpoint, 3)
+        (mountpoint / "hole").touch()
+        os.truncate(mountpoint / "hole", 1000)
+        router_file(home.path, {"00:FF": public.url})
+        home.expected_log += ["sealing failed"]
+        for named in (["--public-url", public.url], ["--router", "router.yaml"]):
+            refused = home.run("seal", "out.flist", *named, code=7)
+            assert (
+                f"{public.url}, which the flist is to name to its readers, lack 4 of its 4" in refused.stderr
+            )
+            assert is_mounted(mountpoint)
+            assert not (home.path / "out.flist").exists()
+        home.run("seal", "out.flist")
+        home.run("push", "out.flist", "--to", public.url)
+        home.run("mount", mountpoint, "--from", "out.flist", "--store", redis.url)
+        summary = home.json("seal", "public.flist", "--public-url", public.url)
+        assert summary["servers"] == [public.url]
+        assert not [note for note in summary["notes"] if "asked" in note]
+        url = public.url
+        public.command("CONFIG", "SET", "requirepass", SECRET)
+        public.password = SECRET
+        home.run("mount", mountpoint, "--from", "out.flist", "--store", redis.url)
+        home.expected_log += ["a server of the router fails"]
+        summary = home.json("seal", "secret.flist", "--public-url", url)
+        assert f"{url} could not be asked whether they have the blocks" in summary["notes"][0]
+        assert "needs a password" in summary["notes"][0]
+
+
 def test_the_package_names_what_it_is_told_to(home: Home, mountpoint: Path, redis: RedisServer) -> None:
-    (home.path / "given.yaml").write_text("pools: {x: {00:ff: zdb://one/ns, '7': ARDB://two}}\nlookup: [x]\n")
+    (home.path / "given.yaml").write_text(
+        "pools: {x: {00:ff: zdb://one/default, '7': ARDB://two}}\nlookup: [x]\n"
+    )
     for number, arguments in enumerate((["--public-url", "ardb://example.org"], ["--router", "given.yaml"])):
         home.run("mount", mountpoint, "--store", redis.url)
         assert "note: redis" not in home.run("seal", f"{number}.flist", *arguments).stdout
@@ -83,10 +150,10 @@ def test_the_package_names_what_it_is_told_to(home: Home, mountpoint: Path, redi
 
 
 def test_a_mount_that_seals_itself_names_what_it_is_told_to(home: Home, mountpoint: Path) -> None:
-    home.run("mount", mountpoint, "--seal-to", "out.flist", "--public-url", "ardb://example.org:1")
+    home.run("mount", mountpoint, "--seal-to", "out.flist", "--public-url", "ardb://readers.invalid:1")
     umount(mountpoint)
     home.run("wait", "--mount", mountpoint)
-    assert router_in(home.path / "out.flist") == format_router(router_to("ardb://example.org:1"))
+    assert router_in(home.path / "out.flist") == format_router(router_to("ardb://readers.invalid:1"))
 
 
 def test_pack_and_new_take_what_mount_and_seal_do(
@@ -96,8 +163,8 @@ def test_pack_and_new_take_what_mount_and_seal_do(
     router_file(home.path, *({"00:FF": server.url} for server in servers))
     write_files(source, 5)
     store = ["--store", "router.yaml", "--min-replicas", "1"]
-    home.run("pack", source, "packed.flist", *store, "--public-url", "ardb://example.org:1")
-    assert router_in(home.path / "packed.flist") == format_router(router_to("ardb://example.org:1"))
+    home.run("pack", source, "packed.flist", *store, "--public-url", "ardb://readers.invalid:1")
+    assert router_in(home.path / "packed.flist") == format_router(router_to("ardb://readers.invalid:1"))
     assert home.json("new", home.path / "place", *store)["store"].endswith("router.yaml?min-replicas=1")
     home.run("add", f"{source}/.")
     home.run("seal", "sealed.flist")
@@ -133,6 +200,9 @@ def test_equal_trees_and_stores_give_equal_packages(home: Home, mountpoint: Path
         (["--public-url", f"ardb://:{SECRET}@host"], "the public URL has a password"),
         ([f"--public-url=ardb://{SECRET}@host"], "the public URL has a password"),
         (["--public-url", "rediss://host"], "readers fetch from ardb, redis, zdb servers"),
+        (["--public-url", "redis://host/5"], "redis://host:6379/5 cannot be the public URL: readers ignore"),
+        (["--public-url", "zdb://host/name"], "give the server alone"),
+        (["--router", "named.yaml"], "named.yaml names zdb://two/name: readers ignore what follows the host"),
         (["--public-url", "host"], "a store URL looks like"),
         (["--public-url", "ardb://host", "--router", "r.yaml"], "exclude each other"),
         (["--router", "r.yaml"], "r.yaml has passwords in it"),
@@ -144,6 +214,7 @@ def test_a_router_that_no_package_may_have_is_refused(
     home: Home, mountpoint: Path, arguments: list[str], hint: str
 ) -> None:
     (home.path / "r.yaml").write_text(f"pools: {{x: {{00:ff: 'ardb://:{SECRET}@one'}}}}\nlookup: [x]\n")
+    (home.path / "named.yaml").write_text("pools: {x: {00:ff: 'zdb://two/name'}}\nlookup: [x]\n")
     home.run("mount", mountpoint)
     for command in (["seal", "out.flist"], ["mount", mountpoint.with_name("other"), "--seal-to", "o.flist"]):
         mountpoint.with_name("other").mkdir(exist_ok=True)
@@ -166,7 +237,7 @@ def test_blocks_go_where_the_router_says(home: Home, mountpoint: Path) -> None:
     with running_redis() as one, running_redis(password=SECRET) as two:
         router_file(home.path, {"00:7F": one.url, "80:FF": two.url})
         told = home.run("mount", mountpoint, "--store", "router.yaml")
-        assert f"blocks go to router://{home.path}/router.yaml" in told.stdout
+        assert f"blocks go to {home.path}/router.yaml" in told.stdout
         contents = write_files(mountpoint)
         umount(mountpoint)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
@@ -201,7 +272,7 @@ def test_the_password_for_all_servers(home: Home, mountpoint: Path) -> None:
         write_files(mountpoint, 5)
         home.run("seal", "out.flist")
         assert held(one) == held(two) == 5
-        home.expected_log += ["another password"]
+        home.expected_log += ["needs a password"]
         # The password of a store that is not used is not for this one.
         other = {"FLISTFS_STORE": f"redis://:{SECRET}@127.0.0.1:1"}
         home.run("mount", mountpoint, "--store", "router.yaml", env=other, code=3)
@@ -277,6 +348,22 @@ def test_with_a_replica_down_writing_waits_or_goes_on_as_told_and_reading_goes_o
     assert held(one) == 6
 
 
+def test_a_replica_that_fails_while_blocks_are_written_is_told_of(
+    home: Home, mountpoint: Path, servers: list[RedisServer]
+) -> None:
+    home.expected_log += ["Connection refused"]
+    router_file(home.path, *({"00:FF": server.url} for server in servers))
+    home.run("mount", mountpoint, "--store", "router.yaml", "--min-replicas", "1")
+    servers[1].stop()
+    write_files(mountpoint, 1)
+    home.run("sync")
+    trouble = f"cannot reach redis://127.0.0.1:{servers[1].port}"
+    assert f"others stand in for it: {trouble}" in home.run("status").stdout
+    assert trouble in home.logs()
+    servers[1].start()
+    home.run("seal", "out.flist")
+
+
 def test_what_one_replica_lost_is_copied_from_the_other(
     home: Home, mountpoint: Path, servers: list[RedisServer]
 ) -> None:
@@ -321,7 +408,12 @@ def test_push_from_the_local_directory_to_a_server(home: Home, mountpoint: Path)
         done = home.run("push", "out.flist", "--to", to)
         assert done.stdout.startswith(f"ardb://127.0.0.1:{server.port}: 40 blocks sent (")
         assert done.stderr == ""
-        assert home.json("push", "out.flist", "--to", to) == {"blocks": 40, "sent": 0, "sent_bytes": 0}
+        assert home.json("push", "out.flist", "--to", to) == {
+            "blocks": 40,
+            "sent": 0,
+            "sent_bytes": 0,
+            "replaced": 0,
+        }
         get = blocks_in_redis(server)
         nodes = read_flist(home.path / "out.flist")
         assert {name: read_content(nodes[name], get, fast=True) for name in contents} == contents
@@ -361,7 +453,10 @@ def test_push_between_two_stores_with_passwords(home: Home, mountpoint: Path) ->
         turned = {"FLISTFS_FROM_PASSWORD": "second-secret", "FLISTFS_STORE_PASSWORD": "second-secret"}
         two.command("FLUSHALL")
         refused = home.run("push", "out.flist", *bare, code=3, env=turned)
-        assert f"127.0.0.1:{one.port} wants another password" in refused.stderr
+        assert (
+            f"127.0.0.1:{one.port} says that the password is wrong; correct FLISTFS_FROM_PASSWORD"
+            in refused.stderr
+        )
         # What the flist itself names gets no password at all.
         home.run("push", "out.flist", bare[1], code=3, env={"FLISTFS_STORE_PASSWORD": "second-secret"})
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from flistfs.errors import FormatError, OutputError
 from flistfs.format import package as package_module
 from flistfs.format.catalog import Catalog, write_catalog
-from flistfs.format.package import unpack_package, write_package
+from flistfs.format.package import FREE_UNPACKED, unpack_package, write_package
 from tests.format.conftest import Records
 
 RECORDS = [(b"%03d" % number, b"value" * number) for number in range(200)]
@@ -230,6 +230,26 @@ def test_long_headers_are_refused_before_they_fill_the_memory(kind: bytes, unpac
     raw = _archive(CURRENT, _member("x", bytes(3 << 20), kind), _member("000009.sst"))
     with pytest.raises(FormatError, match="headers of a member are too long"):
         unpack(gzip.compress(raw))
+
+
+def _with_zeros(name: str, size: int) -> bytes:
+    """A package with a member of zeros, some thousand times larger than what they are packed into."""
+    sound = _archive(CURRENT, _member("000009.sst"))
+    zeros = _member(name)
+    zeros[0].size = size
+    head = zeros[0].tobuf(tarfile.USTAR_FORMAT)
+    piece = gzip.compress(bytes(1 << 20), 6)
+    return gzip.compress(head) + piece * (size >> 20) + gzip.compress(sound)
+
+
+@pytest.mark.parametrize("name", ["LOG", "000010.sst"])
+def test_a_package_that_is_far_smaller_than_its_content_is_refused(name: str, unpack: Unpack) -> None:
+    with pytest.raises(FormatError, match="more bytes than allowed"):
+        unpack(_with_zeros(name, FREE_UNPACKED))
+
+
+def test_what_no_reader_needs_may_be_large_and_is_not_written(unpack: Unpack) -> None:
+    assert set(unpack(_with_zeros("LOG", FREE_UNPACKED // 2))) == {"CURRENT", "000009.sst"}
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

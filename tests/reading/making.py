@@ -27,7 +27,7 @@ from flistfs.format.records import (
     encode_aci,
     encode_directory,
 )
-from flistfs.output_file import pack
+from flistfs.output_file import OutputFile
 from flistfs.reading.flist import Flist, Node
 from flistfs.stores import Store
 
@@ -137,7 +137,9 @@ def packed(package: Path, records: Records, router: bytes | None = None) -> Path
     unpacked(folder, records)
     if router is not None:
         (folder / "router.yaml").write_bytes(router)
-    pack(folder, package)
+    with OutputFile(package, force=True) as output:
+        output.write(folder)
+        output.publish()
     return package
 
 

@@ -29,10 +29,10 @@ class CountingStore(DirectoryStore):
         self.may_answer = threading.Event()
         self.may_answer.set()
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
         self.asked[hash] += 1
         assert self.may_answer.wait(10)
-        return super().get(hash)
+        return super().get(hash, deadline)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
-from flistfs.format.records import CHUNK_SIZE, Entry, File, Link, SubDirectory
+from flistfs.format.records import CHUNK_SIZE, Aci, Entry, File, Link, SubDirectory, encode_aci
+from flistfs.reading import extract as extract_module
 from flistfs.reading.content import read
 from flistfs.reading.extract import Extracted, extract
 from flistfs.reading.flist import Flist
@@ -119,9 +120,37 @@ def _evil_entry(name: bytes, attributes: File | Link | SubDirectory) -> Records:
 def test_names_that_lead_elsewhere_are_refused_before_anything_is_made(
     tmp_path: Path, store: Store, name: bytes
 ) -> None:
-    with pytest.raises(FormatError, match="cannot be made"):
+    with pytest.raises(FormatError, match="is damaged: of its entry"):
         _extracted(tmp_path, _evil_entry(name, File(())), store)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [-2, 2**32 - 1, 2**32, 2**63 - 1])
+def test_owners_that_no_account_can_be_are_refused(tmp_path: Path, store: Store, number: int) -> None:
+    records = records_of({b"file": Item(), b"link": Item("link", b"file")})
+    records[b"1" * 32] = encode_aci(Aci(b"", b"", 0o104755, uid=number, gid=0))
+    change_entry(records, b"link", lambda entry: replace(entry, aclkey=b"1" * 32))
+    with pytest.raises(FormatError, match="link cannot be made: its user has the number"):
+        _extracted(tmp_path, records, store)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_directory_is_reached_from_the_top(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = [b"/".join([b"d"] * level) for level in range(1, 201)]
+    tree = {path: item for level in levels for path, item in ((level, DIR), (level + b"/z", Item()))}
+    records = records_of(tree, store)
+    steps: list[bytes] = []
+    real_enter = extract_module._Folders._enter
+
+    def enter(self: extract_module._Folders, name: bytes) -> None:
+        steps.append(name)
+        real_enter(self, name)
+
+    monkeypatch.setattr(extract_module._Folders, "_enter", enter)
+    assert _extracted(tmp_path, records, store).directories == 201
+    assert steps == [b"d"] * 200 + [b".."] * 200
 
 
 def test_a_link_and_a_directory_of_one_name_are_refused(tmp_path: Path, store: Store) -> None:

@@ -13,7 +13,9 @@ from flistfs.errors import FormatError
 from flistfs.format.keys import directory_key
 from flistfs.format.records import Entry, SubDirectory
 from flistfs.reading.flist import Flist, Kind
+from flistfs.reading.names import MAX_PATH
 from flistfs.reading.search import Search, Selection, search
+from flistfs.reading.verify import verify
 from tests.reading.making import DIR, Item, add_entry, change_directory, looks, packed, records_of, unpacked
 
 TREE = {
@@ -162,3 +164,52 @@ def test_a_record_that_lies_about_its_length_is_refused_by_its_head_too(tmp_path
         pytest.raises(FormatError, match="malformed directory"),
     ):
         flist.head(b"usr")
+
+
+def _with_entry(name: bytes, parent: bytes = b"usr") -> dict[bytes, bytes]:
+    records = records_of(TREE)
+    add_entry(records, parent, Entry(name, 0, SubDirectory(directory_key(parent)), b"", 0, 0))
+    return records
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"/", b"bin/x", b"x\0", b"n" * 256])
+def test_a_walk_ends_at_a_name_that_is_none(tmp_path: Path, name: bytes) -> None:
+    # A directory without a name has its parent's path: who walked into it never came out.
+    left_out: list[bytes] = []
+    with Flist.open(unpacked(tmp_path / "a", _with_entry(name))) as flist:
+        with pytest.raises(FormatError, match=r"^usr is damaged: of its entry"):
+            list(flist.walk(flist.find(b"")))
+        nodes = flist.children(b"usr", leave_out=lambda node, _: left_out.append(node.entry.name))
+        assert [node.path for node in nodes] == [b"usr/bin"]
+    assert left_out == [name]
+
+
+def test_what_is_found_has_a_name(tmp_path: Path) -> None:
+    records = _with_entry(b"..")
+    records[directory_key(b"usr/..")] = records[directory_key(b"usr")]
+    with (
+        Flist.open(unpacked(tmp_path / "a", records)) as flist,
+        pytest.raises(FormatError, match=r"no 'usr/\.\.'"),
+    ):
+        flist.find(b"usr/..")
+
+
+def test_a_walk_ends_where_a_path_is_too_long(tmp_path: Path) -> None:
+    names = [b"d" * 255] * (MAX_PATH // 256) + [b"e" * 255, b"f"]
+    paths = [b"/".join(names[: level + 1]) for level in range(len(names))]
+    tree = dict.fromkeys(paths, DIR)
+    with Flist.open(unpacked(tmp_path / "a", records_of(tree))) as flist:
+        with pytest.raises(FormatError, match="more than 65536"):
+            list(flist.walk(flist.find(b"")))
+        assert "more than 65536" in verify(flist, None).faults[0].what
+
+
+def test_a_record_of_another_path_is_not_walked_into(tmp_path: Path) -> None:
+    records = records_of(TREE)
+    change_directory(records, b"usr/bin", lambda found: replace(found, location=b"usr"))
+    with Flist.open(unpacked(tmp_path / "a", records)) as flist:
+        for look in (flist.head, flist.entries, flist.find):
+            with pytest.raises(
+                FormatError, match=r"usr/bin is damaged: its record says that it is elsewhere"
+            ):
+                look(b"usr/bin")

@@ -6,7 +6,7 @@ import itertools
 import random
 import sqlite3
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import pytest
 from flistfs.errors import (
     BlockCorruptError,
     BlockMissingError,
+    FormatError,
     OutputError,
     StoreUnavailableError,
 )
@@ -22,7 +23,7 @@ from flistfs.format.catalog import write_catalog
 from flistfs.format.codec import Block, encode_block
 from flistfs.format.keys import directory_key
 from flistfs.format.package import write_package
-from flistfs.format.records import Directory, Entry, File, SubDirectory, encode_directory
+from flistfs.format.records import BlockRef, Directory, Entry, File, SubDirectory, encode_directory
 from flistfs.reading import push as push_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import PushSummary, push
@@ -83,9 +84,9 @@ class Watched(DirectoryStore):
         self.failing_after = 10**9
         self.forgetful = False
 
-    def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
         self.got.append(hash)
-        return super().get(hash)
+        return super().get(hash, deadline)
 
     def put(self, blocks: Sequence[Block]) -> None:
         if len(self.stored) >= self.failing_after:
@@ -133,6 +134,23 @@ def test_every_block_once_and_only_what_is_lacking(tmp_path: Path, source: Watch
     assert counts[-1] == 1000
     assert told.phases["check"][-1] == (1000, 1000)
     assert pushed(package, source, target).sent == 0
+
+
+@pytest.mark.parametrize("check_content", [False, True])
+def test_what_is_wrong_in_the_target_is_replaced(
+    tmp_path: Path, source: Watched, target: Watched, *, check_content: bool
+) -> None:
+    blocks = [content(seed) for seed in range(20)]
+    source.put(blocks)
+    wrong = [replace(block, parts=(b"0" * block.size,)) for block in blocks[:3]]
+    target.put([*blocks[:10], *wrong])
+    # The directory itself has written them this very moment, and sees no reason to look.
+    package = make_flist(tmp_path, {b"a": blocks})
+    with Flist.open(package) as flist:
+        summary = push(flist, source, target, Told(), check_content=check_content)
+    assert (summary.sent, summary.replaced) == ((13, 3) if check_content else (10, 0))
+    held = {block.hash for block in blocks if target.get(block.hash) == block.stored}
+    assert held == {block.hash for block in (blocks if check_content else blocks[3:])}
 
 
 def test_a_push_that_was_cut_off_goes_on(tmp_path: Path, source: Watched, target: Watched) -> None:
@@ -238,11 +256,20 @@ def test_blocks_are_fetched_in_parallel(tmp_path: Path, source: Watched, target:
     second = threading.Event()
 
     class Meeting(Watched):
-        def get(self, hash: bytes) -> bytes:  # noqa: A002 - the word the protocol uses for it
+        def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002  the protocol's
             if next(numbers) == 0:
                 assert second.wait(60)
             second.set()
-            return super().get(hash)
+            return super().get(hash, deadline)
 
     together = Meeting(tmp_path / "source")
     assert pushed(make_flist(tmp_path, {b"a": blocks}), together, target).sent == 600
+
+
+@pytest.mark.parametrize("ref", [BlockRef(b"../" * 21 + b"x", b"0" * 64), BlockRef(b"0" * 64, b"")])
+def test_what_is_no_block_is_named_and_nothing_is_asked_for(tmp_path: Path, ref: BlockRef) -> None:
+    source, target = Watched(tmp_path / "a"), Watched(tmp_path / "b")
+    package = make_flist(tmp_path, {b"sub/file": [Block(ref.hash, ref.key, (b"",))]})
+    with Flist.open(package) as flist, pytest.raises(FormatError, match="sub/file has a block"):
+        push(flist, source, target, Told())
+    assert source.got == target.stored == []

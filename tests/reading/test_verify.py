@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,17 @@ from hypothesis import given, settings
 from flistfs.errors import StoreError
 from flistfs.format.codec import encode_block
 from flistfs.format.keys import directory_key
-from flistfs.format.records import CHUNK_SIZE, Entry, File, Link, Special, SpecialKind, SubDirectory
+from flistfs.format.records import (
+    CHUNK_SIZE,
+    Aci,
+    Entry,
+    File,
+    Link,
+    Special,
+    SpecialKind,
+    SubDirectory,
+    encode_aci,
+)
 from flistfs.reading import faults as faults_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.verify import Report, verify
@@ -61,6 +72,14 @@ def _folder(**fields: object) -> Change:
     return lambda records: change_directory(records, b"d", lambda found: replace(found, **fields))  # type: ignore[arg-type]
 
 
+def _owned(**fields: int) -> Change:
+    def change(records: Records) -> None:
+        records[b"1" * 32] = encode_aci(replace(Aci(b"", b"", 0o100644, uid=0, gid=0), **fields))  # type: ignore[arg-type]
+        change_entry(records, FILE, lambda entry: replace(entry, aclkey=b"1" * 32))
+
+    return change
+
+
 def _drop(key: bytes) -> Change:
     return lambda records: records.pop(key)
 
@@ -103,6 +122,14 @@ DEFECTS: dict[str, tuple[Change, bytes, str]] = {
         lambda records: change_blocks(records, FILE, lambda block: replace(block, key=b"")),
         FILE,
         "no hash",
+    ),
+    "a user that no account can be": (_owned(uid=2**32 - 1), FILE, "which no account can have"),
+    "a user beyond 32 bits": (_owned(uid=2**32), FILE, "which no account can have"),
+    "a group below none": (_owned(gid=-2), FILE, "which no account can have"),
+    "a directory without a name": (
+        _again(b"d", Entry(b"", 0, SubDirectory(directory_key(b"d")), b"", 0, 0)),
+        b"d/",
+        "no name",
     ),
     "a sub-directory that is not there": (_drop(directory_key(b"d")), b"d", "not in the flist"),
     "a sub-directory without a key": (_entry(b"d", attributes=SubDirectory(b"")), b"d", "not in the flist"),
@@ -224,6 +251,20 @@ def test_only_a_deep_look_sees_bytes_that_are_not_right(tmp_path: Path, store: S
     faults = _verified(tmp_path / "deep", records, store, deep=True).faults
     assert {fault.path for fault in faults} == {FILE, b"same"}
     assert all("is corrupt" in fault.what for fault in faults)
+
+
+def test_a_deep_look_goes_on_behind_a_block_that_cannot_be_read(tmp_path: Path, store: Store) -> None:
+    tree = {**TREE, b"z": Item(what=b"another")}
+    records = records_of(tree, store)
+    unreadable, corrupt = _block_files(store)[:2]
+    os.truncate(unreadable, 1 << 30)  # more than is read of any block
+    corrupt.write_bytes(bytes(100))
+    faults = _verified(tmp_path / "deep", records, store, deep=True).faults
+    assert {fault.what.split(":")[0] for fault in faults} == {
+        f"block {unreadable.name} cannot be read",
+        f"block {corrupt.name} is corrupt",
+    }
+    assert len({fault.path for fault in faults}) > 1
 
 
 def test_only_a_deep_look_sees_a_wrong_key(tmp_path: Path, store: Store) -> None:

@@ -68,7 +68,8 @@ def _command(incoming: BinaryIO) -> list[bytes]:
     head = incoming.readline()
     if not head:
         return []
-    assert head.startswith(b"*"), head
+    if not head.startswith(b"*"):
+        raise ValueError(head)  # a client that tries TLS, say
     words = []
     for _ in range(int(head[1:])):
         size = int(incoming.readline()[1:])
@@ -105,6 +106,10 @@ class Shelf:
         match words:
             case [b"PING"]:
                 return b"+PONG\r\n"
+            case [b"INFO"]:
+                return bulk(
+                    b"# Server\r\nserver_name: 0-db (zdb)\r\n" if self.zdb else b"ardb_version:0.10.0\r\n"
+                )
             case [b"AUTH", _] | [b"SELECT", _]:
                 return b"+OK\r\n"
             case [b"EXISTS", key]:

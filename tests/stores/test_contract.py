@@ -155,6 +155,20 @@ def test_a_block_that_is_too_large_is_refused(store: Store) -> None:
     assert store.missing([large.hash]) == {large.hash}
 
 
+def test_wrong_blocks_are_found_and_put_goes_over_them(store: Store) -> None:
+    some = blocks(40, size=2000)
+    names = [one.hash for one in some]
+    changed = [Block(one.hash, one.key, (b"0" * 16, b"x" * 1984)) for one in some[::7]]
+    store.put([*some, *changed])
+    assert store.missing(names, {one.hash: one.size for one in some}) == set()
+    assert store.wrong([*names, b"ff" * 32], thorough=True) == {one.hash for one in changed}
+    assert store.copies(changed[0].hash)[0] == value_of(changed[0])
+    store.put(some)
+    assert store.wrong(names, thorough=True) == set()
+    assert set(store.copies(changed[0].hash)) == {value_of(some[0])}
+    assert store.copies(b"ff" * 32) == []
+
+
 def test_a_missing_block(store: Store) -> None:
     with pytest.raises(BlockMissingError, match="ff" * 32):
         store.get(b"ff" * 32)
@@ -187,6 +201,20 @@ def test_close_may_be_repeated(store: Store) -> None:
     store.put([block(4)])
     store.close()
     store.close()
+
+
+def test_tls_and_plain_are_told_apart(certificate: Path) -> None:
+    port = str(free_port())
+    files = ["--tls-cert-file", f"{certificate}/cert.pem", "--tls-key-file", f"{certificate}/key.pem"]
+    with running_redis("--tls-port", port, "--tls-auth-clients", "no", *files) as plain:
+        for url in (f"redis://localhost:{port}", f"ardb://:secret@localhost:{port}"):
+            with pytest.raises(StoreRefusedError, match=f"speaks TLS: write rediss://localhost:{port}"):
+                open_store(url).check()
+        # A plain server waits for the end of the line that it takes a TLS greeting for.
+        store = open_store(f"rediss://localhost:{plain.port}", timeout=1)
+        with pytest.raises(StoreRefusedError, match=f"not speak TLS.* write redis://localhost:{plain.port}"):
+            store.check()
+        store.close()
 
 
 def test_an_untrusted_certificate_is_refused(certificate: Path) -> None:

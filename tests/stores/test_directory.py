@@ -86,6 +86,82 @@ def test_a_block_that_is_there_is_not_written_again(store: DirectoryStore, folde
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
+def test_a_block_is_compared_once_a_boot(
+    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, right, wrong = blocks(3)
+    store.put([written, right, wrong])
+    names = [written.hash, right.hash, wrong.hash]
+    read: list[str] = []
+    real = directory._read
+
+    def watched(file: str) -> bytes:
+        read.append(file)
+        return real(file)
+
+    monkeypatch.setattr(directory, "_read", watched)
+    assert store.wrong(names, thorough=False) == set()
+    assert read == []  # it was written by the store itself, a moment ago
+    file_of(folder, wrong).write_bytes(b"x" * wrong.size)
+    yesterday = int(time.time()) - 10**9
+    for one in (right, wrong):
+        os.utime(file_of(folder, one), (yesterday, yesterday))
+    for _ in range(2):  # what is wrong stays so, what is right is not read again
+        assert store.wrong(names, thorough=False) == {wrong.hash}
+    assert sorted(read) == sorted(str(file_of(folder, one)) for one in (right, wrong, wrong))
+    assert file_of(folder, right).stat().st_mtime > yesterday
+    store.put([wrong])
+    assert store.get(wrong.hash) == value_of(wrong)
+    read.clear()
+    assert store.wrong(names, thorough=False) == set()
+    assert read == []
+    assert store.wrong(names, thorough=True) == set()
+    assert len(read) == 3
+
+
+def test_a_block_that_somebody_wrote_into_is_compared(store: DirectoryStore, folder: Path) -> None:
+    store.put([block()])
+    with file_of(folder, block()).open("r+b") as file:
+        file.seek(50)
+        file.write(b"changed")
+    assert store.missing([block().hash], {block().hash: block().size}) == set()
+    assert store.wrong([block().hash], thorough=False) == {block().hash}
+
+
+def test_what_the_disk_cannot_read_any_more_is_wrong_and_written_anew(
+    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put([block()])
+    before = file_of(folder, block()).stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "_read", failing(errno.EIO))
+        assert store.wrong([block().hash], thorough=True) == {block().hash}
+        store.put([block()])
+    assert file_of(folder, block()).stat().st_ino != before
+    assert store.get(block().hash) == value_of(block())
+
+
+@pytest.mark.parametrize("seconds", [10**9, -(10**9)])
+def test_a_time_of_another_boot_or_of_the_future_says_nothing(
+    store: DirectoryStore, folder: Path, seconds: int
+) -> None:
+    store.put([block()])
+    file = file_of(folder, block())
+    file.write_bytes(b"x" * block().size)
+    other = int(time.time()) + seconds
+    os.utime(file, (other, other))
+    assert store.wrong([block().hash], thorough=False) == {block().hash}
+
+
+def test_a_file_that_may_not_be_marked_is_compared_again(
+    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put([block()])
+    file_of(folder, block()).write_bytes(value_of(block()))
+    monkeypatch.setattr(directory, "_note_compared", failing(errno.EPERM))
+    assert store.wrong([block().hash], thorough=False) == set()
+
+
 def test_what_a_power_cut_left_is_replaced(store: DirectoryStore, folder: Path) -> None:
     empty, short = block(seed=1), block(seed=2)
     store.put([empty, short])
@@ -245,3 +321,64 @@ def test_several_processes(folder: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert files_in(folder) == {file_of(folder, one) for one in blocks(60, 5000)}
     assert all(DirectoryStore(folder).get(one.hash) == value_of(one) for one in blocks(60, 5000))
+
+
+# Links that somebody has planted
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_link_in_the_place_of_a_folder_is_not_followed(
+    store: DirectoryStore, folder: Path, tmp_path: Path, depth: int
+) -> None:
+    store.put([block()])
+    planted = file_of(folder, block()).parents[2 - depth]
+    planted.rename(tmp_path / "elsewhere")
+    planted.symlink_to(tmp_path / "elsewhere")
+    before = files_in(tmp_path / "elsewhere")
+    for use in (
+        lambda: store.missing([block().hash]),
+        lambda: store.get(block().hash),
+        lambda: store.put([block()]),
+    ):
+        with pytest.raises(StoreRefusedError, match=f"{planted} is a symbolic link"):
+            use()
+    assert files_in(tmp_path / "elsewhere") == before
+
+
+def plant_link(path: Path, elsewhere: Path) -> None:
+    elsewhere.write_bytes(value_of(block()))
+    path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [plant_link, lambda path, _: os.mkfifo(path), lambda path, _: path.symlink_to("/dev/zero")],
+    ids=["link", "pipe", "device"],
+)
+def test_what_is_no_file_in_the_place_of_a_block_is_none(
+    store: DirectoryStore, folder: Path, tmp_path: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    store.put([block()])
+    file = file_of(folder, block())
+    file.unlink()
+    plant(file, tmp_path / "elsewhere")
+    assert store.missing([block().hash]) == {block().hash}
+    with pytest.raises(BlockMissingError):
+        store.get(block().hash)
+    store.put([block()])
+    assert not file.is_symlink()
+    assert store.get(block().hash) == value_of(block())
+
+
+def test_a_link_in_the_place_of_the_folder_for_writing_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    DirectoryStore(folder).check()
+    precious = tmp_path / "elsewhere" / "precious"
+    precious.parent.mkdir()
+    precious.touch()
+    os.utime(precious, (0, 0))  # older than what is swept away
+    (folder / "tmp").symlink_to(precious.parent)
+    store = DirectoryStore(folder)
+    assert precious.exists()
+    with pytest.raises(StoreRefusedError, match="tmp is a symbolic link"):
+        store.put([block()])
+    assert list(precious.parent.iterdir()) == [precious]

@@ -1,0 +1,109 @@
+"""Right blocks for an flist, to go where the store has wrong ones or none.
+
+They come from another store, or are made again from files: a chunk of the right content becomes the same
+block. Whatever comes is opened first, and compared with the hash and the key that the flist says.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from flistfs.copying import right_copy
+from flistfs.format.codec import Block, chunk_key, encode_block
+from flistfs.format.records import CHUNK_SIZE, BlockRef
+from flistfs.reading.content import Piece
+from flistfs.stores import Store
+
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A block that is wanted, and a place in the tree where its content was."""
+
+    path: bytes
+    piece: Piece
+
+    @property
+    def ref(self) -> BlockRef:
+        """What the flist says of the block."""
+        return self.piece.ref
+
+
+class Supply(Protocol):
+    """Where right blocks may be had."""
+
+    def at_once(self, wanted: Wanted) -> Block | None:
+        """Return a block if it is found quickly."""
+
+    def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:
+        """Yield those that are found at all, with more effort; each at most once."""
+
+
+class StoreSupply:
+    """Right blocks from another store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def at_once(self, wanted: Wanted) -> Block | None:
+        """Fetch the block.
+
+        Raises:
+            StoreError: the store can't be asked.
+        """
+        return right_copy(self._store, wanted.ref)
+
+    def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:  # noqa: ARG002  a Supply's signature
+        """Yield nothing: the store was asked already."""
+        yield from ()
+
+
+class DirectorySupply:
+    """Right blocks from the content of files: of the same path, else of any in a directory."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fsencode(root)
+
+    def at_once(self, wanted: Wanted) -> Block | None:
+        """Look at the place where the content was."""
+        path = b"/".join((self._root, wanted.path))
+        find = {wanted.ref.key: wanted.ref}.get
+        return next(_blocks(path, find, wanted.piece.offset, wanted.piece.length), None)
+
+    def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:
+        """Look through all files."""
+        missing = {each.ref.key: each.ref for each in wanted}
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                if not missing:
+                    return
+                for block in _blocks(b"/".join((folder, name)), missing.get):
+                    missing.pop(block.key, None)
+                    yield block
+
+
+def _blocks(
+    path: bytes, find: Callable[[bytes], BlockRef | None], start: int = 0, length: int | None = None
+) -> Iterator[Block]:
+    """Make those blocks of a file's chunks that are wanted; with a length, only of the one at `start`."""
+    try:
+        with open(os.open(path, _FLAGS), "rb", buffering=0) as file:  # noqa: PTH123  a descriptor
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return
+            position = start
+            while chunk := os.pread(file.fileno(), length or CHUNK_SIZE, position):
+                ref = find(chunk_key(chunk))
+                # Libraries differ in a few blocks: then the same content is another block, of no use here.
+                if ref is not None and (block := encode_block(chunk)).hash == ref.hash:
+                    yield block
+                if length is not None:
+                    return
+                position += len(chunk)
+    except OSError:  # what cannot be read has nothing to give
+        return
