@@ -252,9 +252,12 @@ class DirectorySource:
 
     def named(self, path: bytes) -> str:
         """Return what the user calls an item: of sources with the same name, the one that has it."""
-        places = [(start, _place(start, path)) for start in self._starts]
-        found = [start.below(place) for start, place in places if place is not None and _is_there(place)]
-        return found[0] if found else os.fsdecode(path)
+        places = [(start, place) for start in self._starts if (place := _place(start, path)) is not None]
+        found = [each for each in places if len(places) > 1 and _is_there(each[1])] or places
+        if not found:
+            return os.fsdecode(path)
+        start, place = found[0]
+        return start.below(place)
 
     def close(self) -> None:
         """Stop measuring."""
