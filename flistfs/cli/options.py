@@ -153,7 +153,7 @@ exclude_from_option = click.option(
 keep_going_option = click.option(
     "--keep-going",
     is_flag=True,
-    help="Leave out what cannot be read, name it, and end with exit code 11.",
+    help="Leave out what cannot be read or has no place, name it, and end with exit code 11.",
 )
 
 force_option = click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
