@@ -53,6 +53,7 @@ from flistfs.reading.merge import Merged, PathsClashError
 from flistfs.stores import Store, default_store_url
 from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import named_store, parse_store_url
+from flistfs.uniting import Prefer
 
 __all__ = [
     "AddSummary",
@@ -100,6 +101,7 @@ class Session(Closing):
         base: AnyPath | Iterable[AnyPath] = (),
         base_store: str | os.PathLike[str] | None = None,
         base_password: str | None = None,
+        replace_links: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Make the session of a state directory, or go on with the one that is there.
@@ -111,6 +113,8 @@ class Session(Closing):
             base: Sealed flists whose tree a new session starts with, later ones on top; no block is fetched.
             base_store: Where their blocks are, if not where they say, nor in `store`.
             base_password: The password of `base_store`, which is not kept either.
+            replace_links: Whether a directory of a base hides a link of one below it, instead of going to the
+                directory that the link leads to.
             progress: Is told how far it is with a base.
 
         Raises:
@@ -118,11 +122,12 @@ class Session(Closing):
                 directory cannot hold one; or it is to go on and has a base.
             StoreError: a store cannot be reached.
             FormatError: a base is damaged, or holds what a session cannot.
+            ClashError: in one base is a link where another has a directory that it does not lead to.
             UsageError: a store makes no sense.
         """
         wanted = None if store is None else _named_store(store)
         url, secret = _store(wanted, password)
-        request, base_secret = _base(base, base_store, base_password)
+        request, base_secret = _base(base, base_store, base_password, replace_links=replace_links)
         self._passwords = Passwords(secret, base_secret)
         self._folder = _folder(_path(state).resolve())
         if not self._folder.is_open():
@@ -162,25 +167,29 @@ class Session(Closing):
         to: AnyPath = "",
         exclude: str | Iterable[str] = (),
         keep_going: bool = False,
+        replace_links: bool = False,
         timeout: float = PATIENCE,
         progress: Progress | None = None,
     ) -> AddSummary:
         """Put directories and files of this machine into the tree; returns when their blocks are stored.
 
         `/opt` becomes `opt`; what is in it goes to the top if the source is the text `/opt/.` (a `Path` drops
-        the dot). Directories unite, anything else is replaced. Owners, modes, times, links and devices are
-        kept. A call takes some 0.3 s before it begins: many sources in one are quicker than many calls.
+        the dot). Directories unite, also through links to directories; anything else is replaced. Owners,
+        modes, times, links and devices are kept. A call takes some 0.3 s before it begins: many sources in
+        one are quicker than many calls.
 
         Args:
             sources: What to add.
             to: The directory of the tree that they go to; made if need be.
             exclude: Patterns as in a .gitignore of what is left out.
-            keep_going: Leave out what cannot be read, and name it in the summary.
+            keep_going: Leave out what cannot be read or has no place, and name it in the summary.
+            replace_links: Whether a directory takes the place of a link, instead of going where that leads.
             timeout: Seconds to wait while the store takes nothing.
             progress: Is told how far it is.
 
         Raises:
-            SourceError: something cannot be read, or does not fit; what was put before stays.
+            SourceError: something has no place in the tree (a file where a directory is), and nothing was put
+                there; or something cannot be read, and what was put before stays.
             StoreError: the store takes nothing.
             SessionError: the session has ended, or cannot be written; or `to` is no directory.
             UsageError: there is no source, or a pattern makes no sense.
@@ -194,6 +203,7 @@ class Session(Closing):
             keep_going=keep_going,
             timeout=timeout,
             measure=progress is not None,
+            replace_links=replace_links,
             typed=tuple(map(os.fsdecode, sources)),
         )
         with self._used():
@@ -440,20 +450,23 @@ def merge(
     flists: Iterable[AnyPath],
     *,
     prefer: Literal["first", "last", "newer"] | None = None,
+    replace_links: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Merged:
-    """Merge flists into one, without fetching a block. Directories unite.
+    """Merge flists into one, without fetching a block. Directories unite, also through links to directories.
 
     Args:
         out: The result; it exists whole or not at all.
         flists: The flists, in the order that `prefer` speaks of.
-        prefer: Which wins any other path that several have.
+        prefer: Which wins any other path that several have; `hidden` of the result names what is missing.
+        replace_links: Whether a directory and a link are like any two things that differ.
         force: Replace the output if it exists.
         progress: Is told how far it is.
 
     Raises:
-        PathsClashError: several have the same path, and none is preferred; its `clashes` says which.
+        PathsClashError: several have the same path, and none is preferred, or a link is where another has a
+            directory that it does not lead to; its `clashes` says which.
         FormatError: one is not there, damaged, or has faults.
         OutputError: the output exists or cannot be written.
         UsageError: an argument makes no sense.
@@ -461,12 +474,19 @@ def merge(
     paths = _paths(flists)
     if not paths:
         raise UsageError("there is nothing to merge; name an flist")
-    if prefer is not None and prefer not in set(merging.Prefer):
+    if prefer is not None and prefer not in set(Prefer):
         raise UsageError(f"prefer is {prefer!r}; it must be first, last or newer")
     with ExitStack() as opened:
         sources = [merging.Source(str(path), opened.enter_context(sealed.Flist.open(path))) for path in paths]
-        wanted = None if prefer is None else merging.Prefer(prefer)
-        return merging.merge(sources, _path(out), prefer=wanted, force=force, progress=progress or quiet)
+        wanted = None if prefer is None else Prefer(prefer)
+        return merging.merge(
+            sources,
+            _path(out),
+            prefer=wanted,
+            replace_links=replace_links,
+            force=force,
+            progress=progress or quiet,
+        )
 
 
 # Arguments
@@ -508,7 +528,11 @@ def _store(url: str | None, password: str | None) -> tuple[str, str | None]:
 
 
 def _base(
-    base: AnyPath | Iterable[AnyPath], store: str | os.PathLike[str] | None, password: str | None
+    base: AnyPath | Iterable[AnyPath],
+    store: str | os.PathLike[str] | None,
+    password: str | None,
+    *,
+    replace_links: bool,
 ) -> tuple[BaseRequest | None, str | None]:
     """Say what a new session starts from, and the password of the store that its blocks are in."""
     named, secret = (None, password) if store is None else _store(_named_store(store), password)
@@ -517,7 +541,7 @@ def _base(
         if named is not None:
             raise UsageError("base_store belongs to base: it says where the blocks of that flist are")
         return None, secret
-    return BaseRequest(packages, named, usual=default_store_url()), secret
+    return BaseRequest(packages, named, default_store_url(), replace_links), secret
 
 
 def _patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:

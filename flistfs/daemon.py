@@ -194,7 +194,7 @@ class _Daemon:
         config = self._config
         if not config.bases:
             return None
-        return BaseRequest(tuple(config.bases), config.base_store, config.usual_store)
+        return BaseRequest(tuple(config.bases), config.base_store, config.usual_store, config.replace_links)
 
     async def _run_session(self, store: Store, password: str | None, base: Base) -> int:
         code = 0

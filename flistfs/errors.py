@@ -93,7 +93,7 @@ class SourceError(FlistfsError):
 
 
 class ClashError(FlistfsError):
-    """Flists that are to be merged have the same path."""
+    """Flists that are to become one have the same path, or a link against a directory."""
 
     exit_code = 12
 

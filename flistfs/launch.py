@@ -58,6 +58,7 @@ class Config:
     bases: list[str] = field(default_factory=list)
     base_store: str | None = None
     usual_store: str | None = None
+    replace_links: bool = False
     low_latency: bool = False
 
 

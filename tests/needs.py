@@ -35,6 +35,14 @@ def needs_tool(name: str) -> str:
     return shutil.which(name) or _missing(f"{name} is not installed (Debian: rocksdb-tools)")
 
 
+def needs_permissions() -> list[str]:
+    """What a command is run under for permissions to count: root may read everything otherwise."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv") or _missing("setpriv is not installed (Debian: util-linux)")
+    return [setpriv, "--bounding-set", "-dac_override,-dac_read_search"]
+
+
 def needs_setup() -> Path:
     """The project's folder, if its scripts find nothing to set up in the .venv that the tests run in."""
     stamp, wanted = _PROJECT / ".venv/.stamp-test", _PROJECT / "pyproject.toml"

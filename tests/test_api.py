@@ -290,7 +290,7 @@ def test_what_cannot_be_added() -> None:
     with flistfs.Session("session") as session:
         with pytest.raises(errors.UsageError, match="nothing to add"):
             session.add()
-        with pytest.raises(errors.UsageError, match="makes no sense"):
+        with pytest.raises(errors.UsageError, match="fits nothing"):
             session.add("file", exclude=["!"])
         with pytest.raises(errors.SourceError, match="leads out"):
             session.add("file", to="../up")
@@ -391,6 +391,7 @@ def test_merge() -> None:
     assert contents("all.flist") == {b"same": b"two", b"one": b"content", b"two": b"content"}
     flistfs.merge("copy.flist", "one.flist")
     assert set(contents("copy.flist")) == {b"same", b"one"}
+    assert merged.hidden == {str(Path("one.flist").absolute()): [b"same"]}
     with pytest.raises(errors.UsageError, match="first, last or newer"):
         flistfs.merge("other.flist", ["one.flist"], prefer="best")  # type: ignore[arg-type]
     with pytest.raises(errors.UsageError, match="nothing to merge"):
@@ -399,6 +400,40 @@ def test_merge() -> None:
         flistfs.merge("all.flist", ["one.flist"])
     with pytest.raises(errors.FormatError):
         flistfs.merge("other.flist", ["nowhere.flist"])
+
+
+def test_links_are_gone_through_or_replaced() -> None:
+    write("root/usr/bin/sh")
+    Path("root/bin").symlink_to("usr/bin")
+    write("app/bin/tool")
+    for name in ("root", "app"):
+        flistfs.pack(name, f"{name}.flist")
+    through = {b"usr/bin/sh", b"usr/bin/tool"}
+    replaced = {b"usr/bin/sh", b"bin/tool"}
+    for replace_links, wanted in ((False, through), (True, replaced)):
+        name = f"{replace_links}"
+        with flistfs.Session(f"{name}-added") as session:
+            session.add("root/.")
+            session.add("app/.", replace_links=replace_links)
+            session.seal(f"{name}-added.flist")
+        with flistfs.Session(
+            f"{name}-layers", base=["root.flist", "app.flist"], replace_links=replace_links
+        ) as session:
+            session.seal(f"{name}-layers.flist")
+        flistfs.merge(
+            f"{name}-merged.flist",
+            ["root.flist", "app.flist"],
+            prefer="last",
+            replace_links=replace_links,
+        )
+        for made in ("added", "layers", "merged"):
+            with flistfs.open(f"{name}-{made}.flist") as flist:
+                files = {node.path for node in flist.walk() if node.kind is flistfs.Kind.FILE}
+            assert files == wanted
+    with pytest.raises(errors.ClashError, match="--replace-links"):
+        flistfs.Session("clash", base=["app.flist", "root.flist"])
+    with pytest.raises(flistfs.PathsClashError):
+        flistfs.merge("clash.flist", ["app.flist", "root.flist"], prefer="last")
 
 
 # Looking

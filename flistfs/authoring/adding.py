@@ -51,6 +51,7 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
         starts,
         excluded=excluding(request.exclude),
         forbidden=_forbidden(store, session),
+        replace_links=request.replace_links,
     )
 
 

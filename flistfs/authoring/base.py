@@ -1,8 +1,9 @@
 """What a session starts from: the trees of sealed flists, in layers, the later on top of the earlier.
 
-Directories unite, with owner, mode and times of the uppermost. Anything else hides what lies below it at the
-same path, and a directory hides what is none: a path that several layers have is what the last of them says.
-No layer takes anything away from those below; there are no whiteouts.
+Directories unite, with owner, mode and times of the uppermost, also through links (see `flistfs.uniting`).
+Anything else hides what lies below it at the same path, and a directory hides what is neither a directory
+nor a link: a path that several layers have is what the last of them says. No layer takes anything away from
+those below; there are no whiteouts.
 
 Everything comes from the catalogs. No block is fetched: a session notes hash and key of each chunk, and reads
 it when somebody wants it, from its own store or from that of the base.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from flistfs.authoring.folder import SessionFolder
 from flistfs.authoring.journal import Stored
 from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, FIRST_OWN_NUMBER, BaseRequest
 from flistfs.authoring.source import Item
-from flistfs.errors import FormatError
+from flistfs.errors import ClashError, FormatError
 from flistfs.format.records import (
     BLOCK_SIZE_UNIT,
     CHUNK_SIZE,
@@ -40,14 +41,19 @@ from flistfs.format.router import Router, format_router, without_passwords
 from flistfs.reading.faults import device_numbers, record_faults
 from flistfs.reading.flist import Flist, Node, join, printable
 from flistfs.reading.owners import MAX_ID, said_number
+from flistfs.reading.union import Clash, Union, described
 from flistfs.stores import Store, open_store
 from flistfs.stores.fallback import FallbackStore
 from flistfs.stores.url import StoreUrl
+from flistfs.uniting import Part, Place, Prefer, Rules
 
 _NANO = 1_000_000_000
 
 # A block that no store has.
 _NO_BLOCK = b"0" * 64
+
+# How many clashes a message names.
+_NAMED_CLASHES = 20
 
 # How many numbers there are for accounts that an flist knows by name only.
 _OWN_NUMBERS = MAX_ID - FIRST_OWN_NUMBER + 1
@@ -69,24 +75,30 @@ class BaseSource:
     which numbers stand for a name alone. `unknown_owners` counts the entries that have one of those.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        """Walk these, the lowest first; they are closed with it."""
+    def __init__(self, layers: Sequence[Layer], *, replace_links: bool = False) -> None:
+        """Walk these, the lowest first; they are closed with it.
+
+        A directory goes through a link to a directory of a lower layer, or with `replace_links` hides it.
+        """
         self.layers = layers
         self.unknown_owners = 0
+        self.hidden: Mapping[str, Sequence[bytes]] = {}
+        self._rules = Rules(Prefer.LAST, replace_links=replace_links)
         self._users = _Numbers()
         self._groups = _Numbers()
         self._walked = 0
         self._total = sum(layer.flist.estimated_records for layer in layers)
 
     @classmethod
-    def open(cls, packages: Sequence[str]) -> Self:
+    def open(cls, packages: Sequence[str], *, replace_links: bool = False) -> Self:
         """Open flists: packages, or directories that they were unpacked into (blocks).
 
         Raises:
             FormatError: one is not there, damaged, or no flist.
         """
         with ExitStack() as opened:
-            source = cls([Layer(name, opened.enter_context(Flist.open(Path(name)))) for name in packages])
+            layers = [Layer(name, opened.enter_context(Flist.open(Path(name)))) for name in packages]
+            source = cls(layers, replace_links=replace_links)
             opened.pop_all()
         return source
 
@@ -95,12 +107,16 @@ class BaseSource:
 
         Raises:
             FormatError: a record is at fault, or holds what a session cannot; names the path.
+            ClashError: a link is in the way of a directory, or the other way round; names the paths.
         """
-        waiting = [(b"", self.layers)]
+        union = Union([(layer.name, layer.flist) for layer in self.layers], self._rules)
+        if union.clashes:
+            raise _clash(union.clashes)
+        self.hidden = union.hidden()
+        waiting = [union.root()]
         while waiting:
-            path, layers = waiting.pop()
-            folders: list[tuple[bytes, Sequence[Layer]]] = []
-            yield from self._folder(path, layers, folders)
+            folders: list[Place] = []
+            yield from self._folder(union, waiting.pop(), folders)
             waiting += reversed(folders)
 
     def measure(self) -> None:
@@ -129,28 +145,26 @@ class BaseSource:
         """The names of groups that have no number in the flists, by their numbers in the session."""
         return self._groups.named()
 
-    def _folder(
-        self, path: bytes, layers: Sequence[Layer], folders: list[tuple[bytes, Sequence[Layer]]]
-    ) -> Iterator[Item]:
+    def _folder(self, union: Union, place: Place, folders: list[Place]) -> Iterator[Item]:
         """Walk a directory, and collect those in it."""
-        found: dict[bytes, list[tuple[Layer, Entry]]] = {}
-        directory: Directory | None = None
-        for layer in layers:
-            directory = _record(layer, path)
+        found: dict[bytes, list[tuple[int, Node]]] = {}
+        directories: dict[Part, Directory] = {}
+        for part in place.parts:
+            directories[part] = directory = _record(self.layers[part.tree], part.path)
             self._walked += 1
             for entry in directory.entries:
-                below = found.setdefault(entry.name, [])
-                if below and not (_is_folder(entry) and _is_folder(below[-1][1])):
-                    below.clear()
-                below.append((layer, entry))
-        assert directory is not None  # noqa: S101  the type checker's: there is a layer
-        yield self._item(layers[-1], path, Entry(b"", 0, SubDirectory(b""), b"", 0, 0), directory)
+                node = Node(join(part.path, entry.name), entry)
+                found.setdefault(entry.name, []).append((part.tree, node))
+        head = union.own_parts(place)[-1]
+        root = Entry(b"", 0, SubDirectory(b""), b"", 0, 0)
+        yield self._item(self.layers[head.tree], place.path, root, directories[head])
         for name, candidates in sorted(found.items()):
-            layer, entry = candidates[-1]
-            if _is_folder(entry):
-                folders.append((join(path, name), [layer for layer, _ in candidates]))
+            chosen = [candidates[index] for index in union.chosen([node for _, node in candidates])]
+            if _is_folder(chosen[0][1].entry):
+                folders.append(union.below(place, name, [Part(tree, node.path) for tree, node in chosen]))
             else:
-                yield self._item(layer, join(path, name), entry)
+                ((tree, node),) = chosen
+                yield self._item(self.layers[tree], join(place.path, name), node.entry)
 
     def _item(self, layer: Layer, path: bytes, entry: Entry, directory: Directory | None = None) -> Item:
         node = Node(path, entry, directory)
@@ -183,6 +197,15 @@ class BaseSource:
 
 def _is_folder(entry: Entry) -> bool:
     return isinstance(entry.attributes, SubDirectory)
+
+
+def _clash(clashes: Sequence[Clash]) -> ClashError:
+    named = "; ".join(described(clash) for clash in clashes[:_NAMED_CLASHES])
+    more = f"; and {len(clashes) - _NAMED_CLASHES:,} more" if len(clashes) > _NAMED_CLASHES else ""
+    return ClashError(
+        f"{named}{more}: a directory goes through a link only if that lies below it and leads to a "
+        f"directory; --replace-links lets the later one take the place of the other"
+    )
 
 
 def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:
@@ -307,7 +330,9 @@ def opened_base(
     with ExitStack() as opened:
         source = None
         if request is not None:
-            source = opened.enter_context(closing(BaseSource.open(request.packages)))
+            source = opened.enter_context(
+                closing(BaseSource.open(request.packages, replace_links=request.replace_links))
+            )
             _note_stores(folder, store, source.layers, request)
         blocks = _open_stores(folder, password)
         if blocks is not None:

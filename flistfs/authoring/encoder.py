@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from flistfs.authoring.known import Known, KnownBlocks
+from flistfs.authoring.reach import open_file, why_unreadable
 from flistfs.format.codec import Block, chunk_key, encode_block
 from flistfs.stores import Store
 
@@ -189,7 +190,7 @@ class LocalEncoder:
         try:
             return _read_file(source)
         except OSError as error:
-            return Unreadable(error.strerror or str(error))
+            return Unreadable(why_unreadable(error))
 
 
 def _encode(chunks: Mapping[bytes, bytes], keys: Iterable[bytes]) -> dict[bytes, Block]:
@@ -197,7 +198,7 @@ def _encode(chunks: Mapping[bytes, bytes], keys: Iterable[bytes]) -> dict[bytes,
 
 
 def _read_file(source: FileSource) -> bytes | Unreadable:
-    descriptor = os.open(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_file(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         data = os.pread(descriptor, source.length, source.offset)
         # Looked at after the read: whatever changed before or meanwhile shows.

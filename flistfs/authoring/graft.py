@@ -6,7 +6,7 @@ has it open.
 
 What lies below a link to a directory of the tree goes where that leads, as if the tree were mounted as the
 root: an absolute target begins at the top, and `..` does not lead out of it. A directory in place of such a
-link unites with what it leads to, or replaces the link, as its item wants.
+link unites with what it leads to, which keeps its attributes, or replaces the link, as its item wants.
 
 All methods run in the event loop's thread, and none of them waits: each is atomic.
 """
@@ -25,15 +25,13 @@ from flistfs.authoring.content import Content, Counts
 from flistfs.authoring.journal import ROOT_INO, Change, Dirent, Inode, Journal, Stored
 from flistfs.authoring.source import Item, Problem
 from flistfs.authoring.vfs import MAX_NAME, MAX_TARGET, Vfs
+from flistfs.uniting import followed
 
 # Directories whose numbers are remembered; others are looked up from the top.
 _REMEMBERED = 4096
 
 # What a directory is made with that nothing says anything of.
 _IMPLIED_MODE = stat.S_IFDIR | 0o755
-
-# Links that are followed one after the other on the way to a directory, as the kernel does.
-_MAX_LINKS = 40
 
 
 class StoredPiece(NamedTuple):
@@ -56,11 +54,12 @@ class Ready:
 
 @dataclass(slots=True)
 class Grafted:
-    """What a batch changed, for the kernel's caches, and what of it could not be taken."""
+    """What a batch changed, for the kernel's caches; what it replaced, and what of it could not be taken."""
 
     names: list[tuple[int, bytes]] = field(default_factory=list)
     inodes: set[int] = field(default_factory=set)
     nameless: list[int] = field(default_factory=list)
+    replaced: list[bytes] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -161,6 +160,8 @@ class Grafter:
         inode = self._new(draft, ready) if inode is None else _with_name(draft, inode)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFMT(inode.mode)), existing, done)
         done.names.append((parent.ino, name))
+        if existing is not None:
+            done.replaced.append(item.path)
 
     def _put_top(self, draft: _Draft, item: Item) -> None:
         if not stat.S_ISDIR(item.mode):
@@ -207,30 +208,18 @@ class Grafter:
 
     def _entered(self, draft: _Draft, start: Inode, name: bytes) -> Inode | None:
         """Find the directory that a name in another leads to, if it does."""
-        inode, names, links = start, [name], 0
-        while names:
-            name = names.pop()
-            if name in {b"", b"."}:
-                continue
-            if name == b"..":
-                inode = draft.inode(inode.parent) or inode
-                continue
-            entry = draft.child(inode.ino, name)
+
+        def look(directory: Inode, name: bytes) -> Inode | bytes | None:
+            entry = draft.child(directory.ino, name)
             found = None if entry is None else draft.inode(entry.ino)
-            if found is None:
-                return None
-            if stat.S_ISLNK(found.mode):
-                links += 1
-                if links > _MAX_LINKS:
-                    return None
-                names += reversed(found.target.split(b"/"))
-                if found.target.startswith(b"/"):
-                    inode = draft.inode(ROOT_INO) or inode
-            elif stat.S_ISDIR(found.mode):
-                inode = found
-            else:
-                return None
-        return inode
+            if found is None or stat.S_ISDIR(found.mode):
+                return found
+            return found.target if stat.S_ISLNK(found.mode) else None
+
+        root = draft.inode(ROOT_INO) or start
+        return followed(
+            start, name, root=root, above=lambda inode: draft.inode(inode.parent) or inode, look=look
+        )
 
     def _remember(self, path: bytes, ino: int) -> None:
         self._folders[path] = ino
@@ -250,11 +239,14 @@ class Grafter:
         inode = None if existing is None else self._united_with(draft, item, parent, existing)
         if inode is not None:
             # Its name stays; and without it the kernel would let go of what is mounted inside.
-            self._give_attributes(draft, inode, item)
+            if existing is not None and existing.ino == inode.ino:
+                self._give_attributes(draft, inode, item)
             self._remember(item.path, inode.ino)
             return
         inode = self._make(draft, item, parent=parent.ino)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), existing, done)
+        if existing is not None:
+            done.replaced.append(item.path)
         self._remember(item.path, inode.ino)
         done.names.append((parent.ino, name))
 

@@ -44,7 +44,7 @@ _BATCH_BYTES = 1 << 20
 # Items in one change of the journal: 20 µs each, in which the event loop does nothing else.
 _GRAFT_ITEMS = 128
 
-# How many problems are kept, each with the name of what has it.
+# How many problems, and entries that were replaced, are kept with the names of what has them.
 MAX_PROBLEMS = 10_000
 
 
@@ -153,6 +153,8 @@ class Ingest:
         self.notes: list[str] = []
         self.problems: list[str] = []
         self.problem_count = 0
+        self.replaced: list[bytes] = []
+        self.replaced_count = 0
 
     async def run(self) -> None:
         """Put everything into the tree; returns when it is there, with all its blocks stored.
@@ -299,6 +301,8 @@ class Ingest:
             if ready.item.path not in refused:
                 self.counts.entries += 1
                 self.counts.size += ready.item.size if ready.item.link is None else 0
+        self.replaced_count += len(done.replaced)
+        self.replaced += done.replaced[: MAX_PROBLEMS - len(self.replaced)]
         for problem in done.problems:
             self._complain(problem)
         await self._tell_changed(done)

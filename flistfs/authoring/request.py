@@ -95,11 +95,13 @@ class BaseRequest:
         packages: Sealed flists, later ones on top of earlier ones.
         store: The URL, without a password, that the user named for their blocks.
         usual: The URL of the store that the user usually has, for flists that do not say where theirs are.
+        replace_links: Whether a directory hides a link of a lower layer, instead of going where that leads.
     """
 
     packages: tuple[str, ...]
     store: str | None = None
     usual: str | None = None
+    replace_links: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class AddRequest:
         keep_going: Whether what cannot be read is left out instead of ending everything.
         timeout: Seconds to wait while the store takes nothing.
         measure: Whether to find out how much there is, so that the progress has a total.
+        replace_links: Whether a directory replaces a link, instead of going where that leads.
         typed: The sources as the user typed them, for errors to name them so; empty if that is no other text.
     """
 
@@ -123,6 +126,7 @@ class AddRequest:
     keep_going: bool = False
     timeout: float = PATIENCE
     measure: bool = False
+    replace_links: bool = False
     typed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

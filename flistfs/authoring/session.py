@@ -26,15 +26,16 @@ from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
 from flistfs.authoring.excludes import Filter, excluding
+from flistfs.authoring.fitting import JournalTree, real_target
 from flistfs.authoring.folder import PartialAdd, Result, SessionFolder
 from flistfs.authoring.graft import Grafted, Grafter
-from flistfs.authoring.ingest import Ingest, Piece
+from flistfs.authoring.ingest import MAX_PROBLEMS, Ingest, Piece
 from flistfs.authoring.journal import FrozenView, Journal, View
 from flistfs.authoring.known import KnownBlocks
 from flistfs.authoring.patience import QUIET, Patience, Standstill
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
-from flistfs.authoring.source import TreeSource
+from flistfs.authoring.source import DirectorySource, Problem, TreeSource
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.survey import Losses, Survey
 from flistfs.authoring.uploader import Outcome, Report, Uploader
@@ -47,6 +48,7 @@ from flistfs.errors import (
     FlistfsError,
     OutputError,
     SessionError,
+    SourceError,
     StoreUnavailableError,
 )
 from flistfs.format.codec import encode_block
@@ -79,6 +81,9 @@ _NAMED = b"named"
 
 # How many files a message names.
 _NAMED_FILES = 5
+
+# How many entries without a place a message names.
+_NAMED_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +118,10 @@ class SealSummary:
 class AddSummary:
     """What was put into a tree past the mount.
 
-    `size` is in bytes, `new_bytes` as stored; `left_out` names entries that could not be read, up to a
-    number, and `left_out_count` counts them all. `notes` says what else a user may want to know;
-    `replaced_blocks` were wrong in the store.
+    `size` is in bytes, `new_bytes` as stored. `left_out` names entries that could not be read or have no
+    place, up to a number, and `left_out_count` counts them all; so do `replaced` and `replaced_count` with
+    what took the place of something else. `notes` says what else a user may want to know; `replaced_blocks`
+    were wrong in the store.
     """
 
     entries: int
@@ -126,18 +132,25 @@ class AddSummary:
     seconds: float
     left_out: list[str]
     left_out_count: int
+    replaced: list[str]
+    replaced_count: int
     notes: list[str]
     replaced_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class BaseSummary:
-    """What a session started from; see `BaseSource` for `unknown_owners`. `size` is in bytes."""
+    """What a session started from; see `BaseSource` for `unknown_owners`. `size` is in bytes.
+
+    `hidden` says of each flist which of its entries others hide, up to a number; `hidden_counts` how many.
+    """
 
     entries: int
     size: int
     unknown_owners: int
     seconds: float
+    hidden: dict[str, list[str]]
+    hidden_counts: dict[str, int]
 
 
 Invalidate = Callable[[Sequence[tuple[int, bytes]], Iterable[int]], None]
@@ -383,7 +396,8 @@ class Session:
             invalidate: For a tree that is mounted.
 
         Raises:
-            SourceError: something could not be taken; what was put before stays.
+            SourceError: something has no place in the tree, and nothing was put into it; or something could
+                not be taken, and what was put before stays.
             StoreError: the store takes nothing.
             SessionError: the journal cannot be written.
         """
@@ -396,7 +410,10 @@ class Session:
             for ino in done.nameless:  # no kernel holds them
                 self.vfs.forget(ino)
 
-        top, made = self.vfs.make_folders(os.fsencode(request.to), owner)
+        to = real_target(self._journal, os.fsencode(request.to))
+        if isinstance(source, DirectorySource):
+            await self._fit(source, to, keep_going=request.keep_going)
+        top, made = self.vfs.make_folders(to, owner)
         if invalidate is not None:
             await trio.to_thread.run_sync(invalidate, made, [parent for parent, _ in made])
         partial_adds = [PartialAdd(each, request.to) for each in request.sources]
@@ -431,9 +448,22 @@ class Session:
             seconds=time.monotonic() - started,
             left_out=ingest.problems,
             left_out_count=ingest.problem_count,
+            replaced=[os.fsdecode(path) for path in ingest.replaced],
+            replaced_count=ingest.replaced_count,
             notes=ingest.notes,
             replaced_blocks=after.replaced_blocks - before.replaced_blocks,
         )
+
+    async def _fit(self, source: DirectorySource, to: bytes, *, keep_going: bool) -> None:
+        """Find out how a source fits into the tree.
+
+        Raises:
+            SourceError: something has no place, and is not to be left out.
+        """
+        tree = JournalTree(self._journal)
+        problems = await trio.to_thread.run_sync(source.fit, tree, to, abandon_on_cancel=True)
+        if problems and not keep_going:
+            raise SourceError(_no_place_message(source, problems))
 
     async def _mark(self, mark: Callable[[Sequence[PartialAdd]], None], adds: Sequence[PartialAdd]) -> None:
         """Change the note of what was not added whole; adds that run side by side share it."""
@@ -462,7 +492,14 @@ class Session:
         await trio.to_thread.run_sync(self._journal.sync)
         await trio.to_thread.run_sync(self._folder.finish)
         progress("base", 1, 1)
-        return BaseSummary(added.entries, added.size, base.unknown_owners, added.seconds)
+        return BaseSummary(
+            added.entries,
+            added.size,
+            base.unknown_owners,
+            added.seconds,
+            {name: list(map(os.fsdecode, paths[:MAX_PROBLEMS])) for name, paths in base.hidden.items()},
+            {name: len(paths) for name, paths in base.hidden.items()},
+        )
 
     async def _tell_adding(self, source: TreeSource, ingest: Ingest, patience: Patience) -> None:
         standstill = Standstill(self.store.url)
@@ -594,6 +631,12 @@ def _incomplete_message(adds: Sequence[PartialAdd]) -> str:
         f"the tree is incomplete: {named}{more} was not added whole; add it again, or seal what is there "
         f"with --incomplete"
     )
+
+
+def _no_place_message(source: DirectorySource, problems: Sequence[Problem]) -> str:
+    named = "; ".join(f"{source.named(each.path)}: {each.reason}" for each in problems[:_NAMED_PROBLEMS])
+    more = f"; and {len(problems) - _NAMED_PROBLEMS:,} more" if len(problems) > _NAMED_PROBLEMS else ""
+    return f"{named}{more}. Nothing was added; --keep-going leaves out what has no place"
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:

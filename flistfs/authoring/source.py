@@ -12,16 +12,22 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from flistfs.authoring.encoder import FileSource, Source, file_version
 from flistfs.authoring.excludes import Filter, nothing_excluded
+from flistfs.authoring.fitting import Fit, SourceTree, fit, rules_of_adding
 from flistfs.authoring.journal import Stored
+from flistfs.authoring.reach import file_within_reach, why_unreadable, within_reach
 from flistfs.errors import SourceError
 from flistfs.format.records import CHUNK_SIZE
+from flistfs.uniting import Tree
 
 # os.listxattr costs 1.5 µs a file; a file system without any says so at the first.
-_NO_XATTRS = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
+_NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
+
+_NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
 
 # What a minimal access control list says is in the mode already.
 _ACL_PREFIX = b"system.posix_acl_"
@@ -128,7 +134,8 @@ class Start:
             SourceError: nothing is, or it cannot be reached.
         """
         try:
-            return os.lstat(self.path)
+            with file_within_reach(self.path) as way:
+                return os.lstat(way)
         except OSError as error:
             raise SourceError(f"{self.shown} cannot be read: {error.strerror}") from None
 
@@ -156,6 +163,14 @@ def _start(source: str, shown: str) -> Start:
     return Start(os.fsencode(path), os.fsencode(name), shown)
 
 
+class _Place(NamedTuple):
+    """A directory to be walked: its path on this machine and in the tree, and what is known of it."""
+
+    path: bytes
+    name: bytes
+    status: os.stat_result
+
+
 class DirectorySource:
     """Directories and files of this machine."""
 
@@ -165,6 +180,7 @@ class DirectorySource:
         *,
         excluded: Filter = nothing_excluded,
         forbidden: Mapping[tuple[int, int], str] | None = None,
+        replace_links: bool = False,
     ) -> None:
         """Walk everything below `starts`.
 
@@ -173,32 +189,59 @@ class DirectorySource:
             excluded: What is left out, with all that is in it.
             forbidden: Directories, by device and inode number, that must not be walked into because what
                 is written to them would be read again and again; and what they are.
+            replace_links: Whether a directory replaces a link, instead of going where that leads.
         """
         self._starts = starts
         self._excluded = excluded
         self._forbidden = forbidden or {}
+        self._replace_links = replace_links
+        self._fits = [Fit() for _ in starts]
+        self._set_apart: dict[bytes, str | None] = {}  # what has no place, and why; none: it comes later
         self._total = 0
         self._closed = False
         self._names: dict[tuple[int, int], bytes] = {}
         self._has_xattrs: dict[int, bool] = {}
 
+    def fit(self, tree: Tree, to: bytes) -> list[Problem]:
+        """Find out what has no place in a tree, below its directory `to` (blocks); it is a problem then."""
+        sources = [SourceTree(start.path, start.name, to, self._excluded) for start in self._starts]
+        self._fits = fit(sources, tree, rules_of_adding(replace_links=self._replace_links))
+        return [Problem(name, why) for each in self._fits for name, why in sorted(each.refused.items())]
+
     def items(self) -> Iterator[Item | Problem]:
         """Walk everything."""
-        for start in self._starts:
-            yield from self._walk(start, start.status())
+        for start, each in zip(self._starts, self._fits, strict=True):
+            self._set_apart = {**dict.fromkeys(each.late), **each.refused}
+            if start.name not in self._set_apart:
+                yield from self._walk(start, start.status())
+            elif (why := self._set_apart[start.name]) is not None:
+                yield Problem(start.name, why)
+            for name in each.late:
+                yield from self._walk_late(start, name)
+
+    def _walk_late(self, start: Start, name: bytes) -> Iterator[Item | Problem]:
+        path = _place(start, name) or start.path
+        try:
+            with file_within_reach(path) as way:
+                status = os.lstat(way)
+        except OSError as error:
+            yield Problem(name, why_unreadable(error))
+            return
+        yield from self._walk(Start(path, name, start.below(path)), status)
 
     def measure(self) -> None:
         """Add up the sizes of all files; what cannot be read is for `items` to say."""
         total = 0
         for start in self._starts:
-            with suppress(OSError):
-                total += os.lstat(start.path).st_size
+            with suppress(SourceError):
+                total += start.status().st_size
             waiting = [start.path]
             while waiting and not self._closed:
-                with suppress(OSError), os.scandir(waiting.pop()) as entries:
+                path = waiting.pop()
+                with suppress(OSError), within_reach(path) as way, os.scandir(way) as entries:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
-                            waiting.append(entry.path)
+                            waiting.append(os.path.join(path, entry.name))  # noqa: PTH118  bytes
                         elif entry.is_file(follow_symlinks=False):
                             total += entry.stat(follow_symlinks=False).st_size
         self._total = total
@@ -209,11 +252,12 @@ class DirectorySource:
 
     def named(self, path: bytes) -> str:
         """Return what the user calls an item: of sources with the same name, the one that has it."""
-        places = [(start, _place(start, path)) for start in self._starts]
-        found = [
-            start.below(place) for start, place in places if place is not None and os.path.lexists(place)
-        ]
-        return found[0] if found else os.fsdecode(path)
+        places = [(start, place) for start in self._starts if (place := _place(start, path)) is not None]
+        found = [each for each in places if len(places) > 1 and _is_there(each[1])] or places
+        if not found:
+            return os.fsdecode(path)
+        start, place = found[0]
+        return start.below(place)
 
     def close(self) -> None:
         """Stop measuring."""
@@ -225,56 +269,79 @@ class DirectorySource:
         if name and self._excluded(name, is_folder):
             return
         if not is_folder:
-            yield self._item_or_problem(path, name, status)
+            yield from self._file(path, name, status)
             return
-        waiting = [(path, name, status)]
+        waiting = [_Place(path, name, status)]
         while waiting:
-            path, name, status = waiting.pop()
-            what = self._forbidden.get((status.st_dev, status.st_ino))
-            if what is not None:
-                raise SourceError(
-                    f"{start.below(path)} is {what}, which would be read while it is written: exclude it"
-                )
-            yield self._item(path, name, status)
-            folders: list[tuple[bytes, bytes, os.stat_result]] = []
-            yield from self._folder(path, name, folders)
-            waiting += sorted(folders, reverse=True, key=lambda folder: folder[1])
+            place = waiting.pop()
+            self._refuse_forbidden(start, place)
+            folders: list[_Place] = []
+            yield from self._folder(place, folders)
+            waiting += sorted(folders, reverse=True, key=lambda folder: folder.name)
 
-    def _folder(
-        self, path: bytes, name: bytes, folders: list[tuple[bytes, bytes, os.stat_result]]
-    ) -> Iterator[Item | Problem]:
-        """Walk what is no directory in a directory, and collect what is."""
+    def _refuse_forbidden(self, start: Start, place: _Place) -> None:
+        what = self._forbidden.get((place.status.st_dev, place.status.st_ino))
+        if what is not None:
+            raise SourceError(
+                f"{start.below(place.path)} is {what}, which would be read while it is written: exclude it"
+            )
+
+    def _file(self, path: bytes, name: bytes, status: os.stat_result) -> Iterator[Item | Problem]:
+        """Take what a walk begins with, if that is no directory."""
+        try:
+            with file_within_reach(path) as way:
+                yield self._item(way, path, name, status)
+        except OSError as error:
+            yield Problem(name, why_unreadable(error))
+
+    def _folder(self, place: _Place, folders: list[_Place]) -> Iterator[Item | Problem]:
+        """Take a directory and what is no directory in it, and collect what is.
+
+        One that cannot be listed is left out itself: an empty one would pass for all that there is.
+        """
+        path, name, status = place
         prefix = name + b"/" if name else b""
         try:
-            with os.scandir(path) as entries:
+            with within_reach(path) as way, os.scandir(way) as entries:
+                yield self._item(path if way is path else way + b"/.", path, name, status)
                 for entry in entries:
-                    child = prefix + entry.name
-                    if self._excluded(child, entry.is_dir(follow_symlinks=False)):
-                        continue
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except OSError as error:
-                        yield Problem(child, _reason(error))
-                        continue
-                    if stat.S_ISDIR(status.st_mode):
-                        folders.append((entry.path, child, status))
-                    else:
-                        yield self._item_or_problem(entry.path, child, status)
+                    found = self._entry(entry, path, way, prefix + entry.name)
+                    if isinstance(found, _Place):
+                        folders.append(found)
+                    elif found is not None:
+                        yield found
         except OSError as error:
-            yield Problem(name, _reason(error))
+            yield Problem(name, why_unreadable(error))
 
-    def _item_or_problem(self, path: bytes, name: bytes, status: os.stat_result) -> Item | Problem:
+    def _entry(
+        self, entry: os.DirEntry[bytes], directory: bytes, way: bytes, name: bytes
+    ) -> Item | Problem | _Place | None:
+        """Take an entry, or a directory for later; none if it is left out."""
         try:
-            return self._item(path, name, status)
+            if self._excluded(name, entry.is_dir(follow_symlinks=False)):
+                return None
+            if name in self._set_apart:
+                why = self._set_apart[name]
+                return None if why is None else Problem(name, why)
+            status = entry.stat(follow_symlinks=False)
+            path = entry.path if way is directory else directory + b"/" + entry.name
+            if stat.S_ISDIR(status.st_mode):
+                return _Place(path, name, status)
+            return self._item(entry.path, path, name, status)
         except OSError as error:
-            return Problem(name, _reason(error))
+            return Problem(name, why_unreadable(error))
 
-    def _item(self, path: bytes, name: bytes, status: os.stat_result) -> Item:
+    def _item(self, way: bytes, path: bytes, name: bytes, status: os.stat_result) -> Item:
+        """Describe an entry that is within reach as `way`, and has the path `path`.
+
+        Raises:
+            OSError: something of it cannot be read.
+        """
         mode = status.st_mode
         link = self._first_name(name, status) if status.st_nlink > 1 and not stat.S_ISDIR(mode) else None
         data: Sequence[range] = ()
         if stat.S_ISREG(mode) and link is None and status.st_size:
-            data = _chunks_with_data(path, status)
+            data = _chunks_with_data(way, status)
         return Item(
             path=name,
             mode=mode,
@@ -284,11 +351,12 @@ class DirectorySource:
             atime_ns=status.st_atime_ns,
             size=status.st_size if stat.S_ISREG(mode) else 0,
             rdev=status.st_rdev,
-            target=os.readlink(path) if stat.S_ISLNK(mode) else b"",  # noqa: PTH115  bytes
+            target=os.readlink(way) if stat.S_ISLNK(mode) else b"",  # noqa: PTH115  bytes
             link=link,
-            xattrs=self._xattrs(path, status.st_dev),
+            xattrs=self._xattrs(way, status.st_dev),
             pieces=_pieces(path, status, data),
             count=sum(map(len, data)),
+            replaces_link=self._replace_links,
         )
 
     def _first_name(self, name: bytes, status: os.stat_result) -> bytes | None:
@@ -296,20 +364,43 @@ class DirectorySource:
         first = self._names.setdefault((status.st_dev, status.st_ino), name)
         return None if first == name else first
 
-    def _xattrs(self, path: bytes, device: int) -> Mapping[bytes, bytes]:
-        if not self._has_xattrs.setdefault(device, True):
-            return {}
+    def _xattrs(self, way: bytes, device: int) -> Mapping[bytes, bytes]:
+        """Read the extended attributes of an entry.
+
+        Raises:
+            OSError: it has some that cannot be read.
+        """
+        if not self._has_xattrs.get(device, True):
+            return _NO_XATTRS
         try:
-            names = os.listxattr(path, follow_symlinks=False)
+            names = os.listxattr(way, follow_symlinks=False)
         except OSError as error:
-            if error.errno in _NO_XATTRS:
-                self._has_xattrs[device] = False
-            return {}
-        return {
-            os.fsencode(name): os.getxattr(path, name, follow_symlinks=False)
-            for name in names
-            if not os.fsencode(name).startswith(_ACL_PREFIX)
-        }
+            if error.errno not in _NOT_SUPPORTED:
+                raise
+            self._has_xattrs[device] = False
+            return _NO_XATTRS
+        return dict(_read_xattrs(way, names)) if names else _NO_XATTRS
+
+
+def _read_xattrs(way: bytes, names: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Read extended attributes; one that has gone meanwhile is none any more."""
+    for name in names:
+        raw = os.fsencode(name)
+        if raw.startswith(_ACL_PREFIX):
+            continue
+        try:
+            yield raw, os.getxattr(way, name, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.ENODATA and error.errno not in _NOT_SUPPORTED:
+                raise
+
+
+def _is_there(path: bytes) -> bool:
+    try:
+        with file_within_reach(path) as way:
+            return os.path.lexists(way)
+    except OSError:
+        return False
 
 
 def _place(start: Start, path: bytes) -> bytes | None:
@@ -334,7 +425,7 @@ def _chunks_with_data(path: bytes, status: os.stat_result) -> Sequence[range]:
     size = status.st_size
     if status.st_blocks * 512 >= size:
         return [range(-(-size // CHUNK_SIZE))]
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found: list[range] = []
         position = done = 0
@@ -352,9 +443,3 @@ def _chunks_with_data(path: bytes, status: os.stat_result) -> Sequence[range]:
         return found
     finally:
         os.close(descriptor)
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return "it has vanished"
-    return f"it cannot be read: {error.strerror}"

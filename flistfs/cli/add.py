@@ -19,6 +19,7 @@ from flistfs.cli.options import (
     json_option,
     keep_going_option,
     mount_option,
+    replace_links_option,
     timeout_option,
 )
 from flistfs.cli.output import (
@@ -42,6 +43,7 @@ from flistfs.progress import Progress
 @exclude_option
 @exclude_from_option
 @keep_going_option
+@replace_links_option
 @mount_option
 @timeout_option
 @json_option
@@ -51,6 +53,7 @@ def command(
     exclude: tuple[str, ...],
     exclude_from: tuple[Path, ...],
     keep_going: bool,
+    replace_links: bool,
     mountpoint: Path | None,
     timeout: float,
     as_json: bool,
@@ -59,6 +62,9 @@ def command(
 
     SOURCE becomes PATH/SOURCE; with `/.` at its end, what is in it goes to PATH. Owners, modes, times, links
     and devices are kept, for whoever calls it. It returns when everything is in the tree and stored.
+
+    Directories unite, also through links to directories; anything else is replaced. A file in the place of a
+    directory, or the other way round, is named before anything changes (exit code 11).
 
     \b
     Example:
@@ -73,6 +79,7 @@ def command(
         keep_going=keep_going,
         timeout=timeout,
         measure=is_watched(),
+        replace_links=replace_links,
         typed=sources,
     )
     with progress_shown(as_json=as_json) as progress:

@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from flistfs.cli.nodes import counts_by_kind
-from flistfs.cli.options import any_path, json_option
-from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
+from flistfs.cli.options import any_path, json_option, replace_links_option
+from flistfs.cli.output import hidden_lines, human_size, kinds, plural, print_json, progress_shown
 from flistfs.reading.flist import Flist, Kind, printable
-from flistfs.reading.merge import Clash, Merged, PathsClashError, Prefer, Source, merge
+from flistfs.reading.merge import Merged, PathsClashError, Source, merge
+from flistfs.reading.union import Clash
+from flistfs.uniting import Prefer
 
 
 @click.command("merge", short_help="Merge flists into one.")
@@ -33,13 +35,22 @@ from flistfs.reading.merge import Clash, Merged, PathsClashError, Prefer, Source
     type=click.Choice([each.value for each in Prefer]),
     help="Which wins a path that several have: the first or the last that was named, or the newer one.",
 )
+@replace_links_option
 @click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
 @json_option
-def command(packages: tuple[Path, ...], out: Path, prefer: str | None, force: bool, as_json: bool) -> None:
+def command(
+    packages: tuple[Path, ...],
+    out: Path,
+    prefer: str | None,
+    replace_links: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Merge flists into one, without fetching a block.
 
-    Directories unite. Any other path that two of them have is listed, and refused (exit code 12) unless
-    --prefer says which to take; so is a file where another has a directory.
+    Directories unite, also through a link to a directory in an flist before them. Any other path that two of
+    them have is listed, and refused (exit code 12) unless --prefer says which to take; so is a file where
+    another has a directory. A link that would hide a directory needs --replace-links as well.
 
     \b
     Example:
@@ -50,7 +61,9 @@ def command(packages: tuple[Path, ...], out: Path, prefer: str | None, force: bo
         with ExitStack() as opened, progress_shown() as progress:
             sources = [Source(str(path), opened.enter_context(Flist.open(path))) for path in packages]
             wanted = Prefer(prefer) if prefer else None
-            merged = merge(sources, out, prefer=wanted, force=force, progress=progress)
+            merged = merge(
+                sources, out, prefer=wanted, replace_links=replace_links, force=force, progress=progress
+            )
     except PathsClashError as error:
         _print_clashes(error.clashes, as_json=as_json)
         raise
@@ -82,6 +95,7 @@ def _as_dict(out: Path, merged: Merged) -> dict[str, Any]:
         "kinds": {kind.value: merged.kinds[kind] for kind in Kind if merged.kinds[kind]},
         "size": merged.size,
         "clashes": merged.clashes,
+        "hidden": {name: list(map(os.fsdecode, paths)) for name, paths in merged.hidden.items()},
         "package_size": merged.package_size,
         "notes": merged.notes,
     }
@@ -91,5 +105,7 @@ def _print(out: Path, merged: Merged) -> None:
     click.echo(f"{out}: {kinds(counts_by_kind(merged.kinds))}; {human_size(merged.size)} of content")
     if merged.clashes:
         click.echo(f"preferred one of several at {plural(merged.clashes, 'path')}")
+    for line in hidden_lines({name: len(paths) for name, paths in merged.hidden.items()}):
+        click.echo(line)
     for note in merged.notes:
         click.echo(f"note: {note}")

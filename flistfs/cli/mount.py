@@ -35,6 +35,7 @@ from flistfs.cli.options import (
     json_option,
     min_replicas_option,
     public_url_option,
+    replace_links_option,
     router_option,
     source_date_epoch,
     store_option,
@@ -79,6 +80,7 @@ class _Mount(click.Command):
 @store_option
 @bases_option
 @base_store_option
+@replace_links_option
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; the kernel checks permissions.")
 @click.option(
@@ -139,6 +141,7 @@ def command(
     store: str | None,
     bases: tuple[Path, ...],
     base_store: str | None,
+    replace_links: bool,
     foreground: bool,
     allow_other: bool,
     rootfs: bool,
@@ -188,7 +191,7 @@ def command(
     )
     if package is not None:
         of_sessions = (state, seal_to, spool_size, base_store, min_replicas, router, public_url)
-        if xattr or bases or any(option is not None for option in of_sessions):
+        if xattr or bases or replace_links or any(option is not None for option in of_sessions):
             raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
         _check_free(mountpoint)
         source = click.get_current_context().get_parameter_source("store")
@@ -212,7 +215,7 @@ def command(
         raise UsageError(
             "--router and --public-url belong to a seal: add --seal-to, or give them to flistfs seal"
         )
-    base = base_request(bases, base_store)
+    base = base_request(bases, base_store, replace_links=replace_links)
     kept = folder_for(mountpoint)
     _check_free(mountpoint, kept.path if kept.is_open() else None)
     out = _checked_output(seal_to, mountpoint)
@@ -242,6 +245,7 @@ def command(
             base_store=base.store if base else None,
             usual_store=base.usual if base else None,
             low_latency=low_latency,
+            replace_links=replace_links,
         )
         if foreground:
             launch.become(config, password())

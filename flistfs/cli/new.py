@@ -18,6 +18,7 @@ from flistfs.cli.options import (
     bases_option,
     json_option,
     min_replicas_option,
+    replace_links_option,
     store_option,
 )
 from flistfs.cli.output import base_lines, print_json, progress_shown
@@ -33,6 +34,7 @@ from flistfs.stores.url import parse_store_url, shown_store, with_min_replicas
 @min_replicas_option
 @bases_option
 @base_store_option
+@replace_links_option
 @click.option(
     "--state",
     type=any_path,
@@ -47,6 +49,7 @@ def command(
     min_replicas: int | None,
     bases: tuple[Path, ...],
     base_store: str | None,
+    replace_links: bool,
     state: Path | None,
     offline: bool,
     as_json: bool,
@@ -72,7 +75,7 @@ def command(
 
     log_to(folder.log)
     settings = Settings(str(mountpoint), url, generation=1, created=time.time())
-    base = base_request(bases, base_store)
+    base = base_request(bases, base_store, replace_links=replace_links)
     with progress_shown(as_json=as_json) as progress:
         started = without_mount.create(folder, passwords(), settings, progress, offline=offline, base=base)
     if as_json:

@@ -93,6 +93,12 @@ bases_option = click.option(
     help="Start with the tree of this sealed flist; repeatable, later ones lie on top.",
 )
 
+replace_links_option = click.option(
+    "--replace-links",
+    is_flag=True,
+    help="Let a directory take the place of a link, instead of going to the directory that it leads to.",
+)
+
 base_store_option = click.option(
     "--base-store",
     type=StorePlace(),
@@ -147,7 +153,7 @@ exclude_from_option = click.option(
 keep_going_option = click.option(
     "--keep-going",
     is_flag=True,
-    help="Leave out what cannot be read, name it, and end with exit code 11.",
+    help="Leave out what cannot be read or has no place, name it, and end with exit code 11.",
 )
 
 force_option = click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
@@ -157,12 +163,16 @@ owner_option = click.option(
 )
 
 
-def base_request(bases: Sequence[Path], store: str | None) -> BaseRequest | None:
+def base_request(
+    bases: Sequence[Path], store: str | None, *, replace_links: bool = False
+) -> BaseRequest | None:
     """Say what a new session starts from; None for an empty one.
 
     Raises:
         UsageError: a store was named for the blocks of no base, or makes no sense.
     """
+    if not bases and replace_links:
+        raise UsageError("--replace-links belongs to --from: it says how several of those unite")
     if not bases:
         if store is not None:
             raise UsageError("--base-store belongs to --from: it says where the blocks of that flist are")
@@ -171,6 +181,7 @@ def base_request(bases: Sequence[Path], store: str | None) -> BaseRequest | None
         tuple(os.path.abspath(base) for base in bases),  # noqa: PTH100  absolute() would keep `..`
         None if store is None else str(parse_store_url(store)),
         str(parse_store_url(usual_store() or default_store_url())),
+        replace_links,
     )
 
 

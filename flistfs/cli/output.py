@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -120,7 +120,16 @@ def added_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"blocks: {summary['new_blocks']:,} new ({human_size(summary['new_bytes'])}), "
         f"{summary['shared_blocks']:,} shared; in {summary['seconds']:.1f} s"
     )
+    if count := summary["replaced_count"]:
+        yield f"{plural(count, 'entry', 'entries')} took the place of what was there"
     yield from replaced_lines(summary["replaced_blocks"])
+
+
+def hidden_lines(counts: Mapping[str, int]) -> Iterator[str]:
+    """Say how many entries of which flist are hidden by those of others."""
+    for name, count in counts.items():
+        verb = "is" if count == 1 else "are"
+        yield f"{plural(count, 'entry', 'entries')} of {name} {verb} hidden by what others have there"
 
 
 def base_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -129,6 +138,7 @@ def base_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"it holds {plural(summary['entries'], 'entry', 'entries')} of its base, "
         f"{human_size(summary['size'])} of content; in {summary['seconds']:.1f} s"
     )
+    yield from hidden_lines(summary["hidden_counts"])
     if count := summary["unknown_owners"]:
         belong = "entry belongs to an account" if count == 1 else "entries belong to accounts"
         yield (

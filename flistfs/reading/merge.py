@@ -1,17 +1,17 @@
 """Several flists become one, without a block being fetched.
 
-Directories unite. Any other path that two flists have is a clash, even if both have the same there: somebody
-has to say which is wanted. An entry comes from one flist as a whole: its size, its blocks, its times and its
-ACI travel together. A united directory takes owner, mode and times of the preferred one, else of the first.
+Directories unite, also through links (see `flistfs.uniting`). Any other path that two flists have is a
+clash, even if both have the same there: somebody has to say which is wanted. An entry comes from one flist as
+a whole: its size, its blocks, its times and its ACI travel together. A united directory takes owner, mode and
+times of the preferred one, else of the first.
 
-The trees are walked side by side twice: once to find clashes, faults and what ACIs are needed, and once, in
-the order of the catalog's keys, to write. Memory holds the paths of all directories, and the entries of those
-that are being united.
+Directories that several have are compared first, to find clashes. Then the united tree is walked twice: once
+to find faults and what ACIs are needed, and once, in the order of the catalog's keys, to write. Memory holds
+the paths of all directories, and the entries of those that are being united.
 """
 
 from __future__ import annotations
 
-import enum
 import heapq
 import stat
 from collections import Counter
@@ -28,16 +28,10 @@ from flistfs.format.router import Pool, Router, format_router, without_passwords
 from flistfs.output_file import OutputFile, check_output
 from flistfs.progress import Progress, quiet
 from flistfs.reading.faults import record_faults
-from flistfs.reading.flist import ROUTER_FILE, Flist, Kind, Node, printable
+from flistfs.reading.flist import ROUTER_FILE, Flist, Kind, Node, join, printable
+from flistfs.reading.union import Clash, Union, described
 from flistfs.scratch import Scratch
-
-
-class Prefer(enum.StrEnum):
-    """Which of several flists wins a path; the newer by modification time, and the first of two as new."""
-
-    FIRST = "first"
-    LAST = "last"
-    NEWER = "newer"
+from flistfs.uniting import Part, Place, Prefer, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +42,36 @@ class Source:
     flist: Flist
 
 
-@dataclass(frozen=True, slots=True)
-class Clash:
-    """A path that several flists have: the names of those, and what it is in each."""
-
-    path: bytes
-    found: tuple[tuple[str, Kind], ...]
-
-
 class PathsClashError(ClashError):
     """Flists have the same paths; `clashes` says which."""
 
     def __init__(self, clashes: Sequence[Clash]) -> None:
-        first = printable(clashes[0].path)
-        names = " and ".join(name for name, _ in clashes[0].found)
-        more = f", and {len(clashes) - 1:,} more" if len(clashes) > 1 else ""
-        super().__init__(
-            f"{first} is in {names}{more}; --prefer first, last or newer says which are to be taken"
-        )
+        closed = [clash for clash in clashes if not clash.is_open]
+        first = (closed or clashes)[0]
+        more = f" (and {len(clashes) - 1:,} more)" if len(clashes) > 1 else ""
+        super().__init__(f"{described(first)}{more}; {_REMEDY if closed else _CHOOSE}")
         self.clashes = clashes
+
+
+_CHOOSE = "--prefer first, last or newer says which are to be taken"
+_REMEDY = (
+    "a directory goes through a link only if that is below it and leads to a directory: name the flists in "
+    "another order, or let one take the place of the other with --replace-links"
+)
 
 
 @dataclass(slots=True)
 class Merged:
-    """What was merged. `clashes` counts paths of which one was preferred; `notes` are for the user."""
+    """What was merged.
+
+    `clashes` counts paths of which one was preferred, and `hidden` names the entries that are missing because
+    of that, by the names of their flists. `notes` are for the user.
+    """
 
     kinds: Counter[Kind] = field(default_factory=Counter)
     size: int = 0
     clashes: int = 0
+    hidden: dict[str, list[bytes]] = field(default_factory=dict)
     package_size: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -85,21 +81,25 @@ def merge(
     out: Path,
     *,
     prefer: Prefer | None = None,
+    replace_links: bool = False,
     force: bool = False,
     progress: Progress = quiet,
 ) -> Merged:
     """Merge flists into the package `out`, which is written aside and exists whole or not at all.
 
-    Their routers are united too: pools are asked in the order of the flists. Passwords are left out.
+    A directory goes through a link to a directory of the flists before it; with `replace_links` it clashes
+    with the link as with anything else. Routers are united too: pools are asked in the order of the flists.
+    Passwords are left out.
 
     Raises:
-        PathsClashError: they have the same paths, and none is preferred.
+        PathsClashError: they have the same paths, and none is preferred; or a link is in the way of a
+            directory.
         FormatError: one of them is damaged, or has faults that would be in the output.
         OutputError: the output exists (unless `force`), or cannot be written; or a directory that unites
             several would have too much in it.
     """
     check_output(out, force=force)
-    union = _Union(sources, prefer, progress)
+    union = _Union(sources, Rules(prefer, replace_links=replace_links), progress)
     router = _united_router(sources, union.merged.notes)
     try:
         with OutputFile(out, force=force) as output, Scratch() as scratch:
@@ -128,41 +128,40 @@ class _Found:
 
 
 class _Union:
-    """The united tree of all flists."""
+    """The united tree of all flists, as records."""
 
-    def __init__(self, sources: Sequence[Source], prefer: Prefer | None, progress: Progress) -> None:
+    def __init__(self, sources: Sequence[Source], rules: Rules, progress: Progress) -> None:
         self._sources = sources
-        self._prefer = prefer
+        self._prefer = rules.prefer
         self._progress = progress
         self._acis = _Acis(sources)
-        self._directories: list[tuple[bytes, bytes, tuple[int, ...]]] = []  # key, path, sources
-        self._clashes: list[Clash] = []
-        self.merged = Merged()
+        self._directories: list[tuple[bytes, Place]] = []  # by key
+        self._tree = Union([(source.name, source.flist) for source in sources], rules)
+        self.merged = Merged(clashes=self._tree.decided, hidden=self._tree.hidden())
+        if self._tree.clashes:
+            raise PathsClashError(self._tree.clashes)
         self._survey()
-        if self._clashes and prefer is None:
-            raise PathsClashError(self._clashes)
-        self.merged.clashes = len(self._clashes)
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Make every record, in the order of their keys."""
         return heapq.merge(self._acis.records(), self._directory_records())
 
     def _survey(self) -> None:
-        """Walk the united tree once: find clashes and faults, note directories and ACIs."""
-        waiting: list[tuple[bytes, tuple[int, ...]]] = [(b"", tuple(range(len(self._sources))))]
+        """Walk the united tree once: find faults, note directories and ACIs."""
+        waiting = [self._tree.root()]
         records = sum(source.flist.estimated_records for source in self._sources)
         while waiting:
-            path, united = waiting.pop()
+            place = waiting.pop()
             done = len(self._directories)
             self._progress("structure", done, max(done, records))
-            self._directories.append((directory_key(path), path, united))
-            self._acis.note(self._preferred(self._heads(path, united)))
+            self._directories.append((directory_key(place.path), place))
+            self._acis.note(self._preferred(self._heads(place)))
             self.merged.kinds[Kind.DIRECTORY] += 1
-            for found in self._children(path, united, check=True):
-                chosen = self._chosen(found, clashes=self._clashes)
+            for chosen in self._children(place, check=True):
                 node = chosen[0].node
                 if node.kind is Kind.DIRECTORY:
-                    waiting.append((node.path, tuple(each.source for each in chosen)))
+                    parts = [Part(each.source, each.node.path) for each in chosen]
+                    waiting.append(self._tree.below(place, node.entry.name, parts))
                     continue
                 self._acis.note(chosen[0])
                 self.merged.kinds[node.kind] += 1
@@ -170,21 +169,21 @@ class _Union:
         self._progress("structure", 1, 1)
         self._acis.settle()
         self._directories.sort()
-        self._clashes.sort(key=lambda clash: clash.path)
 
     def _directory_records(self) -> Iterator[tuple[bytes, bytes]]:
         total = len(self._directories)
-        for done, (key, path, united) in enumerate(self._directories):
+        for done, (key, place) in enumerate(self._directories):
             self._progress("catalog", done, total)
-            raw = encode_directory(self._directory(path, united))
-            check_record(printable(path) or "/", len(raw))
+            raw = encode_directory(self._directory(place))
+            check_record(printable(place.path) or "/", len(raw))
             yield key, raw
         self._progress("catalog", total, total)
 
-    def _directory(self, path: bytes, united: tuple[int, ...]) -> Directory:
-        preferred = self._preferred(self._heads(path, united))
+    def _directory(self, place: Place) -> Directory:
+        preferred = self._preferred(self._heads(place))
         head = preferred.node.directory
         assert head is not None  # noqa: S101  the type checker's
+        path = place.path
         parent, _, name = path.rpartition(b"/")
         return replace(
             head,
@@ -192,31 +191,32 @@ class _Union:
             location=path,
             parent=directory_key(parent) if path else b"",
             aclkey=self._acis.key(preferred),
-            entries=[self._entry(self._chosen(found)[0]) for found in self._children(path, united)],
+            entries=[self._entry(path, chosen[0]) for chosen in self._children(place)],
         )
 
-    def _entry(self, found: _Found) -> Entry:
+    def _entry(self, directory: bytes, found: _Found) -> Entry:
         entry = found.node.entry
         if found.node.kind is Kind.DIRECTORY:
-            return Entry(entry.name, 0, SubDirectory(directory_key(found.node.path)), b"", 0, 0)
+            return Entry(entry.name, 0, SubDirectory(directory_key(join(directory, entry.name))), b"", 0, 0)
         return replace(entry, aclkey=self._acis.key(found))
 
-    def _heads(self, path: bytes, united: tuple[int, ...]) -> list[_Found]:
-        return [_Found(source, self._sources[source].flist.find(path)) for source in united]
+    def _heads(self, place: Place) -> list[_Found]:
+        parts = self._tree.own_parts(place)
+        return [_Found(part.tree, self._sources[part.tree].flist.find(part.path)) for part in parts]
 
-    def _children(
-        self, path: bytes, united: tuple[int, ...], *, check: bool = False
-    ) -> Iterator[list[_Found]]:
-        """Walk all names in a directory, with what each of the flists that have it has there."""
+    def _children(self, place: Place, *, check: bool = False) -> Iterator[list[_Found]]:
+        """Walk all names in a directory: the directories that unite there, or the one thing that is there."""
         names: dict[bytes, list[_Found]] = {}
-        for source in united:
+        for source, path in place.parts:
             flist = self._sources[source].flist
             directory = flist.directory(path)
             if check:
                 self._refuse_faults(source, path, directory)
             for node in flist.children(path, directory):
                 names.setdefault(node.entry.name, []).append(_Found(source, node))
-        return (names[name] for name in sorted(names))
+        for name in sorted(names):
+            found = names[name]
+            yield [found[index] for index in self._tree.chosen([each.node for each in found])]
 
     def _refuse_faults(self, source: int, path: bytes, directory: Directory | None) -> None:
         name, flist = self._sources[source].name, self._sources[source].flist
@@ -226,17 +226,6 @@ class _Union:
                 f"{name} has faults, which flistfs verify shows; the first: "
                 f"{printable(fault.path) or '/'}: {fault.what}"
             )
-
-    def _chosen(self, found: list[_Found], *, clashes: list[Clash] | None = None) -> list[_Found]:
-        """Return the directories that unite at a path, or the one thing that is to be there."""
-        folders = [each for each in found if each.node.kind is Kind.DIRECTORY]
-        if len(found) in {1, len(folders)}:
-            return found
-        if clashes is not None:
-            kinds = tuple((self._sources[each.source].name, each.node.kind) for each in found)
-            clashes.append(Clash(found[0].node.path, kinds))
-        preferred = self._preferred(found)
-        return folders if preferred.node.kind is Kind.DIRECTORY else [preferred]
 
     def _preferred(self, found: list[_Found]) -> _Found:
         match self._prefer:

@@ -7,9 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import pathspec
-
-from flistfs.errors import UsageError
+from flistfs.patterns import parse_pattern
 from flistfs.reading.flist import Flist, Kind, Node
 
 
@@ -50,19 +48,17 @@ class Selection:
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        """Raises UsageError for a pattern that makes no sense."""
-        try:
-            self._spec = pathspec.GitIgnoreSpec.from_lines(map(_on_one_line, patterns))
-        except ValueError as error:
-            raise UsageError(f"a pattern makes no sense: {error}") from error
+        """Raises UsageError for a pattern that can match nothing."""
+        self._patterns = [parse_pattern(pattern) for pattern in patterns if pattern]
+        self._patterns.reverse()
 
     def matches(self, node: Node) -> bool:
         """Say whether an entry is selected."""
-        path = _on_one_line(os.fsdecode(node.path))
-        return self._spec.match_file(f"{path}/" if node.kind is Kind.DIRECTORY else path)
-
-
-def _on_one_line(text: str) -> str:
-    # In what pathspec makes of `**` a dot stands for any character but a newline, which names may have. What
-    # takes its place is in no text that came from bytes.
-    return text.replace("\n", "\ud800")
+        path = node.path
+        ends = [end for end, char in enumerate(path) if char == 0x2F]
+        for pattern in self._patterns:
+            if pattern.fits(path, is_directory=node.kind is Kind.DIRECTORY) or any(
+                pattern.fits(path[:end], is_directory=True) for end in ends
+            ):
+                return not pattern.takes_back
+        return False

@@ -21,7 +21,7 @@ from flistfs.authoring.seal import Accounts
 from flistfs.authoring.session import BaseSummary, open_session
 from flistfs.authoring.source import Item as Taken
 from flistfs.authoring.vfs import Caller
-from flistfs.errors import FormatError
+from flistfs.errors import ClashError, FormatError
 from flistfs.format.codec import encode_block
 from flistfs.format.keys import aci_key, directory_key
 from flistfs.format.records import (
@@ -52,6 +52,7 @@ from tests.reading.making import (
     trees,
     unpacked,
 )
+from tests.uniting import trees_with_links, united
 
 # The first number of an account that has none.
 OWN = FIRST_OWN_NUMBER
@@ -69,15 +70,17 @@ TREE = {
 }
 
 
-def taken(folder: Path, *all_records: Records) -> dict[bytes, Taken]:
+def taken(folder: Path, *all_records: Records, replace_links: bool = False) -> dict[bytes, Taken]:
     """What a session takes of flists with these records, the later on top."""
-    items, _ = taken_and_source(folder, *all_records)
+    items, _ = taken_and_source(folder, *all_records, replace_links=replace_links)
     return items
 
 
-def taken_and_source(folder: Path, *all_records: Records) -> tuple[dict[bytes, Taken], BaseSource]:
+def taken_and_source(
+    folder: Path, *all_records: Records, replace_links: bool = False
+) -> tuple[dict[bytes, Taken], BaseSource]:
     names = [str(unpacked(folder / f"{number}", records)) for number, records in enumerate(all_records)]
-    source = BaseSource.open(names)
+    source = BaseSource.open(names, replace_links=replace_links)
     try:
         items = list(source.items())
     finally:
@@ -135,24 +138,39 @@ def test_later_layers_lie_on_top(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60)
-@given(st.lists(trees(), min_size=1, max_size=3))
-def test_layers_are_what_taking_one_after_the_other_gives(layers: list[dict[bytes, Item]]) -> None:
-    united: dict[bytes, Item] = {}
-    for layer in layers:
-        for path, item in layer.items():
-            before = united.get(path, item)
-            if item.kind != "dir" or before.kind != "dir":
-                united = {other: found for other, found in united.items() if not is_below(other, path)}
-            united[path] = item
+@given(layers=st.lists(trees() | trees_with_links(), min_size=1, max_size=3), replace_links=st.booleans())
+def test_layers_are_what_taking_one_after_the_other_gives(
+    layers: list[dict[bytes, Item]], *, replace_links: bool
+) -> None:
+    wanted = united(layers, replace_links=replace_links)
     with tempfile.TemporaryDirectory() as folder:
-        items = taken(Path(folder), *map(records_of, layers))
-    assert set(items) == set(united)
-    for path, wanted in united.items():
-        assert_same(items[path], wanted)
+        if wanted is None:
+            with pytest.raises(ClashError):
+                taken(Path(folder), *map(records_of, layers), replace_links=replace_links)
+            return
+        items = taken(Path(folder), *map(records_of, layers), replace_links=replace_links)
+    assert set(items) == set(wanted)
+    for path, item in wanted.items():
+        assert_same(items[path], item)
 
 
-def is_below(path: bytes, folder: bytes) -> bool:
-    return path.startswith(folder + b"/")
+def test_layers_in_which_links_are_in_the_way_are_refused_by_all_their_names(tmp_path: Path) -> None:
+    lower: dict[bytes, Item] = {b"dead%02d" % n: Item("link", b"gone") for n in range(19)}
+    lower |= {b"full": DIR, b"full/f": Item(), b"through": Item("link", b"full")}
+    upper: dict[bytes, Item] = {b"dead%02d" % n: DIR for n in range(19)}
+    upper |= {b"full": Item("link", b"e"), b"e": DIR, b"through": DIR}
+    layers = [records_of(lower), records_of(upper)]
+    with pytest.raises(ClashError) as refusal:
+        taken(tmp_path, *layers)
+    said = str(refusal.value)
+    assert f"dead18 is in {tmp_path}/0 (link) and {tmp_path}/1 (directory); full is in" in said
+    assert "through is in" not in said
+    assert "--replace-links" in said
+    _, source = taken_and_source(tmp_path / "replaced", *layers, replace_links=True)
+    assert list(source.hidden.values()) == [sorted(lower)]
+    more: dict[bytes, Item] = {b"dead19": Item("link", b"gone")}
+    with pytest.raises(ClashError, match="; and 1 more: a directory goes"):
+        taken(tmp_path / "more", records_of({**lower, **more}), records_of({**upper, b"dead19": DIR}))
 
 
 # Owners of old flists

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flistfs.authoring.source import DirectorySource, Start
 from flistfs.authoring.tarball import TarSource
@@ -14,6 +18,8 @@ from flistfs.errors import SourceError
 from tests.authoring.packing import pack
 from tests.authoring.tars import END, entry, extended, header
 from tests.independent_reader import read_content
+from tests.reading.making import DIR, Item
+from tests.uniting import Tree, trees_with_links, united
 
 USR = entry(b"usr/", kind=b"5") + entry(b"usr/lib/", kind=b"5")
 
@@ -184,6 +190,57 @@ def test_problems_come_in_the_order_of_the_archive(tmp_path: Path) -> None:
     assert added.entries == 3
 
 
+def made(directory: Path, tree: Tree) -> DirectorySource:
+    """Make a tree on the disk, to be added."""
+    directory.mkdir()
+    for path, item in tree.items():
+        place = directory / os.fsdecode(path)
+        if item.kind == "link":
+            place.symlink_to(os.fsdecode(item.what))
+        elif item.kind == "file":
+            place.write_bytes(item.what)
+        elif path:
+            place.mkdir()
+    return DirectorySource([Start(bytes(directory), b"", "source")])
+
+
+@settings(max_examples=25)
+@given(trees=st.lists(trees_with_links(), min_size=2, max_size=3), keep_going=st.booleans())
+def test_what_is_added_is_what_the_model_says(trees: list[Tree], *, keep_going: bool) -> None:
+    """As layers and merges are: `tests.uniting` is the model of them all."""
+    wanted = united(trees, add=True)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        sources = [made(work / f"{number}", tree) for number, tree in enumerate(trees)]
+        if wanted is None and not keep_going:
+            with pytest.raises(SourceError, match=r"already|twice"):
+                pack(work / "out", *sources, unique=False)
+            return
+        nodes, get, added = pack(work / "out", *sources, unique=False, keep_going=keep_going)
+        if wanted is None:
+            assert any(each.left_out for each in added)
+            return
+        assert {path: (node.kind, node.target) for path, node in nodes.items()} == {
+            path: (item.kind, item.what if item.kind == "link" else None) for path, item in wanted.items()
+        }
+        for path, item in wanted.items():
+            assert item.kind != "file" or read_content(nodes[path], get) == item.what
+        assert sum(len(each.replaced) for each in added) == sum(each.replaced_count for each in added)
+
+
+def test_what_two_sources_bring_follows_one_after_the_other(tmp_path: Path) -> None:
+    """The second goes through a link of the first, and has what the first goes through late."""
+    first = made(tmp_path / "first", {b"": DIR, b"a": Item("link", b"b"), b"b": DIR, b"f": Item()})
+    (tmp_path / "second/a/c").mkdir(parents=True)
+    (tmp_path / "third/a/c").mkdir(parents=True)
+    (tmp_path / "third/a/c/f").write_bytes(BIG)
+    (tmp_path / "third/f").mkdir()
+    both = DirectorySource([Start(bytes(tmp_path / name), b"", name) for name in ("second", "third")])
+    nodes, get, (_, added) = pack(tmp_path / "out", first, both, unique=False, keep_going=True)
+    assert read_content(nodes[b"b/c/f"], get) == BIG
+    assert added.left_out == ["third/f: something that is no directory is there already"]
+
+
 def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "lib/d").mkdir(parents=True)
@@ -194,7 +251,7 @@ def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Pat
         tmp_path, first, DirectorySource([Start(bytes(source), b"", str(source))]), unique=False
     )
     assert nodes[b"lib"].kind == "link"
-    assert nodes[b"usr/lib"].mode == 0o700
+    assert nodes[b"usr/lib"].mode == 0o644  # its own
     assert read_content(nodes[b"usr/lib/d/f"], get) == BIG
 
 
@@ -213,5 +270,5 @@ def test_a_link_that_is_replaced_leads_elsewhere_at_once(tmp_path: Path) -> None
 def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "source/lib").mkdir(parents=True)
     second = DirectorySource([Start(bytes(tmp_path / "source"), b"", "source")])
-    with pytest.raises(SourceError, match="lib: something that is no directory is there already"):
+    with pytest.raises(SourceError, match="lib: a link that leads to no directory is there already"):
         pack(tmp_path, tar(link(b"lib", b"gone")), second, unique=False)

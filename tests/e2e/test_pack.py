@@ -21,6 +21,7 @@ import pytest
 from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, Home, shell, wait_until
 from tests.independent_reader import Node, read_content, read_flist
+from tests.needs import needs_permissions
 from tests.redis_server import running_redis
 from tests.stores.fake_server import Shelf, fake_server
 from tests.trees import assert_flist_equals, make_everything, snapshot
@@ -260,30 +261,74 @@ def test_what_is_no_archive(home: Home) -> None:
         assert nothing_is_left(home)
 
 
-def test_a_file_that_cannot_be_read(home: Home, source: Path) -> None:
+def close_to_all(path: Path, mode: int) -> None:
+    """Make something that nobody but its owner may read: somebody else, if this is root."""
+    path.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(path, 4321, 4321)
+
+
+@pytest.mark.parametrize("with_attributes", [True, False])
+def test_what_cannot_be_read_is_named_and_left_out(
+    home: Home, source: Path, *, with_attributes: bool
+) -> None:
+    under = needs_permissions()
     (source / "good").write_bytes(b"good")
-    loop = source / "\n\udcff"
-    loop.write_bytes(b"x")
-    # What makes reading fail even for root: a name that is longer with the path before it than a path may be.
-    deep = source
-    for _ in range(20):
-        deep /= "d" * 200
-        try:
-            deep.mkdir()
-        except OSError:
-            break
+    directory, file, unsearchable = source / "directory", source / "file", source / "unsearchable"
+    (directory / "below").mkdir(parents=True)
+    unsearchable.mkdir()
+    (unsearchable / "inside").touch()
+    file.write_bytes(b"x")
+    for path, mode in ((directory, 0o311), (file, 0), (unsearchable, 0o644)):
+        if with_attributes:
+            os.setxattr(path, "user.note", b"n")
+        close_to_all(path, mode)
+    lines = {
+        f"{source}/directory: it cannot be read: Permission denied",
+        f"{source}/file: it cannot be read: Permission denied",
+        f"{source}/unsearchable/inside: it cannot be read: Permission denied",
+    }
+    try:
+        for command in (("pack", source, "out.flist"), ("add", f"{source}/.")):
+            if command[0] == "add":
+                home.run("new", source)
+            said = home.run(*command, code=11, prefix=under).stderr
+            assert any(line in said for line in lines)
+            assert not (home.path / "out.flist").exists() or command[0] == "add"
+            said = home.run(*command, "--keep-going", code=11, prefix=under).stderr
+            assert lines == {
+                line.partition("left out: ")[2] for line in said.splitlines() if "left out:" in line
+            }
+        home.run("seal", "other.flist", "--incomplete")
+        for name in ("out.flist", "other.flist"):
+            assert set(read_flist(home.path / name)) == {b"", b"good", b"unsearchable"}
+    finally:
+        for path in (directory, unsearchable):
+            path.chmod(0o755)
+
+
+def test_paths_that_are_longer_than_a_call_takes(home: Home, source: Path) -> None:
+    """Everything that is read of an entry is read of those as well: content, holes, links, attributes."""
+    name, depth = "n" * 250, 20
     shell(
-        "for i in $(seq 22); do mkdir -p " + "d" * 200 + " && cd " + "d" * 200 + "; done; touch unreachable",
+        f"for i in $(seq {depth}); do mkdir {name}; cd {name}; echo $i > file; done\n"
+        "truncate -s 3M holes; echo end >> holes; ln -s file link; ln file again; mkfifo pipe; mkdir empty",
         cwd=source,
     )
-    said = home.run("pack", source, "out.flist", code=11).stderr
-    assert "cannot be read: File name too long" in said
-    assert nothing_is_left(home)
-    home.run("pack", source, "out.flist", "--keep-going", code=11)
+    summary = home.json("pack", source, "out.flist")
     nodes = read_flist(home.path / "out.flist")
-    assert b"good" in nodes
-    assert b"\n\xff" in nodes
-    shell("rm -rf " + "d" * 200, cwd=source)
+    get = open_store(f"dir://{home.blocks}").get
+    path = b""
+    for number in range(depth):
+        path = path + b"/" + name.encode() if path else name.encode()
+        assert read_content(nodes[path + b"/file"], get) == b"%d\n" % (number + 1)
+    assert len(path) > 5000
+    assert read_content(nodes[path + b"/holes"], get) == bytes(3 << 20) + b"end\n"
+    assert read_content(nodes[path + b"/again"], get) == b"20\n"
+    assert nodes[path + b"/link"].target == b"file"
+    assert {nodes[path + b"/pipe"].kind, nodes[path + b"/empty"].kind} == {"fifo", "dir"}
+    assert summary["new_blocks"] > depth
+    shell(f"rm -rf {name}", cwd=source)
 
 
 def test_an_output_that_exists_is_refused_before_anything_is_read(home: Home, source: Path) -> None:

@@ -347,13 +347,42 @@ def test_merge(home: Home, package: Path) -> None:
     assert sorted(path.name for path in home.path.glob(".*")) == []
 
 
+def test_merge_says_what_it_hides(home: Home, package: Path) -> None:
+    records = records_of({b"usr": Item(), b"new": Item()})
+    packed(home.path / "b.flist", records)
+    said = home.run("merge", "-o", "one.flist", package, "b.flist", "--prefer", "last").stdout
+    hidden = sorted(os.fsdecode(path) for path in TREE if path == b"usr" or path.startswith(b"usr/"))
+    assert f"{len(hidden)} entries of {package} are hidden by what others have there\n" in said
+    answer = home.json("merge", "-o", "two.flist", package, "b.flist", "--prefer", "last")
+    assert (answer["clashes"], answer["hidden"]) == (1, {str(package): hidden})
+    said = home.run("merge", "-o", "three.flist", package, "b.flist", "--prefer", "first").stdout
+    assert "1 entry of b.flist is hidden by what others have there\n" in said
+
+
+def test_merge_through_links(home: Home) -> None:
+    link = {b"bin": Item("link", b"usr/bin"), b"usr": DIR, b"usr/bin": DIR, b"usr/bin/sh": Item()}
+    packed(home.path / "usr.flist", records_of(link))
+    packed(home.path / "app.flist", records_of({b"bin": DIR, b"bin/app": Item()}))
+    assert home.json("merge", "-o", "out.flist", "usr.flist", "app.flist")["hidden"] == {}
+    assert home.run("cat", "out.flist", "bin/app").stdout == ""
+    assert home.json("stat", "out.flist", "usr/bin/sh")
+    for prefer in ("first", "last", "newer"):
+        clashed = home.run("merge", "-o", "not.flist", "app.flist", "usr.flist", "--prefer", prefer, code=12)
+        assert clashed.stdout == "bin: app.flist (directory), usr.flist (link)\n"
+        assert "--replace-links" in clashed.stderr
+    replaced = ["merge", "-o", "other.flist", "usr.flist", "app.flist", "--replace-links"]
+    assert "--prefer" in home.run(*replaced, code=12).stderr
+    assert home.json(*replaced, "--prefer", "last")["hidden"] == {"usr.flist": ["bin"]}
+    assert home.run("ls", "other.flist", "bin").stdout == "app\n"
+
+
 def test_extract_only_some(home: Home, package: Path) -> None:
     home.run("extract", package, "some", "--only", "/usr/lib/os-*")
     assert (home.path / "some/usr/lib/os-release").read_text() == "NAME=here\n"
     assert not (home.path / "some/etc").exists()
     assert "not empty" in home.run("extract", package, "some", code=9).stderr
     assert "match no path" in home.run("extract", package, "other", "--only", "no", code=8).stderr
-    assert "makes no sense" in home.run("extract", package, "other", "--only", "!", code=2).stderr
+    assert "invalid pattern" in home.run("extract", package, "other", "--only", "!", code=2).stderr
     wrong = home.run("extract", package, "other", "--store", f"dir://{home.path}/empty", code=7)
     assert "cannot be read" in wrong.stderr
 

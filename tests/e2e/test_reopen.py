@@ -149,6 +149,33 @@ def test_layers(home: Home, mountpoint: Path) -> None:
     assert set(read_flist(home.path / "out.flist")) == {b"", *top}
 
 
+@pytest.mark.parametrize("command", ["mount", "new"])
+def test_layers_unite_through_links_and_say_what_they_hide(
+    home: Home, mountpoint: Path, command: str
+) -> None:
+    store = open_store(store_at(home.blocks))
+    root = {b"bin": Item("link", b"usr/bin"), b"usr": DIR, b"usr/bin": DIR, b"usr/bin/sh": Item(), b"f": DIR}
+    packed(home.path / "usr.flist", records_of({**root, b"f/in": Item()}, store))
+    packed(home.path / "app.flist", records_of({b"bin": DIR, b"bin/app": Item(), b"f": Item()}, store))
+    layers = ("--from", "usr.flist", "--from", "app.flist")
+    said = home.run(command, mountpoint, *layers).stdout
+    assert f"2 entries of {home.path}/usr.flist are hidden by what others have there\n" in said
+    home.run("seal", "out.flist")
+    assert set(read_flist(home.path / "out.flist")) == {b"", *root, b"usr/bin/app"}
+    base = home.json(command, mountpoint, *layers, "--replace-links")["base"]
+    assert base["hidden"] == {f"{home.path}/usr.flist": ["bin", "f", "f/in"]}
+    assert base["hidden_counts"] == {f"{home.path}/usr.flist": 3}
+    home.run("seal", "other.flist")
+    assert set(read_flist(home.path / "other.flist")) == {b"", *root, b"bin/app"}
+    home.expected_log += ["bin is in "]
+    turned = ("--from", "app.flist", "--from", "usr.flist")
+    refused = home.run(command, mountpoint, *turned, code=12).stderr
+    assert f"bin is in {home.path}/app.flist (directory) and {home.path}/usr.flist (link)" in refused
+    assert all(each["state"] == "sealed" for each in home.json("status"))  # no session is left
+    refused = home.run(command, mountpoint, "--replace-links", code=2).stderr
+    assert "--replace-links belongs to --from" in refused
+
+
 # Blocks that are in another store
 
 

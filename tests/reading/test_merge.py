@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flistfs.errors import FormatError, OutputError
@@ -18,8 +18,9 @@ from flistfs.format.keys import aci_key, directory_key
 from flistfs.format.records import encode_aci
 from flistfs.format.router import parse_router
 from flistfs.reading.flist import Flist
-from flistfs.reading.merge import Merged, PathsClashError, Prefer, Source, merge
+from flistfs.reading.merge import Merged, PathsClashError, Source, merge
 from flistfs.reading.verify import verify
+from flistfs.uniting import Prefer
 from tests.independent_reader import read_flist
 from tests.reading.making import (
     DIR,
@@ -35,6 +36,7 @@ from tests.reading.making import (
     unpacked,
     without,
 )
+from tests.uniting import trees_with_links, united
 
 MANY = settings(max_examples=20)
 
@@ -42,13 +44,24 @@ SETTLED = ("first", "last", "newer")
 
 
 def merged(
-    folder: Path, all_records: Sequence[Records], prefer: str | None = None, *, force: bool = False
+    folder: Path,
+    all_records: Sequence[Records],
+    prefer: str | None = None,
+    *,
+    replace_links: bool = False,
+    force: bool = False,
 ) -> dict[bytes, Look]:
     """Merge flists with these records, check the result with other readers, and return what is in it."""
     names = [unpacked(folder / f"{number}", records) for number, records in enumerate(all_records)]
     sources = [Source(name.name, Flist.open(name)) for name in names]
     try:
-        merge(sources, folder / "out.flist", prefer=Prefer(prefer) if prefer else None, force=force)
+        merge(
+            sources,
+            folder / "out.flist",
+            prefer=Prefer(prefer) if prefer else None,
+            replace_links=replace_links,
+            force=force,
+        )
     finally:
         for source in sources:
             source.flist.close()
@@ -70,44 +83,22 @@ def looks_of(tree: Tree) -> dict[bytes, Look]:
         return looks(flist)
 
 
-# A slower and plainer way to the same, on trees in memory.
-
-
-def union(all_trees: Sequence[Tree], prefer: str) -> dict[bytes, Item]:
-    found: dict[bytes, Item] = {}
-    paths = sorted({path for tree in all_trees for path in tree})
-    alive = {b"": list(all_trees)}  # by directory: the trees that unite there
-    for path in paths:
-        parent = path.rpartition(b"/")[0]
-        have = [tree for tree in alive.get(parent, []) if path in tree] if path else list(all_trees)
-        if not have:
-            continue
-        items = [tree[path] for tree in have]
-        winner = {
-            "first": items[0],
-            "last": items[-1],
-            "newer": next(item for item in items if item.mtime == max(each.mtime for each in items)),
-        }[prefer]
-        if winner.kind == "dir":
-            united = [tree for tree in have if tree[path].kind == "dir"]
-            alive[path] = united
-            winner = union_folder([tree[path] for tree in united], prefer)
-        found[path] = winner
-    return found
-
-
-def union_folder(items: Sequence[Item], prefer: str) -> Item:
-    if prefer == "newer":
-        return next(item for item in items if item.mtime == max(each.mtime for each in items))
-    return items[0] if prefer == "first" else items[-1]
-
-
-@MANY
-@given(st.lists(trees(), min_size=1, max_size=3), st.sampled_from(SETTLED))
-def test_a_preferred_union(all_trees: list[dict[bytes, Item]], prefer: str) -> None:
+@settings(max_examples=40)
+@given(
+    all_trees=st.lists(trees() | trees_with_links(), min_size=1, max_size=3),
+    prefer=st.sampled_from(SETTLED),
+    replace_links=st.booleans(),
+)
+def test_a_preferred_union(all_trees: list[dict[bytes, Item]], prefer: str, *, replace_links: bool) -> None:
+    wanted = united(all_trees, prefer, replace_links=replace_links)
+    all_records = [records_of(tree) for tree in all_trees]
     with tempfile.TemporaryDirectory() as folder:
-        found = merged(Path(folder), [records_of(tree) for tree in all_trees], prefer)
-    assert found == looks_of(union(all_trees, prefer))
+        if wanted is None:
+            with pytest.raises(PathsClashError, match="--replace-links"):
+                merged(Path(folder), all_records, prefer, replace_links=replace_links)
+            return
+        found = merged(Path(folder), all_records, prefer, replace_links=replace_links)
+    assert found == looks_of(wanted)
 
 
 @MANY
@@ -128,6 +119,7 @@ def test_clashes_are_all_paths_that_both_have_but_directories(
         return path in other and (one[path].kind, other[path].kind) != ("dir", "dir")
 
     wanted = {path for path in one if is_clash(path)}
+    assume(all({one[path].kind, other[path].kind} != {"dir", "link"} for path in wanted))
     with tempfile.TemporaryDirectory() as folder:
         records = [records_of(one), records_of(other)]
         if not wanted:
@@ -149,6 +141,75 @@ def test_a_file_against_directories(tmp_path: Path, prefer: str, kind: str) -> N
     found = merged(tmp_path, [file, *folders], prefer)
     assert found[b"x"].kind == kind
     assert set(found) == ({b"", b"x"} if kind == "file" else {b"", b"x", b"x/a", b"x/b"})
+
+
+def test_a_file_in_between_hides_what_is_below_it(tmp_path: Path) -> None:
+    """Merged by the last, flists are what layers are."""
+    folder, file = {b"x": DIR, b"x/a": Item()}, {b"x": Item()}
+    found = merged(tmp_path, [records_of(folder), records_of(file), records_of({b"x": DIR})], "last")
+    assert set(found) == {b"", b"x"}
+
+
+USR = {
+    b"usr": DIR,
+    b"usr/bin": replace(DIR, mode=0o555, mtime=7),
+    b"usr/bin/sh": Item(),
+    b"bin": Item("link", b"usr/bin", mode=0o777),
+}
+APP = {b"bin": replace(DIR, mtime=9), b"bin/app": Item(), b"bin/sub": DIR, b"bin/sub/one": Item()}
+
+
+@pytest.mark.parametrize("prefer", [None, *SETTLED])
+def test_a_directory_goes_through_a_link(tmp_path: Path, prefer: str | None) -> None:
+    """An app with a bin on a root with a merged /usr: nothing of either is lost."""
+    found = merged(tmp_path, [records_of(USR), records_of(APP)], prefer)
+    app = {b"usr/" + path: item for path, item in APP.items() if path != b"bin"}
+    assert found == looks_of({**USR, **app})
+
+
+@pytest.mark.parametrize("prefer", [None, *SETTLED])
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [(APP, USR), ({b"bin": Item("link", b"gone")}, APP), ({b"bin": Item("link", b"bin")}, APP)],
+    ids=["over content", "to nothing", "to itself"],
+)
+def test_a_link_against_a_directory_that_it_does_not_lead_to(
+    tmp_path: Path, prefer: str | None, lower: Tree, upper: Tree
+) -> None:
+    with pytest.raises(PathsClashError) as caught:
+        merged(tmp_path, [records_of(lower), records_of(upper)], prefer)
+    (clash,) = caught.value.clashes
+    assert (clash.path, {kind for _, kind in clash.found}) == (b"bin", {"directory", "link"})
+    assert str(caught.value).startswith(f"bin is in 0 ({clash.found[0][1]}) and 1 ({clash.found[1][1]}); ")
+    assert "--replace-links" in str(caught.value)
+    assert not (tmp_path / "out.flist").exists()
+
+
+@pytest.mark.parametrize("prefer", SETTLED)
+def test_a_link_is_replaced_when_that_is_wanted(tmp_path: Path, prefer: str) -> None:
+    records = [records_of(USR), records_of(APP)]
+    with pytest.raises(PathsClashError, match=r"bin is in .*; --prefer first, last or newer says"):
+        merged(tmp_path / "unsaid", records, replace_links=True)
+    found = merged(tmp_path, records, prefer, replace_links=True)
+    if prefer == "last":
+        assert found == looks_of({**USR, **APP})
+    else:
+        assert found == looks_of(USR)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "hidden"),
+    [("first", {"1": [b"x", b"y", b"y/in"]}), ("last", {"0": [b"x", b"y"]}), ("newer", {"0": [b"x", b"y"]})],
+)
+def test_what_is_hidden_is_named(tmp_path: Path, prefer: str, hidden: dict[str, list[bytes]]) -> None:
+    lower = records_of({b"x": Item(mtime=1), b"y": Item(mtime=1), b"z": DIR})
+    upper = records_of({b"x": Item(mtime=2), b"y": replace(DIR, mtime=2), b"y/in": Item(), b"z": DIR})
+    names = [unpacked(tmp_path / f"{number}", records) for number, records in enumerate((lower, upper))]
+    with Flist.open(names[0]) as one, Flist.open(names[1]) as other:
+        sources = [Source("0", one), Source("1", other)]
+        result = merge(sources, tmp_path / "out.flist", prefer=Prefer(prefer))
+    assert result.hidden == hidden
+    assert result.clashes == 2
 
 
 def test_acis_that_share_a_key_do_not_mix(tmp_path: Path) -> None:

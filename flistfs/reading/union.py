@@ -1,0 +1,138 @@
+"""The united tree of several flists, each on top of those before it; see `flistfs.uniting` for the rules.
+
+Only directories that several flists have are looked at before it is walked, and at nothing but names in them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from flistfs.errors import FormatError
+from flistfs.format.records import Entry, Link, SubDirectory
+from flistfs.reading.flist import Flist, Kind, Node, printable
+from flistfs.uniting import Conflict, Part, Place, Prefer, Rules, Seen, Sort, United, Why, join
+
+# Directories of an flist that are remembered: two are compared at a time, and links lead through others.
+_REMEMBERED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """A path that several flists have: the names of those, and what it is in each.
+
+    `is_open` says that it can be decided by a preference alone.
+    """
+
+    path: bytes
+    found: tuple[tuple[str, Kind], ...]
+    is_open: bool = True
+
+
+def described(clash: Clash) -> str:
+    """Say on one line what is where."""
+    found = " and ".join(f"{name} ({kind})" for name, kind in clash.found)
+    return f"{printable(clash.path)} is in {found}"
+
+
+class FlistTree:
+    """An flist as a tree that unites with others. What is damaged is for whoever walks it to say."""
+
+    def __init__(self, flist: Flist, *, by_time: bool) -> None:
+        """Look at an flist; with `by_time` also at when directories were modified."""
+        self._flist = flist
+        self._by_time = by_time
+        self._remembered: OrderedDict[bytes, Mapping[bytes, Entry]] = OrderedDict()
+
+    def names(self, directory: bytes) -> Iterator[tuple[bytes, Seen]]:
+        """Walk what is in a directory."""
+        for name, entry in self._entries(directory).items():
+            yield name, self._seen(directory, name, entry)
+
+    def look(self, directory: bytes, names: Sequence[bytes]) -> dict[bytes, Seen]:
+        """Look names up in a directory."""
+        entries = self._entries(directory)
+        return {name: self._seen(directory, name, entries[name]) for name in names if name in entries}
+
+    def _entries(self, directory: bytes) -> Mapping[bytes, Entry]:
+        if directory in self._remembered:
+            self._remembered.move_to_end(directory)
+            return self._remembered[directory]
+        try:
+            record = self._flist.directory(directory)
+        except FormatError:
+            record = None
+        entries = {} if record is None else {entry.name: entry for entry in record.entries}
+        self._remembered[directory] = entries
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+        return entries
+
+    def _seen(self, directory: bytes, name: bytes, entry: Entry) -> Seen:
+        node = Node(join(directory, name), entry)
+        time = entry.modification_time
+        if self._by_time and isinstance(entry.attributes, SubDirectory):
+            head = self._flist.head(node.path)
+            time = 0 if head is None else head.modification_time
+        return _seen(node, time)
+
+
+def seen_of(node: Node) -> Seen:
+    """Say what a node is to the rules."""
+    return _seen(node, node.modification_time)
+
+
+def _seen(node: Node, time: int) -> Seen:
+    match node.entry.attributes:
+        case SubDirectory():
+            return Seen(Sort.DIRECTORY, time=time, what=node.kind)
+        case Link(target=target):
+            return Seen(Sort.LINK, target, time, node.kind)
+        case _:
+            return Seen(Sort.OTHER, time=time, what=node.kind)
+
+
+class Union:
+    """The united tree of flists."""
+
+    def __init__(self, flists: Sequence[tuple[str, Flist]], rules: Rules) -> None:
+        """Unite flists, by their names, the later on top.
+
+        `clashes` says what keeps them from it.
+        """
+        self._names = [name for name, _ in flists]
+        lowest, *others = [FlistTree(flist, by_time=rules.prefer is Prefer.NEWER) for _, flist in flists]
+        self._united = United(rules, lowest)
+        for tree in others:
+            self._united.put(tree)
+        self.clashes = [self._clash(conflict) for _, conflict in sorted(self._united.conflicts.items())]
+        self.decided = len(self._united.decided)
+
+    def root(self) -> Place:
+        """Return the topmost directory."""
+        return self._united.root()
+
+    def below(self, place: Place, name: bytes, parts: Sequence[Part]) -> Place:
+        """Return the directory of a name in another."""
+        return self._united.place(join(place.path, name), parts)
+
+    def own_parts(self, place: Place) -> list[Part]:
+        """Return those of a directory's parts of which one gives it its attributes."""
+        return self._united.own_parts(place)
+
+    def chosen(self, found: Sequence[Node]) -> list[int]:
+        """Return which entries of a name, in the order of their flists, are to be there: by their numbers."""
+        return self._united.rules.chosen([seen_of(node) for node in found]) if len(found) > 1 else [0]
+
+    def hidden(self) -> dict[str, list[bytes]]:
+        """Return what is hidden by something else, by the names of the flists that it is in."""
+        hidden: dict[str, list[bytes]] = {}
+        for part in sorted(self._united.hidden):
+            hidden.setdefault(self._names[part.tree], []).append(part.path)
+        return hidden
+
+    def _clash(self, conflict: Conflict) -> Clash:
+        found = sorted(conflict.found.items(), key=lambda each: each[0].tree)
+        kinds = tuple((self._names[part.tree], Kind(seen.what)) for part, seen in found)
+        return Clash(conflict.path, kinds, is_open=conflict.why is Why.UNDECIDED)
