@@ -670,8 +670,9 @@ class Content:
     def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
         """Take note of what the uploader stored."""
         counts = replace(self.counts)
-        counts.add((each for each in outcomes if each.job.owner.counted != each.job.version), self._journal)
         try:
+            uncounted = (each for each in outcomes if each.job.owner.counted != each.job.version)
+            counts.add(uncounted, self._journal)
             with self._journal.change(makes_room=True) as change:
                 done = self._note_stored(change, outcomes)
                 change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
@@ -682,6 +683,10 @@ class Content:
                 self._store_again(outcome.job)
             if error.errno != errno.ENOSPC:  # after damage RocksDB takes nothing more
                 self._failure = JournalError(f"the session cannot go on: {error}")
+            self._signal()
+            return
+        except JournalError as error:  # they stay spooled
+            self._failure = error
             self._signal()
             return
         self.counts = counts
