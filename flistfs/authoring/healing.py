@@ -6,11 +6,11 @@ Plain blocking functions; `session` says when they run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from functools import partial
 
 from flistfs.authoring.excludes import Filter
 from flistfs.authoring.journal import View
-from flistfs.authoring.seal import needed_blocks
+from flistfs.authoring.seal import needed_in_batches
 from flistfs.copying import right_copy
 from flistfs.format.records import BlockRef
 from flistfs.progress import Progress
@@ -26,16 +26,11 @@ def wrong_blocks(view: View, store: Store, excluded: Filter, progress: Progress)
     Raises:
         StoreError: the store can't be asked.
     """
-    total = sum(1 for _ in needed_blocks(view, excluded))
-    blocks = needed_blocks(view, excluded)
     wrong: dict[bytes, bytes] = {}
-    done = 0
-    while batch := list(islice(blocks, _BATCH)):
+    for batch in needed_in_batches(view, excluded, _BATCH, partial(progress, "compare")):
         keys = {block_hash: key for key, block_hash, _ in batch}
         found = store.wrong(list(keys), thorough=True)
         wrong.update((block_hash, keys[block_hash]) for block_hash in found)
-        done += len(batch)
-        progress("compare", done, total)
     return wrong
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -151,18 +151,26 @@ def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) 
     Raises:
         StoreError: the store can't be asked.
     """
-    total = sum(1 for _ in needed_blocks(view, excluded))
-    blocks = needed_blocks(view, excluded)
     lost: dict[bytes, bytes] = {}
-    done = 0
-    while batch := list(islice(blocks, _CHECK_BATCH)):
+    for batch in needed_in_batches(view, excluded, _CHECK_BATCH, partial(progress, "check")):
         keys = {block_hash: key for key, block_hash, _ in batch}
         sizes = {block_hash: size for _, block_hash, size in batch if size is not None}
         missing = store.missing(list(keys), sizes)
         lost.update((block_hash, keys[block_hash]) for block_hash in missing)
-        done += len(batch)
-        progress("check", done, total)
     return lost
+
+
+def needed_in_batches(
+    view: View, excluded: Filter, at_once: int, progress: Callable[[int, int], None]
+) -> Iterator[list[tuple[bytes, bytes, int | None]]]:
+    """Walk what `needed_blocks` gives, so many at a time; `progress` is told how many are done, of how many."""
+    total = sum(1 for _ in needed_blocks(view, excluded))
+    blocks = needed_blocks(view, excluded)
+    done = 0
+    while batch := list(islice(blocks, at_once)):
+        yield batch
+        done += len(batch)
+        progress(done, total)
 
 
 def needed_blocks(view: View, excluded: Filter) -> Iterator[tuple[bytes, bytes, int | None]]:
