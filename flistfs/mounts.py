@@ -117,7 +117,10 @@ def check_unused(path: Path) -> None:
 def _busy(path: Path, users: list[User]) -> BusyError:
     if not users:
         if os.geteuid() == 0:
-            return BusyError(f"{path} is in use by something that /proc does not show; end it and try again")
+            return BusyError(
+                f"{path} is in use by something that /proc does not show, such as a program that uses it for "
+                f"a moment again and again; wait for that, or end it, and try again"
+            )
         place = shlex.quote(f"{path}*")
         return BusyError(
             f"{path} is in use by a process that only root can see: sudo find /proc -maxdepth 3 -lname "

@@ -23,7 +23,7 @@ from flistfs.authoring.base import opened_base
 from flistfs.authoring.encoder_process import Settings as EncoderSettings
 from flistfs.authoring.encoder_process import make_encoders
 from flistfs.authoring.excludes import excluding
-from flistfs.authoring.folder import SessionFolder, Settings, packing_root
+from flistfs.authoring.folder import SessionFolder, Settings, packing_root, partial_adds_of
 from flistfs.authoring.known import known_blocks_path
 from flistfs.authoring.patience import connect
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
@@ -75,9 +75,16 @@ def add(folder: SessionFolder, passwords: Passwords, request: AddRequest, progre
         FlistfsError: as `Session.add` does. The session is kept.
     """
 
+    new = folder.begin_adds(partial_adds_of(request))  # so that one which the store keeps out is noted, too
+
     async def work(session: Session) -> AddSummary:
-        source = open_directories(request, session.store.url, [folder.path])
-        return await session.add(source, request, progress, owner=_caller())
+        try:
+            source = open_directories(request, session.store.url, [folder.path])
+            return await session.add(source, request, progress, owner=_caller())
+        except FlistfsError:
+            if not session.has_begun_adding:
+                folder.withdraw_adds(new)
+            raise
 
     return _run(folder, passwords, work, timeout=request.timeout)
 

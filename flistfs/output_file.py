@@ -52,7 +52,7 @@ class OutputFile(Closing):
         self._out = out
         self._force = force
         self._name: str | None = None  # beside the output, if it has one
-        _refuse_existing(out, force=force)
+        refuse_existing(out, force=force)
         with ExitStack() as held, _explained(out):
             self._folder = os.open(out.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             held.callback(os.close, self._folder)
@@ -91,7 +91,7 @@ class OutputFile(Closing):
         """
         with _explained(self._out):
             if self._force:
-                _refuse_existing(self._out, force=True)
+                refuse_existing(self._out, force=True)
                 self._replace()
             else:
                 self._link()
@@ -114,7 +114,7 @@ class OutputFile(Closing):
         held.callback(self._forget_name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._name, flags, 0o666, dir_fd=self._folder)
-        scratch.note(self._out.with_name(self._name))
+        scratch.note(self._out.with_name(self._name), descriptor)
         return descriptor
 
     def _replace(self) -> None:
@@ -122,6 +122,8 @@ class OutputFile(Closing):
         name = self._name or _random_name()
         try:
             if self._name is None:
+                # For a moment there is a name, which a kill would leave.
+                self._held.enter_context(Scratch()).note(self._out.with_name(name), self._descriptor)
                 self._link_as(name)
             os.rename(name, self._out.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         except BaseException:
@@ -159,7 +161,7 @@ def check_output(out: Path, *, force: bool) -> None:
     Raises:
         OutputError: says which.
     """
-    _refuse_existing(out, force=force)
+    refuse_existing(out, force=force)
     try:
         with tempfile.TemporaryFile(dir=out.parent):
             pass
@@ -167,10 +169,13 @@ def check_output(out: Path, *, force: bool) -> None:
         raise OutputError(f"{out.parent} cannot be written: {error.strerror}") from error
 
 
-def _refuse_existing(out: Path, *, force: bool) -> None:
+def refuse_existing(out: Path, *, force: bool) -> None:
     """Refuse what is in the output's place; with `force` only what is no regular file.
 
     A link that leads nowhere is replaced. One that leads somewhere may be /dev/stdout.
+
+    Raises:
+        OutputError: says what it is.
     """
     with _explained(out):
         try:

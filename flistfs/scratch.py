@@ -44,9 +44,9 @@ class Scratch(Closing):
         """Remove the directory and all that is in it."""
         self._remove()
 
-    def note(self, file: Path) -> None:
-        """Let a file elsewhere go with the directory if this process is killed, but not if it is closed."""
-        status = file.lstat()
+    def note(self, file: Path, descriptor: int) -> None:
+        """Let an open file go from a place elsewhere if this process is killed, but not if it is closed."""
+        status = os.fstat(descriptor)
         note = {"path": os.fspath(file), "device": status.st_dev, "inode": status.st_ino}
         (self.path / _ELSEWHERE).write_text(json.dumps(note))
 

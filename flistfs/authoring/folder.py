@@ -24,6 +24,7 @@ from typing import Any
 import platformdirs
 
 from flistfs import mounts
+from flistfs.authoring.request import AddRequest
 from flistfs.durable import sync_folder
 from flistfs.errors import BusyError, FlistfsError, JournalError, SessionError
 
@@ -77,6 +78,11 @@ class PartialAdd:
     def __str__(self) -> str:
         """Return what the user asked for."""
         return f"{self.source} to {self.to}" if self.to else self.source
+
+
+def partial_adds_of(request: AddRequest) -> list[PartialAdd]:
+    """Return what is not added whole while a request is carried out."""
+    return [PartialAdd(source, request.to) for source in request.sources]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +234,19 @@ class SessionFolder:
                 f"the session in {self.path} is damaged: {self._incomplete} is unreadable"
             ) from None
 
-    def begin_adds(self, adds: Iterable[PartialAdd]) -> None:
-        """Note, also for after a power cut, that these are not added whole until `finish_adds` says so."""
-        self._keep_partial(dict.fromkeys([*self.partial_adds(), *adds]))
+    def begin_adds(self, adds: Iterable[PartialAdd]) -> list[PartialAdd]:
+        """Note, also for after a power cut, that these are not added whole until `finish_adds` says so.
+
+        Returns those of them that were not noted before.
+        """
+        noted = self.partial_adds()
+        new = [add for add in dict.fromkeys(adds) if add not in noted]
+        self._keep_partial([*noted, *new])
+        return new
+
+    def withdraw_adds(self, adds: Collection[PartialAdd]) -> None:
+        """Forget that these were begun, since they were refused before anything was."""
+        self._keep_partial(add for add in self.partial_adds() if add not in adds)
 
     def finish_adds(self, adds: Collection[PartialAdd]) -> None:
         """Note that these are added whole; what comes from standard input stands for all that does."""

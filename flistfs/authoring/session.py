@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,7 @@ from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
 from flistfs.authoring.excludes import Filter, excluding
 from flistfs.authoring.fitting import JournalTree, real_target
-from flistfs.authoring.folder import PartialAdd, Result, SessionFolder
+from flistfs.authoring.folder import PartialAdd, Result, SessionFolder, partial_adds_of
 from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import MAX_PROBLEMS, Ingest, Piece
 from flistfs.authoring.journal import FrozenView, Journal, View
@@ -178,6 +179,8 @@ class Session:
         self.content = content
         self.vfs = vfs
         self._marking = trio.Lock()
+        self._adds_at_work: Counter[PartialAdd] = Counter()
+        self.has_begun_adding = False
 
     def status(self) -> dict[str, Any]:
         """Say how the session is: what it holds, what waits, what was stored, and any trouble."""
@@ -416,9 +419,11 @@ class Session:
         top, made = self.vfs.make_folders(to, owner)
         if invalidate is not None:
             await trio.to_thread.run_sync(invalidate, made, [parent for parent, _ in made])
-        partial_adds = [PartialAdd(each, request.to) for each in request.sources]
+        partial_adds = partial_adds_of(request)
         if partial_adds:  # a base has none, and is noted in another way
             await self._mark(self._folder.begin_adds, partial_adds)
+        self.has_begun_adding = True
+        self._adds_at_work.update(partial_adds)
         grafter = Grafter(self._journal, self.content, self.vfs, top, unique=unique)
         ingest = Ingest(source, grafter, self.uploader.submit, changed, keep_going=request.keep_going)
         try:
@@ -435,9 +440,11 @@ class Session:
             raise SessionError(f"the session cannot be written: {error.strerror or error}") from error
         finally:
             source.close()
-        if partial_adds:
+            self._adds_at_work.subtract(partial_adds)
+        # The same may be added by another call that is still at work, and then may fail.
+        if whole := [add for add in partial_adds if not self._adds_at_work[add]]:
             await trio.to_thread.run_sync(self._journal.sync)  # what is whole must be, after a power cut too
-            await self._mark(self._folder.finish_adds, partial_adds)
+            await self._mark(self._folder.finish_adds, whole)
         after = self.content.counts
         return AddSummary(
             entries=ingest.counts.entries,
@@ -465,7 +472,7 @@ class Session:
         if problems and not keep_going:
             raise SourceError(_no_place_message(source, problems))
 
-    async def _mark(self, mark: Callable[[Sequence[PartialAdd]], None], adds: Sequence[PartialAdd]) -> None:
+    async def _mark(self, mark: Callable[[Sequence[PartialAdd]], object], adds: Sequence[PartialAdd]) -> None:
         """Change the note of what was not added whole; adds that run side by side share it."""
         async with self._marking:
             await trio.to_thread.run_sync(mark, adds)

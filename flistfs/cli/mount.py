@@ -50,6 +50,7 @@ from flistfs.errors import (
     SessionError,
     UsageError,
 )
+from flistfs.output_file import refuse_existing
 from flistfs.progress import quiet
 from flistfs.stores import default_store_url
 from flistfs.stores.readers import router_for_readers
@@ -359,8 +360,7 @@ def _checked_output(out: Path | None, mountpoint: Path) -> Path | None:
     out = Path(os.path.abspath(out))  # noqa: PTH100  absolute() would keep `..`
     if out.is_relative_to(mountpoint):
         raise OutputError(f"{out} lies in the mount; choose another place for the flist")
-    if os.path.lexists(out):
-        raise OutputError(f"{out} exists; remove it first, or choose another name")
+    refuse_existing(out, force=False)
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent} is no directory")
     return out

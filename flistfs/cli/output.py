@@ -174,7 +174,7 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"sealed in {summary['seconds']:.1f} s"
     )
     for add in summary.get("incomplete", ()):
-        yield f"note: {add} was not added whole"
+        yield f"note: {on_one_line(add)} was not added whole"
     yield from replaced_lines(summary.get("replaced_blocks", 0))
     if servers := summary.get("servers"):
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""

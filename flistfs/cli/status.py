@@ -18,6 +18,7 @@ from flistfs.authoring.folder import PartialAdd, SessionFolder, State, all_folde
 from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json
+from flistfs.cli.streams import on_one_line
 from flistfs.control import ask
 from flistfs.errors import FlistfsError
 from flistfs.stores.url import shown_store
@@ -188,7 +189,8 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
     elif state == State.UNMOUNTED.value:
         yield "  it is kept: seal it, or mount it again to go on"
     for add in session.get("incomplete", ()):
-        yield f"  incomplete: {PartialAdd(**add)} was not added whole: add it again, or seal --incomplete"
+        name = on_one_line(str(PartialAdd(**add)))
+        yield f"  incomplete: {name} was not added whole: add it again, or seal --incomplete"
     if session.get("result"):
         result = session["result"]
         yield f"  last seal, {_clock(result['time'])}: {result['message']}"

@@ -349,6 +349,39 @@ def test_a_tree_to_which_something_was_not_added_whole_is_not_sealed(
     assert b"in/here/second" in read_flist(home.path / "out.flist")
 
 
+def test_an_add_clears_no_mark_of_another_that_is_at_work(home: Home, mountpoint: Path, source: Path) -> None:
+    home.expected_log += ["sealing failed: the tree is incomplete"]
+    (source / "large").write_bytes(os.urandom(1 << 20))
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        server.hang()
+        with home.started("add", source) as add:
+            wait_until(lambda: home.status()["incomplete"], "the add is at work")
+            home.run("add", source, "--exclude", "*")  # needs no store
+            assert len(home.status()["incomplete"]) == 1
+            add.send_signal(signal.SIGINT)
+        server.resume()
+        assert add.returncode == 130
+        assert "was not added whole" in home.run("seal", "out.flist", code=5).stderr
+        home.run("add", source)
+        home.run("seal", "out.flist")
+
+
+def test_an_add_that_the_store_keeps_out_is_noted(home: Home, mountpoint: Path, source: Path) -> None:
+    home.expected_log += ["sealing failed: the tree is incomplete"]
+    with running_redis() as server:
+        home.run("new", mountpoint, "--store", server.url)
+        home.run("add", "nowhere", code=11)
+        assert home.status()["incomplete"] == []
+        server.kill()
+        home.run("add", source, code=3)
+        server.start()
+        assert "was not added whole" in home.run("seal", "out.flist", code=5).stderr
+        home.run("add", "nowhere", code=11)  # says nothing of the other
+        home.run("add", source)
+        home.run("seal", "out.flist")
+
+
 def test_an_add_that_was_killed_leaves_a_tree_that_is_not_sealed_unasked(
     home: Home, mountpoint: Path, source: Path
 ) -> None:

@@ -38,7 +38,7 @@ _WANTED: dict[str, dict[str, int]] = {
         "verify --no-store": 10,
         "verify --deep": 10,
         "extract": 8,
-        "merge": 8,
+        "merge": 12,  # by its damage, it has links over directories of the other
     },
     "deep3000": {
         "tree": 0,
