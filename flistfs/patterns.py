@@ -25,7 +25,7 @@ _CLASSES: Final = {
     b"lower": rb"a-z",
     b"print": rb"\x20-\x7e",
     b"punct": rb"\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e",
-    b"space": rb"\t-\r ",
+    b"space": rb"\t\n\r ",
     b"upper": rb"A-Z",
     b"xdigit": rb"0-9A-Fa-f",
 }

@@ -479,7 +479,7 @@ def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
         state: A directory of the user's choice, which is linked to, so that the session is found later.
 
     Raises:
-        SessionError: the mount point has an open session elsewhere.
+        SessionError: the mount point has an open session elsewhere, or the choice cannot be a directory.
     """
     digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=4).hexdigest()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", mountpoint.name).strip("-") or "root"
@@ -496,6 +496,10 @@ def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
                 f"{mountpoint} has an open session in {entry.resolve()}; seal or abort it first"
             )
         _remove(entry)
+    try:  # first, as a link to what cannot be would be in the way of every later session here
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     entry.symlink_to(state)
     return SessionFolder(state)

@@ -8,14 +8,16 @@ import click
 
 from flistfs import mounts
 from flistfs.authoring.folder import State, find
-from flistfs.cli.options import mount_option
+from flistfs.cli.options import json_option, mount_option
+from flistfs.cli.output import print_json
 from flistfs.control import ask
 
 
 @click.command("abort", short_help="Throw a session away.")
 @mount_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def command(mountpoint: Path | None, yes: bool) -> None:
+@json_option
+def command(mountpoint: Path | None, yes: bool, as_json: bool) -> None:
     """Throw a session away: unmount it and forget what was written. What the store has stays there.
 
     \b
@@ -34,7 +36,10 @@ def command(mountpoint: Path | None, yes: bool) -> None:
         lock = folder.lock("flistfs abort")
         folder.discard()
         lock.release()
-    click.echo(f"the session of {place} is gone")
+    if as_json:
+        print_json({"mountpoint": str(place), "state_directory": str(folder.path), "aborted": True})
+    else:
+        click.echo(f"the session of {place} is gone")
 
 
 def _confirm(place: Path) -> None:

@@ -63,6 +63,23 @@ _PATIENCE = 20.0
 class _Mount(click.Command):
     """The command, which keeps why it failed for whoever waits for the end of the mount."""
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
+    ) -> click.Context:
+        """Parse the command line; click calls this."""
+        words = [*args]  # click takes them out of the list
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except (FlistfsError, click.UsageError) as error:
+            reason = error if isinstance(error, FlistfsError) else UsageError(error.format_message())
+            # Which of the words is the mount point, nobody knows; that of a session is one.
+            for place in (
+                mounts.resolve_mountpoint(Path(word)) for word in words if word[:1] not in {"", "-"}
+            ):
+                if folder_for(place).exists():
+                    keep_failed_start(place, reason)
+            raise
+
     def invoke(self, ctx: click.Context) -> object:
         """Run it; click calls this."""
         try:
@@ -374,7 +391,7 @@ def _lock(folder: SessionFolder) -> Lock:
             return folder.lock()
         except SessionError:
             is_mounted = mounts.mount_at(Path(folder.settings().mountpoint)) if folder.exists() else None
-            if is_mounted or time.monotonic() > deadline:
+            if is_mounted or not folder.is_locked() or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 

@@ -36,6 +36,7 @@ WORDS = b"""
     a b ab .o .c x # ! - ] [ \\ . * * ** ? / / *.o \xff \\* \\[ ** **/ /**
     [ab] [!a] [^b] [a-c] [] []a] [!]a] [a [\\]a] [a-] [-a] [z-a] [\xf0-\xff]
     [[:upper:]] [[:alpha:][:digit:]] [[:upper] [[:none:]] [[:punct:]] [:] [[:]]
+    [[:space:]] [![:space:]] [[:cntrl:]] [[:blank:]] [[:print:]] [[:graph:]] [[:xdigit:]]
 """
 PIECES = [*WORDS.split(), b" ", b"\\ ", b"\r"]
 LINES = [

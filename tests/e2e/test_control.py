@@ -270,12 +270,21 @@ def test_wait_for_a_mount_that_failed_says_why_and_not_how_an_older_one_ended(
         assert home.run("wait", code=code).stderr == waited.stderr  # it is the latest
     (session,) = home.json("status")
     assert session["result"]["exit_code"] == 0  # which is still told of the older one
+    home.run("mount", mountpoint, "--seal-to", "second.flist", "--spool-size", "1Q", code=2)
+    assert "spool-size" in home.run("wait", "--mount", mountpoint, code=2).stderr
     other = tmp_path / "other"
     home.run("mount", other, code=4)
     assert f"{other} was not mounted" in home.run("wait", code=4).stderr
     home.run("mount", mountpoint, "--seal-to", "second.flist")
     umount(mountpoint)
     assert "second.flist" in home.run("wait", "--mount", mountpoint).stdout
+
+
+def test_a_state_directory_that_cannot_be_is_in_nobodys_way(home: Home, mountpoint: Path) -> None:
+    assert "cannot hold a session" in home.run("mount", "--state", "/proc/x", mountpoint, code=5).stderr
+    home.run("mount", mountpoint)
+    said = home.json("abort", "--yes")
+    assert (said["mountpoint"], said["aborted"]) == (str(mountpoint), True)
 
 
 def test_a_mount_in_the_foreground_that_failed_is_waited_for_too(home: Home, mountpoint: Path) -> None:
