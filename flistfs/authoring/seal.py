@@ -476,11 +476,11 @@ def build_package(
             (scratch / "router.yaml").write_bytes(format_router(router))
         progress("package", 0, 1)
         output.write(scratch)
-    except (
-        OSError,
-        ValueError,
-        FormatError,
-    ) as error:  # of what we write ourselves, only the disk can be wrong
+    except OSError as error:
+        raise OutputError(
+            f"the flist cannot be written, in {scratch.parent} or where it is to be: {error.strerror or error}"
+        ) from error
+    except (ValueError, FormatError) as error:  # of what we write ourselves, only the disk can be wrong
         raise OutputError(f"the flist cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -169,7 +169,9 @@ def test_a_directory_with_too_much_in_it_is_refused_before_the_unmount(
 
         with monkeypatch.context() as small:
             small.setattr(limits, "MAX_RECORD", limit)
-            with pytest.raises(OutputError, match=r"directory folder \d has too much in it.*spread it"):
+            with pytest.raises(
+                OutputError, match=r"directory folder \d of the tree has too much in it.*spread it"
+            ):
                 await session.seal(SealRequest(out), unmount, lambda *_: None)
         assert not unmounted
         return await session.seal(SealRequest(out), unmount, lambda *_: None)
