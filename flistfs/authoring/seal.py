@@ -478,7 +478,7 @@ def build_package(
         output.write(scratch)
     except OSError as error:
         raise OutputError(
-            f"the flist cannot be written, in {scratch.parent} or where it is to be: {error.strerror or error}"
+            f"the flist cannot be written, in {scratch.parent} or its place: {error.strerror or error}"
         ) from error
     except (ValueError, FormatError) as error:  # of what we write ourselves, only the disk can be wrong
         raise OutputError(f"the flist cannot be written: {error}") from error
