@@ -79,6 +79,6 @@ def check_record(name: str, size: int) -> None:
     if size > MAX_RECORD:
         raise OutputError(
             f"the directory {name} of the tree has too much in it for an flist: readers die of records of "
-            f"more than {MAX_RECORD >> 20} MiB, as {MAX_FILE_SIZE >> 30} GiB of content have, or some 200,000 "
-            f"small files; spread it over several directories, or leave something out"
+            f"more than {MAX_RECORD >> 20} MiB, as {MAX_FILE_SIZE >> 30} GiB of content have, or some "
+            f"200,000 small files; spread it over several directories, or leave something out"
         )
