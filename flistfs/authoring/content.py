@@ -305,6 +305,9 @@ class Content:
         self._failure: JournalError | None = None
         self._less = trio.Event()
         self.counts = Counts(*json.loads(journal.setting(b"counts") or b"[]"))
+        # Hashes of blocks that a seal found wrong in the store: until each is stored once more, what is
+        # written is compared with what is there.
+        self.wrong: set[bytes] = set()
         self._resume()
 
     def _resume(self) -> None:
@@ -665,7 +668,7 @@ class Content:
     def _settle(self, chunk: Chunk) -> None:
         self._unsettled.pop((chunk.ino, chunk.index), None)
         source = SpoolSource(chunk.slot * CHUNK_SIZE, chunk.length)
-        self._submit(Job(chunk, chunk.version, source, chunk.durable))
+        self._submit(Job(chunk, chunk.version, source, chunk.durable, check_content=bool(self.wrong)))
 
     def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
         """Take note of what the uploader stored."""
@@ -691,6 +694,7 @@ class Content:
             return
         self.counts = counts
         self.trouble = None
+        self.wrong.difference_update(each.stored.hash for each in outcomes if each.job.check_content)
         for outcome in outcomes:
             chunk = outcome.job.owner
             chunk.counted = outcome.job.version

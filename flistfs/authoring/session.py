@@ -420,7 +420,14 @@ class Session:
         if partial_adds:  # a base has none, and is noted in another way
             await self._mark(self._folder.begin_adds, partial_adds)
         grafter = Grafter(self._journal, self.content, self.vfs, top, unique=unique)
-        ingest = Ingest(source, grafter, self.uploader.submit, changed, keep_going=request.keep_going)
+        ingest = Ingest(
+            source,
+            grafter,
+            self.uploader.submit,
+            changed,
+            keep_going=request.keep_going,
+            check_content=request.check_content,
+        )
         try:
             with unwrapped():
                 async with trio.open_nursery() as nursery:
@@ -565,6 +572,7 @@ class Session:
             BlockMissingError: files need some that are not at hand.
         """
         wrong = await trio.to_thread.run_sync(healing.wrong_blocks, view, self.store, excluded, progress)
+        self.content.wrong = set(wrong)
         if not wrong:
             return
         log.warning("the store holds %d wrong blocks", len(wrong))
@@ -581,14 +589,22 @@ class Session:
         counts = self.content.counts
         self.content.counts = replace(counts, replaced_blocks=counts.replaced_blocks + len(healed))
         gone = wrong.keys() - healed
+        self.content.wrong -= healed
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
             log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(hashes))
         if files:
             raise BlockMissingError(
-                f"the store holds {_of_files(len(gone), 'wrong block', files)}. Write them again and seal "
+                f"the store holds {_of_files(len(gone), 'wrong block', files)}. {self._cure(view)}, and seal "
                 f"again with --check-content; the session's log names the blocks"
             )
+
+    def _cure(self, view: View) -> str:
+        """Say what to do about wrong blocks."""
+        again = "Add them again with --check-content, or write them again"
+        return (
+            f"{again}, or mend those of the base with flistfs verify --repair" if view.has_base() else again
+        )
 
     def _remedy(self, view: View) -> str:
         """Say what to do about lost blocks."""
