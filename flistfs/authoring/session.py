@@ -261,10 +261,8 @@ class Session:
         notes = notes_for_readers(self.store, router, is_chosen=request.router is not None)
         if request.router is None or router is None:
             return notes
-        unasked = await trio.to_thread.run_sync(
-            check_named, output.readable, router, request.timeout, progress
-        )
-        return notes if unasked is None else (unasked, *notes)
+        asked = await trio.to_thread.run_sync(check_named, output.readable, router, request.timeout, progress)
+        return (*asked, *notes)
 
     async def _build(
         self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
