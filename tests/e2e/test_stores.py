@@ -229,6 +229,7 @@ def test_a_large_router_reaches_the_daemon(home: Home, mountpoint: Path) -> None
     rules = "".join(
         f"    {number:04x}: ardb://a-server-with-a-long-name-{number}.example.org\n" for number in range(3000)
     )
+    rules += "    0bb8:ffff: ardb://one-for-the-rest.example.org\n"
     (home.path / "r.yaml").write_text(f"pools:\n  p:\n{rules}lookup: [p]\n")
     home.run("mount", mountpoint)
     home.run("seal", "out.flist", "--router", "r.yaml")

@@ -177,6 +177,22 @@ def test_the_store_of_a_base_heals_too(home: Home, source: Path) -> None:
         assert is_right(open_store(server.url))
 
 
+def test_a_repair_from_blocks_that_were_taken_for_files_says_so(home: Home, source: Path) -> None:
+    write(source)
+    blocks, meant = home.path / "other", "dir://PATH may have been meant"
+    with running_redis() as server:
+        home.run("pack", source, "out.flist", "--store", server.url)
+        home.run("push", "out.flist", "--to", f"dir://{blocks}")
+        spoil(server)
+        (home.path / "empty").mkdir()
+        repair: list[str | Path] = ["verify", "out.flist", "--repair", "--from"]
+        assert meant not in home.run(*repair, "empty", code=10).stderr
+        said = home.run(*repair, "other", code=10).stderr
+        assert "note: other looks like a directory of blocks; --from dir://PATH may have been meant" in said
+        assert "2 blocks repaired" in home.run(*repair, f"dir://{blocks}").stdout
+        assert meant not in home.run(*repair, "other").stderr
+
+
 @pytest.mark.parametrize("way", ["dir", "redis"])
 def test_verify_repairs_from_a_directory_of_files(home: Home, source: Path, way: str) -> None:
     write(source)
@@ -222,5 +238,7 @@ def test_options_that_do_not_go_together(home: Home, source: Path) -> None:
         "leave one out"
         in home.run("verify", "out.flist", "--no-store", "--repair", "--from", source, code=2).stderr
     )
+    refused = home.run("verify", "out.flist", "--repair", "--from", "nosuchdir", code=2).stderr
+    assert "there is no such directory or file" in refused
     down = ["verify", "out.flist", "--repair", "--from", "redis://127.0.0.1:1"]
     assert "cannot reach redis://127.0.0.1:1" in home.run(*down, code=3).stderr
