@@ -570,7 +570,7 @@ class Session:
             BlockMissingError: files need some that are not at hand.
         """
         wrong = await trio.to_thread.run_sync(healing.wrong_blocks, view, self.store, excluded, progress)
-        self.content.wrong = set(wrong)
+        self.content.note_wrong(set(wrong))
         if not wrong:
             return
         log.warning("the store holds %d wrong blocks", len(wrong))
@@ -587,7 +587,7 @@ class Session:
         counts = self.content.counts
         self.content.counts = replace(counts, replaced_blocks=counts.replaced_blocks + len(healed))
         gone = wrong.keys() - healed
-        self.content.wrong -= healed
+        self.content.note_wrong(gone)
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
             log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(hashes))

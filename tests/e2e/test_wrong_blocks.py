@@ -124,17 +124,23 @@ def test_what_a_seal_asks_for_heals(home: Home, source: Path, mountpoint: Path, 
         home.run("seal", "out.flist", "--check-content")
 
 
-def test_what_is_written_again_heals_before_the_next_seal(home: Home, mountpoint: Path) -> None:
+@pytest.mark.parametrize("mounted", [False, True])
+def test_what_is_written_again_heals_before_the_next_seal(
+    home: Home, mountpoint: Path, *, mounted: bool
+) -> None:
     with running_redis() as server:
         home.run("mount", mountpoint, "--store", server.url)
         write(mountpoint)
         home.run("sync")
         umount(mountpoint)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
-        home.run("mount", mountpoint)  # which keeps no copies of what it had
         spoil(server)
         home.expected_log += ["wrong"]
+        if mounted:
+            home.run("mount", mountpoint)  # which keeps no copies of what it had
         home.run("seal", "out.flist", "--check-content", code=7)
+        if not mounted:
+            home.run("mount", mountpoint)
         write(mountpoint)
         home.run("sync")
         assert is_right(open_store(server.url))
