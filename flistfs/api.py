@@ -169,6 +169,7 @@ class Session(Closing):
         keep_going: bool = False,
         replace_links: bool = False,
         timeout: float = PATIENCE,
+        check_content: bool = False,
         progress: Progress | None = None,
     ) -> AddSummary:
         """Put directories and files of this machine into the tree; returns when their blocks are stored.
@@ -185,6 +186,7 @@ class Session(Closing):
             keep_going: Leave out what cannot be read or has no place, and name it in the summary.
             replace_links: Whether a directory takes the place of a link, instead of going where that leads.
             timeout: Seconds to wait while the store takes nothing.
+            check_content: Fetch every block that is there already, and put right ones over wrong ones.
             progress: Is told how far it is.
 
         Raises:
@@ -205,6 +207,7 @@ class Session(Closing):
             measure=progress is not None,
             replace_links=replace_links,
             typed=tuple(map(os.fsdecode, sources)),
+            check_content=check_content,
         )
         with self._used():
             return offline.add(self._folder, self._passwords, request, progress or quiet)

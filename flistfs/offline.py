@@ -153,12 +153,13 @@ def pack(
 
         async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
             tree = open_tree(source, excluding(options.exclude), store, [folder.path])
-            added = await session.add(tree, options, progress, owner=_caller(), unique=True)
+            reading = replace(options, check_content=request.check_content)
+            added = await session.add(tree, reading, progress, owner=_caller(), unique=True)
             # What was compared, or put, when it was met need not be fetched once more.
             final = replace(request, check_content=False)
             return added, await seal_session(session, folder, final, None, progress)
 
-        return _run(folder, passwords, work, timeout=request.timeout, check_content=request.check_content)
+        return _run(folder, passwords, work, timeout=request.timeout)
 
 
 @contextmanager
@@ -222,11 +223,8 @@ def _run(
     timeout: float = PATIENCE,
     offline: bool = False,
     base: BaseRequest | None = None,
-    check_content: bool = False,
 ) -> T:
     """Open a session and do something with it; `timeout` is how many seconds connecting may take.
-
-    With `check_content`, blocks that are stored already are compared when they are met.
 
     Raises:
         SessionError: the session cannot be used; its log says more.
@@ -234,15 +232,7 @@ def _run(
     try:
         with unwrapped():
             return run_in_thread(
-                partial(
-                    _in_session,
-                    folder,
-                    passwords,
-                    work,
-                    None if offline else timeout,
-                    base,
-                    check_content=check_content,
-                )
+                partial(_in_session, folder, passwords, work, None if offline else timeout, base)
             )
     except OSError as error:
         log.exception("the session cannot be used")
@@ -255,15 +245,11 @@ async def _in_session(
     work: Callable[[Session], Awaitable[T]],
     timeout: float | None,
     request: BaseRequest | None,
-    *,
-    check_content: bool,
 ) -> T:
     """Do something with an open session; without a timeout its stores need not be there."""
     url = folder.settings().store
     store = open_store(url, passwords.store)
-    settings = EncoderSettings(
-        url, passwords.store, known_blocks_path(), folder.log, check_content=check_content
-    )
+    settings = EncoderSettings(url, passwords.store, known_blocks_path(), folder.log)
     try:
         if timeout is not None:
             await connect(store.check, store.url, timeout)

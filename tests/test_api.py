@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import flistfs
 from flistfs import errors
+from flistfs.format.codec import encode_block
 from flistfs.format.records import CHUNK_SIZE
 from flistfs.stores import default_store_url, open_store
 from tests.e2e.commands import Home
@@ -163,6 +164,16 @@ def test_several_adds(home: Home, redis: RedisServer, scheme: str) -> None:
         b"deep/down/three": b"three",
     }
     assert {(node.uid, node.gid, node.mtime) for node in nodes.values()} == {(7, 8, 1_000_000_000)}
+
+
+def test_an_add_that_checks_content(redis: RedisServer) -> None:
+    block = encode_block(write("one/a", b"wrong soon").read_bytes())
+    with flistfs.Session("session", store=redis.url) as session:
+        session.add("one")
+        redis.command("SET", block.hash.decode(), "x" * block.size)
+        assert session.add("one").replaced_blocks == 0
+        assert session.add("one", check_content=True).replaced_blocks == 1
+        assert session.seal("out.flist", check_content=True).replaced_blocks == 1  # the session's, in all
 
 
 def test_every_kind_of_entry(home: Home) -> None:

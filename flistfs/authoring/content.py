@@ -94,6 +94,9 @@ _TELL_EVERY = 60.0
 # Spooled chunks at most, whatever their size: each costs about 400 bytes of memory.
 _SPOOLED_CHUNKS = 100_000
 
+# The journal's setting with the hashes, in hex, of blocks that a seal found wrong in the store.
+_WRONG = b"wrong"
+
 ChunkId = tuple[int, int]  # inode number, index of the chunk in the file
 
 _Part = tuple[int, int, int]  # see `pieces`
@@ -305,6 +308,7 @@ class Content:
         self._failure: JournalError | None = None
         self._less = trio.Event()
         self.counts = Counts(*json.loads(journal.setting(b"counts") or b"[]"))
+        self._wrong = set(map(bytes.fromhex, json.loads(journal.setting(_WRONG) or b"[]")))
         self._resume()
 
     def _resume(self) -> None:
@@ -665,7 +669,7 @@ class Content:
     def _settle(self, chunk: Chunk) -> None:
         self._unsettled.pop((chunk.ino, chunk.index), None)
         source = SpoolSource(chunk.slot * CHUNK_SIZE, chunk.length)
-        self._submit(Job(chunk, chunk.version, source, chunk.durable))
+        self._submit(Job(chunk, chunk.version, source, chunk.durable, check_content=bool(self._wrong)))
 
     def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
         """Take note of what the uploader stored."""
@@ -691,6 +695,7 @@ class Content:
             return
         self.counts = counts
         self.trouble = None
+        self._wrong.difference_update(each.stored.hash for each in outcomes if each.job.check_content)
         for outcome in outcomes:
             chunk = outcome.job.owner
             chunk.counted = outcome.job.version
@@ -794,6 +799,16 @@ class Content:
                     again.counted = again.version
                     saved.add(stored.hash)
         return saved
+
+    def note_wrong(self, hashes: set[bytes]) -> None:
+        """Take note of the blocks that a seal found wrong in the store, also for later daemons.
+
+        Until each is stored once more, what is written is compared with what is there.
+        """
+        self._wrong = set(hashes)
+        if hashes or self._journal.setting(_WRONG):
+            with self._journal.change() as change:
+                change.put_setting(_WRONG, json.dumps([each.hex() for each in sorted(hashes)]).encode())
 
     # Bookkeeping
 

@@ -16,9 +16,6 @@ from flistfs.authoring.reach import open_file, why_unreadable
 from flistfs.format.codec import Block, chunk_key, encode_block
 from flistfs.stores import Store
 
-# Names of blocks that need not be compared again: some 120 bytes each.
-_COMPARED = 100_000
-
 
 class SpoolSource(NamedTuple):
     """A chunk in the spool file, by its position and length in bytes."""
@@ -89,8 +86,10 @@ class Batch(NamedTuple):
 class Encoder(Protocol):
     """Stores batches of chunks; one thread uses it at a time."""
 
-    def store(self, sources: Sequence[Source]) -> Batch:
+    def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
         """Read, encode and store chunks; any of them may be in the store already.
+
+        With `check_content`, each block that is there is fetched, and a wrong one replaced.
 
         What it reads of the spool may be torn, if that is written meanwhile: it is read once, so that block,
         hash and key belong together whatever they hold.
@@ -111,18 +110,13 @@ def file_version(status: os.stat_result) -> tuple[int, ...]:
 class LocalEncoder:
     """Stores chunks in the calling thread."""
 
-    def __init__(self, store: Store, spool: int, known: KnownBlocks, *, check_content: bool = False) -> None:
-        """Store in `store` what lies in the file with the descriptor `spool`, or elsewhere.
-
-        With `check_content`, each block that is there is fetched once, and a wrong one replaced.
-        """
+    def __init__(self, store: Store, spool: int, known: KnownBlocks) -> None:
+        """Store in `store` what lies in the file with the descriptor `spool`, or elsewhere."""
         self._store = store
         self._spool = spool
         self._known = known
-        self._check_content = check_content
-        self._compared: set[bytes] = set()
 
-    def store(self, sources: Sequence[Source]) -> Batch:
+    def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
         """Do what `Encoder` says."""
         chunks = [self._read(source) for source in sources]
         keys = [None if isinstance(chunk, Unreadable) else chunk_key(chunk) for chunk in chunks]
@@ -137,7 +131,8 @@ class LocalEncoder:
         started = time.monotonic()
         sizes = dict(known.values())
         missing = self._store.missing(list(sizes), sizes)
-        wrong = self._wrong([block_hash for block_hash in sizes if block_hash not in missing])
+        there = [block_hash for block_hash in sizes if block_hash not in missing]
+        wrong = self._store.wrong(there, thorough=check_content)
         missing |= wrong
         # Of a chunk that an earlier session met only the name of its block was at hand.
         blocks |= _encode(
@@ -169,17 +164,6 @@ class LocalEncoder:
     def store_trouble(self) -> str | None:
         """What is wrong with a server of the store."""
         return self._store.trouble
-
-    def _wrong(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Find those of the blocks, which are there, that are to be replaced."""
-        if not self._check_content:
-            return self._store.wrong(hashes, thorough=False)
-        if len(self._compared) > _COMPARED:
-            self._compared.clear()
-        new = [block_hash for block_hash in hashes if block_hash not in self._compared]
-        wrong = self._store.wrong(new, thorough=True)
-        self._compared.update(block_hash for block_hash in new if block_hash not in wrong)
-        return wrong
 
     def _read(self, source: Source) -> bytes | Unreadable:
         if isinstance(source, SpoolSource):

@@ -60,14 +60,12 @@ class Settings:
     """Where chunks go; handed over the socket, so that the password shows nowhere.
 
     `known` is the user's database of known blocks; without `log`, what is logged goes to standard error.
-    `check_content`: see `LocalEncoder`.
     """
 
     store: str
     password: str | None = field(repr=False)
     known: Path | None = None
     log: Path | None = None
-    check_content: bool = False
 
 
 class EncoderProcess:
@@ -86,7 +84,7 @@ class EncoderProcess:
         with suppress(OSError):  # the first batch will tell
             self._connect()
 
-    def store(self, sources: Sequence[Source]) -> Batch:
+    def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
         """Do what `Encoder` says.
 
         Raises:
@@ -94,7 +92,7 @@ class EncoderProcess:
         """
         try:
             connection = self._connect()
-            connection.send(sources)
+            connection.send((sources, check_content))
             answer = connection.recv()
         except (EOFError, OSError, pickle.PickleError) as error:
             answer = self._why_gone(error)
@@ -294,9 +292,7 @@ def _serve(descriptor: int, standard_error: int | None = None) -> None:
         try:
             _log_to(settings.log)
             store = open_store(settings.store, settings.password)
-            encoder = LocalEncoder(
-                store, spool, KnownBlocks(settings.known), check_content=settings.check_content
-            )
+            encoder = LocalEncoder(store, spool, KnownBlocks(settings.known))
         except Exception as error:  # noqa: BLE001  the other side tells the user
             connection.send(f"{_NOT_STARTED}: {error}")
             return
@@ -304,8 +300,8 @@ def _serve(descriptor: int, standard_error: int | None = None) -> None:
             os.dup2(standard_error, 2)
             os.close(standard_error)
         while True:
-            sources = connection.recv()
-            connection.send(_answer(encoder, sources))
+            sources, check_content = connection.recv()
+            connection.send(_answer(encoder, sources, check_content=check_content))
 
 
 def _keep_memory() -> None:
@@ -327,10 +323,11 @@ def _log_to(path: Path | None) -> None:
     root.setLevel(logging.INFO)
 
 
-def _answer(encoder: LocalEncoder, sources: Sequence[Source]) -> Batch | Exception:
+def _answer(encoder: LocalEncoder, sources: Sequence[Source], *, check_content: bool) -> Batch | Exception:
     try:
         # The daemon's own store asks the servers other things at other times.
-        return encoder.store(sources)._replace(store_trouble=encoder.store_trouble)
+        batch = encoder.store(sources, check_content=check_content)
+        return batch._replace(store_trouble=encoder.store_trouble)
     except StoreError as error:
         return type(error)(str(error))
     except Exception as error:  # the other side tells the user, and tries again

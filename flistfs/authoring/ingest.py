@@ -129,6 +129,7 @@ class Ingest:
         changed: Callable[[Grafted], Awaitable[None]],
         *,
         keep_going: bool,
+        check_content: bool = False,
     ) -> None:
         """Prepare to put what `source` has into the tree.
 
@@ -138,12 +139,14 @@ class Ingest:
             submit: Gets every chunk, to be stored; `report` is to get what became of it.
             changed: Is told what each batch changed in the tree.
             keep_going: Whether to leave out what cannot be taken, instead of ending with it.
+            check_content: Whether blocks that are stored already are compared.
         """
         self._source = source
         self._grafter = grafter
         self._submit = submit
         self._tell_changed = changed
         self._keep_going = keep_going
+        self._check_content = check_content
         self._budget = _Budget(_BUDGET)
         self._token = trio.lowlevel.current_trio_token()
         self._queue: deque[_Arrival | Problem] = deque()  # in the order of the source
@@ -223,7 +226,8 @@ class Ingest:
     def _submit_later(self, arrival: _Arrival, piece: SourcePiece, parcel: _Parcel) -> None:
         cost = _COST + (piece.source.length if isinstance(piece.source, BytesSource) else 0)
         self._spend(cost, parcel)
-        parcel.jobs.append(Job(Piece(self, arrival, piece.number, cost), 0, piece.source))
+        owner = Piece(self, arrival, piece.number, cost)
+        parcel.jobs.append(Job(owner, 0, piece.source, check_content=self._check_content))
         parcel.size += piece.source.length
         if parcel.size >= _BATCH_BYTES:
             self._hand_over(parcel)

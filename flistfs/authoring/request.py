@@ -118,6 +118,7 @@ class AddRequest:
         measure: Whether to find out how much there is, so that the progress has a total.
         replace_links: Whether a directory replaces a link, instead of going where that leads.
         typed: The sources as the user typed them, for errors to name them so; empty if that is no other text.
+        check_content: Whether blocks that are stored already are fetched and compared.
     """
 
     sources: tuple[str, ...]
@@ -128,6 +129,7 @@ class AddRequest:
     measure: bool = False
     replace_links: bool = False
     typed: tuple[str, ...] = ()
+    check_content: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""

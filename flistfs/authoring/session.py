@@ -264,10 +264,8 @@ class Session:
         notes = notes_for_readers(self.store, router, is_chosen=request.router is not None)
         if request.router is None or router is None:
             return notes
-        unasked = await trio.to_thread.run_sync(
-            check_named, output.readable, router, request.timeout, progress
-        )
-        return notes if unasked is None else (unasked, *notes)
+        asked = await trio.to_thread.run_sync(check_named, output.readable, router, request.timeout, progress)
+        return (*asked, *notes)
 
     async def _build(
         self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
@@ -425,7 +423,14 @@ class Session:
         self.has_begun_adding = True
         self._adds_at_work.update(partial_adds)
         grafter = Grafter(self._journal, self.content, self.vfs, top, unique=unique)
-        ingest = Ingest(source, grafter, self.uploader.submit, changed, keep_going=request.keep_going)
+        ingest = Ingest(
+            source,
+            grafter,
+            self.uploader.submit,
+            changed,
+            keep_going=request.keep_going,
+            check_content=request.check_content,
+        )
         try:
             with unwrapped():
                 async with trio.open_nursery() as nursery:
@@ -572,6 +577,7 @@ class Session:
             BlockMissingError: files need some that are not at hand.
         """
         wrong = await trio.to_thread.run_sync(healing.wrong_blocks, view, self.store, excluded, progress)
+        self.content.note_wrong(set(wrong))
         if not wrong:
             return
         log.warning("the store holds %d wrong blocks", len(wrong))
@@ -588,14 +594,22 @@ class Session:
         counts = self.content.counts
         self.content.counts = replace(counts, replaced_blocks=counts.replaced_blocks + len(healed))
         gone = wrong.keys() - healed
+        self.content.note_wrong(gone)
         files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
             log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(hashes))
         if files:
             raise BlockMissingError(
-                f"the store holds {_of_files(len(gone), 'wrong block', files)}. Write them again and seal "
+                f"the store holds {_of_files(len(gone), 'wrong block', files)}. {self._cure(view)}, and seal "
                 f"again with --check-content; the session's log names the blocks"
             )
+
+    def _cure(self, view: View) -> str:
+        """Say what to do about wrong blocks."""
+        again = "Add them again with --check-content, or write them again"
+        return (
+            f"{again}, or mend those of the base with flistfs verify --repair" if view.has_base() else again
+        )
 
     def _remedy(self, view: View) -> str:
         """Say what to do about lost blocks."""

@@ -61,13 +61,15 @@ class Job(Generic[T_co]):
     """A settled chunk.
 
     `owner` and `version` are the submitter's, handed back with the outcome. A `durable` chunk is reported
-    only when its block survives a power cut.
+    only when its block survives a power cut. With `check_content` a block that is stored already is fetched,
+    and replaced if it is wrong.
     """
 
     owner: T_co
     version: int
     source: Source
     durable: bool = False
+    check_content: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,9 @@ class Uploader(Generic[T]):
         return max(len(self._queue) // _BATCH_CHUNKS, self._waiting_bytes // (_BATCH_BYTES // 4))
 
     def _store(self, batch: list[Job[T]], encoder: Encoder) -> None:
-        results, seconds, store_trouble = encoder.store([job.source for job in batch])
+        results, seconds, store_trouble = encoder.store(
+            [job.source for job in batch], check_content=any(job.check_content for job in batch)
+        )
         self._unsynced = True  # what was there already may be another session's, and not last yet
         if any(job.durable for job in batch):
             self.sync_store()

@@ -13,6 +13,7 @@ from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import AddRequest
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
+    check_content_option,
     exclude_from_option,
     exclude_option,
     exclude_patterns,
@@ -46,6 +47,7 @@ from flistfs.progress import Progress
 @replace_links_option
 @mount_option
 @timeout_option
+@check_content_option
 @json_option
 def command(
     sources: tuple[str, ...],
@@ -56,6 +58,7 @@ def command(
     replace_links: bool,
     mountpoint: Path | None,
     timeout: float,
+    check_content: bool,
     as_json: bool,
 ) -> None:
     """Put directories and files of this machine into a session, mounted or not, quicker than `cp -a` would.
@@ -81,6 +84,7 @@ def command(
         measure=is_watched(),
         replace_links=replace_links,
         typed=sources,
+        check_content=check_content,
     )
     with progress_shown(as_json=as_json) as progress:
         summary = _add(folder, request, progress)

@@ -51,7 +51,14 @@ class RepairPlace(click.ParamType[str | Path]):
     ) -> str | Path:
         """Make a store a URL, and a directory a path."""
         text = str(value)
-        return Path(text) if "://" not in text and Path(text).is_dir() else named_store(text)
+        if "://" in text or Path(text).is_file():
+            return named_store(text)
+        if not Path(text).is_dir():  # not repeated: it may be a URL with a password, misspelt
+            raise UsageError(
+                "there is no such directory or file to repair from, and no URL either: a URL looks like "
+                "ardb://host:16379, redis://host:6379 or dir:///absolute/path"
+            )
+        return Path(text)
 
 
 store_option = click.option(

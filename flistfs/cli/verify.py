@@ -84,9 +84,19 @@ def command(
     _print(report, as_json=as_json, no_store=no_store)
     if blocks is not None and blocks.trouble:
         click.echo(f"note: others stood in for a server: {blocks.trouble}", err=True)
+    if report.faults and not report.repaired and isinstance(source, Path) and _looks_like_blocks(source):
+        click.echo(
+            f"note: {source} looks like a directory of blocks; --from dir://PATH may have been meant",
+            err=True,
+        )
     if report.faults:
         asked = "" if blocks is None else f" (blocks were looked for in {shown_store(blocks.url)})"
         raise FaultsError(f"{package} has {plural(len(report.faults), 'fault')}{asked}")
+
+
+def _looks_like_blocks(folder: Path) -> bool:
+    """Whether a directory has the directories of a directory store."""
+    return any(path.is_dir() for path in folder.glob("[0-9a-f]/[0-9a-f]"))
 
 
 @contextmanager

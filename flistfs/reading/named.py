@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -12,10 +13,12 @@ from flistfs.reading.push import Blocks
 from flistfs.stores.base import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from flistfs.format.router import Router
     from flistfs.progress import Progress
+    from flistfs.stores.base import Store
 
 # Blocks that are asked for between two looks at the clock.
 _BATCH: Final = 4096
@@ -23,7 +26,7 @@ _BATCH: Final = 4096
 _NAMED_SERVERS: Final = 3
 
 
-def check_named(package: Path, router: Router, timeout: float, progress: Progress) -> str | None:
+def check_named(package: Path, router: Router, timeout: float, progress: Progress) -> tuple[str, ...]:
     """Ask the servers that an flist names for all of its blocks, as readers do: without a password.
 
     Args:
@@ -33,36 +36,55 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         progress: Is told how far it is.
 
     Returns:
-        Why they were not asked, or not for all; None if they were, and have every block.
+        What is to be known of that: why they were not asked, or not for all, and which of them lack blocks
+        that others have.
 
     Raises:
-        BlockMissingError: they lack some.
+        BlockMissingError: all of them lack some.
         FormatError: the router makes no sense.
     """
     from flistfs.stores.routed import RoutedStore  # noqa: PLC0415  few seals ask other servers
 
     timeout = max(timeout, 1.0)
     deadline = time.monotonic() + timeout
-    names = _listed(router)
+    names, is_one = _listed(router), len(router.all_urls()) == 1
     store = RoutedStore.of_package(router, timeout=min(timeout, DEFAULT_TIMEOUT))
     with closing(store), Flist.open(package) as flist, Blocks.of(flist, progress) as blocks:
-        done = lacking = 0
+        done = missing = 0
+        lacking: Counter[str] = Counter()
         for batch in blocks.batches(_BATCH):
             if time.monotonic() > deadline:
-                return f"{names} could not be asked for all blocks in {timeout:.0f} s"
+                return (f"{names} could not be asked for all blocks in {timeout:.0f} s",)
             try:
-                lacking += len(store.missing([ref.hash for ref in batch]))
+                absent, by_server = store.missing_and_lacking([ref.hash for ref in batch])
             except StoreError as error:
-                return f"{names} could not be asked whether they have the blocks: {error}"
+                have = "it has" if is_one else "they have"
+                return (f"{names} could not be asked whether {have} the blocks: {error}",)
+            missing += len(absent)
+            lacking.update(by_server)
             done += len(batch)
             progress("named", done, len(blocks))
-        if lacking:
+        of_all = f"of its {len(blocks):,} {'block' if len(blocks) == 1 else 'blocks'}"
+        if missing:
             raise BlockMissingError(
-                f"{names}, which the flist is to name to its readers, lack {lacking} of its {len(blocks)} "
-                f"blocks; correct --public-url or --router, or bring them there first: seal without it, and "
-                f"flistfs push"
+                f"{names}, which the flist is to name to its readers, {'lacks' if is_one else 'lack'} "
+                f"{missing:,} {of_all}; correct --public-url or --router, or bring them there first: seal "
+                f"without it, and flistfs push"
             )
-    return None
+        return (*_lacking_replicas(lacking, of_all), *_not_asked(store))
+
+
+def _lacking_replicas(lacking: Counter[str], of_all: str) -> Iterator[str]:
+    for url, count in (+lacking).most_common(_NAMED_SERVERS):
+        yield (
+            f"{url}, which the flist names to its readers, lacks {count:,} {of_all}: others have them, and "
+            f"flistfs push --to {url} brings them"
+        )
+
+
+def _not_asked(store: Store) -> Iterator[str]:
+    if store.trouble is not None:
+        yield f"servers that the flist names to its readers could not be asked: {store.trouble}"
 
 
 def _listed(router: Router) -> str:

@@ -15,8 +15,10 @@ folder is an error, and one in that of a block, like all else that is no regular
 
 What a power cut or a bad disk made of a block of the right size shows only when it is compared with its name,
 and while the machine runs it does not come to be. So a block is compared once from one start of the machine
-to the next: its modification time becomes a whole second then, as does that of a block which was just
-written. Whoever else writes into the file gives it another time.
+to the next: then its modification time is set to a whole second shortly before, as is that of a block which
+was just written, and its change time says when that was. Whoever else writes into the file makes both times
+the same, and whoever sets the modification time, as `cp -p` and rsync do, moves the change time away from it.
+Only within seconds of the comparison that goes unseen.
 """
 
 from __future__ import annotations
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(rb"[0-9a-f]{8,255}")
 _LEFTOVER_AGE: Final = 24 * 3600.0  # seconds; no write of a block takes a day
 _IOV_MAX: Final = 1024  # UIO_MAXIOV in Linux
+
+# Seconds from the modification time to the change time of a block that was compared: as it is marked, and the
+# bounds within which it counts. Times may be whole seconds, and the rename of a new block may take a while.
+_MARK: Final = 3
+_LEAST_MARK, _LARGEST_MARK = 2, 10
 
 _REFUSALS: Final = {
     errno.ENOSPC: "the disk is full: make room",
@@ -281,13 +288,15 @@ def _booted() -> float:
 
 
 def _was_compared(status: os.stat_result, booted: float) -> bool:
-    seconds, rest = divmod(status.st_mtime_ns, 10**9)
-    return rest == 0 and booted <= seconds <= time.time()
+    if status.st_mtime_ns % 10**9:
+        return False
+    mark = (status.st_ctime_ns - status.st_mtime_ns) / 10**9
+    return _LEAST_MARK <= mark < _LARGEST_MARK and booted <= status.st_ctime_ns / 10**9 <= time.time()
 
 
 def _note_compared(file: str | int) -> None:
-    now = int(time.time())
-    os.utime(file, (now, now))
+    marked = int(time.time()) - _MARK
+    os.utime(file, (marked, marked))
 
 
 def _read(file: str) -> bytes:

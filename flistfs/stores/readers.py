@@ -16,6 +16,7 @@ from flistfs.format.router import (
     router_to,
     without_passwords,
 )
+from flistfs.stores.base import DEFAULT_TIMEOUT
 from flistfs.stores.url import for_readers, local_servers, parse_store_url
 
 if TYPE_CHECKING:
@@ -60,12 +61,23 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
     if file is None:
         return None
     router = read_router(file)
+    _check_complete(router, file)
     if has_passwords(router):
         raise UsageError(f"{file} has passwords in it, and a package is given to others: take them out")
     for url in (rule.url for pool in router.pools for rule in pool.rules):
         if for_readers(parse_store_url(url)) is None:
             raise UsageError(f"{file} names {url}: {_IGNORED}; name servers alone")
     return format_router(router).decode()
+
+
+def _check_complete(router: Router, file: Path) -> None:
+    """Raise `UsageError` if the router has no server for some hashes."""
+    from flistfs.stores.routed import RoutedStore  # noqa: PLC0415  it imports this module
+
+    try:
+        RoutedStore(router, str(file), timeout=DEFAULT_TIMEOUT).close()
+    except UsageError as error:
+        raise UsageError(f"the router {file} cannot be used: {error}") from None
 
 
 def _public_url(text: str) -> str:
@@ -109,5 +121,11 @@ def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -
         )
         notes.append(f"{store.unreadable}, so the flist does not name it{brought}")
     if router is not None and (local := local_servers(router.all_urls())):
-        notes.append(f"readers elsewhere cannot reach {local[0]}; use {option}")
+        advice = _other_servers(router) if is_chosen else f"use {option}"
+        notes.append(f"readers elsewhere cannot reach {local[0]}; {advice}")
     return tuple(notes)
+
+
+def _other_servers(router: Router) -> str:
+    """Say how to name others than those that the user chose: one URL makes a router of a known form."""
+    return "name another URL" if router == router_to(router.all_urls()[0]) else "name others in --router"

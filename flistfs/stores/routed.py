@@ -262,9 +262,17 @@ class RoutedStore:
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
         """Ask the servers of each hash."""
+        return self.missing_and_lacking(hashes, sizes)[0]
+
+    def missing_and_lacking(
+        self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None
+    ) -> tuple[set[bytes], dict[str, int]]:
+        """Do what `missing` does, and count for the URL of each server that was asked what it lacks."""
+        lacking: dict[str, int] = {}
 
         def question(store: Store, numbers: list[int]) -> set[int]:
             absent = store.missing([hashes[number] for number in numbers], sizes)
+            lacking[store.url] = len(absent)
             return {number for number in numbers if hashes[number] not in absent}
 
         absent: set[bytes] = set()
@@ -274,7 +282,7 @@ class RoutedStore:
                 continue
             _require_answers(tally, len(tally.route) if self._reading else self._needed(tally.route))
             absent.add(hash_)
-        return absent
+        return absent, lacking
 
     def put(self, blocks: Sequence[Block]) -> None:
         """Send each block to all of its servers."""

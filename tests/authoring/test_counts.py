@@ -23,9 +23,9 @@ from flistfs.stores import Store, open_store
 class Unaware(LocalEncoder):
     """An encoder that never meets what another has just stored, as it asks the store at the same time."""
 
-    def store(self, sources: Sequence[Source]) -> Batch:
+    def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
         """Store, and call everything new."""
-        batch = super().store(sources)
+        batch = super().store(sources, check_content=check_content)
         return batch._replace(
             results=[
                 result._replace(is_new=True) if isinstance(result, StoredChunk) else result

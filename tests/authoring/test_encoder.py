@@ -141,15 +141,15 @@ def test_what_is_there_but_wrong_is_replaced(
     for result in first[:2]:
         assert isinstance(result, StoredChunk)
         spoil(store, result.hash)
-    encoder = LocalEncoder(store, -1, KnownBlocks(known), check_content=check_content)
-    results = encoder.store([*chunks, chunks[0]]).results
+    encoder = LocalEncoder(store, -1, KnownBlocks(known))
+    results = encoder.store([*chunks, chunks[0]], check_content=check_content).results
     kinds = [(result.is_new, result.replaced) for result in results if isinstance(result, StoredChunk)]
     assert kinds == [(True, True), (True, True), (False, False), (True, False), (False, False)]
     assert [content_of(store, result) for result in results[:4]] == [chunk.data for chunk in chunks]
 
 
-def test_each_block_is_compared_once_unless_it_could_not_be_replaced(store: DirectoryStore) -> None:
-    encoder = LocalEncoder(store, -1, KnownBlocks(), check_content=True)
+def test_a_block_that_could_not_be_replaced_is_compared_again(store: DirectoryStore) -> None:
+    encoder = LocalEncoder(store, -1, KnownBlocks())
     chunk = BytesSource(b"chunk")
     (result,) = encoder.store([chunk]).results
     assert isinstance(result, StoredChunk)
@@ -158,14 +158,20 @@ def test_each_block_is_compared_once_unless_it_could_not_be_replaced(store: Dire
         patch.object(store, "put", side_effect=StoreUnavailableError("down")),
         pytest.raises(StoreUnavailableError),
     ):
-        encoder.store([chunk])
-    (result,) = encoder.store([chunk]).results
+        encoder.store([chunk], check_content=True)
+    (result,) = encoder.store([chunk], check_content=True).results
     assert isinstance(result, StoredChunk)
     assert result.replaced
+
+
+def test_each_batch_is_compared_if_it_is_to_be(store: DirectoryStore) -> None:
+    encoder = LocalEncoder(store, -1, KnownBlocks())
+    chunk = BytesSource(b"chunk")
+    encoder.store([chunk])
     with patch.object(store, "wrong", wraps=store.wrong) as comparing:
-        for _ in range(2):
-            encoder.store([chunk])
-    assert [call.args[0] for call in comparing.call_args_list] == [[result.hash], []]
+        for wish in (True, False, True):
+            encoder.store([chunk, chunk], check_content=wish)
+    assert [call.kwargs["thorough"] for call in comparing.call_args_list] == [True, False, True]
 
 
 @pytest.mark.parametrize("damage", [b"no database at all" * 100, b""])

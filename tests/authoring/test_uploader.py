@@ -23,7 +23,7 @@ class Instant:
     def __init__(self, batches: queue.Queue[int]) -> None:
         self._batches = batches
 
-    def store(self, sources: Sequence[Source]) -> Batch:
+    def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:  # noqa: ARG002
         self._batches.put(len(sources))
         return Batch([StoredChunk(b"hash", b"key", 1, is_new=True) for _ in sources], 0.0)
 
@@ -99,8 +99,8 @@ def test_what_is_wrong_with_a_server_is_what_the_last_batch_met() -> None:
     stored: queue.Queue[None] = queue.Queue()
 
     class Troubled(Instant):
-        def store(self, sources: Sequence[Source]) -> Batch:
-            return super().store(sources)._replace(store_trouble=next(met))
+        def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
+            return super().store(sources, check_content=check_content)._replace(store_trouble=next(met))
 
     uploader: Uploader[int] = Uploader([Troubled(queue.Queue())], lambda: None, lambda _: stored.put(None))
     try:
@@ -108,5 +108,22 @@ def test_what_is_wrong_with_a_server_is_what_the_last_batch_met() -> None:
             uploader.submit(Job(0, 0, SpoolSource(0, 1)))
             stored.get(timeout=PATIENCE)
             assert uploader.status().store_trouble == trouble
+    finally:
+        uploader.close()
+
+
+def test_a_batch_is_compared_if_one_of_its_chunks_is_to_be() -> None:
+    wishes: queue.Queue[bool] = queue.Queue()
+
+    class Watched(Instant):
+        def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
+            wishes.put(check_content)
+            return super().store(sources)
+
+    uploader: Uploader[int] = Uploader([Watched(queue.Queue())], lambda: None, lambda _: None)
+    try:
+        for wish in (False, True):
+            uploader.submit(Job(0, 0, SpoolSource(0, 1), check_content=wish))
+            assert wishes.get(timeout=PATIENCE) == wish
     finally:
         uploader.close()

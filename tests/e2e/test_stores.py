@@ -117,7 +117,8 @@ def test_servers_that_are_named_to_readers_are_asked_for_the_blocks(
         for named in (["--public-url", public.url], ["--router", "router.yaml"]):
             refused = home.run("seal", "out.flist", *named, code=7)
             assert (
-                f"{public.url}, which the flist is to name to its readers, lack 4 of its 4" in refused.stderr
+                f"{public.url}, which the flist is to name to its readers, lacks 4 of its 4 blocks; "
+                in refused.stderr
             )
             assert is_mounted(mountpoint)
             assert not (home.path / "out.flist").exists()
@@ -133,8 +134,58 @@ def test_servers_that_are_named_to_readers_are_asked_for_the_blocks(
         home.run("mount", mountpoint, "--from", "out.flist", "--store", redis.url)
         home.expected_log += ["a server of the router fails"]
         summary = home.json("seal", "secret.flist", "--public-url", url)
-        assert f"{url} could not be asked whether they have the blocks" in summary["notes"][0]
+        assert f"{url} could not be asked whether it has the blocks" in summary["notes"][0]
         assert "needs a password" in summary["notes"][0]
+
+
+def test_notes_advise_what_was_not_done_yet(home: Home, source: Path, servers: list[RedisServer]) -> None:
+    write_files(source, 2)
+    one, two = (server.url for server in servers)
+    router_file(home.path, {"00:FF": one}, {"00:FF": two})
+    unreachable = f"readers elsewhere cannot reach {one}; "
+    cases: list[tuple[str, list[str], str]] = [
+        (one, [], "use --public-url"),
+        (one, ["--public-url", one], "name another URL"),
+        ("router.yaml", [], "use --router"),
+        ("router.yaml", ["--router", "router.yaml"], "name others in --router"),
+        ("router.yaml", ["--public-url", one], "name another URL"),
+    ]
+    for store, chosen, advice in cases:
+        summary = home.json("pack", source, "out.flist", "--store", store, "--force", *chosen)
+        assert summary["notes"] == [unreachable + advice]
+
+
+def test_a_router_for_readers_has_a_server_for_every_block(home: Home, source: Path) -> None:
+    write_files(source, 1)
+    router_file(home.path, {"00:FE": "redis://readers.invalid"})
+    refused = home.run("pack", source, "out.flist", "--router", "router.yaml", code=2).stderr
+    assert "router.yaml cannot be used: it has no server for hashes that begin with FF" in refused
+
+
+def test_a_replica_for_readers_that_lacks_blocks_is_named(
+    home: Home, source: Path, servers: list[RedisServer]
+) -> None:
+    write_files(source, 3)
+    one, two = servers
+    router_file(home.path, {"00:FF": two.url}, {"00:FF": one.url}, {"00:FF": "redis://127.0.0.1:1"})
+    pack: list[str | Path] = [
+        "pack",
+        source,
+        "out.flist",
+        "--force",
+        "--store",
+        one.url,
+        "--router",
+        "router.yaml",
+    ]
+    notes = home.json(*pack)["notes"]
+    assert notes[0].startswith(
+        f"{two.url}, which the flist names to its readers, lacks 3 of its 3 blocks: others have them"
+    )
+    assert "could not be asked: cannot reach redis://127.0.0.1:1" in notes[1]
+    assert len(notes) == 3
+    home.run("push", "out.flist", "--to", two.url)
+    assert not [note for note in home.json(*pack)["notes"] if "lacks" in note]
 
 
 def test_the_package_names_what_it_is_told_to(home: Home, mountpoint: Path, redis: RedisServer) -> None:
@@ -178,6 +229,7 @@ def test_a_large_router_reaches_the_daemon(home: Home, mountpoint: Path) -> None
     rules = "".join(
         f"    {number:04x}: ardb://a-server-with-a-long-name-{number}.example.org\n" for number in range(3000)
     )
+    rules += "    0bb8:ffff: ardb://one-for-the-rest.example.org\n"
     (home.path / "r.yaml").write_text(f"pools:\n  p:\n{rules}lookup: [p]\n")
     home.run("mount", mountpoint)
     home.run("seal", "out.flist", "--router", "r.yaml")

@@ -96,12 +96,59 @@ def test_a_wrong_block_that_is_not_at_hand_is_named_by_the_seal(home: Home, moun
         spoil(server)
         home.expected_log += ["wrong"]
         refused = home.run("seal", "out.flist", "--check-content", code=7)
-        assert "the store holds 2 wrong blocks of 2 files: file0, file1. Write them again" in refused.stderr
+        assert "the store holds 2 wrong blocks of 2 files: file0, file1. Add them again" in refused.stderr
         assert not (home.path / "out.flist").exists()
         home.run("mount", mountpoint)
         write(mountpoint)
         assert home.json("seal", "out.flist", "--check-content")["replaced_blocks"] == 2
         assert is_right(open_store(server.url))
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_what_a_seal_asks_for_heals(home: Home, source: Path, mountpoint: Path, *, mounted: bool) -> None:
+    write(source)
+    with running_redis() as server:
+        home.run(*(["mount", mountpoint] if mounted else ["new"]), "--store", server.url)
+        home.run("add", f"{source}/.")
+        # Twice: what an encoder that still runs has compared once may be wrong the next time.
+        for _ in range(2):
+            spoil(server)
+            home.expected_log += ["wrong"]
+            refused = home.run("seal", "out.flist", "--check-content", code=7)
+            assert (
+                "2 wrong blocks of 2 files: file0, file1. Add them again with --check-content, or write them "
+                "again, and seal again with --check-content;"
+            ) in refused.stderr
+            assert home.json("add", f"{source}/.", "--check-content")["replaced_blocks"] == 2
+            assert is_right(open_store(server.url))
+        home.run("seal", "out.flist", "--check-content")
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_what_is_written_again_heals_before_the_next_seal(
+    home: Home, mountpoint: Path, *, mounted: bool
+) -> None:
+    with running_redis() as server:
+        home.run("mount", mountpoint, "--store", server.url)
+        write(mountpoint)
+        home.run("sync")
+        umount(mountpoint)
+        wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
+        spoil(server)
+        home.expected_log += ["wrong"]
+        if mounted:
+            home.run("mount", mountpoint)  # which keeps no copies of what it had
+        home.run("seal", "out.flist", "--check-content", code=7)
+        if not mounted:
+            home.run("mount", mountpoint)
+        write(mountpoint)
+        home.run("sync")
+        assert is_right(open_store(server.url))
+        spoil(server, 1)  # all that was found wrong was healed: what is written is trusted again
+        write(mountpoint)
+        home.run("sync")
+        assert not is_right(open_store(server.url))
+        umount(mountpoint)
 
 
 def test_replicas_heal_each_other(home: Home, mountpoint: Path) -> None:
@@ -136,6 +183,22 @@ def test_the_store_of_a_base_heals_too(home: Home, source: Path) -> None:
         assert is_right(open_store(server.url))
 
 
+def test_a_repair_from_blocks_that_were_taken_for_files_says_so(home: Home, source: Path) -> None:
+    write(source)
+    blocks, meant = home.path / "other", "dir://PATH may have been meant"
+    with running_redis() as server:
+        home.run("pack", source, "out.flist", "--store", server.url)
+        home.run("push", "out.flist", "--to", f"dir://{blocks}")
+        spoil(server)
+        (home.path / "empty").mkdir()
+        repair: list[str | Path] = ["verify", "out.flist", "--repair", "--from"]
+        assert meant not in home.run(*repair, "empty", code=10).stderr
+        said = home.run(*repair, "other", code=10).stderr
+        assert "note: other looks like a directory of blocks; --from dir://PATH may have been meant" in said
+        assert "2 blocks repaired" in home.run(*repair, f"dir://{blocks}").stdout
+        assert meant not in home.run(*repair, "other").stderr
+
+
 @pytest.mark.parametrize("way", ["dir", "redis"])
 def test_verify_repairs_from_a_directory_of_files(home: Home, source: Path, way: str) -> None:
     write(source)
@@ -159,6 +222,19 @@ def test_verify_repairs_from_a_directory_of_files(home: Home, source: Path, way:
         assert is_right(open_store(place))
 
 
+def test_wrong_blocks_of_a_base_are_mended_as_the_seal_says(home: Home, source: Path) -> None:
+    write(source)
+    with running_redis() as server:
+        home.run("pack", source, "base.flist", "--store", server.url)
+        home.run("new", "--from", "base.flist", "--store", server.url)
+        spoil(server)
+        home.expected_log += ["wrong"]
+        said = home.run("seal", "out.flist", "--check-content", code=7).stderr
+        assert "mend those of the base with flistfs verify --repair, and seal again" in said
+        home.run("verify", "base.flist", "--repair", "--from", source)
+        home.run("seal", "out.flist", "--check-content")
+
+
 def test_options_that_do_not_go_together(home: Home, source: Path) -> None:
     home.run("pack", source, "out.flist")
     said = home.run("verify", "out.flist", "--repair", code=2).stderr
@@ -168,5 +244,7 @@ def test_options_that_do_not_go_together(home: Home, source: Path) -> None:
         "leave one out"
         in home.run("verify", "out.flist", "--no-store", "--repair", "--from", source, code=2).stderr
     )
+    refused = home.run("verify", "out.flist", "--repair", "--from", "nosuchdir", code=2).stderr
+    assert "there is no such directory or file" in refused
     down = ["verify", "out.flist", "--repair", "--from", "redis://127.0.0.1:1"]
     assert "cannot reach redis://127.0.0.1:1" in home.run(*down, code=3).stderr

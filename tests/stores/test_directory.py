@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,7 +19,7 @@ from flistfs.stores.directory import DirectoryStore
 from tests.stores.blocks import block, blocks, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -139,6 +140,75 @@ def test_what_the_disk_cannot_read_any_more_is_wrong_and_written_anew(
         store.put([block()])
     assert file_of(folder, block()).stat().st_ino != before
     assert store.get(block().hash) == value_of(block())
+
+
+@pytest.fixture
+def whole_seconds(tmp_path: Path) -> Iterator[Path]:
+    """A file system whose times are whole seconds: inodes of 128 bytes have no room for more."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a disk")
+    image, mountpoint = tmp_path / "disk", tmp_path / "mounted"
+    mountpoint.mkdir()
+    with image.open("wb") as disk:
+        disk.truncate(8 << 20)
+    try:
+        subprocess.run(
+            ["mkfs.ext4", "-q", "-I", "128", "-O", "^has_journal", image], check=True, capture_output=True
+        )
+    except FileNotFoundError:
+        pytest.skip("needs mkfs.ext4")
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", image, mountpoint], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a disk here: {mounted.stderr}")
+    try:
+        yield mountpoint
+    finally:
+        subprocess.run(["umount", mountpoint], check=True)
+
+
+def test_whole_seconds_are_no_sign_of_a_block_that_was_compared(
+    whole_seconds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(whole_seconds / "store")
+    right, changed = blocks(2)
+    store.put([right, changed])
+    file = file_of(whole_seconds / "store", changed)
+    file.write_bytes(b"x" * changed.size)
+    assert file.stat().st_mtime_ns % 10**9 == 0
+    assert store.wrong([right.hash, changed.hash], thorough=False) == {changed.hash}
+    monkeypatch.setattr(directory, "_read", failing(errno.EIO))
+    assert store.wrong([right.hash], thorough=False) == set()  # unread
+
+
+def test_a_time_that_was_put_back_says_nothing(
+    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cp -p`, `rsync -a` and `touch -r` do that."""
+    monkeypatch.setattr(directory, "_booted", lambda: 0.0)
+    store.put([block()])
+    file = file_of(folder, block())
+    compared = file.stat().st_mtime_ns - 100 * 10**9  # as if it was so long ago
+    file.write_bytes(b"x" * block().size)
+    os.utime(file, ns=(compared, compared))
+    assert store.wrong([block().hash], thorough=False) == {block().hash}
+
+
+@pytest.mark.parametrize("clock", ["booted", "time"])
+def test_what_was_compared_in_another_boot_or_in_the_future_is_compared(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    store.put([block()])
+    now = time.time()
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "_read", failing(errno.EIO))
+        assert store.wrong([block().hash], thorough=False) == set()  # unread
+        if clock == "booted":
+            patch.setattr(directory, "_booted", lambda: now + 100)
+        else:
+            patch.setattr(time, "time", lambda: now - 100)
+        assert store.wrong([block().hash], thorough=False) == {block().hash}
 
 
 @pytest.mark.parametrize("seconds", [10**9, -(10**9)])
