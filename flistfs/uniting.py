@@ -21,13 +21,37 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
-# Links that are followed one after the other on the way to a directory, as the kernel does.
+from flistfs.format.limits import MAX_PATH
+
+# Links that are followed on the way along one path, as the kernel does.
 _MAX_LINKS = 40
 
 # Names that are looked up at once.
 _BATCH = 256
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Allowance:
+    """What may still be followed along one path: so many links, with so many bytes in their targets.
+
+    The bytes bound the steps: a target can lead to and fro.
+    """
+
+    links: int = _MAX_LINKS
+    size: int = MAX_PATH
+
+    def take(self, target: bytes) -> bool:
+        """Take a link off; return whether it may be followed."""
+        self.links -= 1
+        self.size -= len(target)
+        return not self.is_spent
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there were too many links, or too long ones."""
+        return self.links < 0 or self.size < 0
 
 
 class Prefer(enum.StrEnum):
@@ -368,12 +392,15 @@ def followed(
     root: T,
     above: Callable[[T], T],
     look: Callable[[T, bytes], T | bytes | None],
+    allowance: Allowance | None = None,
 ) -> T | None:
     """Follow a path from a directory, through links, without leaving `root`; none if it leads to none.
 
-    `look` says what is under a name in a directory: another one, the target of a link, or neither.
+    `look` says what is under a name in a directory: another one, the target of a link, or neither. Where a
+    path is followed in several parts, these share its `allowance`.
     """
-    here, names, links = start, path.split(b"/")[::-1], 0
+    allowance = allowance or Allowance()
+    here, names = start, path.split(b"/")[::-1]
     while names:
         name = names.pop()
         if name in {b"", b"."}:
@@ -387,8 +414,7 @@ def followed(
         if not isinstance(found, bytes):
             here = found
             continue
-        links += 1
-        if links > _MAX_LINKS:
+        if not allowance.take(found):
             return None
         names += found.split(b"/")[::-1]
         if found.startswith(b"/"):
