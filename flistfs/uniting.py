@@ -17,17 +17,46 @@ This is the one place with the rules; `merge`, layers and `add` follow them, eac
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Protocol, TypeVar
 
-# Links that are followed one after the other on the way to a directory, as the kernel does.
+from flistfs.format.limits import MAX_PATH
+
+# Links that are followed on the way along one path, as the kernel does.
 _MAX_LINKS = 40
+
+# How often a directory that is to go through a link is tried, as what is on its way may change.
+_MAX_TRIES = 40
 
 # Names that are looked up at once.
 _BATCH = 256
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Allowance:
+    """What may still be followed along one path: so many links, with so many bytes in their targets.
+
+    The bytes bound the steps: a target can lead to and fro.
+    """
+
+    links: int = _MAX_LINKS
+    size: int = MAX_PATH
+
+    def take(self, target: bytes) -> bool:
+        """Take a link off; return whether it may be followed."""
+        self.links -= 1
+        self.size -= len(target)
+        return not self.is_spent
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there were too many links, or too long ones."""
+        return self.links < 0 or self.size < 0
 
 
 class Prefer(enum.StrEnum):
@@ -233,14 +262,29 @@ class United:
         """Return which of several entries of a name are to be there."""
         return [found[index] for index in self.rules.chosen([each.seen for each in found])]
 
-    def leads_to(self, path: bytes) -> Place | None:
-        """Follow a path of the united tree, through links; none if it leads to no directory."""
-        root: tuple[Place, ...] = (self.root(),)
-        way = followed(root, path, root=root, above=lambda way: way[:-1] or way, look=self._look)
-        return None if way is None else way[-1]
+    def leads_to(self, path: bytes) -> Place | list[bytes]:
+        """Follow a path of the united tree, through links, to a directory.
 
-    def _look(self, way: tuple[Place, ...], name: bytes) -> tuple[Place, ...] | bytes | None:
-        found = self.found(way[-1].parts, [name]).get(name)
+        Where it leads to none, return the paths of the links and of what is no directory on the way: it leads
+        elsewhere only when one of them, or a directory on the way, is replaced.
+        """
+        root: tuple[Place, ...] = (self.root(),)
+        looked: dict[bytes, Place | bytes | None] = {}  # a link may lead to and fro
+
+        def look(way: tuple[Place, ...], name: bytes) -> tuple[Place, ...] | bytes | None:
+            path = join(way[-1].path, name)
+            if path not in looked:
+                looked[path] = self._look(way[-1], name)
+            found = looked[path]
+            return (*way, found) if isinstance(found, Place) else found
+
+        way = followed(root, path, root=root, above=lambda way: way[:-1] or way, look=look)
+        if way is not None:
+            return way[-1]
+        return [path for path, found in looked.items() if not isinstance(found, Place)]
+
+    def _look(self, place: Place, name: bytes) -> Place | bytes | None:
+        found = self.found(place.parts, [name]).get(name)
         if found is None:
             return None
         chosen = self.chosen(found)
@@ -248,7 +292,7 @@ class United:
             return chosen[0].seen.target
         if chosen[0].seen.sort is Sort.OTHER:
             return None
-        return *way, self.place(join(way[-1].path, name), [each.part for each in chosen])
+        return self.place(join(place.path, name), [each.part for each in chosen])
 
     def go_through(self, place: Place, part: Part) -> Place:
         """Let a directory unite with one that a link leads to."""
@@ -298,17 +342,25 @@ class _Layer:
         self._number = number
         self._tree = tree
         self._waiting: list[tuple[bytes, Place]] = [(b"", united.root())]
-        self._late: list[_Late] = []
+        self._late: list[_Late] = []  # to be tried in the next round
+        self._round: list[_Late] = []  # to be tried in this one, a heap
+        self._turn = b""  # the path of the one that is tried
+        self._dead: dict[bytes, _Late] = {}  # by their paths: they lead to no directory yet
+        self._decided_by: dict[bytes, set[bytes]] = {}  # those, by paths in the united tree that decide it
+        self._tries: Counter[bytes] = Counter()
         self.through: list[bytes] = []
 
     def join(self) -> None:
         """Go through all directories of it that something else has too."""
         self._join_waiting()
-        while self._go_through():
-            pass
-        for late in self._late:
-            upper = Found(Part(self._number, late.path), _A_DIRECTORY)
-            self._united.clash(late.place, Why.DEAD_LINK, [late.found, upper])
+        while self._late:
+            self._round, self._late = self._late, []
+            heapify(self._round)  # whatever order a directory was listed in
+            while self._round:
+                self._go_through(heappop(self._round))
+            self._turn = b""
+        for _, late in sorted(self._dead.items()):
+            self._give_up(late)
 
     def _join_waiting(self) -> None:
         while self._waiting:
@@ -317,24 +369,43 @@ class _Layer:
             for batch in _batches(self._tree.names(path)):
                 found = self._united.found(others, [name for name, _ in batch])
                 for name, seen in batch:
+                    where = join(place.path, name)
                     if name in found:
                         upper = Found(Part(self._number, join(path, name)), seen)
-                        self._meet(join(place.path, name), self._united.chosen(found[name]), upper)
+                        self._meet(where, self._united.chosen(found[name]), upper)
+                    self._try_again(self._decided_by.pop(where, ()))
 
-    def _go_through(self) -> bool:
-        """Let directories go through links that lead to one by now; say whether any did."""
-        before = len(self.through)
-        late, self._late = sorted(self._late), []  # whatever order a directory was listed in
-        for each in late:
-            place = self._united.leads_to(each.place)
-            if place is None:
-                self._late.append(each)
+    def _go_through(self, late: _Late) -> None:
+        """Let a directory go through a link, if that leads to one by now."""
+        self._turn = late.path
+        self._tries[late.path] += 1
+        place = self._united.leads_to(late.place)
+        if not isinstance(place, Place):
+            if self._tries[late.path] == _MAX_TRIES:
+                self._give_up(late)
+                return
+            self._dead[late.path] = late
+            for decisive in place:
+                self._decided_by.setdefault(decisive, set()).add(late.path)
+            return
+        self.through.append(late.path)
+        self._waiting.append((late.path, self._united.go_through(place, Part(self._number, late.path))))
+        self._join_waiting()
+
+    def _give_up(self, late: _Late) -> None:
+        upper = Found(Part(self._number, late.path), _A_DIRECTORY)
+        self._united.clash(late.place, Why.DEAD_LINK, [late.found, upper])
+
+    def _try_again(self, paths: Iterable[bytes]) -> None:
+        """Try directories again, of which something on the way changes."""
+        for path in paths:
+            late = self._dead.pop(path, None)
+            if late is None:
                 continue
-            part = Part(self._number, each.path)
-            self.through.append(each.path)
-            self._waiting.append((each.path, self._united.go_through(place, part)))
-            self._join_waiting()
-        return len(self.through) > before
+            if path > self._turn:
+                heappush(self._round, late)
+            else:
+                self._late.append(late)
 
     def _meet(self, path: bytes, lower: list[Found], upper: Found) -> None:
         """Decide on an entry at whose path there is something already."""
@@ -354,6 +425,8 @@ class _Layer:
             united.decided.add(path)
             if verdict is _Verdict.UPPER:
                 united.hide(lower, path)
+                if seen.sort is Sort.DIRECTORY:
+                    self._try_again(list(self._dead))
             else:
                 united.hide([upper])
 
@@ -368,12 +441,15 @@ def followed(
     root: T,
     above: Callable[[T], T],
     look: Callable[[T, bytes], T | bytes | None],
+    allowance: Allowance | None = None,
 ) -> T | None:
     """Follow a path from a directory, through links, without leaving `root`; none if it leads to none.
 
-    `look` says what is under a name in a directory: another one, the target of a link, or neither.
+    `look` says what is under a name in a directory: another one, the target of a link, or neither. Where a
+    path is followed in several parts, these share its `allowance`.
     """
-    here, names, links = start, path.split(b"/")[::-1], 0
+    allowance = allowance or Allowance()
+    here, names = start, path.split(b"/")[::-1]
     while names:
         name = names.pop()
         if name in {b"", b"."}:
@@ -387,8 +463,7 @@ def followed(
         if not isinstance(found, bytes):
             here = found
             continue
-        links += 1
-        if links > _MAX_LINKS:
+        if not allowance.take(found):
             return None
         names += found.split(b"/")[::-1]
         if found.startswith(b"/"):

@@ -194,3 +194,59 @@ def test_two_entries_of_one_tree_in_one_place_clash(prefer: Prefer | None) -> No
     made = put_together([USR, upper], Rules(prefer))
     (conflict,) = made.conflicts.values()
     assert (conflict.path, conflict.why, conflict.upper) == (b"usr/bin/app", Why.TWICE, Part(1, b"bin/app"))
+
+
+class CountingTree(MemoryTree):
+    """Counts what is looked up in it."""
+
+    looks = 0
+
+    def look(self, directory: bytes, names: Sequence[bytes]) -> dict[bytes, Seen]:
+        self.looks += 1
+        return super().look(directory, names)
+
+
+def test_directories_that_wait_for_each_other_are_not_all_tried_in_each_round() -> None:
+    """Each of the links leads through a directory that goes through the next."""
+    count = 60
+    lower: Tree = {b"": DIR, b"base": DIR, b"base/x%02d" % count: DIR}
+    upper: Tree = {b"": DIR}
+    for number in range(count):
+        lower[b"l%02d" % number] = Item("link", b"base/x%02d/.." % (number + 1))
+        upper[b"l%02d" % number] = upper[b"l%02d/x%02d" % (number, number)] = DIR
+    tree = CountingTree(lower)
+    made = United(Rules(Prefer.LAST), tree)
+    assert len(made.put(MemoryTree(upper))) == count
+    assert not made.conflicts
+    assert tree.looks < 10 * count
+
+
+@pytest.mark.parametrize(("links", "way"), [(40, True), (41, False)])
+def test_forty_links_on_the_way_are_not_too_many(links: int, *, way: bool) -> None:
+    lower: Tree = {b"": DIR, b"l%d" % links: DIR}
+    for number in range(links):
+        lower[b"l%d" % number] = Item("link", b"x/../" * 500 * (number % 10 == 0) + b"l%d" % (number + 1))
+    tree = CountingTree({**lower, b"x": DIR})
+    made = United(Rules(Prefer.LAST), tree)
+    made.put(MemoryTree({b"": DIR, b"l0": DIR, b"l0/f": Item()}))
+    assert [conflict.why for conflict in made.conflicts.values()] == ([] if way else [Why.DEAD_LINK])
+    assert tree.looks < 60
+
+
+def test_links_with_more_bytes_in_their_targets_than_a_path_may_have() -> None:
+    lower: Tree = {b"": DIR, b"x": DIR, b"l": Item("link", b"x/../" * 20_000 + b"x")}
+    made = put_together([lower, {b"": DIR, b"l": DIR}], Rules(Prefer.LAST))
+    assert [conflict.why for conflict in made.conflicts.values()] == [Why.DEAD_LINK]
+
+
+@pytest.mark.parametrize(("steps", "way"), [(30, True), (60, False)])
+def test_a_directory_that_waits_is_tried_a_bounded_number_of_times(steps: int, *, way: bool) -> None:
+    """Each round, in which a directory goes through a link, lets it come one step further."""
+    target = b"/".join(b"base/x%02d/../.." % number for number in reversed(range(steps)))
+    lower: Tree = {b"": DIR, b"base": DIR, b"a": Item("link", target)}
+    upper: Tree = {b"": DIR, b"a": DIR}
+    for number in range(steps):
+        lower[b"l%02d" % number] = Item("link", b"base" + b"/x%02d/.." % (number + 1) * (number + 1 < steps))
+        upper[b"l%02d" % number] = upper[b"l%02d/x%02d" % (number, number)] = DIR
+    made = put_together([lower, upper], Rules(Prefer.LAST))
+    assert list(made.conflicts) == ([] if way else [b"a"])

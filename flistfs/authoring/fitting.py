@@ -16,7 +16,7 @@ import trio
 from flistfs.authoring.excludes import Filter
 from flistfs.authoring.journal import ROOT_INO, Inode, Journal
 from flistfs.authoring.reach import file_within_reach, within_reach
-from flistfs.uniting import Prefer, Rules, Seen, Sort, Tree, United, Why, followed, is_below, join
+from flistfs.uniting import Allowance, Prefer, Rules, Seen, Sort, Tree, United, Why, followed, is_below, join
 
 _WHY = {
     Why.DIRECTORY: "a directory is there already",
@@ -180,10 +180,12 @@ def real_target(journal: Journal, path: bytes) -> bytes:
         return *way, (inode.ino, name)
 
     way: tuple[tuple[int, bytes], ...] = ()
-    root = way
+    root, allowance = way, Allowance()
     names = [name for name in path.split(b"/") if name]
     while names:
-        further = followed(way, names[0], root=root, above=lambda way: way[:-1], look=look)
+        further = followed(
+            way, names[0], root=root, above=lambda way: way[:-1], look=look, allowance=allowance
+        )
         if further is None:
             break
         way = further

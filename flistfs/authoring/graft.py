@@ -19,13 +19,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
+from functools import cache
 from typing import NamedTuple
 
 from flistfs.authoring.content import Content, Counts
 from flistfs.authoring.journal import ROOT_INO, Change, Dirent, Inode, Journal, Stored
 from flistfs.authoring.source import Item, Problem
 from flistfs.authoring.vfs import MAX_NAME, MAX_TARGET, Vfs
-from flistfs.uniting import followed
+from flistfs.uniting import Allowance, followed
 
 # Directories whose numbers are remembered; others are looked up from the top.
 _REMEMBERED = 4096
@@ -96,6 +97,13 @@ class _RefusedError(Exception):
     """An item that does not fit into the tree."""
 
 
+class _Known(NamedTuple):
+    """A directory that was found: its number, and what its path left of the allowance."""
+
+    ino: int
+    left: Allowance
+
+
 class Grafter:
     """Puts items below one directory of a tree."""
 
@@ -107,7 +115,7 @@ class Grafter:
         self._top = top
         self._unique = unique
         self._top_is_named = False
-        self._folders: OrderedDict[bytes, int] = OrderedDict()
+        self._folders: OrderedDict[bytes, _Known] = OrderedDict()
 
     def graft(self, batch: Sequence[Ready]) -> Grafted:
         """Put items into the tree, all in one change.
@@ -146,12 +154,12 @@ class Grafter:
             self._put_top(draft, item)
             return
         folder, _, name = item.path.rpartition(b"/")
-        parent = self._folder(draft, folder, maker=item if item.makes_parents else None)
+        parent, allowance = self._folder(draft, folder, maker=item if item.makes_parents else None)
         if len(name) > MAX_NAME:
             raise _RefusedError(f"its name is longer than {MAX_NAME} bytes")
         existing = draft.child(parent.ino, name)
         if stat.S_ISDIR(item.mode):
-            self._put_folder(draft, item, parent, name, existing, done)
+            self._put_folder(draft, item, parent, allowance, existing, done)
             return
         inode = self._other_name(draft, item) if item.link is not None else None
         if inode is not None and existing is not None and existing.ino == inode.ino:
@@ -166,36 +174,39 @@ class Grafter:
     def _put_top(self, draft: _Draft, item: Item) -> None:
         if not stat.S_ISDIR(item.mode):
             raise _RefusedError("it has no name")
-        top = self._folder(draft, b"")
+        top, _ = self._folder(draft, b"")
         self._top_is_named = True
         self._give_attributes(draft, top, item)
 
-    def _folder(self, draft: _Draft, path: bytes, *, maker: Item | None = None) -> Inode:
-        """Find a directory below the top; links on the way are followed.
+    def _folder(self, draft: _Draft, path: bytes, *, maker: Item | None = None) -> tuple[Inode, Allowance]:
+        """Find a directory below the top, and what its path left of the allowance; links are followed.
 
         What is missing is made for the item `maker`, if there is one.
         """
         names: list[bytes] = []  # those that nothing is remembered of, the last first
-        while (inode := self._remembered(draft, path)) is None and path:
+        while (known := self._remembered(draft, path)) is None and path:
             path, _, name = path.rpartition(b"/")
             names.append(name)
+        inode, allowance = known or (None, Allowance())
         while inode is not None and names:
             name = names.pop()
             if maker is not None and draft.child(inode.ino, name) is None:
                 inode = self._implied(draft, maker, inode, name)
             else:
-                inode = self._entered(draft, inode, name)
+                inode = self._entered(draft, inode, name, allowance)
             path = path + b"/" + name if path else name
             if inode is not None:
-                self._remember(path, inode.ino)
+                self._remember(path, inode.ino, allowance)
         if inode is None:
             raise _RefusedError("what it lies in is no directory")
-        return inode
+        return inode, allowance
 
-    def _remembered(self, draft: _Draft, path: bytes) -> Inode | None:
-        known = self._folders.get(path) if path else self._top
-        inode = None if known is None else draft.inode(known)
-        return None if inode is None or inode.nlink == 0 else inode
+    def _remembered(self, draft: _Draft, path: bytes) -> tuple[Inode, Allowance] | None:
+        known = self._folders.get(path) if path else _Known(self._top, Allowance())
+        inode = None if known is None else draft.inode(known.ino)
+        if known is None or inode is None or inode.nlink == 0:
+            return None
+        return inode, replace(known.left)
 
     def _implied(self, draft: _Draft, maker: Item, parent: Inode, name: bytes) -> Inode:
         """Make a directory that an item lies in."""
@@ -206,23 +217,31 @@ class Grafter:
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Grafted())
         return inode
 
-    def _entered(self, draft: _Draft, start: Inode, name: bytes) -> Inode | None:
+    def _entered(self, draft: _Draft, start: Inode, name: bytes, allowance: Allowance) -> Inode | None:
         """Find the directory that a name in another leads to, if it does."""
 
-        def look(directory: Inode, name: bytes) -> Inode | bytes | None:
-            entry = draft.child(directory.ino, name)
+        @cache  # a link may lead to and fro
+        def look(directory: int, name: bytes) -> Inode | bytes | None:
+            entry = draft.child(directory, name)
             found = None if entry is None else draft.inode(entry.ino)
             if found is None or stat.S_ISDIR(found.mode):
                 return found
             return found.target if stat.S_ISLNK(found.mode) else None
 
-        root = draft.inode(ROOT_INO) or start
-        return followed(
-            start, name, root=root, above=lambda inode: draft.inode(inode.parent) or inode, look=look
+        inode = followed(
+            start,
+            name,
+            root=draft.inode(ROOT_INO) or start,
+            above=lambda inode: draft.inode(inode.parent) or inode,
+            look=lambda inode, name: look(inode.ino, name),
+            allowance=allowance,
         )
+        if allowance.is_spent:
+            raise _RefusedError("too many links on the way")
+        return inode
 
-    def _remember(self, path: bytes, ino: int) -> None:
-        self._folders[path] = ino
+    def _remember(self, path: bytes, ino: int, allowance: Allowance) -> None:
+        self._folders[path] = _Known(ino, replace(allowance))
         self._folders.move_to_end(path)
         while len(self._folders) > _REMEMBERED:
             self._folders.popitem(last=False)
@@ -232,31 +251,34 @@ class Grafter:
         draft: _Draft,
         item: Item,
         parent: Inode,
-        name: bytes,
+        allowance: Allowance,
         existing: Dirent | None,
         done: Grafted,
     ) -> None:
-        inode = None if existing is None else self._united_with(draft, item, parent, existing)
+        name = item.path.rpartition(b"/")[2]
+        inode = None if existing is None else self._united_with(draft, item, parent, allowance, existing)
         if inode is not None:
             # Its name stays; and without it the kernel would let go of what is mounted inside.
             if existing is not None and existing.ino == inode.ino:
                 self._give_attributes(draft, inode, item)
-            self._remember(item.path, inode.ino)
+            self._remember(item.path, inode.ino, allowance)
             return
         inode = self._make(draft, item, parent=parent.ino)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), existing, done)
         if existing is not None:
             done.replaced.append(item.path)
-        self._remember(item.path, inode.ino)
+        self._remember(item.path, inode.ino, allowance)
         done.names.append((parent.ino, name))
 
-    def _united_with(self, draft: _Draft, item: Item, parent: Inode, existing: Dirent) -> Inode | None:
+    def _united_with(
+        self, draft: _Draft, item: Item, parent: Inode, allowance: Allowance, existing: Dirent
+    ) -> Inode | None:
         """Find the directory that an item unites with; none if it replaces what is there."""
         inode = draft.inode(existing.ino)
         if inode is not None and stat.S_ISLNK(inode.mode):
             if item.replaces_link:
                 return None
-            inode = self._entered(draft, parent, existing.name)
+            inode = self._entered(draft, parent, existing.name, allowance)
         if inode is None or not stat.S_ISDIR(inode.mode):
             raise _RefusedError("something that is no directory is there already")
         return inode
@@ -286,7 +308,8 @@ class Grafter:
         """Find the file that an item is a further name of."""
         folder, _, name = (item.link or b"").rpartition(b"/")
         try:
-            entry = draft.child(self._folder(draft, folder).ino, name)
+            parent, _ = self._folder(draft, folder)
+            entry = draft.child(parent.ino, name)
         except _RefusedError:
             entry = None
         inode = None if entry is None else draft.inode(entry.ino)

@@ -34,7 +34,7 @@ from flistfs.errors import SourceError
 _BUDGET = 32 << 20
 _COST = 1 << 10
 
-# The same for a chunk that an item has in the store already.
+# The same for a chunk that an item has in the store already, and for an extended attribute beside its bytes.
 _STORED_COST = 1 << 8
 
 # A batch is handed over with so many items or bytes of chunks.
@@ -115,7 +115,10 @@ _Message = _Arrival | Problem | Note
 
 
 def _cost(item: Item) -> int:
-    return _COST + _STORED_COST * len(item.stored)
+    texts = [item.path, item.target, item.link or b"", *item.xattrs, *item.xattrs.values()]
+    cost = _COST + _STORED_COST * (len(item.stored) + len(item.xattrs)) + sum(map(len, texts))
+    # It is given back when its chunks are stored: they must find room beside it.
+    return min(cost, _BUDGET // 2) if item.count else cost
 
 
 class Ingest:

@@ -14,8 +14,10 @@ from flistfs.format.records import Entry, Link, SubDirectory
 from flistfs.reading.flist import Flist, Kind, Node, printable
 from flistfs.uniting import Conflict, Part, Place, Prefer, Rules, Seen, Sort, United, Why, join
 
-# Directories of an flist that are remembered: two are compared at a time, and links lead through others.
+# Directories of an flist that are remembered: two are compared at a time, and links lead through others. Of
+# small ones more, as many may unite in one place: so many with their entries, of about 500 bytes.
 _REMEMBERED = 8
+_REMEMBERED_ENTRIES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class FlistTree:
         self._flist = flist
         self._by_time = by_time
         self._remembered: OrderedDict[bytes, Mapping[bytes, Entry]] = OrderedDict()
+        self._entry_count = 0  # with the directories
 
     def names(self, directory: bytes) -> Iterator[tuple[bytes, Seen]]:
         """Walk what is in a directory."""
@@ -65,8 +68,10 @@ class FlistTree:
             record = None
         entries = {} if record is None else {entry.name: entry for entry in record.entries}
         self._remembered[directory] = entries
-        if len(self._remembered) > _REMEMBERED:
-            self._remembered.popitem(last=False)
+        self._entry_count += 1 + len(entries)
+        while len(self._remembered) > _REMEMBERED and self._entry_count > _REMEMBERED_ENTRIES:
+            _, forgotten = self._remembered.popitem(last=False)
+            self._entry_count -= 1 + len(forgotten)
         return entries
 
     def _seen(self, directory: bytes, name: bytes, entry: Entry) -> Seen:

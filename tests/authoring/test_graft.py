@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flistfs.authoring.journal import Dirent, Journal
 from flistfs.authoring.source import DirectorySource, Start
 from flistfs.authoring.tarball import TarSource
 from flistfs.errors import SourceError
@@ -98,14 +99,59 @@ def test_a_link_in_a_directory_leads_on_from_there(tmp_path: Path) -> None:
         link(b"lib", b"gone"),
         link(b"lib", b"usr/lib/gone"),
         link(b"lib", b"/etc"),
-        link(b"lib", b"lib"),
-        link(b"lib", b"m") + link(b"m", b"lib/x"),
         entry(b"file", b"x") + link(b"lib", b"file"),
     ],
 )
 def test_links_that_lead_to_no_directory(tmp_path: Path, links: bytes) -> None:
     with pytest.raises(SourceError, match="lib/f: what it lies in is no directory"):
         packed(tmp_path, USR, links, entry(b"lib/f", b"x"))
+
+
+@pytest.mark.parametrize("links", [link(b"lib", b"lib"), link(b"lib", b"m") + link(b"m", b"lib/x")])
+def test_links_in_circles(tmp_path: Path, links: bytes) -> None:
+    with pytest.raises(SourceError, match="lib/f: too many links on the way"):
+        packed(tmp_path, USR, links, entry(b"lib/f", b"x"))
+
+
+def chain(count: int, target: bytes = b"usr") -> bytes:
+    """So many links, each to the next, and the last to a directory."""
+    links = [link(b"l%d" % number, b"l%d" % (number + 1)) for number in range(count - 1)]
+    return b"".join(links) + link(b"l%d" % (count - 1), target)
+
+
+@pytest.mark.parametrize("way", [b"l0", b"u/" * 39 + b"l39", b"u/" * 20 + b"l20"])
+def test_forty_links_on_the_way_are_not_too_many(tmp_path: Path, way: bytes) -> None:
+    """However they are spread over a path, and whatever of it is known from what came before."""
+    links = USR + link(b"u", b"usr/..") + link(b"up", b".") + chain(40)
+    assert packed(tmp_path / "forty", links, entry(way + b"/f", b"x"))[b"usr/f"] == b"x"
+    more = b"up/" + way
+    for number, earlier in enumerate((b"", entry(b"up/f", b"x") + entry(way + b"/f", b"x"))):
+        with pytest.raises(SourceError, match="f: too many links on the way"):
+            packed(tmp_path / str(number), links, earlier, entry(more + b"/f", b"x"))
+    with pytest.raises(SourceError, match="h: too many links on the way"):
+        packed(tmp_path / "name", links, entry(b"f", b"x"), hard_link(more + b"/h", b"f"))
+
+
+def test_links_that_lead_to_and_fro_take_bounded_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def child(journal: Journal, parent: int, name: bytes) -> Dirent | None:
+        nonlocal steps
+        steps += 1
+        return original(journal, parent, name)
+
+    original = Journal.child
+    monkeypatch.setattr(Journal, "child", child)
+    links = entry(b"x/", kind=b"5") + b"".join(
+        extended(("linkpath", b"x/../" * 815 + (b"l%d" % (number + 1) if number < 37 else b".")))
+        + link(b"l%d" % number, b"")
+        for number in range(38)
+    )
+    with pytest.raises(SourceError, match="too many links on the way"):
+        packed(tmp_path, links, extended(("path", b"l0/" * 2000 + b"f")) + entry(b"x", b"x"))
+    assert steps < 1000
 
 
 def test_a_directory_replaces_a_link_and_what_came_before_stays_where_it_went(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -40,7 +41,7 @@ def link(path: bytes, target: bytes) -> Item:
 class ListSource:
     """A source that has what it is given."""
 
-    def __init__(self, entries: Sequence[Item | Problem | Note]) -> None:
+    def __init__(self, entries: Iterable[Item | Problem | Note]) -> None:
         self._entries = entries
 
     def items(self) -> Iterator[Item | Problem | Note]:
@@ -94,7 +95,7 @@ class Uploads:
 
 
 async def ingested(
-    entries: Sequence[Item | Problem | Note], uploads: Uploads, *, keep_going: bool = False
+    entries: Iterable[Item | Problem | Note], uploads: Uploads, *, keep_going: bool = False
 ) -> tuple[list[bytes], Ingest]:
     async def changed(_: Grafted) -> None:
         await trio.lowlevel.checkpoint()
@@ -225,3 +226,32 @@ def test_more_than_the_budget_goes_through() -> None:
         return taken
 
     assert len(trio.run(run)) == 8
+
+
+def test_memory_does_not_grow_with_extended_attributes_and_targets() -> None:
+    """A batch of items alone would be four times the budget."""
+    size = 4 << 20
+
+    def entries() -> Iterator[Item]:
+        for number in range(64):
+            if number % 2:
+                yield replace(folder(b"d%d" % number), xattrs={b"user.a": bytes(size)})
+            else:
+                yield replace(folder(b"l%d" % number), mode=stat.S_IFLNK | 0o777, target=bytes(size))
+
+    tracemalloc.start()
+    try:
+        taken, _ = trio.run(lambda: ingested(entries(), Uploads()))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(taken) == 64
+    assert peak < 32 * size
+
+
+def test_extended_attributes_of_more_than_the_budget_go_through() -> None:
+    """Also those of a file, whose chunks wait for room while they take it."""
+    xattrs = {b"user.a": bytes(33 << 20)}
+    entries = [replace(folder(b"d"), xattrs=xattrs), replace(file(b"f", b"x", b"y"), xattrs=xattrs)]
+    taken, _ = trio.run(lambda: ingested(entries * 2, Uploads()))
+    assert taken == [b"d", b"f"] * 2
