@@ -178,6 +178,7 @@ def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, 
     assert {line.partition("left out: ")[2] for line in said.splitlines() if "left out: " in line} == {
         *in_the_way
     }
+    assert said.endswith("flistfs: 2 entries were left out\n")
     home.run("seal", "out.flist")
     assert set(read_flist(home.path / "out.flist")) == {b"", b"there", b"file", b"good"}
 
