@@ -188,10 +188,11 @@ class Session(Closing):
             progress: Is told how far it is.
 
         Raises:
-            SourceError: something has no place in the tree (a file where a directory is), and nothing was put
-                there; or something cannot be read, and what was put before stays.
+            SourceError: something has no place in the tree (a file where a directory is), or `to` leads to no
+                directory, and nothing was put there; or something cannot be read, and what was put before
+                stays.
             StoreError: the store takes nothing.
-            SessionError: the session has ended, or cannot be written; or `to` is no directory.
+            SessionError: the session has ended, or cannot be written.
             UsageError: there is no source, or a pattern makes no sense.
         """
         if not sources:

@@ -201,7 +201,7 @@ def test_directories_go_through_links(home: Home, mountpoint: Path, source: Path
     if mounted:
         assert (mountpoint / "usr/bin/sub/tool").read_bytes() == b"tool"
     home.run("add", source / "app/bin/sh", "--to", "bin/new/deep")
-    home.run("add", source / "app/bin/sh", "--to", "bin/sh/deep", code=5)
+    home.run("add", source / "app/bin/sh", "--to", "bin/sh/deep", code=11)
     everything = {b"bin", b"usr", b"usr/bin", b"usr/bin/sh", b"usr/bin/sub", b"usr/bin/sub/tool"}
     more = {b"usr/bin/new", b"usr/bin/new/deep", b"usr/bin/new/deep/sh"}
     home.run("seal", "out.flist")
@@ -261,8 +261,28 @@ def test_what_would_be_read_while_it_is_written_is_refused(
 def test_a_source_that_is_not_there(home: Home, mountpoint: Path) -> None:
     home.run("new", mountpoint)
     assert "No such file" in home.run("add", "nowhere", code=11).stderr
-    assert "leads out" in home.run("add", ".", "--to", "../x", code=11).stderr
     home.run("abort", "--yes")
+
+
+def test_where_nothing_can_go(home: Home, mountpoint: Path, source: Path) -> None:
+    (source / "root").mkdir()
+    (source / "root/dead").symlink_to("gone")
+    (source / "root/loop").symlink_to("loop")
+    (source / "root/file").touch()
+    (source / "app").mkdir()
+    (source / "app/tool").touch()
+    home.run("new", mountpoint)
+    home.run("add", f"{source}/root/.")
+    for to in ("dead", "dead/below", "loop", "file", "file/below"):
+        for more in ([], ["--replace-links"], ["--keep-going"]):
+            said = home.run("add", f"{source}/app/.", "--to", to, *more, code=11).stderr
+            assert said == f"flistfs: --to {to}: it leads to no directory\n"
+    for to in ("../x", "file/../app"):
+        said = home.run("add", f"{source}/app/.", "--to", to, code=11).stderr
+        assert said == f"flistfs: --to {to}: .. is not taken there; name the directory itself\n"
+    assert home.status()["incomplete"] == []
+    home.run("seal", "out.flist")
+    assert set(read_flist(home.path / "out.flist")) == {b"", b"dead", b"loop", b"file"}
 
 
 def test_ctrl_c_ends_an_add_and_a_seal_waits_for_none(home: Home, mountpoint: Path, source: Path) -> None:
