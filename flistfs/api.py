@@ -188,8 +188,9 @@ class Session(Closing):
             progress: Is told how far it is.
 
         Raises:
-            SourceError: something has no place in the tree (a file where a directory is), or `to` leads to no
-                directory, and nothing was put there; or something cannot be read, and what was put before
+            NoPlaceError: something has no place in the tree (a file where a directory is), and nothing was
+                put there; it lists what.
+            SourceError: `to` leads to no directory; or something cannot be read, and what was put before
                 stays.
             StoreError: the store takes nothing.
             SessionError: the session has ended, or cannot be written.

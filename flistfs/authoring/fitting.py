@@ -19,11 +19,14 @@ from flistfs.authoring.reach import file_within_reach, within_reach
 from flistfs.errors import SourceError
 from flistfs.uniting import Prefer, Rules, Seen, Sort, Tree, United, Why, followed, is_below, join
 
+DEAD_LINK = "a link that leads to no directory is there already"
+"""Why a directory has no place that it has if it may replace links."""
+
 _WHY = {
     Why.DIRECTORY: "a directory is there already",
     Why.NO_DIRECTORY: "something that is no directory is there already",
-    Why.DEAD_LINK: "a link that leads to no directory is there already; --replace-links replaces it",
-    Why.TWICE: "it would be there twice, as one of them goes through a link",
+    Why.DEAD_LINK: DEAD_LINK,
+    Why.TWICE: "it would be there twice because one of them goes through a link",
 }
 
 

@@ -172,7 +172,9 @@ def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, 
         f"{source}/file: something that is no directory is there already",
         f"{source}/there: a directory is there already",
     )
-    assert "; ".join(in_the_way) + ". Nothing was added" in said
+    assert said == (
+        f"flistfs: {', '.join(in_the_way)}; nothing was added: --keep-going leaves out what has no place\n"
+    )
     assert {**home.status(), "requests": None} == before  # which is not incomplete either
     said = home.run("add", f"{source}/.", "--keep-going", code=11).stderr
     assert {line.partition("left out: ")[2] for line in said.splitlines() if "left out: " in line} == {
@@ -226,19 +228,27 @@ def test_a_link_is_replaced_when_that_is_wanted(home: Home, mountpoint: Path, so
     home.run("seal", "out.flist")
 
 
+@pytest.mark.parametrize("mounted", [True, False])
 def test_all_that_is_in_the_way_is_counted_and_much_of_it_named(
-    home: Home, mountpoint: Path, source: Path
+    home: Home, mountpoint: Path, source: Path, *, mounted: bool
 ) -> None:
     for number in range(30):
         (source / f"d{number:02}/below").mkdir(parents=True)
-    home.run("new", mountpoint)
+    home.run("mount" if mounted else "new", mountpoint)
     home.run("add", source, "--to", "a/b")
     for number in range(30):
         shutil.rmtree(source / f"d{number:02}/below")
         (source / f"d{number:02}/below").symlink_to("/")
     refused = home.run("add", source, "--to", "a/b", code=11).stderr
-    names = [f"{source}/d{number:02}/below: a directory is there already" for number in range(20)]
-    assert "; ".join(names) + "; and 10 more. Nothing was added" in refused
+    paths, why = [f"{source}/d{number:02}/below" for number in range(30)], "a directory is there already"
+    names = ", ".join(f"{path}: {why}" for path in paths[:20])
+    assert f"flistfs: {names}, and 10 more (--json lists all); nothing was added: " in refused
+    listed = home.run("add", source, "--to", "a/b", "--json", code=11)
+    assert json.loads(listed.stdout) == {
+        "no_place": [{"path": path, "why": why} for path in paths],
+        "count": 30,
+    }
+    assert refused == listed.stderr.splitlines(keepends=True)[-1]
     assert home.status()["incomplete"] == []
     home.run("add", source, "--to", "a/b", "--exclude", "below")
     home.run("abort", "--yes")
