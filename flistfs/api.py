@@ -190,10 +190,12 @@ class Session(Closing):
             progress: Is told how far it is.
 
         Raises:
-            SourceError: something has no place in the tree (a file where a directory is), and nothing was put
-                there; or something cannot be read, and what was put before stays.
+            NoPlaceError: something has no place in the tree (a file where a directory is), and nothing was
+                put there; it lists what.
+            SourceError: `to` leads to no directory; or something cannot be read, and what was put before
+                stays.
             StoreError: the store takes nothing.
-            SessionError: the session has ended, or cannot be written; or `to` is no directory.
+            SessionError: the session has ended, or cannot be written.
             UsageError: there is no source, or a pattern makes no sense.
         """
         if not sources:

@@ -2,7 +2,7 @@
 
 Over the socket `control` in the session's directory, which is its user's alone: a request is one line of
 JSON, {"op": …}. The answer is lines of JSON: any number of {"progress": …}, then {"result": …} or
-{"error": …, "exit_code": …}.
+{"error": …, "exit_code": …}, with what a NoPlaceError lists.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flistfs.errors import FlistfsError, SessionError
+from flistfs.errors import FlistfsError, NoPlaceError, SessionError
 from flistfs.progress import ProgressReport
 
 MAX_REQUEST = 8 << 20
@@ -41,6 +41,13 @@ def remote_error(message: str, exit_code: int) -> FlistfsError:
     error = kind(message)
     assert isinstance(error, FlistfsError)  # noqa: S101  the type checker's
     return error
+
+
+def _error(answer: dict[str, Any]) -> FlistfsError:
+    if "no_place" in answer:
+        no_place = [(each["path"], each["why"]) for each in answer["no_place"]]
+        return NoPlaceError(answer["error"], no_place, answer["count"])
+    return remote_error(answer["error"], answer["exit_code"])
 
 
 def ask(
@@ -83,7 +90,7 @@ def _result(
         for line in lines:
             answer = json.loads(line)
             if "error" in answer:
-                raise remote_error(answer["error"], answer["exit_code"])
+                raise _error(answer)
             if "result" in answer:
                 result: dict[str, Any] = answer["result"]
                 return result

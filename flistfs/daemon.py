@@ -55,6 +55,7 @@ from flistfs.errors import (
     BusyError,
     FlistfsError,
     InterruptedByUserError,
+    NoPlaceError,
     OutputError,
     SessionError,
 )
@@ -424,7 +425,8 @@ class _Daemon:
                 try:
                     return {"result": await self._perform(session, json.loads(line), stream)}
                 except FlistfsError as error:
-                    return {"error": str(error), "exit_code": error.exit_code}
+                    more = error.as_dict() if isinstance(error, NoPlaceError) else {}
+                    return {"error": str(error), "exit_code": error.exit_code, **more}
                 except Exception as error:
                     log.exception("a command failed: %r", line[:200])
                     return {"error": f"flistfs failed: {error} (log: {self.folder.log})", "exit_code": 1}

@@ -7,7 +7,8 @@ reaches the top is a bug in flistfs (exit code 1). The README lists the codes.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 
 class FlistfsError(Exception):
@@ -90,6 +91,25 @@ class SourceError(FlistfsError):
     """What is to be put into a tree cannot be read, changed while it was read, or makes no sense."""
 
     exit_code = 11
+
+
+class NoPlaceError(SourceError):
+    """Entries have no place in a tree, and nothing was added.
+
+    `no_place` says which and why, up to a number, and `count` counts them all.
+    """
+
+    def __init__(self, message: str, no_place: Sequence[tuple[str, str]], count: int) -> None:
+        super().__init__(message)
+        self.no_place = no_place
+        self.count = count
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entries as plain data."""
+        return {
+            "no_place": [{"path": path, "why": why} for path, why in self.no_place],
+            "count": self.count,
+        }
 
 
 class ClashError(FlistfsError):

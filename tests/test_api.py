@@ -303,13 +303,13 @@ def test_what_cannot_be_added() -> None:
             session.add()
         with pytest.raises(errors.UsageError, match="fits nothing"):
             session.add("file", exclude=["!"])
-        with pytest.raises(errors.SourceError, match="leads out"):
+        with pytest.raises(errors.SourceError, match="is not taken"):
             session.add("file", to="../up")
         with pytest.raises(errors.SourceError, match="No such file"):
             session.add("nowhere")
         session.add("file")
         session.add("file", to="sub")
-        with pytest.raises(errors.SessionError, match="no path of directories"):
+        with pytest.raises(errors.SourceError, match="leads to no directory"):
             session.add("file", to="file")
         with pytest.raises(errors.SourceError, match="exclude it"):
             session.add(".")

@@ -25,11 +25,11 @@ def normal_target(path: str) -> str:
     """Write a directory of the tree without slashes at its ends.
 
     Raises:
-        SourceError: it leads upwards.
+        SourceError: it has `..` in it, which means one thing before a link is followed and another after it.
     """
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if ".." in parts:
-        raise SourceError(f"{path} leads out of the tree; name a directory in it")
+        raise SourceError(f"--to {path}: .. is not taken there; name the directory itself")
     return "/".join(parts)
 
 

@@ -200,12 +200,9 @@ def _is_folder(entry: Entry) -> bool:
 
 
 def _clash(clashes: Sequence[Clash]) -> ClashError:
-    named = "; ".join(described(clash) for clash in clashes[:_NAMED_CLASHES])
-    more = f"; and {len(clashes) - _NAMED_CLASHES:,} more" if len(clashes) > _NAMED_CLASHES else ""
-    return ClashError(
-        f"{named}{more}: a directory goes through a link only if that lies below it and leads to a "
-        f"directory; --replace-links lets the later one take the place of the other"
-    )
+    named = ", ".join(described(clash) for clash in clashes[:_NAMED_CLASHES])
+    more = f", and {len(clashes) - _NAMED_CLASHES:,} more" if len(clashes) > _NAMED_CLASHES else ""
+    return ClashError(f"{named}{more}; --replace-links lets the later one take the place of the other")
 
 
 def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:

@@ -16,13 +16,17 @@ import trio
 from flistfs.authoring.excludes import Filter
 from flistfs.authoring.journal import ROOT_INO, Inode, Journal
 from flistfs.authoring.reach import file_within_reach, within_reach
+from flistfs.errors import SourceError
 from flistfs.uniting import Allowance, Prefer, Rules, Seen, Sort, Tree, United, Why, followed, is_below, join
+
+DEAD_LINK = "a link that leads to no directory is there already"
+"""Why a directory has no place that it has if it may replace links."""
 
 _WHY = {
     Why.DIRECTORY: "a directory is there already",
     Why.NO_DIRECTORY: "something that is no directory is there already",
-    Why.DEAD_LINK: "a link that leads to no directory is there already; --replace-links replaces it",
-    Why.TWICE: "it would be there twice, as one of them goes through a link",
+    Why.DEAD_LINK: DEAD_LINK,
+    Why.TWICE: "it would be there twice because one of them goes through a link",
 }
 
 
@@ -171,7 +175,11 @@ def child(journal: Journal, parent: int, name: bytes) -> Inode | None:
 
 
 def real_target(journal: Journal, path: bytes) -> bytes:
-    """Follow the links in the path of a directory that things go to, as far as it is there."""
+    """Follow the links in the path of a directory that things go to, as far as it is there.
+
+    Raises:
+        SourceError: something that is there is no directory, and leads to none.
+    """
 
     def look(way: tuple[tuple[int, bytes], ...], name: bytes) -> tuple[tuple[int, bytes], ...] | bytes | None:
         inode = child(journal, way[-1][0] if way else ROOT_INO, name)
@@ -187,6 +195,8 @@ def real_target(journal: Journal, path: bytes) -> bytes:
             way, names[0], root=root, above=lambda way: way[:-1], look=look, allowance=allowance
         )
         if further is None:
+            if child(journal, way[-1][0] if way else ROOT_INO, names[0]) is not None:
+                raise SourceError(f"--to {os.fsdecode(path)}: it leads to no directory")
             break
         way = further
         del names[0]

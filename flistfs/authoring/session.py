@@ -27,7 +27,7 @@ from flistfs.authoring.content import Chunk, Content
 from flistfs.authoring.disk import Disk
 from flistfs.authoring.encoder import Encoder, LocalEncoder
 from flistfs.authoring.excludes import Filter, excluding
-from flistfs.authoring.fitting import JournalTree, real_target
+from flistfs.authoring.fitting import DEAD_LINK, JournalTree, real_target
 from flistfs.authoring.folder import PartialAdd, Result, SessionFolder, partial_adds_of
 from flistfs.authoring.graft import Grafted, Grafter
 from flistfs.authoring.ingest import MAX_PROBLEMS, Ingest, Piece
@@ -36,7 +36,7 @@ from flistfs.authoring.known import KnownBlocks
 from flistfs.authoring.patience import QUIET, Patience, Standstill
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.seal import Accounts, ChangedError
-from flistfs.authoring.source import DirectorySource, Problem, TreeSource
+from flistfs.authoring.source import DirectorySource, TreeSource
 from flistfs.authoring.spool import Spool
 from flistfs.authoring.survey import Losses, Survey
 from flistfs.authoring.uploader import Outcome, Report, Uploader
@@ -47,9 +47,9 @@ from flistfs.errors import (
     BlockMissingError,
     BusyError,
     FlistfsError,
+    NoPlaceError,
     OutputError,
     SessionError,
-    SourceError,
     StoreUnavailableError,
 )
 from flistfs.format.codec import encode_block
@@ -397,8 +397,9 @@ class Session:
             invalidate: For a tree that is mounted.
 
         Raises:
-            SourceError: something has no place in the tree, and nothing was put into it; or something could
-                not be taken, and what was put before stays.
+            NoPlaceError: something has no place in the tree, and nothing was put into it.
+            SourceError: `to` leads to no directory; or something could not be taken, and what was put before
+                stays.
             StoreError: the store takes nothing.
             SessionError: the journal cannot be written.
         """
@@ -470,12 +471,13 @@ class Session:
         """Find out how a source fits into the tree.
 
         Raises:
-            SourceError: something has no place, and is not to be left out.
+            NoPlaceError: something has no place, and is not to be left out.
         """
         tree = JournalTree(self._journal)
         problems = await trio.to_thread.run_sync(source.fit, tree, to, abandon_on_cancel=True)
         if problems and not keep_going:
-            raise SourceError(_no_place_message(source, problems))
+            no_place = [(source.named(each.path), each.reason) for each in problems[:MAX_PROBLEMS]]
+            raise NoPlaceError(_no_place_message(no_place, len(problems)), no_place, len(problems))
 
     async def _mark(self, mark: Callable[[Sequence[PartialAdd]], object], adds: Sequence[PartialAdd]) -> None:
         """Change the note of what was not added whole; adds that run side by side share it."""
@@ -654,10 +656,16 @@ def _incomplete_message(adds: Sequence[PartialAdd]) -> str:
     )
 
 
-def _no_place_message(source: DirectorySource, problems: Sequence[Problem]) -> str:
-    named = "; ".join(f"{source.named(each.path)}: {each.reason}" for each in problems[:_NAMED_PROBLEMS])
-    more = f"; and {len(problems) - _NAMED_PROBLEMS:,} more" if len(problems) > _NAMED_PROBLEMS else ""
-    return f"{named}{more}. Nothing was added; --keep-going leaves out what has no place"
+def _no_place_message(no_place: Sequence[tuple[str, str]], count: int) -> str:
+    named = ", ".join(f"{name}: {why}" for name, why in no_place[:_NAMED_PROBLEMS])
+    more = ""
+    if count > _NAMED_PROBLEMS:
+        listed = "all" if len(no_place) == count else f"{len(no_place):,}"
+        more = f", and {count - _NAMED_PROBLEMS:,} more (--json lists {listed})"
+    advice = "--keep-going leaves out what has no place"
+    if any(why == DEAD_LINK for _, why in no_place):
+        advice += ", --replace-links lets a directory replace a link"
+    return f"{named}{more}; nothing was added: {advice}"
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:

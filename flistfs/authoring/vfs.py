@@ -23,7 +23,7 @@ import trio
 
 from flistfs.authoring.content import MAX_SIZE, Content
 from flistfs.authoring.journal import ROOT_INO, Change, Dirent, Inode, Journal
-from flistfs.errors import SessionError
+from flistfs.errors import SourceError
 from flistfs.format.records import CHUNK_SIZE
 
 # What the Linux VFS allows in a name and in a link's target (limits.h, NAME_MAX and PATH_MAX - 1).
@@ -294,7 +294,7 @@ class Vfs:
         Returns the last one's number, and what was made: the names, each with its parent's number.
 
         Raises:
-            SessionError: something else is in the way.
+            SourceError: something else is in the way.
         """
         ino, made = ROOT_INO, []
         for name in filter(None, path.split(b"/")):
@@ -303,7 +303,7 @@ class Vfs:
                 made.append((ino, name))
                 inode = self.mkdir(ino, name, 0o755, caller)
             if inode is None or not stat.S_ISDIR(inode.mode):
-                raise SessionError(f"{os.fsdecode(path)} is no path of directories in the tree")
+                raise SourceError(f"--to {os.fsdecode(path)}: it leads to no directory")
             ino = inode.ino
         return ino, made
 

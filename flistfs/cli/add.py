@@ -33,7 +33,7 @@ from flistfs.cli.output import (
 )
 from flistfs.cli.secrets import passwords
 from flistfs.control import ask
-from flistfs.errors import SessionError
+from flistfs.errors import NoPlaceError, SessionError
 from flistfs.logs import log_to
 from flistfs.progress import Progress
 
@@ -86,8 +86,13 @@ def command(
         typed=sources,
         check_content=check_content,
     )
-    with progress_shown(as_json=as_json) as progress:
-        summary = _add(folder, request, progress)
+    try:
+        with progress_shown(as_json=as_json) as progress:
+            summary = _add(folder, request, progress)
+    except NoPlaceError as error:
+        if as_json:
+            print_json(error.as_dict())
+        raise
     if as_json:
         print_json(summary)
     else:

@@ -78,7 +78,11 @@ def _print_clashes(clashes: Sequence[Clash], *, as_json: bool) -> None:
         print_json(
             {
                 "clashes": [
-                    {"path": os.fsdecode(each.path), "found": [list(found) for found in each.found]}
+                    {
+                        "path": os.fsdecode(each.path),
+                        "found": [list(found) for found in each.found],
+                        "why": each.reason or None,
+                    }
                     for each in clashes
                 ]
             }
@@ -86,7 +90,8 @@ def _print_clashes(clashes: Sequence[Clash], *, as_json: bool) -> None:
         return
     for clash in clashes:
         found = ", ".join(f"{name} ({kind})" for name, kind in clash.found)
-        click.echo(f"{printable(clash.path)}: {found}")
+        why = f": {clash.reason}" if clash.reason else ""
+        click.echo(f"{printable(clash.path)}: {found}{why}")
 
 
 def _as_dict(out: Path, merged: Merged) -> dict[str, Any]:

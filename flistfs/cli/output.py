@@ -148,7 +148,7 @@ def base_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def complain_left_out(summary: dict[str, Any]) -> None:
-    """Name what was left out because it could not be read.
+    """Name what was left out: it could not be read, or has no place.
 
     Raises:
         SourceError: anything was.
@@ -156,7 +156,7 @@ def complain_left_out(summary: dict[str, Any]) -> None:
     for line in summary["left_out"]:
         click.echo(f"flistfs: left out: {on_one_line(line)}", err=True)
     if count := summary["left_out_count"]:
-        raise SourceError(f"{plural(count, 'entry', 'entries')} could not be read and left out")
+        raise SourceError(f"{plural(count, 'entry was', 'entries were')} left out")
 
 
 def replaced_lines(count: int) -> Iterator[str]:

@@ -31,7 +31,7 @@ from flistfs.reading.faults import record_faults
 from flistfs.reading.flist import ROUTER_FILE, Flist, Kind, Node, join, printable
 from flistfs.reading.union import Clash, Union, described
 from flistfs.scratch import Scratch
-from flistfs.uniting import Part, Place, Prefer, Rules
+from flistfs.uniting import Part, Place, Prefer, Rules, Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ class PathsClashError(ClashError):
         closed = [clash for clash in clashes if not clash.is_open]
         first = (closed or clashes)[0]
         more = f" (and {len(clashes) - 1:,} more)" if len(clashes) > 1 else ""
-        super().__init__(f"{described(first)}{more}; {_REMEDY if closed else _CHOOSE}")
+        super().__init__(f"{described(first)}{more}; {_REMEDIES.get(first.why, _REPLACE)}")
         self.clashes = clashes
 
 
-_CHOOSE = "--prefer first, last or newer says which are to be taken"
-_REMEDY = (
-    "a directory goes through a link only if that is below it and leads to a directory: name the flists in "
-    "another order, or let one take the place of the other with --replace-links"
-)
+_REPLACE = "--replace-links lets one take the place of the other"
+_REMEDIES = {
+    Why.UNDECIDED: "--prefer first, last or newer says which are to be taken",
+    Why.FULL_DIRECTORY: f"name the flists in another order, if that link leads to a directory, or {_REPLACE}",
+}
 
 
 @dataclass(slots=True)

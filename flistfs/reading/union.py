@@ -5,7 +5,7 @@ Only directories that several flists have are looked at before it is walked, and
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,18 +24,42 @@ _REMEMBERED_ENTRIES = 16 << 10
 class Clash:
     """A path that several flists have: the names of those, and what it is in each.
 
-    `is_open` says that it can be decided by a preference alone.
+    `why` is what makes it one. `twice` are the paths of entries of one flist that would all be there; then
+    `found` is of these alone.
     """
 
     path: bytes
     found: tuple[tuple[str, Kind], ...]
-    is_open: bool = True
+    why: Why = Why.UNDECIDED
+    twice: tuple[bytes, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether it can be decided by a preference alone."""
+        return self.why is Why.UNDECIDED
+
+    @property
+    def reason(self) -> str:
+        """Why no preference decides it, in words; nothing if one does."""
+        if self.why is Why.TWICE:
+            return (
+                f"it would be there twice, through a link, as {' and as '.join(map(printable, self.twice))}"
+            )
+        return _REASONS.get(self.why, "")
+
+
+_REASONS = {
+    Why.DEAD_LINK: "the link leads to no directory",
+    Why.FULL_DIRECTORY: "a link takes the place of no directory that has something in it",
+}
 
 
 def described(clash: Clash) -> str:
     """Say on one line what is where."""
+    if clash.why is Why.TWICE:
+        return f"{printable(clash.path)} in {clash.found[0][0]}: {clash.reason}"
     found = " and ".join(f"{name} ({kind})" for name, kind in clash.found)
-    return f"{printable(clash.path)} is in {found}"
+    return f"{printable(clash.path)} is in {found}" + (f": {clash.reason}" if clash.reason else "")
 
 
 class FlistTree:
@@ -139,5 +163,10 @@ class Union:
 
     def _clash(self, conflict: Conflict) -> Clash:
         found = sorted(conflict.found.items(), key=lambda each: each[0].tree)
+        twice: tuple[bytes, ...] = ()
+        if conflict.why is Why.TWICE:
+            ((tree, _),) = Counter(part.tree for part, _ in found).most_common(1)
+            found = [(part, seen) for part, seen in found if part.tree == tree]
+            twice = tuple(part.path for part, _ in found)
         kinds = tuple((self._names[part.tree], Kind(seen.what)) for part, seen in found)
-        return Clash(conflict.path, kinds, is_open=conflict.why is Why.UNDECIDED)
+        return Clash(conflict.path, kinds, conflict.why, twice)

@@ -162,15 +162,26 @@ def test_layers_in_which_links_are_in_the_way_are_refused_by_all_their_names(tmp
     layers = [records_of(lower), records_of(upper)]
     with pytest.raises(ClashError) as refusal:
         taken(tmp_path, *layers)
-    said = str(refusal.value)
-    assert f"dead18 is in {tmp_path}/0 (link) and {tmp_path}/1 (directory); full is in" in said
+    said, dead = str(refusal.value), "the link leads to no directory"
+    assert f"dead18 is in {tmp_path}/0 (link) and {tmp_path}/1 (directory): {dead}, full is in" in said
     assert "through is in" not in said
-    assert "--replace-links" in said
+    assert said.endswith("in it; --replace-links lets the later one take the place of the other")
     _, source = taken_and_source(tmp_path / "replaced", *layers, replace_links=True)
     assert list(source.hidden.values()) == [sorted(lower)]
     more: dict[bytes, Item] = {b"dead19": Item("link", b"gone")}
-    with pytest.raises(ClashError, match="; and 1 more: a directory goes"):
+    with pytest.raises(ClashError, match=", and 1 more; --replace-links lets"):
         taken(tmp_path / "more", records_of({**lower, **more}), records_of({**upper, b"dead19": DIR}))
+
+
+def test_two_entries_of_one_layer_in_one_place_are_named_by_both_paths(tmp_path: Path) -> None:
+    lower: dict[bytes, Item] = {b"usr": DIR, b"bin": Item("link", b"usr")}
+    upper: dict[bytes, Item] = {b"usr": DIR, b"usr/x": Item(), b"bin": DIR, b"bin/x": Item()}
+    with pytest.raises(ClashError) as refusal:
+        taken(tmp_path, records_of(lower), records_of(upper))
+    assert str(refusal.value) == (
+        f"usr/x in {tmp_path}/1: it would be there twice, through a link, as usr/x and as bin/x; "
+        f"--replace-links lets the later one take the place of the other"
+    )
 
 
 # Owners of old flists

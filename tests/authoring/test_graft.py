@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flistfs.authoring.journal import Dirent, Journal
 from flistfs.authoring.source import DirectorySource, Start
 from flistfs.authoring.tarball import TarSource
-from flistfs.errors import SourceError
+from flistfs.errors import NoPlaceError, SourceError
 from tests.authoring.packing import pack
 from tests.authoring.tars import END, entry, extended, header
 from tests.independent_reader import read_content
@@ -316,5 +316,22 @@ def test_a_link_that_is_replaced_leads_elsewhere_at_once(tmp_path: Path) -> None
 def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "source/lib").mkdir(parents=True)
     second = DirectorySource([Start(bytes(tmp_path / "source"), b"", "source")])
-    with pytest.raises(SourceError, match="lib: a link that leads to no directory is there already"):
+    with pytest.raises(NoPlaceError) as refusal:
         pack(tmp_path, tar(link(b"lib", b"gone")), second, unique=False)
+    why = "a link that leads to no directory is there already"
+    assert str(refusal.value) == (
+        f"source/lib: {why}; nothing was added: --keep-going leaves out what has no place, "
+        f"--replace-links lets a directory replace a link"
+    )
+    assert refusal.value.as_dict() == {"no_place": [{"path": "source/lib", "why": why}], "count": 1}
+
+
+def test_more_without_a_place_than_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flistfs.authoring.session.MAX_PROBLEMS", 22)
+    for number in range(23):
+        (tmp_path / f"source/{number:02}").mkdir(parents=True)
+    files = tar(*(entry(b"%02d" % number, b"x") for number in range(23)))
+    second = DirectorySource([Start(bytes(tmp_path / "source"), b"", "source")])
+    with pytest.raises(NoPlaceError, match=r", and 3 more \(--json lists 22\); nothing was added") as refusal:
+        pack(tmp_path, files, second, unique=False)
+    assert (len(refusal.value.no_place), refusal.value.count) == (22, 23)

@@ -172,12 +172,15 @@ def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, 
         f"{source}/file: something that is no directory is there already",
         f"{source}/there: a directory is there already",
     )
-    assert "; ".join(in_the_way) + ". Nothing was added" in said
+    assert said == (
+        f"flistfs: {', '.join(in_the_way)}; nothing was added: --keep-going leaves out what has no place\n"
+    )
     assert {**home.status(), "requests": None} == before  # which is not incomplete either
     said = home.run("add", f"{source}/.", "--keep-going", code=11).stderr
     assert {line.partition("left out: ")[2] for line in said.splitlines() if "left out: " in line} == {
         *in_the_way
     }
+    assert said.endswith("flistfs: 2 entries were left out\n")
     home.run("seal", "out.flist")
     assert set(read_flist(home.path / "out.flist")) == {b"", b"there", b"file", b"good"}
 
@@ -200,7 +203,7 @@ def test_directories_go_through_links(home: Home, mountpoint: Path, source: Path
     if mounted:
         assert (mountpoint / "usr/bin/sub/tool").read_bytes() == b"tool"
     home.run("add", source / "app/bin/sh", "--to", "bin/new/deep")
-    home.run("add", source / "app/bin/sh", "--to", "bin/sh/deep", code=5)
+    home.run("add", source / "app/bin/sh", "--to", "bin/sh/deep", code=11)
     everything = {b"bin", b"usr", b"usr/bin", b"usr/bin/sh", b"usr/bin/sub", b"usr/bin/sub/tool"}
     more = {b"usr/bin/new", b"usr/bin/new/deep", b"usr/bin/new/deep/sh"}
     home.run("seal", "out.flist")
@@ -225,19 +228,27 @@ def test_a_link_is_replaced_when_that_is_wanted(home: Home, mountpoint: Path, so
     home.run("seal", "out.flist")
 
 
+@pytest.mark.parametrize("mounted", [True, False])
 def test_all_that_is_in_the_way_is_counted_and_much_of_it_named(
-    home: Home, mountpoint: Path, source: Path
+    home: Home, mountpoint: Path, source: Path, *, mounted: bool
 ) -> None:
     for number in range(30):
         (source / f"d{number:02}/below").mkdir(parents=True)
-    home.run("new", mountpoint)
+    home.run("mount" if mounted else "new", mountpoint)
     home.run("add", source, "--to", "a/b")
     for number in range(30):
         shutil.rmtree(source / f"d{number:02}/below")
         (source / f"d{number:02}/below").symlink_to("/")
     refused = home.run("add", source, "--to", "a/b", code=11).stderr
-    names = [f"{source}/d{number:02}/below: a directory is there already" for number in range(20)]
-    assert "; ".join(names) + "; and 10 more. Nothing was added" in refused
+    paths, why = [f"{source}/d{number:02}/below" for number in range(30)], "a directory is there already"
+    names = ", ".join(f"{path}: {why}" for path in paths[:20])
+    assert f"flistfs: {names}, and 10 more (--json lists all); nothing was added: " in refused
+    listed = home.run("add", source, "--to", "a/b", "--json", code=11)
+    assert json.loads(listed.stdout) == {
+        "no_place": [{"path": path, "why": why} for path in paths],
+        "count": 30,
+    }
+    assert refused == listed.stderr.splitlines(keepends=True)[-1]
     assert home.status()["incomplete"] == []
     home.run("add", source, "--to", "a/b", "--exclude", "below")
     home.run("abort", "--yes")
@@ -260,8 +271,28 @@ def test_what_would_be_read_while_it_is_written_is_refused(
 def test_a_source_that_is_not_there(home: Home, mountpoint: Path) -> None:
     home.run("new", mountpoint)
     assert "No such file" in home.run("add", "nowhere", code=11).stderr
-    assert "leads out" in home.run("add", ".", "--to", "../x", code=11).stderr
     home.run("abort", "--yes")
+
+
+def test_where_nothing_can_go(home: Home, mountpoint: Path, source: Path) -> None:
+    (source / "root").mkdir()
+    (source / "root/dead").symlink_to("gone")
+    (source / "root/loop").symlink_to("loop")
+    (source / "root/file").touch()
+    (source / "app").mkdir()
+    (source / "app/tool").touch()
+    home.run("new", mountpoint)
+    home.run("add", f"{source}/root/.")
+    for to in ("dead", "dead/below", "loop", "file", "file/below"):
+        for more in ([], ["--replace-links"], ["--keep-going"]):
+            said = home.run("add", f"{source}/app/.", "--to", to, *more, code=11).stderr
+            assert said == f"flistfs: --to {to}: it leads to no directory\n"
+    for to in ("../x", "file/../app"):
+        said = home.run("add", f"{source}/app/.", "--to", to, code=11).stderr
+        assert said == f"flistfs: --to {to}: .. is not taken there; name the directory itself\n"
+    assert home.status()["incomplete"] == []
+    home.run("seal", "out.flist")
+    assert set(read_flist(home.path / "out.flist")) == {b"", b"dead", b"loop", b"file"}
 
 
 def test_ctrl_c_ends_an_add_and_a_seal_waits_for_none(home: Home, mountpoint: Path, source: Path) -> None:

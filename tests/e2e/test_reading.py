@@ -339,7 +339,8 @@ def test_merge(home: Home, package: Path) -> None:
     assert clashed.stdout == f"usr: {package} (directory), b.flist (file)\n"
     assert "--prefer" in clashed.stderr
     answer = home.run("merge", "-o", "out2.flist", package, "b.flist", "--json", code=12).stdout
-    assert json.loads(answer)["clashes"][0]["path"] == "usr"
+    found = [[str(package), "directory"], ["b.flist", "file"]]
+    assert json.loads(answer) == {"clashes": [{"path": "usr", "found": found, "why": None}]}
     assert not (home.path / "out2.flist").exists()
     assert "exists; --force" in home.run("merge", "-o", "out.flist", package, code=9).stderr
     home.run("merge", "-o", "out.flist", "out.flist", "b.flist", "--prefer", "last", "--force")
@@ -368,7 +369,8 @@ def test_merge_through_links(home: Home) -> None:
     assert home.json("stat", "out.flist", "usr/bin/sh")
     for prefer in ("first", "last", "newer"):
         clashed = home.run("merge", "-o", "not.flist", "app.flist", "usr.flist", "--prefer", prefer, code=12)
-        assert clashed.stdout == "bin: app.flist (directory), usr.flist (link)\n"
+        why = "a link takes the place of no directory that has something in it"
+        assert clashed.stdout == f"bin: app.flist (directory), usr.flist (link): {why}\n"
         assert "--replace-links" in clashed.stderr
     replaced = ["merge", "-o", "other.flist", "usr.flist", "app.flist", "--replace-links"]
     assert "--prefer" in home.run(*replaced, code=12).stderr

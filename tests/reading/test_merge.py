@@ -167,22 +167,50 @@ def test_a_directory_goes_through_a_link(tmp_path: Path, prefer: str | None) -> 
     assert found == looks_of({**USR, **app})
 
 
+DEAD = (
+    "bin is in 0 (link) and 1 (directory): the link leads to no directory; "
+    "--replace-links lets one take the place of the other"
+)
+FULL = (
+    "bin is in 0 (directory) and 1 (link): a link takes the place of no directory that has something in it; "
+    "name the flists in another order, if that link leads to a directory, or --replace-links lets one take "
+    "the place of the other"
+)
+
+
 @pytest.mark.parametrize("prefer", [None, *SETTLED])
 @pytest.mark.parametrize(
-    ("lower", "upper"),
-    [(APP, USR), ({b"bin": Item("link", b"gone")}, APP), ({b"bin": Item("link", b"bin")}, APP)],
-    ids=["over content", "to nothing", "to itself"],
+    ("lower", "upper", "said"),
+    [
+        (APP, USR, FULL),
+        ({b"bin": Item("link", b"gone")}, APP, DEAD),
+        ({b"bin": Item("link", b"bin")}, APP, DEAD),
+        ({b"bin": Item("link", b"f"), b"f": Item()}, APP, DEAD),
+    ],
+    ids=["over content", "to nothing", "to itself", "to a file"],
 )
 def test_a_link_against_a_directory_that_it_does_not_lead_to(
-    tmp_path: Path, prefer: str | None, lower: Tree, upper: Tree
+    tmp_path: Path, prefer: str | None, lower: Tree, upper: Tree, said: str
 ) -> None:
     with pytest.raises(PathsClashError) as caught:
         merged(tmp_path, [records_of(lower), records_of(upper)], prefer)
     (clash,) = caught.value.clashes
     assert (clash.path, {kind for _, kind in clash.found}) == (b"bin", {"directory", "link"})
-    assert str(caught.value).startswith(f"bin is in 0 ({clash.found[0][1]}) and 1 ({clash.found[1][1]}); ")
-    assert "--replace-links" in str(caught.value)
+    assert str(caught.value) == said
     assert not (tmp_path / "out.flist").exists()
+
+
+@pytest.mark.parametrize("prefer", [None, *SETTLED])
+def test_two_entries_of_one_flist_in_one_place(tmp_path: Path, prefer: str | None) -> None:
+    upper = {**APP, b"usr": DIR, b"usr/bin": DIR, b"usr/bin/app": Item()}
+    with pytest.raises(PathsClashError) as caught:
+        merged(tmp_path, [records_of({b"other": DIR}), records_of(USR), records_of(upper)], prefer)
+    (clash,) = caught.value.clashes
+    assert (clash.path, clash.found) == (b"usr/bin/app", (("2", "file"), ("2", "file")))
+    assert str(caught.value) == (
+        "usr/bin/app in 2: it would be there twice, through a link, as usr/bin/app and as bin/app; "
+        "--replace-links lets one take the place of the other"
+    )
 
 
 @pytest.mark.parametrize("prefer", SETTLED)
