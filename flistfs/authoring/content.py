@@ -807,7 +807,8 @@ class Content:
         """
         self._wrong = set(hashes)
         if hashes or self._journal.setting(_WRONG):
-            with self._journal.change() as change:
+            # On a full disk later daemons do without; the seal names the files all the same.
+            with suppress(OSError), self._journal.change() as change:
                 change.put_setting(_WRONG, json.dumps([each.hex() for each in sorted(hashes)]).encode())
 
     # Bookkeeping

@@ -51,9 +51,10 @@ class RepairPlace(click.ParamType[str | Path]):
     ) -> str | Path:
         """Make a store a URL, and a directory a path."""
         text = str(value)
-        if "://" in text or Path(text).is_file():
+        # os.path takes names of any length.
+        if "://" in text or os.path.isfile(text):  # noqa: PTH113
             return named_store(text)
-        if not Path(text).is_dir():  # not repeated: it may be a URL with a password, misspelt
+        if not os.path.isdir(text):  # noqa: PTH112  not repeated: it may be a misspelt URL with a password
             raise UsageError(
                 "there is no such directory or file to repair from, and no URL either: a URL looks like "
                 "ardb://host:16379, redis://host:6379 or dir:///absolute/path"

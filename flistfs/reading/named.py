@@ -77,8 +77,8 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
 def _lacking_replicas(lacking: Counter[str], of_all: str) -> Iterator[str]:
     for url, count in (+lacking).most_common(_NAMED_SERVERS):
         yield (
-            f"{url}, which the flist names to its readers, lacks {count:,} {of_all}: others have them, and "
-            f"flistfs push --to {url} brings them"
+            f"{url}, which the flist names to its readers, lacks {count:,} {of_all}: others have them; "
+            f"flistfs push --to ROUTER.yaml brings them"
         )
 
 

@@ -267,7 +267,7 @@ class RoutedStore:
     def missing_and_lacking(
         self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None
     ) -> tuple[set[bytes], dict[str, int]]:
-        """Do what `missing` does, and count for the URL of each server that was asked what it lacks."""
+        """Do what `missing` does, and count what each server that was asked lacks, by its URL."""
         lacking: dict[str, int] = {}
 
         def question(store: Store, numbers: list[int]) -> set[int]:

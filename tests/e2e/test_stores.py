@@ -184,7 +184,8 @@ def test_a_replica_for_readers_that_lacks_blocks_is_named(
     )
     assert "could not be asked: cannot reach redis://127.0.0.1:1" in notes[1]
     assert len(notes) == 3
-    home.run("push", "out.flist", "--to", two.url)
+    router_file(home.path, {"00:FF": two.url}, {"00:FF": one.url})
+    home.run("push", "out.flist", "--to", "router.yaml")
     assert not [note for note in home.json(*pack)["notes"] if "lacks" in note]
 
 

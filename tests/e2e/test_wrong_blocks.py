@@ -244,7 +244,8 @@ def test_options_that_do_not_go_together(home: Home, source: Path) -> None:
         "leave one out"
         in home.run("verify", "out.flist", "--no-store", "--repair", "--from", source, code=2).stderr
     )
-    refused = home.run("verify", "out.flist", "--repair", "--from", "nosuchdir", code=2).stderr
-    assert "there is no such directory or file" in refused
+    for name in ("nosuchdir", "n" * 300):
+        refused = home.run("verify", "out.flist", "--repair", "--from", name, code=2).stderr
+        assert "there is no such directory or file" in refused
     down = ["verify", "out.flist", "--repair", "--from", "redis://127.0.0.1:1"]
     assert "cannot reach redis://127.0.0.1:1" in home.run(*down, code=3).stderr
