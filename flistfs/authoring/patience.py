@@ -28,9 +28,12 @@ async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
         StoreUnavailableError: it took longer; it goes on until the store is closed.
         StoreError: the store cannot be used.
     """
+    from flistfs.stores.redis import refuse_plain_for_tls  # noqa: PLC0415  other stores need none of it
+
     with trio.move_on_after(max(timeout, _LEAST)) as scope:
         await trio.to_thread.run_sync(work, abandon_on_cancel=True)
     if scope.cancelled_caught:
+        await trio.to_thread.run_sync(refuse_plain_for_tls, url)  # a handshake may take longer than that
         raise StoreUnavailableError(
             f"gave up after {max(timeout, _LEAST):.0f} s: {url} does not answer; check the server and the "
             f"network, or give a longer --timeout"

@@ -30,14 +30,20 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.errors import (
+    BlockMissingError,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    UsageError,
+)
 from flistfs.format.codec import encode_block, has_hash
 from flistfs.format.router import router_to
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
 from flistfs.stores.connections import Connections, speaks_plain, speaks_tls
 from flistfs.stores.fanout import only_copy
 from flistfs.stores.refusals import meaning_of
-from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, why_unreadable
+from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, parse_store_url, why_unreadable
 from flistfs.stores.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
 
 if TYPE_CHECKING:
@@ -281,12 +287,28 @@ class RedisStore:
             speaks = speaks_plain if self._url.tls else speaks_tls
             self._is_other = speaks(self._url.host, self._url.port, seconds)
         if self._is_other and self._url.tls:
-            raise StoreRefusedError(
-                f"{self.url} does not speak TLS there: give the port that does, or, if nobody can listen in, "
-                f"write {replace(self._url, scheme='redis')}"
-            )
+            raise _without_tls(self._url)
         if self._is_other:
             raise StoreRefusedError(f"{self.url} speaks TLS: write {replace(self._url, scheme='rediss')}")
+
+
+def refuse_plain_for_tls(url: str) -> None:
+    """See whether a server that was asked with TLS, and is silent, answers without it (blocks, 3 s at most).
+
+    Raises:
+        StoreRefusedError: it does.
+    """
+    with contextlib.suppress(UsageError):  # several servers, in words
+        parsed = parse_store_url(url)
+        if parsed.scheme == "rediss" and speaks_plain(parsed.host, parsed.port, _PROBE_SECONDS):
+            raise _without_tls(parsed)
+
+
+def _without_tls(url: StoreUrl) -> StoreRefusedError:
+    return StoreRefusedError(
+        f"{url} does not speak TLS there: give the port that does, or, if nobody can listen in, write "
+        f"{replace(url, scheme='redis')}"
+    )
 
 
 def _argument(text: str) -> bytes:
