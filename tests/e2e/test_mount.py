@@ -563,6 +563,7 @@ cli.main()
 
 
 def test_a_mount_interrupted_while_the_daemon_is_born(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["interrupted before anything was mounted"]
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_AT_THE_WORST_TIME, "mount", mountpoint],
         env=home.environment(),
