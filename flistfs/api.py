@@ -31,29 +31,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from flistfs import mounts, offline
-from flistfs.authoring.adding import absolute_source, normal_target
-from flistfs.authoring.excludes import excluding
-from flistfs.authoring.folder import SessionFolder, Settings, folder_for
+from flistfs.authoring import offline
+from flistfs.authoring.importing.opening import absolute_source, normal_target
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealOptions, SealRequest
+from flistfs.authoring.sealing.survey import Losses
 from flistfs.authoring.session import AddSummary, SealSummary
-from flistfs.authoring.survey import Losses
-from flistfs.closing import Closing
+from flistfs.authoring.state.directory import SessionFolder, Settings, folder_for
 from flistfs.errors import FlistfsError, FormatError, SessionError, UsageError
-from flistfs.format.records import Aci
-from flistfs.logs import dressed
-from flistfs.output_file import check_output
-from flistfs.progress import Progress, quiet
+from flistfs.format.zeroos.records import Aci
+from flistfs.fuse import mounts
 from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
 from flistfs.reading.content import store_of
 from flistfs.reading.file import Content
 from flistfs.reading.flist import Kind, Node, printable
 from flistfs.reading.merge import Merged, PathsClashError
+from flistfs.sources.excludes import excluding
 from flistfs.stores import Store, default_store_url
 from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import named_store, parse_store_url
-from flistfs.uniting import Prefer
+from flistfs.tree.uniting import Prefer
+from flistfs.util.closing import Closing
+from flistfs.util.logs import dressed
+from flistfs.util.output_file import check_output
+from flistfs.util.progress import Progress, quiet
 
 __all__ = [
     "AddSummary",

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 import flistfs
 from flistfs import errors
-from flistfs.format.codec import encode_block
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.format.codecs import encode_block
+from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.stores import default_store_url, open_store
 from tests.e2e.commands import Home
 from tests.independent_reader import read_content, read_flist
@@ -702,7 +702,7 @@ def imported_by(code: str) -> set[str]:
 def test_importing_costs_nothing() -> None:
     heavy = {"trio", "rocksdict", "redis", "pyfuse3", "click", "flistfs.api", "logging"}
     assert imported_by("import flistfs; flistfs.FlistfsError; flistfs.errors").isdisjoint(heavy)
-    assert "flistfs.api" not in imported_by("import flistfs.cli, flistfs.cli.add, flistfs.offline")
+    assert "flistfs.api" not in imported_by("import flistfs.cli, flistfs.cli.add, flistfs.authoring.offline")
     assert "flistfs.api" in imported_by("import flistfs; flistfs.Session")
     assert imported_by("from flistfs import *").isdisjoint({"pyfuse3", "click", "flistfs.cli"})
 

@@ -20,28 +20,24 @@ from typing import Any, cast
 
 import trio
 
-from flistfs.authoring import healing
-from flistfs.authoring import seal as sealing
-from flistfs.authoring.base import Base
-from flistfs.authoring.content import Chunk, Content
-from flistfs.authoring.disk import Disk
-from flistfs.authoring.encoder import Encoder, LocalEncoder
-from flistfs.authoring.excludes import Filter, excluding
-from flistfs.authoring.fitting import DEAD_LINK, JournalTree, real_target
-from flistfs.authoring.folder import PartialAdd, Result, SessionFolder, partial_adds_of
-from flistfs.authoring.graft import Grafted, Grafter
-from flistfs.authoring.ingest import MAX_PROBLEMS, Ingest, Piece
-from flistfs.authoring.journal import FrozenView, Journal, View
-from flistfs.authoring.known import KnownBlocks
-from flistfs.authoring.patience import QUIET, Patience, Standstill
+from flistfs.authoring.filesystem.content import Chunk, Content
+from flistfs.authoring.filesystem.vfs import Caller, Vfs
+from flistfs.authoring.importing.fitting import DEAD_LINK, JournalTree, real_target
+from flistfs.authoring.importing.import_ import Grafted, Grafter
+from flistfs.authoring.importing.ingest import MAX_PROBLEMS, Ingest, Piece
 from flistfs.authoring.request import AddRequest, SealRequest
-from flistfs.authoring.seal import Accounts, ChangedError
-from flistfs.authoring.source import DirectorySource, TreeSource
-from flistfs.authoring.spool import Spool
-from flistfs.authoring.survey import Losses, Survey
-from flistfs.authoring.uploader import Outcome, Report, Uploader
-from flistfs.authoring.vfs import Caller, Vfs
-from flistfs.durable import sync_folder
+from flistfs.authoring.sealing import healing
+from flistfs.authoring.sealing import package as sealing
+from flistfs.authoring.sealing.package import Accounts, ChangedError
+from flistfs.authoring.sealing.survey import Losses, Survey
+from flistfs.authoring.state.directory import PartialAdd, Result, SessionFolder, partial_adds_of
+from flistfs.authoring.state.disk import Disk
+from flistfs.authoring.state.journal import FrozenView, Journal, View
+from flistfs.authoring.state.spool import Spool
+from flistfs.authoring.upload.encoder import Encoder, LocalEncoder
+from flistfs.authoring.upload.known_blocks import KnownBlocks
+from flistfs.authoring.upload.patience import QUIET, Patience, Standstill
+from flistfs.authoring.upload.uploader import Outcome, Report, Uploader
 from flistfs.errors import (
     BlockCorruptError,
     BlockMissingError,
@@ -52,15 +48,19 @@ from flistfs.errors import (
     SessionError,
     StoreUnavailableError,
 )
-from flistfs.format.codec import encode_block
+from flistfs.format.codecs import encode_block
 from flistfs.format.router import Router, parse_router
-from flistfs.output_file import OutputFile
-from flistfs.progress import Progress, ProgressReport, reporting
 from flistfs.reading.named import check_named
+from flistfs.sources.directory import DirectorySource, TreeSource
+from flistfs.sources.excludes import Filter, excluding
+from flistfs.sources.sealed import Base
 from flistfs.stores import Store
 from flistfs.stores.base import printable
-from flistfs.stores.fallback import FallbackStore
+from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.readers import notes_for_readers
+from flistfs.util.durable import sync_folder
+from flistfs.util.output_file import OutputFile
+from flistfs.util.progress import Progress, ProgressReport, reporting
 
 log = logging.getLogger(__name__)
 

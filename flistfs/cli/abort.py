@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from flistfs import mounts
-from flistfs.authoring.folder import State, find
+from flistfs.authoring.state.directory import State, find
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json
-from flistfs.control import ask
+from flistfs.daemons.control import ask
+from flistfs.fuse import mounts
 
 
 @click.command("abort", short_help="Throw a session away.")

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from flistfs.authoring.adding import absolute_source, normal_target
-from flistfs.authoring.folder import SessionFolder, State, find
+from flistfs.authoring.importing.opening import absolute_source, normal_target
 from flistfs.authoring.request import AddRequest
+from flistfs.authoring.state.directory import SessionFolder, State, find
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     check_content_option,
@@ -32,10 +32,10 @@ from flistfs.cli.output import (
     progress_shown,
 )
 from flistfs.cli.secrets import passwords
-from flistfs.control import ask
+from flistfs.daemons.control import ask
 from flistfs.errors import NoPlaceError, SessionError
-from flistfs.logs import log_to
-from flistfs.progress import Progress
+from flistfs.util.logs import log_to
+from flistfs.util.progress import Progress
 
 
 @click.command("add", short_help="Put directories and files into a session, past the mount.")
@@ -108,8 +108,8 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
     if state is State.SEALED:
         raise SessionError(f"the session of {mountpoint} has ended; start one with: flistfs new {mountpoint}")
     with interrupts.loading():  # a mounted session needs none of it
-        from flistfs import offline  # noqa: PLC0415
-        from flistfs.authoring import encoder_process  # noqa: PLC0415
+        from flistfs.authoring import offline  # noqa: PLC0415
+        from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from flistfs.cli.output import human_size
-from flistfs.progress import ProgressReport
+from flistfs.util.progress import ProgressReport
 
 _PHASES = {
     "add": "Adding",

@@ -12,7 +12,7 @@ import click
 from flistfs.cli.nodes import as_dict, owner, time_of
 from flistfs.cli.options import any_path, json_option
 from flistfs.cli.output import print_json_list
-from flistfs.format.records import Aci
+from flistfs.format.zeroos.records import Aci
 from flistfs.reading.diff import Change, Difference, diff
 from flistfs.reading.flist import Flist, Node, printable
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flistfs import mounts
+from flistfs.fuse import mounts
 
 
 def warn_if_empty(summary: dict[str, Any], mountpoint: Path) -> None:

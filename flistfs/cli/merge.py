@@ -16,7 +16,7 @@ from flistfs.cli.output import hidden_lines, human_size, kinds, plural, print_js
 from flistfs.reading.flist import Flist, Kind, printable
 from flistfs.reading.merge import Merged, PathsClashError, Source, merge
 from flistfs.reading.union import Clash
-from flistfs.uniting import Prefer
+from flistfs.tree.uniting import Prefer
 
 
 @click.command("merge", short_help="Merge flists into one.")

@@ -15,8 +15,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flistfs import launch, mounts
-from flistfs.authoring.folder import (
+from flistfs.authoring.request import BaseRequest
+from flistfs.authoring.state.directory import (
     Lock,
     SessionFolder,
     Settings,
@@ -24,7 +24,6 @@ from flistfs.authoring.folder import (
     keep_failed_start,
     sessions_root,
 )
-from flistfs.authoring.request import BaseRequest
 from flistfs.cli.mount_sealed import mount_sealed
 from flistfs.cli.options import (
     Size,
@@ -42,6 +41,7 @@ from flistfs.cli.options import (
 )
 from flistfs.cli.output import base_lines, following, print_json, progress_shown
 from flistfs.cli.secrets import password
+from flistfs.daemons import launch
 from flistfs.errors import (
     FlistfsError,
     InterruptedByUserError,
@@ -50,11 +50,12 @@ from flistfs.errors import (
     SessionError,
     UsageError,
 )
-from flistfs.output_file import refuse_existing
-from flistfs.progress import quiet
+from flistfs.fuse import mounts
 from flistfs.stores import default_store_url
 from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import parse_store_url, shown_store, with_min_replicas
+from flistfs.util.output_file import refuse_existing
+from flistfs.util.progress import quiet
 
 # Seconds to wait for the daemon of a mount that has just ended.
 _PATIENCE = 20.0
@@ -303,7 +304,7 @@ def _check_fuse() -> None:
 
 def _note_obstacle() -> None:
     """Say if idle cores cannot be kept awake: the mount works all the same."""
-    from flistfs.authoring import cores  # noqa: PLC0415  few want it
+    from flistfs.fuse import cores  # noqa: PLC0415  few want it
 
     if (obstacle := cores.obstacle()) is not None:
         click.echo(f"flistfs: --low-latency has no effect: {obstacle}", err=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 import platformdirs
 
-from flistfs import launch
 from flistfs.cli.options import usual_store
 from flistfs.cli.output import print_json
 from flistfs.cli.secrets import password
+from flistfs.daemons import launch
 from flistfs.errors import OutputError
 
 

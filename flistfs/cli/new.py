@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from flistfs import mounts
-from flistfs.authoring.folder import Settings, folder_for
+from flistfs.authoring.state.directory import Settings, folder_for
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     any_path,
@@ -23,9 +22,10 @@ from flistfs.cli.options import (
 )
 from flistfs.cli.output import base_lines, print_json, progress_shown
 from flistfs.cli.secrets import passwords
-from flistfs.logs import log_to
+from flistfs.fuse import mounts
 from flistfs.stores import default_store_url
 from flistfs.stores.url import parse_store_url, shown_store, with_min_replicas
+from flistfs.util.logs import log_to
 
 
 @click.command("new", short_help="Start a session without a mount.")
@@ -71,7 +71,7 @@ def command(
     folder = folder_for(mountpoint, state)
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     with interrupts.loading():  # --help need not wait for it
-        from flistfs import offline as without_mount  # noqa: PLC0415
+        from flistfs.authoring import offline as without_mount  # noqa: PLC0415
 
     log_to(folder.log)
     settings = Settings(str(mountpoint), url, generation=1, created=time.time())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from flistfs.format.records import Aci, File, Link, Special
+from flistfs.format.zeroos.records import Aci, File, Link, Special
 from flistfs.reading.flist import Flist, Kind, Node, printable
 
 _SPECIALS = (Kind.CHAR, Kind.BLOCK, Kind.FIFO, Kind.SOCKET, Kind.UNKNOWN)

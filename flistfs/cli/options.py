@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.excludes import excluding, read_patterns
 from flistfs.authoring.request import PATIENCE, BaseRequest
 from flistfs.errors import UsageError
+from flistfs.sources.excludes import excluding, read_patterns
 from flistfs.stores.url import default_store_url, named_store, parse_store_url
 
 # A path that the command itself opens: click would call one that may not be read a usage error.

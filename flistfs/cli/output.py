@@ -15,7 +15,7 @@ import click
 from flistfs.authoring.request import FIRST_OWN_NUMBER
 from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError
-from flistfs.progress import Progress, ProgressReport, quiet, reporting
+from flistfs.util.progress import Progress, ProgressReport, quiet, reporting
 
 # How many servers a summary names.
 _NAMED_SERVERS = 3

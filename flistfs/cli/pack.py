@@ -30,10 +30,10 @@ from flistfs.cli.options import (
 )
 from flistfs.cli.output import complain_left_out, is_watched, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import passwords
-from flistfs.output_file import check_output
 from flistfs.stores import default_store_url
 from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import parse_store_url, with_min_replicas
+from flistfs.util.output_file import check_output
 
 
 @click.command("pack", short_help="Make an flist of a directory or a tar archive, in one go.")
@@ -84,8 +84,8 @@ def command(
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     with interrupts.loading():  # --help need not wait for it
-        from flistfs import offline  # noqa: PLC0415
-        from flistfs.authoring import encoder_process  # noqa: PLC0415
+        from flistfs.authoring import offline  # noqa: PLC0415
+        from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(url)
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from flistfs import mounts
-from flistfs.authoring.folder import SessionFolder, State, find
 from flistfs.authoring.request import SealOptions, SealRequest
+from flistfs.authoring.state.directory import SessionFolder, State, find
 from flistfs.cli import interrupts
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (
@@ -32,11 +31,12 @@ from flistfs.cli.options import (
 )
 from flistfs.cli.output import following, print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import passwords
-from flistfs.control import ask
+from flistfs.daemons.control import ask
 from flistfs.errors import SessionError
-from flistfs.logs import log_to
-from flistfs.progress import Progress
+from flistfs.fuse import mounts
 from flistfs.stores.readers import router_for_readers
+from flistfs.util.logs import log_to
+from flistfs.util.progress import Progress
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
@@ -110,8 +110,8 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         said = f": {result.message}" if result else ""
         raise SessionError(f"the session of {mountpoint} has ended{said}")
     with interrupts.loading():  # a seal of a mounted session needs none of it
-        from flistfs import offline  # noqa: PLC0415
-        from flistfs.authoring import encoder_process  # noqa: PLC0415
+        from flistfs.authoring import offline  # noqa: PLC0415
+        from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
 
     encoder_process.prepare(folder.settings().store)
     log_to(folder.log)

@@ -13,7 +13,7 @@ import click
 from flistfs.cli.nodes import arrow, as_dict, owner, time_of
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import print_json
-from flistfs.format.records import File, Special
+from flistfs.format.zeroos.records import File, Special
 from flistfs.reading.flist import Flist, Node, printable
 from flistfs.stores.base import printable as printable_hash
 

@@ -13,14 +13,14 @@ from typing import Any, NoReturn
 
 import click
 
-from flistfs import mounts
-from flistfs.authoring.folder import PartialAdd, SessionFolder, State, all_folders
+from flistfs.authoring.state.directory import PartialAdd, SessionFolder, State, all_folders
 from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json
 from flistfs.cli.streams import on_one_line
-from flistfs.control import ask
+from flistfs.daemons.control import ask
 from flistfs.errors import FlistfsError
+from flistfs.fuse import mounts
 from flistfs.stores.url import shown_store
 
 # Seconds for a daemon to say how it is: one that hangs must not hide the others for long.

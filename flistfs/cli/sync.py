@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.folder import SessionFolder, State, find
+from flistfs.authoring.state.directory import SessionFolder, State, find
 from flistfs.cli.options import json_option, mount_option, timeout_option
 from flistfs.cli.output import following, print_json, progress_shown
-from flistfs.control import ask
+from flistfs.daemons.control import ask
 from flistfs.errors import SessionError
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.folder import SessionFolder, State, find_latest
+from flistfs.authoring.state.directory import SessionFolder, State, find_latest
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json, seal_lines
-from flistfs.control import ask, remote_error
+from flistfs.daemons.control import ask, remote_error
 from flistfs.errors import FlistfsError, SessionError
 
 

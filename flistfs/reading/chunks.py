@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from flistfs.errors import BlockCorruptError, FlistfsError
-from flistfs.format.records import BlockRef
+from flistfs.format.zeroos.records import BlockRef
 from flistfs.reading.content import Piece, fetch
 from flistfs.reading.flist import printable
 from flistfs.stores import Store

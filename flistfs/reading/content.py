@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError
-from flistfs.format.codec import decode_block
-from flistfs.format.records import BLOCK_SIZE_UNIT, BlockRef, File
+from flistfs.format.codecs import decode_block
+from flistfs.format.zeroos.records import BLOCK_SIZE_UNIT, BlockRef, File
 from flistfs.reading.faults import content_fault
 from flistfs.reading.flist import Flist, Node, printable
 from flistfs.stores import Store, open_flist_store

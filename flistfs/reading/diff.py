@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flistfs.format.records import Aci, File
+from flistfs.format.zeroos.records import Aci, File
 from flistfs.reading.flist import Flist, Node
 
 

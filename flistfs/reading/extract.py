@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from flistfs.errors import FormatError, OutputError
-from flistfs.format.records import Link, Special
-from flistfs.progress import Progress, quiet
+from flistfs.format.zeroos.records import Link, Special
 from flistfs.reading.faults import content_fault, device_numbers
 from flistfs.reading.flist import Flist, Kind, Node, join, printable
-from flistfs.reading.owners import Owners, id_fault
 from flistfs.reading.search import Selection
 from flistfs.reading.writers import Writers, explained
 from flistfs.stores import Store
+from flistfs.tree.owners import Owners, id_fault
+from flistfs.util.progress import Progress, quiet
 
 _DEVICES: Final = frozenset({Kind.CHAR, Kind.BLOCK})
 _TYPE_BITS: Final = {

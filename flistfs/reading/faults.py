@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from flistfs.errors import FormatError
-from flistfs.format.keys import directory_key
-from flistfs.format.limits import READERS_LIMIT, entries_size
-from flistfs.format.records import (
+from flistfs.format.zeroos.keys import directory_key
+from flistfs.format.zeroos.limits import READERS_LIMIT, entries_size
+from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
     Attributes,
     BlockRef,
@@ -27,8 +27,8 @@ from flistfs.format.records import (
     SubDirectory,
 )
 from flistfs.reading.flist import Flist, join
-from flistfs.reading.names import place_fault
-from flistfs.reading.owners import id_fault
+from flistfs.tree.names import place_fault
+from flistfs.tree.owners import id_fault
 
 MAX_TARGET: Final = 4095
 

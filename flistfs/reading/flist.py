@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from flistfs.closing import Closing
 from flistfs.errors import FormatError
-from flistfs.format.catalog import Catalog
 from flistfs.format.generation import Generation
-from flistfs.format.keys import directory_key
-from flistfs.format.package import link_package, unpack_package
-from flistfs.format.records import (
+from flistfs.format.rocksdb.catalog import Catalog
+from flistfs.format.router import MAX_SIZE, Router, parse_router
+from flistfs.format.zeroos.keys import directory_key
+from flistfs.format.zeroos.package import link_package, unpack_package
+from flistfs.format.zeroos.records import (
     Aci,
     Directory,
     Entry,
@@ -29,9 +29,9 @@ from flistfs.format.records import (
     decode_directory,
     decode_head,
 )
-from flistfs.format.router import MAX_SIZE, Router, parse_router
-from flistfs.reading.names import name_fault, place_fault
-from flistfs.scratch import Scratch
+from flistfs.tree.names import name_fault, place_fault
+from flistfs.util.closing import Closing
+from flistfs.util.scratch import Scratch
 
 ROUTER_FILE = "router.yaml"
 

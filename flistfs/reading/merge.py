@@ -1,6 +1,6 @@
 """Several flists become one, without a block being fetched.
 
-Directories unite, also through links (see `flistfs.uniting`). Any other path that two flists have is a
+Directories unite, also through links (see `flistfs.tree.uniting`). Any other path that two flists have is a
 clash, even if both have the same there: somebody has to say which is wanted. An entry comes from one flist as
 a whole: its size, its blocks, its times and its ACI travel together. A united directory takes owner, mode and
 times of the preferred one, else of the first.
@@ -20,18 +20,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flistfs.errors import ClashError, FormatError, OutputError
-from flistfs.format.catalog import write_catalog
-from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
-from flistfs.format.limits import check_record
-from flistfs.format.records import Aci, Directory, Entry, SubDirectory, encode_aci, encode_directory
+from flistfs.format.rocksdb.catalog import write_catalog
 from flistfs.format.router import Pool, Router, format_router, without_passwords
-from flistfs.output_file import OutputFile, check_output
-from flistfs.progress import Progress, quiet
+from flistfs.format.zeroos.keys import aci_key, directory_key, distinct_aci_key
+from flistfs.format.zeroos.limits import check_record
+from flistfs.format.zeroos.records import Aci, Directory, Entry, SubDirectory, encode_aci, encode_directory
 from flistfs.reading.faults import record_faults
 from flistfs.reading.flist import ROUTER_FILE, Flist, Kind, Node, join, printable
 from flistfs.reading.union import Clash, Union, described
-from flistfs.scratch import Scratch
-from flistfs.uniting import Part, Place, Prefer, Rules, Why
+from flistfs.tree.uniting import Part, Place, Prefer, Rules, Why
+from flistfs.util.output_file import OutputFile, check_output
+from flistfs.util.progress import Progress, quiet
+from flistfs.util.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True)

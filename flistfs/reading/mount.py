@@ -21,14 +21,14 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, StatvfsData
 
 from flistfs.errors import FlistfsError, FormatError
-from flistfs.format.records import Link, Special
+from flistfs.format.zeroos.records import Link, Special
+from flistfs.fuse.serving import may_access
 from flistfs.reading.chunks import Chunks
 from flistfs.reading.content import Piece, pieces
 from flistfs.reading.faults import content_fault, device_numbers
 from flistfs.reading.flist import Flist, Kind, Node, printable
-from flistfs.reading.names import MAX_NAME
-from flistfs.reading.owners import shown_owner
-from flistfs.serving import may_access
+from flistfs.tree.names import MAX_NAME
+from flistfs.tree.owners import shown_owner
 
 log = logging.getLogger(__name__)
 

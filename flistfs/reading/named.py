@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flistfs.format.router import Router
-    from flistfs.progress import Progress
     from flistfs.stores.base import Store
+    from flistfs.util.progress import Progress
 
 # Blocks that are asked for between two looks at the clock.
 _BATCH: Final = 4096
@@ -43,7 +43,7 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         BlockMissingError: all of them lack some.
         FormatError: the router makes no sense.
     """
-    from flistfs.stores.routed import RoutedStore  # noqa: PLC0415  few seals ask other servers
+    from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415  few seals ask other servers
 
     timeout = max(timeout, 1.0)
     deadline = time.monotonic() + timeout

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from flistfs.copying import BATCH, Copier
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
-from flistfs.format.records import BlockRef, File
+from flistfs.format.zeroos.records import BlockRef, File
 from flistfs.reading.faults import is_block_name
 from flistfs.reading.flist import Flist
 from flistfs.stores import Store
+from flistfs.stores.copying import BATCH, Copier
 from flistfs.stores.url import shown_store
 
 # Hashes that are asked for at a time while checking that the target has every block.

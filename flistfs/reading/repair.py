@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from flistfs.copying import right_copy
-from flistfs.format.codec import Block, chunk_key, encode_block
-from flistfs.format.records import CHUNK_SIZE, BlockRef
+from flistfs.format.codecs import Block, chunk_key, encode_block
+from flistfs.format.zeroos.records import CHUNK_SIZE, BlockRef
 from flistfs.reading.content import Piece
 from flistfs.stores import Store
+from flistfs.stores.copying import right_copy
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from flistfs.patterns import parse_pattern
 from flistfs.reading.flist import Flist, Kind, Node
+from flistfs.util.patterns import parse_pattern
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from flistfs.format.records import BLOCK_SIZE_UNIT, File
-from flistfs.progress import Progress, quiet
+from flistfs.format.zeroos.records import BLOCK_SIZE_UNIT, File
 from flistfs.reading.flist import Flist, Kind, Node
+from flistfs.util.progress import Progress, quiet
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,4 +1,5 @@
-"""The united tree of several flists, each on top of those before it; see `flistfs.uniting` for the rules.
+"""The united tree of several flists, each on top of those before it;
+the rules are in `flistfs.tree.uniting`.
 
 Only directories that several flists have are looked at before it is walked, and at nothing but names in them.
 """
@@ -10,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flistfs.errors import FormatError
-from flistfs.format.records import Entry, Link, SubDirectory
+from flistfs.format.zeroos.records import Entry, Link, SubDirectory
 from flistfs.reading.flist import Flist, Kind, Node, printable
-from flistfs.uniting import Conflict, Part, Place, Prefer, Rules, Seen, Sort, United, Why, join
+from flistfs.tree.uniting import Conflict, Part, Place, Prefer, Rules, Seen, Sort, United, Why, join
 
 # Directories of an flist that are remembered: two are compared at a time, and links lead through others. Of
 # small ones more, as many may unite in one place: so many with their entries, of about 500 bytes.

@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from flistfs.errors import OutputError
-from flistfs.format.codec import chunk_key
-from flistfs.format.records import CHUNK_SIZE
-from flistfs.progress import Progress
+from flistfs.format.codecs import chunk_key
+from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.reading.content import THREADS, Piece, fetch, pieces
 from flistfs.reading.flist import Node, join, printable
 from flistfs.stores import Store
+from flistfs.util.progress import Progress
 
 # Chunks on their way at a time, each in a file that is open.
 _AHEAD: Final = 8 * THREADS

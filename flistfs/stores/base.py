@@ -17,7 +17,7 @@ from flistfs.errors import StoreRefusedError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flistfs.format.codec import Block
+    from flistfs.format.codecs import Block
     from flistfs.format.router import Router
 
 MAX_BLOCK_SIZE: Final = 8 * 1024 * 1024

@@ -36,13 +36,13 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
-from flistfs.format.codec import has_hash
+from flistfs.format.codecs import has_hash
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from flistfs.format.codec import Block
+    from flistfs.format.codecs import Block
 
 _NAME: Final = re.compile(rb"[0-9a-f]{8,255}")
 _LEFTOVER_AGE: Final = 24 * 3600.0  # seconds; no write of a block takes a day

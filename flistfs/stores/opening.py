@@ -31,7 +31,7 @@ def open_store(
     parsed = parse_store_url(url, password)
     # Each is loaded where it is used: redis-py, for clusters alone, takes 0.2 s.
     if parsed.scheme == "router":
-        from flistfs.stores.routed import open_router  # noqa: PLC0415
+        from flistfs.stores.combined.routed import open_router  # noqa: PLC0415
 
         return open_router(
             parsed, password, timeout=timeout, reading=reading, password_variable=password_variable
@@ -41,10 +41,10 @@ def open_store(
 
         return DirectoryStore(parsed.path)
     if parsed.scheme == "redis+cluster":
-        from flistfs.stores.cluster import ClusterStore  # noqa: PLC0415
+        from flistfs.stores.redis.cluster import ClusterStore  # noqa: PLC0415
 
         return ClusterStore(parsed, timeout=timeout, password_variable=password_variable)
-    from flistfs.stores.redis import RedisStore  # noqa: PLC0415
+    from flistfs.stores.redis.server import RedisStore  # noqa: PLC0415
 
     return RedisStore(parsed, timeout=timeout, reading=reading, password_variable=password_variable)
 
@@ -69,7 +69,7 @@ def open_flist_store(
         FormatError: the package's router does not.
     """
     if url is None and router is not None:
-        from flistfs.stores.routed import RoutedStore  # noqa: PLC0415
+        from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415
 
         return RoutedStore.of_package(router, timeout=timeout, reading=reading)
     return open_store(

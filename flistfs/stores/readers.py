@@ -72,7 +72,7 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
 
 def _check_complete(router: Router, file: Path) -> None:
     """Raise `UsageError` if the router has no server for some hashes."""
-    from flistfs.stores.routed import RoutedStore  # noqa: PLC0415  it imports this module
+    from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415  it imports this module
 
     try:
         RoutedStore(router, str(file), timeout=DEFAULT_TIMEOUT).close()

@@ -29,24 +29,32 @@ from unittest.mock import patch
 
 import trio
 
-from flistfs.authoring import content as content_module
-from flistfs.authoring import spool as spool_module
-from flistfs.authoring import uploader as uploader_module
-from flistfs.authoring.content import pieces
-from flistfs.authoring.disk import Disk
-from flistfs.authoring.folder import SessionFolder
-from flistfs.authoring.journal import ROOT_INO, Inode
+from flistfs.authoring.filesystem import content as content_module
+from flistfs.authoring.filesystem.content import pieces
+from flistfs.authoring.filesystem.vfs import (
+    MAX_NAME,
+    RENAME_EXCHANGE,
+    Attributes,
+    Caller,
+    Totals,
+    Vfs,
+    allocated,
+)
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.vfs import MAX_NAME, RENAME_EXCHANGE, Attributes, Caller, Totals, Vfs, allocated
+from flistfs.authoring.state import spool as spool_module
+from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.disk import Disk
+from flistfs.authoring.state.journal import ROOT_INO, Inode
+from flistfs.authoring.upload import uploader as uploader_module
 from flistfs.errors import StoreUnavailableError
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.stores.directory import DirectoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from flistfs.authoring.content import Content
-    from flistfs.format.codec import Block
+    from flistfs.authoring.filesystem.content import Content
+    from flistfs.format.codecs import Block
 
 T = TypeVar("T")
 U = TypeVar("U")

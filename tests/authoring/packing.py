@@ -10,13 +10,13 @@ from pathlib import Path
 
 import trio
 
-from flistfs.authoring.folder import SessionFolder, Settings
+from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.session import AddSummary, open_session, seal_session, unwrapped
-from flistfs.authoring.source import TreeSource
-from flistfs.authoring.vfs import Caller
-from flistfs.progress import quiet
+from flistfs.authoring.state.directory import SessionFolder, Settings
+from flistfs.sources.directory import TreeSource
 from flistfs.stores import open_store
+from flistfs.util.progress import quiet
 from tests.independent_reader import Get, Node, read_flist
 
 

@@ -11,12 +11,12 @@ import pytest
 import trio
 from rocksdict import Options
 
-from flistfs.authoring import journal as journal_module
-from flistfs.authoring.folder import SessionFolder
-from flistfs.authoring.journal import ROOT_INO
+from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.vfs import Attributes, Caller, Vfs
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.authoring.state import journal as journal_module
+from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.format.zeroos.records import CHUNK_SIZE
 from tests.authoring.model import TroubledStore
 
 if TYPE_CHECKING:

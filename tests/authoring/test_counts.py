@@ -8,16 +8,16 @@ from pathlib import Path
 
 import trio
 
-from flistfs.authoring.content import Counts
-from flistfs.authoring.encoder import Batch, Encoder, LocalEncoder, Source, StoredChunk
-from flistfs.authoring.folder import SessionFolder, Settings
-from flistfs.authoring.known import KnownBlocks
+from flistfs.authoring.filesystem.content import Counts
+from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.source import DirectorySource, starting_points
-from flistfs.authoring.vfs import Caller
-from flistfs.progress import quiet
+from flistfs.authoring.state.directory import SessionFolder, Settings
+from flistfs.authoring.upload.encoder import Batch, Encoder, LocalEncoder, Source, StoredChunk
+from flistfs.authoring.upload.known_blocks import KnownBlocks
+from flistfs.sources.directory import DirectorySource, starting_points
 from flistfs.stores import Store, open_store
+from flistfs.util.progress import quiet
 
 
 class Unaware(LocalEncoder):

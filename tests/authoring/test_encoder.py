@@ -14,8 +14,8 @@ from unittest.mock import patch
 
 import pytest
 
-from flistfs.authoring import encoder as encoder_module
-from flistfs.authoring.encoder import (
+from flistfs.authoring.upload import encoder as encoder_module
+from flistfs.authoring.upload.encoder import (
     BytesSource,
     FileSource,
     LocalEncoder,
@@ -25,11 +25,11 @@ from flistfs.authoring.encoder import (
     Unreadable,
     file_version,
 )
-from flistfs.authoring.encoder_process import EncoderProcess, Settings
-from flistfs.authoring.known import Known, KnownBlocks
+from flistfs.authoring.upload.encoder_process import EncoderProcess, Settings
+from flistfs.authoring.upload.known_blocks import Known, KnownBlocks
 from flistfs.errors import StoreUnavailableError
-from flistfs.format.codec import decode_block, encode_block
-from flistfs.format.records import BlockRef
+from flistfs.format.codecs import decode_block, encode_block
+from flistfs.format.zeroos.records import BlockRef
 from flistfs.stores import open_store
 from flistfs.stores.directory import DirectoryStore
 
@@ -197,7 +197,7 @@ def test_a_database_that_is_locked_costs_only_knowledge(tmp_path: Path) -> None:
 
 def test_the_database_stays_within_bounds(tmp_path: Path) -> None:
     path = tmp_path / "known"
-    with patch("flistfs.authoring.known._MAX_ROWS", 100):
+    with patch("flistfs.authoring.upload.known_blocks._MAX_ROWS", 100):
         known = KnownBlocks(path)
         chunks = {b"%d" % number: bytes(1 << 16) for number in range(300)}
         known.note(chunks, {key: Known(key, 1) for key in chunks})
@@ -283,7 +283,7 @@ def test_forked_processes_that_the_system_has_no_room_for_are_an_error(tmp_path:
     """It leaves room for a descriptor that forking needs, and none for the next."""
     program = f"""
 import os, resource
-from flistfs.authoring import encoder_process
+from flistfs.authoring.upload import encoder_process
 from flistfs.errors import StoreUnavailableError
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), 100))
 try:

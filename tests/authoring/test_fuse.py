@@ -11,8 +11,8 @@ import pyfuse3
 import pytest
 import trio
 
-from flistfs.authoring.fuse import Operations
-from flistfs.authoring.vfs import Vfs
+from flistfs.authoring.filesystem.fuse import Operations
+from flistfs.authoring.filesystem.vfs import Vfs
 from flistfs.errors import JournalError
 
 

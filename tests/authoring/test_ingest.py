@@ -11,17 +11,17 @@ from typing import cast
 import pytest
 import trio
 
-from flistfs.authoring.content import MAX_SIZE
-from flistfs.authoring.encoder import BytesSource
-from flistfs.authoring.graft import Grafted, Grafter, Ready
-from flistfs.authoring.ingest import Ingest
-from flistfs.authoring.ingest import Piece as Owner
-from flistfs.authoring.journal import Stored
+from flistfs.authoring.filesystem.content import MAX_SIZE
+from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready
+from flistfs.authoring.importing.ingest import Ingest
+from flistfs.authoring.importing.ingest import Piece as Owner
 from flistfs.authoring.session import unwrapped
-from flistfs.authoring.source import Item, Note, Piece, Problem
-from flistfs.authoring.uploader import Failure, Job, Outcome, Report
+from flistfs.authoring.state.journal import Stored
+from flistfs.authoring.upload.encoder import BytesSource
+from flistfs.authoring.upload.uploader import Failure, Job, Outcome, Report
 from flistfs.errors import SourceError
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.sources.directory import Item, Note, Piece, Problem
 
 
 def folder(path: bytes) -> Item:

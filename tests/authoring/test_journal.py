@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flistfs.authoring import journal as journal_module
-from flistfs.authoring.disk import Disk
-from flistfs.authoring.journal import Change, Dirent, FrozenView, Inode, Journal, Spooled, Stored, View
+from flistfs.authoring.state import journal as journal_module
+from flistfs.authoring.state.disk import Disk
+from flistfs.authoring.state.journal import Change, Dirent, FrozenView, Inode, Journal, Spooled, Stored, View
 from flistfs.errors import JournalError
 
 COUNT = 40_000

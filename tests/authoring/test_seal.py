@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from flistfs.authoring.disk import Disk
-from flistfs.authoring.folder import SessionFolder, Settings
-from flistfs.authoring.journal import ROOT_INO
+from flistfs.authoring.filesystem.vfs import Attributes, Caller
 from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.authoring.session import SealSummary, Session, open_session
-from flistfs.authoring.vfs import Attributes, Caller
+from flistfs.authoring.state.directory import SessionFolder, Settings
+from flistfs.authoring.state.disk import Disk
+from flistfs.authoring.state.journal import ROOT_INO
 from flistfs.errors import OutputError, StoreUnavailableError
-from flistfs.format import limits
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.format.zeroos import limits
+from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.reading.flist import Flist
 from flistfs.reading.verify import verify
 from flistfs.stores import open_store

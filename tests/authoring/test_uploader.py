@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from flistfs.authoring.encoder import Batch, Source, SpoolSource, StoredChunk
-from flistfs.authoring.uploader import Job, Report, Uploader
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.authoring.upload.encoder import Batch, Source, SpoolSource, StoredChunk
+from flistfs.authoring.upload.uploader import Job, Report, Uploader
+from flistfs.format.zeroos.records import CHUNK_SIZE
 
 # Seconds after which something that is to happen does not.
 PATIENCE = 20

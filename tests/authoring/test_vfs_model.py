@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flistfs.authoring.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.authoring.filesystem.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE
+from flistfs.format.zeroos.records import CHUNK_SIZE
 from tests.authoring import model
 from tests.authoring.model import Operation, Tuning, play
 

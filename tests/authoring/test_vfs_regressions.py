@@ -13,15 +13,15 @@ import pytest
 import trio
 import trio.testing
 
-from flistfs.authoring import content as content_module
-from flistfs.authoring.content import MAX_SIZE
-from flistfs.authoring.disk import Disk
-from flistfs.authoring.folder import SessionFolder
-from flistfs.authoring.journal import ROOT_INO
+from flistfs.authoring.filesystem import content as content_module
+from flistfs.authoring.filesystem.content import MAX_SIZE
+from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.spool import Spool
-from flistfs.authoring.vfs import Attributes, Caller, Vfs
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.disk import Disk
+from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.authoring.state.spool import Spool
+from flistfs.format.zeroos.records import CHUNK_SIZE
 from tests.authoring.model import Create, TroubledStore, Truncate, Write, play
 
 if TYPE_CHECKING:

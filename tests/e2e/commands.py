@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flistfs import mounts
+from flistfs.fuse import mounts
 
 FLISTFS = Path(sys.executable).with_name("flistfs")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flistfs import mounts
+from flistfs.fuse import mounts
 from tests.e2e.commands import Home, wait_until
 from tests.redis_server import RedisServer, running_redis
 

@@ -29,8 +29,8 @@ from pathlib import Path
 
 import click
 
-from flistfs import mounts
-from flistfs.authoring.folder import SessionFolder
+from flistfs.authoring.state.directory import SessionFolder
+from flistfs.fuse import mounts
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, wait_until
 from tests.independent_reader import CHUNK, Node, read_content, read_flist
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flistfs import mounts
-from flistfs.mount_users import users_of
+from flistfs.fuse import mounts
+from flistfs.fuse.mount_users import users_of
 from tests.e2e.commands import (
     FLISTFS,
     TIMEOUT,

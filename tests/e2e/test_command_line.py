@@ -219,7 +219,7 @@ def test_what_a_killed_command_left_among_temporary_files_goes_with_the_next(
     (in_use,) = temporary.iterdir()
     flists.run("ls", "out.flist")
     assert list(temporary.iterdir()) == [in_use]  # the reader has it
-    (reader,) = [pid for pid, words in flists.processes().items() if "flistfs.reader" in words]
+    (reader,) = [pid for pid, words in flists.processes().items() if "flistfs.daemons.reader" in words]
     os.kill(reader, signal.SIGKILL)
     wait_until(lambda: reader not in flists.processes(), "it is dead")
     umount(mountpoint)

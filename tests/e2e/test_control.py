@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
-from flistfs.control import short_path
+from flistfs.daemons.control import short_path
 from tests.e2e.commands import Home, is_mounted, let_others_reach, umount, wait_until
 from tests.independent_reader import read_flist
 from tests.redis_server import RedisServer
@@ -197,11 +197,11 @@ def test_another_user_is_told_that_it_is_not_theirs(home: Home, mountpoint: Path
     let_others_reach(mountpoint)
     home.run("mount", mountpoint)
     (control,) = home.sessions.glob("*/control")
-    command = f"import flistfs.control as c; c.ask(c.Path('{control}'), {{'op': 'status'}})"
+    command = f"import flistfs.daemons.control as c; c.ask(c.Path('{control}'), {{'op': 'status'}})"
     # That user may not be able to enter this project's folder: the process gives its rights up by itself.
     drop = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
     done = subprocess.run(
-        [sys.executable, "-c", f"import flistfs.control; {drop}; {command}"],
+        [sys.executable, "-c", f"import flistfs.daemons.control; {drop}; {command}"],
         capture_output=True,
         text=True,
         check=False,

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from flistfs import offline
-from flistfs.authoring.folder import SessionFolder
+from flistfs.authoring import offline
 from flistfs.authoring.request import Passwords, SealRequest
+from flistfs.authoring.state.directory import SessionFolder
 from flistfs.errors import SessionError
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, umount, umount_soon, wait_until, watched
 from tests.e2e.killing import Campaign, compare_flist, differences

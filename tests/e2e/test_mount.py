@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
-from flistfs import mounts
-from flistfs.authoring.folder import SessionFolder, State
+from flistfs.authoring.state.directory import SessionFolder, State
+from flistfs.fuse import mounts
 from tests.e2e.commands import (
     FLISTFS,
     TIMEOUT,
@@ -34,6 +34,7 @@ from tests.redis_server import RedisServer, free_port, running_redis
 from tests.stores.fake_server import fake_server
 
 AS_ROOT = os.geteuid() == 0
+DAEMON = "flistfs.daemons.session"
 
 
 def test_answers_when_the_command_returns(home: Home, mountpoint: Path) -> None:
@@ -111,7 +112,7 @@ def test_status_shows_a_session_that_is_about_to_start(
         server.hang()
         with home.started("mount", mountpoint, *base, "--store", server.url) as mount:
             wait_until(
-                lambda: any("flistfs.daemon" in home.processes().get(pid, "") for pid in home.daemons()),
+                lambda: any(DAEMON in home.processes().get(pid, "") for pid in home.daemons()),
                 "the daemon has the session",
             )
             (daemon,) = home.daemons()
@@ -266,7 +267,7 @@ def test_a_password_is_seen_nowhere(home: Home, mountpoint: Path, given: str) ->
         (mountpoint / "file").write_text("content")
         status = home.run("status", "--json")
         lines = home.processes().values()
-        assert any("flistfs.daemon" in line for line in lines)
+        assert any(DAEMON in line for line in lines)
         assert len(lines) > 1  # the encoders
         assert not [line for line in lines if secret in line]
         sealed = home.run("seal", "out.flist")
@@ -516,9 +517,7 @@ def test_a_mount_again_that_is_interrupted_is_no_dead_daemon(
         server.hang()
         with home.started("mount", mountpoint, *where) as process:
             wait_until(
-                lambda: any(
-                    "flistfs.daemon" in line for pid, line in home.processes().items() if pid not in before
-                ),
+                lambda: any(DAEMON in line for pid, line in home.processes().items() if pid not in before),
                 "a daemon is started",
             )
             process.send_signal(number)
@@ -547,7 +546,8 @@ def test_an_interrupted_mount_does_not_appear_later(home: Home, mountpoint: Path
 # Runs the command line, and interrupts it in the moment that a daemon was started; prints its process.
 INTERRUPTED_AT_THE_WORST_TIME = """
 import signal
-from flistfs import cli, launch
+from flistfs import cli
+from flistfs.daemons import launch
 
 spawn = launch._spawn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from flistfs import mounts
+from flistfs.fuse import mounts
 from tests.e2e.commands import TIMEOUT, Home
 from tests.independent_reader import read_flist
 from tests.needs import needs_setup

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from flistfs import mounts
-from flistfs.format.keys import directory_key
-from flistfs.format.records import CHUNK_SIZE, Aci, File, encode_aci
+from flistfs.format.zeroos.keys import directory_key
+from flistfs.format.zeroos.records import CHUNK_SIZE, Aci, File, encode_aci
+from flistfs.fuse import mounts
 from flistfs.stores import open_store
 from tests.e2e.commands import Home, is_mounted, umount, wait_until
 from tests.needs import needs_old_flist

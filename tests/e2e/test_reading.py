@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.keys import aci_key, directory_key
-from flistfs.format.package import unpack_package
-from flistfs.format.records import CHUNK_SIZE, Aci, encode_aci
+from flistfs.format.zeroos.keys import aci_key, directory_key
+from flistfs.format.zeroos.package import unpack_package
+from flistfs.format.zeroos.records import CHUNK_SIZE, Aci, encode_aci
 from flistfs.reading.flist import Flist
 from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, shell, wait_until, watched

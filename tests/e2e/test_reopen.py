@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.records import CHUNK_SIZE
+from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.stores import open_store
 from tests.e2e.commands import Home, is_mounted, shell, umount, wait_until
 from tests.independent_reader import Node, read_content, read_flist
@@ -193,7 +193,7 @@ def test_blocks_come_from_the_store_that_is_named(home: Home, mountpoint: Path) 
         assert (mountpoint / "usr/small").read_bytes() == b"small"
         assert held(blocks) == 0
         lines = home.processes().values()
-        assert any("flistfs.daemon" in line for line in lines)
+        assert any("flistfs.daemons.session" in line for line in lines)
         assert not [line for line in lines if secret in line]
         umount(mountpoint)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")

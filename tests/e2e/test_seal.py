@@ -17,7 +17,7 @@ from typing import cast
 import pytest
 import redis as redis_client
 
-from flistfs.authoring import cores
+from flistfs.fuse import cores
 from tests.e2e.commands import (
     FLISTFS,
     TIMEOUT,

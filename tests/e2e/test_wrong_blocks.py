@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.codec import encode_block
+from flistfs.format.codecs import encode_block
 from flistfs.stores import Store, open_store
 from tests.e2e.commands import Home, umount, wait_until
 from tests.redis_server import RedisServer, running_redis

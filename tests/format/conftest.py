@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from flistfs.format.catalog import Catalog
-from flistfs.format.package import unpack_package
-from flistfs.format.records import CHUNK_SIZE, BlockRef
+from flistfs.format.rocksdb.catalog import Catalog
+from flistfs.format.zeroos.package import unpack_package
+from flistfs.format.zeroos.records import CHUNK_SIZE, BlockRef
 from tests.needs import needs_old_flist, needs_tool, needs_vectors
 
 Records = list[tuple[bytes, bytes]]

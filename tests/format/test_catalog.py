@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from flistfs.errors import FormatError
-from flistfs.format.catalog import Catalog, write_catalog
-from flistfs.format.manifest import Tag, parse_manifest
-from flistfs.format.package import unpack_package
-from flistfs.format.records import decode_aci, decode_directory, encode_aci, encode_directory
-from flistfs.format.sst import CHECKSUM_CRC32C, read_footer
+from flistfs.format.rocksdb.catalog import Catalog, write_catalog
+from flistfs.format.rocksdb.manifest import Tag, parse_manifest
+from flistfs.format.rocksdb.sst import CHECKSUM_CRC32C, read_footer
+from flistfs.format.zeroos.package import unpack_package
+from flistfs.format.zeroos.records import decode_aci, decode_directory, encode_aci, encode_directory
 from tests.format.conftest import Records
 
 KNOWN_TO_5_2_1 = {1, 2, 3, 4, 9, 7, 100, 102, 103}

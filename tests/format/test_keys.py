@@ -8,8 +8,8 @@ import stat
 import pytest
 
 from flistfs.format.generation import Generation
-from flistfs.format.keys import aci_key, aci_text, directory_key
-from flistfs.format.records import Aci, decode_aci, decode_directory
+from flistfs.format.zeroos.keys import aci_key, aci_text, directory_key
+from flistfs.format.zeroos.records import Aci, decode_aci, decode_directory
 from tests.format.conftest import Records
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flistfs.errors import OutputError
-from flistfs.format.limits import MAX_FILE_SIZE, MAX_RECORD, READERS_LIMIT, check_record, entries_size
-from flistfs.format.records import (
+from flistfs.format.zeroos.limits import MAX_FILE_SIZE, MAX_RECORD, READERS_LIMIT, check_record, entries_size
+from flistfs.format.zeroos.records import (
     CHUNK_SIZE,
     BlockRef,
     Directory,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flistfs.errors import FormatError
-from flistfs.format.manifest import (
+from flistfs.format.rocksdb.encoding import varint
+from flistfs.format.rocksdb.manifest import (
     Field,
     TableFile,
     Tag,
@@ -20,7 +21,6 @@ from flistfs.format.manifest import (
     parse_manifest,
     write_manifest,
 )
-from flistfs.format.rocks import varint
 
 
 def test_manifest_is_one_edit_in_old_tags(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flistfs.errors import FormatError, OutputError
-from flistfs.format import package as package_module
-from flistfs.format.catalog import Catalog, write_catalog
-from flistfs.format.package import FREE_UNPACKED, unpack_package, write_package
+from flistfs.format.rocksdb.catalog import Catalog, write_catalog
+from flistfs.format.zeroos import package as package_module
+from flistfs.format.zeroos.package import FREE_UNPACKED, unpack_package, write_package
 from tests.format.conftest import Records
 
 RECORDS = [(b"%03d" % number, b"value" * number) for number in range(200)]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flistfs.errors import FormatError
-from flistfs.format.records import (
+from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
     CHUNK_SIZE,
     Aci,

@@ -8,8 +8,8 @@ import pytest
 from rocksdict import BlockBasedOptions, ChecksumType, Options, SstFileWriter
 
 from flistfs.errors import FormatError
-from flistfs.format.rocks import Cursor, crc32c, masked_crc32c, varint
-from flistfs.format.sst import CHECKSUM_CRC32C, read_footer, read_properties, remove_identity
+from flistfs.format.rocksdb.encoding import Cursor, crc32c, masked_crc32c, varint
+from flistfs.format.rocksdb.sst import CHECKSUM_CRC32C, read_footer, read_properties, remove_identity
 
 IDENTIFYING = {
     b"rocksdb.creating.db.identity",

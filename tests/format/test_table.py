@@ -21,14 +21,14 @@ from rocksdict import (
 )
 
 from flistfs.errors import FormatError
-from flistfs.format import catalog as catalog_module
-from flistfs.format.block import BlockHandle, block_entries, read_block
-from flistfs.format.catalog import Catalog, write_catalog
-from flistfs.format.isolated import rewrite_catalog
-from flistfs.format.package import unpack_package
-from flistfs.format.rocks import masked_crc32c, varint
-from flistfs.format.sst import read_footer
-from flistfs.format.table import Table
+from flistfs.format.rocksdb import catalog as catalog_module
+from flistfs.format.rocksdb.block import BlockHandle, block_entries, read_block
+from flistfs.format.rocksdb.catalog import Catalog, write_catalog
+from flistfs.format.rocksdb.encoding import masked_crc32c, varint
+from flistfs.format.rocksdb.isolated import rewrite_catalog
+from flistfs.format.rocksdb.sst import read_footer
+from flistfs.format.rocksdb.table import Table
+from flistfs.format.zeroos.package import unpack_package
 from tests.format.conftest import Records
 from tests.needs import needs_data
 
@@ -73,7 +73,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path, direct: list[Path], l
 def test_what_is_kept_of_a_table_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = _records(3000)
     write_catalog(tmp_path, records)
-    monkeypatch.setattr("flistfs.format.table._KEPT", 100_000)
+    monkeypatch.setattr("flistfs.format.rocksdb.table._KEPT", 100_000)
     table = Table.open(tmp_path / TABLE)
     assert all(table.get(key) == value for key, value in records)
     assert 0 < table._kept_size <= 100_000
@@ -266,7 +266,7 @@ def test_what_kills_rocksdb_is_an_error(tmp_path: Path) -> None:
 def test_it_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fake.py").write_text(
         "import os, resource\n"
-        "from flistfs.format import isolated\n"
+        "from flistfs.format.rocksdb import isolated\n"
         "isolated._confine(1000)\n"
         "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
         "limits = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)\n"

@@ -23,12 +23,14 @@ from typing import Any, Final, Self
 from rocksdict import Options, Rdict
 
 from flistfs.api import pack as pack_source
-from flistfs.format.block import TRAILER_SIZE, BlockHandle, block_entries
-from flistfs.format.catalog import Catalog, write_catalog
-from flistfs.format.keys import aci_key, directory_key
-from flistfs.format.manifest import decode_log, encode_log
-from flistfs.format.package import unpack_package, write_package
-from flistfs.format.records import (
+from flistfs.format.rocksdb.block import TRAILER_SIZE, BlockHandle, block_entries
+from flistfs.format.rocksdb.catalog import Catalog, write_catalog
+from flistfs.format.rocksdb.encoding import masked_crc32c
+from flistfs.format.rocksdb.manifest import decode_log, encode_log
+from flistfs.format.rocksdb.sst import read_footer
+from flistfs.format.zeroos.keys import aci_key, directory_key
+from flistfs.format.zeroos.package import unpack_package, write_package
+from flistfs.format.zeroos.records import (
     Aci,
     BlockRef,
     Directory,
@@ -43,8 +45,6 @@ from flistfs.format.records import (
     encode_aci,
     encode_directory,
 )
-from flistfs.format.rocks import masked_crc32c
-from flistfs.format.sst import read_footer
 
 _TIME: Final = 1_500_000_000
 _NUMBERS: Final = (0, 1, 2, 127, 128, 255, 256, 4095, 65535, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32,

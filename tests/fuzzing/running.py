@@ -37,7 +37,7 @@ _CPU: Final = 20
 
 # Loaded once and not in each child; all that they need comes along with the first that runs there.
 for _command in pkgutil.walk_packages(flistfs.__path__, "flistfs."):
-    if not _command.name.startswith(("flistfs.daemon", "flistfs.reader")):
+    if not _command.name.startswith(("flistfs.daemons.session", "flistfs.daemons.reader")):
         importlib.import_module(_command.name)
 
 

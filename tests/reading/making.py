@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from flistfs.format.catalog import Catalog, write_catalog
-from flistfs.format.codec import encode_block
-from flistfs.format.keys import aci_key, directory_key, distinct_aci_key
-from flistfs.format.records import (
+from flistfs.format.codecs import encode_block
+from flistfs.format.rocksdb.catalog import Catalog, write_catalog
+from flistfs.format.zeroos.keys import aci_key, directory_key, distinct_aci_key
+from flistfs.format.zeroos.records import (
     CHUNK_SIZE,
     Aci,
     Attributes,
@@ -27,9 +27,9 @@ from flistfs.format.records import (
     encode_aci,
     encode_directory,
 )
-from flistfs.output_file import OutputFile
 from flistfs.reading.flist import Flist, Node
 from flistfs.stores import Store
+from flistfs.util.output_file import OutputFile
 
 TYPES = {"dir": 0o040000, "file": 0o100000, "link": 0o120000, "char": 0o020000, "fifo": 0o010000}
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from flistfs.errors import BlockCorruptError, BlockMissingError
-from flistfs.format.codec import encode_block
+from flistfs.format.codecs import encode_block
 from flistfs.reading.chunks import Chunks
 from flistfs.reading.content import Piece
 from flistfs.stores import Store

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
-from flistfs.format.records import CHUNK_SIZE, Aci, Entry, File, Link, SubDirectory, encode_aci
+from flistfs.format.zeroos.records import CHUNK_SIZE, Aci, Entry, File, Link, SubDirectory, encode_aci
 from flistfs.reading import extract as extract_module
 from flistfs.reading.content import read
 from flistfs.reading.extract import Extracted, extract

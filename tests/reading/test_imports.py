@@ -17,7 +17,7 @@ MOUNT = {"flistfs.reading.mount", "flistfs.reading.chunks"}
 @pytest.mark.parametrize(
     ("modules", "unknown"),
     [
-        (MODULES, {"flistfs.authoring", "flistfs.cli", "flistfs.daemon", "click"}),
+        (MODULES, {"flistfs.authoring", "flistfs.cli", "flistfs.daemons.session", "click"}),
         (MODULES - MOUNT, {"trio", "pyfuse3"}),
     ],
     ids=["all", "all but the mount"],

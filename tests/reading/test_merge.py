@@ -13,14 +13,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flistfs.errors import FormatError, OutputError
-from flistfs.format import limits
-from flistfs.format.keys import aci_key, directory_key
-from flistfs.format.records import encode_aci
 from flistfs.format.router import parse_router
+from flistfs.format.zeroos import limits
+from flistfs.format.zeroos.keys import aci_key, directory_key
+from flistfs.format.zeroos.records import encode_aci
 from flistfs.reading.flist import Flist
 from flistfs.reading.merge import Merged, PathsClashError, Source, merge
 from flistfs.reading.verify import verify
-from flistfs.uniting import Prefer
+from flistfs.tree.uniting import Prefer
 from tests.independent_reader import read_flist
 from tests.reading.making import (
     DIR,
@@ -36,7 +36,7 @@ from tests.reading.making import (
     unpacked,
     without,
 )
-from tests.uniting import trees_with_links, united
+from tests.tree.uniting import trees_with_links, united
 
 MANY = settings(max_examples=20)
 

@@ -19,11 +19,11 @@ from flistfs.errors import (
     OutputError,
     StoreUnavailableError,
 )
-from flistfs.format.catalog import write_catalog
-from flistfs.format.codec import Block, encode_block
-from flistfs.format.keys import directory_key
-from flistfs.format.package import write_package
-from flistfs.format.records import BlockRef, Directory, Entry, File, SubDirectory, encode_directory
+from flistfs.format.codecs import Block, encode_block
+from flistfs.format.rocksdb.catalog import write_catalog
+from flistfs.format.zeroos.keys import directory_key
+from flistfs.format.zeroos.package import write_package
+from flistfs.format.zeroos.records import BlockRef, Directory, Entry, File, SubDirectory, encode_directory
 from flistfs.reading import push as push_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import PushSummary, push

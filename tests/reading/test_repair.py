@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.codec import Block, encode_block
-from flistfs.format.records import CHUNK_SIZE, File
+from flistfs.format.codecs import Block, encode_block
+from flistfs.format.zeroos.records import CHUNK_SIZE, File
 from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
 from flistfs.reading.verify import Report, verify

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 
 from flistfs.errors import StoreError
-from flistfs.format.codec import encode_block
-from flistfs.format.keys import directory_key
-from flistfs.format.records import (
+from flistfs.format.codecs import encode_block
+from flistfs.format.zeroos.keys import directory_key
+from flistfs.format.zeroos.records import (
     CHUNK_SIZE,
     Aci,
     Entry,

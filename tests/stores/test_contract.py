@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from flistfs.errors import BlockMissingError, StoreRefusedError
-from flistfs.format.codec import Block
+from flistfs.format.codecs import Block
 from flistfs.stores import MAX_BLOCK_SIZE, Store, open_store
 from tests.redis_server import free_port, running_cluster, running_redis
 from tests.stores.blocks import block, blocks, value_of

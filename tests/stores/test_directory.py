@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
-from flistfs.format.codec import Block
+from flistfs.format.codecs import Block
 from flistfs.stores import MAX_BLOCK_SIZE, directory
 from flistfs.stores.directory import DirectoryStore
 from tests.stores.blocks import block, blocks, value_of

@@ -12,9 +12,9 @@ import pytest
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
 from flistfs.stores import MAX_BLOCK_SIZE, open_store
-from flistfs.stores import redis as store_module
-from flistfs.stores.connections import MAX_CONNECTIONS
-from flistfs.stores.wire import Wire
+from flistfs.stores.redis import server as store_module
+from flistfs.stores.redis.connections import MAX_CONNECTIONS
+from flistfs.stores.redis.wire import Wire
 from tests.redis_server import RedisServer, free_port, running_redis
 from tests.stores.blocks import block, blocks, value_of
 from tests.stores.fake_server import Answer, FakeServer, Hangup, Shelf, bulk, fake_server

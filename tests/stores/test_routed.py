@@ -21,9 +21,10 @@ from flistfs.errors import (
     UsageError,
 )
 from flistfs.format.router import MAX_SIZE, Pool, Range, Router, Rule, parse_router, router_to
-from flistfs.stores import Store, default_store_url, open_flist_store, open_store, routed
-from flistfs.stores import redis as redis_store
-from flistfs.stores.routed import RoutedStore
+from flistfs.stores import Store, default_store_url, open_flist_store, open_store
+from flistfs.stores.combined import routed
+from flistfs.stores.combined.routed import RoutedStore
+from flistfs.stores.redis import server as redis_store
 from tests.redis_server import RedisServer, free_port, running_redis
 from tests.stores.blocks import blocks, value_of
 from tests.stores.routers import router_file
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from flistfs.format.codec import Block
+    from flistfs.format.codecs import Block
 
 SECRET = "hunter2hunter2"
 SOME = blocks(40)

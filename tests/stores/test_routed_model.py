@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from flistfs.errors import BlockMissingError, StoreUnavailableError
 from flistfs.format.router import Pool, Range, Router, Rule
-from flistfs.stores import routed
-from flistfs.stores.routed import RoutedStore
+from flistfs.stores.combined import routed
+from flistfs.stores.combined.routed import RoutedStore
 from tests.stores.blocks import blocks, value_of
 
 if TYPE_CHECKING:
-    from flistfs.format.codec import Block
+    from flistfs.format.codecs import Block
     from flistfs.stores.url import StoreUrl
 
 BLOCKS = blocks(4)

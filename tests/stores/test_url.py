@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from flistfs.errors import UsageError
 from flistfs.stores import default_store_url, open_store, without_password
-from flistfs.stores.cluster import ClusterStore
+from flistfs.stores.combined.routed import RoutedStore
 from flistfs.stores.directory import DirectoryStore
-from flistfs.stores.redis import RedisStore
-from flistfs.stores.routed import RoutedStore
+from flistfs.stores.redis.cluster import ClusterStore
+from flistfs.stores.redis.server import RedisStore
 from flistfs.stores.url import StoreUrl, parse_store_url
 from tests.stores.routers import router_file
 

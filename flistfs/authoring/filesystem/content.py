@@ -1,0 +1,883 @@
+"""Where each chunk of each file is, while the files are written.
+
+A chunk is in one of three states, and the journal says in which:
+
+- a hole: no record; reads as zeros and costs nothing;
+- spooled: its bytes lie in a slot of the spool, newer than any block;
+- stored: the store holds it as a block. A copy may still lie in a slot, which only memory knows of.
+
+A chunk's bytes are those up to the end of the file or of the chunk; what a slot holds behind that is
+undefined, so whoever makes a file longer zeroes the gap first. A stored chunk is always stored at its full
+length: a file that grows or shrinks inside its last chunk makes that chunk spooled again.
+
+What runs at the same time, and why it is safe:
+
+- All methods run in the event loop's thread. Those that change anything are plain functions: between two
+  awaits nothing else runs, so each is atomic. What they need from the store is brought first by `bring`,
+  which returns only when, in the same step of the loop, every chunk asked for is at hand. Until then what
+  came is pinned: however little is cached, those who wait for several chunks each do not evict each other's.
+- A read needs no slots. It holds what it fetched itself, and looks in the step in which it gives an answer
+  whether those are still the file's chunks.
+- A spooled chunk is one `Chunk` object, and each write to it gives it a new version. The uploader works on
+  a job with the chunk and its version; when a stored block is reported, it counts only if that chunk object
+  is still the one in place and its version is the job's. Else the block is ignored, and the chunk, settled
+  again later, is sent again.
+- A slot is freed or reused while a worker may be reading it: see `uploader`.
+- Those that need the same block from the store at the same time wait for one fetch, and fail with it.
+
+Back-pressure: the spool has a limit in bytes and in chunks, and leaves a part of the disk free. `room` waits
+until there is less; it settles every chunk first, since what is not settled cannot leave. On a disk that is
+full while the store takes nothing, waiting would not help, and it says ENOSPC.
+
+A power cut: `sync_file` makes a file's slots, its blocks and the journal last. From then on a chunk that it
+covered keeps its slot until its block lasts too, and is not brought back into a slot before that slot lasts;
+so the journal, which the system may write to the disk at any time, never names bytes that are not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Protocol
+
+import trio
+
+from flistfs.authoring.state.disk import Disk
+from flistfs.authoring.state.journal import Change, Inode, Journal, Stored
+from flistfs.authoring.state.spool import Spool
+from flistfs.authoring.upload.encoder import SpoolSource
+from flistfs.authoring.upload.uploader import Job, Outcome
+from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
+from flistfs.format.codecs import decode_block
+from flistfs.format.zeroos.limits import MAX_FILE_SIZE
+from flistfs.format.zeroos.records import CHUNK_SIZE, BlockRef
+from flistfs.stores import Store
+from flistfs.stores.slow import SlowFailures
+
+log = logging.getLogger(__name__)
+
+# The largest file, in bytes; above it is EFBIG.
+MAX_SIZE = MAX_FILE_SIZE
+
+# A chunk that nobody wrote to for this long is settled even if its file is still open, in seconds.
+SETTLE_AFTER = 2.0
+
+# Copies of stored chunks that are kept for reading back, at most: chunks, and bytes of disk.
+_CACHED_CHUNKS = 4096
+_CACHED_BYTES = 256 << 20
+
+# Chunks that are fetched from the store at the same time.
+_FETCHES = 8
+
+# Reads that wait for the store at the same time; each holds what it fetched, 3 chunks of 512 KiB at most.
+_READS = 16
+
+# Chunks that are kept in memory for reading back while the disk is nearly full, since the kernel asks for a
+# quarter of one at a time.
+_IN_MEMORY = 16
+
+# While a writer waits it looks again this often, in seconds, whether the store is stuck.
+_LOOK_AGAIN = 1.0
+
+# The log says so often at most that writers wait, in seconds.
+_TELL_EVERY = 60.0
+
+# Spooled chunks at most, whatever their size: each costs about 400 bytes of memory.
+_SPOOLED_CHUNKS = 100_000
+
+# The journal's setting with the hashes, in hex, of blocks that a seal found wrong in the store.
+_WRONG = b"wrong"
+
+ChunkId = tuple[int, int]  # inode number, index of the chunk in the file
+
+_Part = tuple[int, int, int]  # see `pieces`
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """A spooled chunk.
+
+    `length` is in bytes, `written` on the monotonic clock; `version` counts the changes, and `reported` is
+    the latest one of which a block was stored. `counted` is the one that was counted as stored: what is sent
+    again, since the store has lost it say, is counted once. `durable` says that an fsync covers it: its slot
+    may go only when its block survives a power cut too.
+    """
+
+    ino: int
+    index: int
+    slot: int
+    length: int
+    version: int = 0
+    durable: bool = False
+    written: float = 0.0
+    reported: int = -1
+    counted: int = -1
+
+
+class _Chunks:
+    """The spooled chunks of all files, found by file: a walk of the journal would pass all that ever were."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, dict[int, Chunk]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunks in self._files.values():
+            yield from chunks.values()
+
+    def get(self, ino: int, index: int) -> Chunk | None:
+        """Return a chunk, if it is spooled."""
+        return self.of(ino).get(index)
+
+    def of(self, ino: int) -> Mapping[int, Chunk]:
+        """Return those of a file, by index."""
+        return self._files.get(ino, _NO_CHUNKS)
+
+    def add(self, chunk: Chunk) -> None:
+        """Add one that is not there."""
+        self._files.setdefault(chunk.ino, {})[chunk.index] = chunk
+        self._count += 1
+
+    def remove(self, chunk: Chunk) -> None:
+        """Take one out."""
+        chunks = self._files[chunk.ino]
+        del chunks[chunk.index]
+        if not chunks:
+            del self._files[chunk.ino]
+        self._count -= 1
+
+
+_NO_CHUNKS: Mapping[int, Chunk] = {}
+
+
+@dataclass(slots=True)
+class _Copy:
+    """The slot of a stored chunk. `durable` says that it survives a power cut."""
+
+    slot: int
+    length: int
+    durable: bool = False
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """A chunk on its way from the store, which others may wait for too; then its bytes, or why it failed."""
+
+    done: trio.Event
+    data: bytes | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a chunk was when it was fetched, and its bytes."""
+
+    stored: Stored
+    data: bytes
+
+
+class _Kept(Protocol):
+    """What the uploader says of a chunk that it stored."""
+
+    @property
+    def stored(self) -> Stored: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def is_new(self) -> bool: ...
+    @property
+    def replaced(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones.
+
+    `replaced_blocks` went over wrong ones.
+    """
+
+    new_blocks: int = 0
+    new_bytes: int = 0
+    shared_blocks: int = 0
+    replaced_blocks: int = 0
+
+    def add(self, outcomes: Iterable[_Kept], journal: Journal) -> None:
+        """Count chunks that were stored, each block as new once.
+
+        Two encoders that meet the same chunk at the same time both find that the store lacks its block.
+        """
+        noted: set[bytes] = set()
+        for outcome in outcomes:
+            block = outcome.stored.hash
+            if outcome.is_new and block not in noted and not journal.has_block(outcome.stored):
+                self.new_blocks += 1
+                self.new_bytes += outcome.size
+            else:
+                self.shared_blocks += 1
+            noted.add(block)
+            self.replaced_blocks += outcome.replaced
+
+
+@dataclass(frozen=True, slots=True)
+class ContentStatus:
+    """How full the spool is: chunks that are not stored yet, their bytes, and copies kept for reading."""
+
+    spooled_chunks: int
+    spooled_bytes: int
+    cached_chunks: int
+    waiting_writers: int
+
+
+def pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """Cut a range of a file at the chunks' borders: (index, start in the chunk, end in the chunk)."""
+    end = offset + length
+    while offset < end:
+        index, start = divmod(offset, CHUNK_SIZE)
+        stop = min(CHUNK_SIZE, start + end - offset)
+        yield index, start, stop
+        offset += stop - start
+
+
+def chunk_length(size: int, index: int) -> int:
+    """How many bytes of a file of `size` bytes lie in its chunk `index`."""
+    return max(0, min(CHUNK_SIZE, size - index * CHUNK_SIZE))
+
+
+class Content:
+    """The chunks of all files of a session."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        spool: Spool,
+        store: Store,
+        submit: Callable[[Job[Chunk]], None],
+        sync_store: Callable[[], None],
+        *,
+        disk: Disk,
+        spool_limit: int,
+        is_stuck: Callable[[], bool],
+    ) -> None:
+        """Take over what the journal says is spooled.
+
+        Args:
+            journal: Says where chunks are, and is told.
+            spool: Holds the bytes of chunks.
+            store: Chunks that are in no slot are fetched from it.
+            submit: Gets every settled chunk, to be stored.
+            sync_store: Makes what was stored survive a power cut (blocks).
+            disk: What the spool lies on.
+            spool_limit: Writers wait while more bytes than this wait to be stored.
+            is_stuck: Says whether the store takes nothing now.
+        """
+        self._journal = journal
+        self._spool = spool
+        self._store = store
+        self._submit = submit
+        self._sync_store = sync_store
+        self._disk = disk
+        self._limit = spool_limit
+        self.trouble: str | None = None  # why what is stored cannot be noted, so that it is stored again
+        self._is_stuck = is_stuck
+        self._synced = False  # whether anybody ever asked for anything to survive a power cut
+        self._chunks = _Chunks()
+        self._unsettled: OrderedDict[ChunkId, Chunk] = OrderedDict()
+        self._cached: OrderedDict[ChunkId, _Copy] = OrderedDict()
+        self._cached_bytes = 0
+        self._spooled_bytes = 0
+        self._fetches: dict[Stored, _Fetch] = {}
+        self._failures = SlowFailures()
+        self._fetch_limiter = trio.CapacityLimiter(_FETCHES)
+        self._reads = trio.CapacityLimiter(_READS)
+        self._in_memory: OrderedDict[Stored, bytes] = OrderedDict()
+        self._pins: Counter[ChunkId] = Counter()  # chunks that a write waits for
+        self._waiting = 0
+        self._tell_again = 0.0
+        self._failure: JournalError | None = None
+        self._less = trio.Event()
+        self.counts = Counts(*json.loads(journal.setting(b"counts") or b"[]"))
+        self._wrong = set(map(bytes.fromhex, json.loads(journal.setting(_WRONG) or b"[]")))
+        self._resume()
+
+    def _resume(self) -> None:
+        for spooled in self._journal.spooled():
+            inode = self._journal.inode(spooled.ino)
+            length = 0 if inode is None else chunk_length(inode.size, spooled.index)
+            self._add_chunk(Chunk(spooled.ino, spooled.index, spooled.slot, length))
+        self.settle_all()
+
+    # Reading
+
+    async def read(self, ino: int, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes of a file at `offset`, fewer only at its end.
+
+        Raises:
+            OSError: EIO if a chunk cannot be had from the store, ESTALE if there is no such file.
+        """
+        parts = self._parts(ino, offset, length)
+        if not self._lacking(ino, parts, {}):  # as most do: nobody need wait for those who wait for the store
+            return self._join(ino, parts, {})
+        async with self._reads:
+            fetched: dict[int, _Fetched] = {}
+            # While a chunk is fetched the file may change, or be cut: behind its end a slot holds anything.
+            while lacking := self._lacking(ino, parts := self._parts(ino, offset, length), fetched):
+                for index, stored in lacking:
+                    data = await self._fetch(ino, stored)
+                    fetched[index] = _Fetched(stored, data)
+                    self._keep_fetched((ino, index), stored, data)
+            return self._join(ino, parts, fetched)
+
+    def _parts(self, ino: int, offset: int, length: int) -> list[_Part]:
+        """Say which pieces of chunks a read gives (see `pieces`): those that are in the file now."""
+        inode = self._journal.inode(ino)
+        if inode is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return list(pieces(offset, max(0, min(length, inode.size - offset))))
+
+    def _lacking(
+        self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]
+    ) -> list[tuple[int, Stored]]:
+        """Return the chunks that are only in the store, save those that were fetched as they are now."""
+        away = [(index, stored) for index, _, _ in parts if (stored := self._away(ino, index))]
+        return [each for each in away if each[0] not in fetched or fetched[each[0]].stored != each[1]]
+
+    def _away(self, ino: int, index: int) -> Stored | None:
+        """Return the block of a chunk that is only in the store."""
+        if self._chunks.get(ino, index) or (ino, index) in self._cached:
+            return None
+        return self._journal.stored(ino, index)
+
+    def _join(self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]) -> bytes:
+        """Put pieces together that are at hand, or were fetched."""
+        found = [self._read_piece(ino, *part, fetched) for part in parts]
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _read_piece(
+        self, ino: int, index: int, start: int, end: int, fetched: Mapping[int, _Fetched]
+    ) -> bytes:
+        if chunk := self._chunks.get(ino, index):
+            return self._spool.read(chunk.slot, start, end - start)
+        if copy := self._cached.get((ino, index)):
+            self._cached.move_to_end((ino, index))
+            return self._spool.read(copy.slot, start, end - start)
+        if index in fetched and self._away(ino, index):
+            return fetched[index].data[start:end]
+        return bytes(end - start)
+
+    async def _fetch(self, ino: int, stored: Stored) -> bytes:
+        """Get a chunk of a file from the store, or from those that were fetched last."""
+        while (data := self._in_memory.get(stored)) is None:
+            if (running := self._fetches.get(stored)) is None:
+                return await self._fetch_anew(ino, stored)
+            await running.done.wait()
+            if running.failure is not None:
+                raise OSError(errno.EIO, running.failure)
+            if running.data is not None:
+                return running.data
+        self._in_memory.move_to_end(stored)
+        return data
+
+    async def _fetch_anew(self, ino: int, stored: Stored) -> bytes:
+        fetch = self._fetches[stored] = _Fetch(trio.Event())
+        try:
+            with self._failures.watched(stored.hash):
+                fetch.data = await trio.to_thread.run_sync(self._load, stored, limiter=self._fetch_limiter)
+        except FlistfsError as error:
+            log.error("reading back a chunk of inode %d failed: %s", ino, error)  # noqa: TRY400
+            fetch.failure = str(error)
+            raise OSError(errno.EIO, str(error)) from error
+        finally:
+            del self._fetches[stored]
+            fetch.done.set()
+        return fetch.data
+
+    def _load(self, stored: Stored) -> bytes:
+        data = decode_block(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
+        if len(data) != stored.length:  # of a base, nobody has seen it before
+            raise BlockCorruptError(
+                f"block {stored.hash.decode()} has {len(data)} bytes where {stored.length} belong"
+            )
+        return data
+
+    def _keep_fetched(self, chunk_id: ChunkId, stored: Stored, data: bytes) -> None:
+        """Keep a chunk for the next read: in a slot, or in memory where the disk has no room for one."""
+        if self._away(*chunk_id) != stored:
+            return
+        if not self._disk.is_low():
+            with suppress(OSError):
+                self._keep(chunk_id, self._fill_slot(data), stored.length)
+        if chunk_id not in self._cached:
+            self._in_memory[stored] = data
+            if len(self._in_memory) > _IN_MEMORY:
+                self._in_memory.popitem(last=False)
+
+    def _fill_slot(self, data: bytes) -> int:
+        slot = self._spool.allocate()
+        try:
+            self._spool.write(slot, 0, data)
+        except OSError:
+            self._free(slot)
+            raise
+        return slot
+
+    # Writing
+
+    async def bring(self, ino: int, indexes: Iterable[int]) -> None:
+        """Have chunks of a file, which are to be changed in part, in slots, or as holes.
+
+        None can be evicted before all are there, and none is lost to a power cut.
+
+        Raises:
+            OSError: EIO if the store cannot give one; ENOSPC if the disk is full, as `room` says; EIO if it
+                is broken.
+        """
+        wanted = [(ino, index) for index in indexes]
+        if any(self._away(*chunk_id) for chunk_id in wanted):
+            await self.room()  # each takes a slot
+        self._pins.update(wanted)
+        try:
+            while True:
+                await self._bring_away(wanted)
+                copies = [copy for chunk_id in wanted if (copy := self._cached.get(chunk_id))]
+                unsafe = [copy for copy in copies if self._synced and not copy.durable]
+                if not unsafe:
+                    return
+                await trio.to_thread.run_sync(self._spool.sync)
+                for copy in unsafe:
+                    copy.durable = True
+        finally:
+            self._pins -= Counter(wanted)
+
+    async def _bring_away(self, wanted: Iterable[ChunkId]) -> None:
+        while away := [(chunk_id, stored) for chunk_id in wanted if (stored := self._away(*chunk_id))]:
+            for chunk_id, stored in away:
+                data = await self._fetch(chunk_id[0], stored)
+                if self._away(*chunk_id) == stored:
+                    self._keep(chunk_id, self._fill_slot(data), stored.length)
+
+    async def room(self) -> None:
+        """Wait while the spool is full.
+
+        A write may then add a few chunks, so the limit is passed by one write for each writer at most.
+
+        Raises:
+            OSError: ENOSPC if the disk is full and the store does not help.
+        """
+        while self._spooled_bytes > self._limit or len(self._chunks) > _SPOOLED_CHUNKS:
+            await self._wait_for_less("the spool is full")
+        while self._disk.is_low():
+            self._make_room()
+            if not self._disk.is_low():
+                return
+            if not self._chunks or self._is_stuck():
+                self._tell("the disk is nearly full: writing fails until there is room")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            await self._wait_for_less("the disk is nearly full")
+
+    def check_names(self) -> None:
+        """Refuse to put another name on a full disk.
+
+        Raises:
+            OSError: ENOSPC.
+        """
+        if self._disk.is_full():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def _wait_for_less(self, reason: str) -> None:
+        """Wait until something was stored, or a moment, as the store may have got stuck meanwhile."""
+        self._tell(f"{reason}: writers wait until the store has taken more")
+        self.settle_all()
+        self._waiting += 1
+        try:
+            with trio.move_on_after(_LOOK_AGAIN):
+                await self._less.wait()
+        finally:
+            self._waiting -= 1
+
+    def _tell(self, reason: str) -> None:
+        if time.monotonic() >= self._tell_again:
+            self._tell_again = time.monotonic() + _TELL_EVERY
+            log.warning("%s", reason)
+
+    def border(self, inode: Inode, new_size: int) -> list[int]:
+        """Which chunk must be brought before the file's size changes: the partial one at the border."""
+        border = min(inode.size, new_size)
+        if new_size == inode.size or border % CHUNK_SIZE == 0:
+            return []
+        return [border // CHUNK_SIZE]
+
+    def needs(self, inode: Inode, offset: int, length: int) -> list[int]:
+        """Which chunks must be brought before a write: those it covers in part."""
+        wanted = [
+            index
+            for index, start, end in pieces(offset, length)
+            if start > 0 or end < chunk_length(inode.size, index)
+        ]
+        if offset > inode.size:
+            wanted += self.border(inode, offset)
+        return wanted
+
+    def write(self, change: Change, inode: Inode, offset: int, data: bytes) -> Inode:
+        """Write `data` at `offset`; what `needs` names was brought. Returns the inode with its new size.
+
+        Raises:
+            OSError: the disk is full or broken. The file is as it was, save that bytes inside the range
+                may have been written already.
+        """
+        if offset > inode.size:
+            inode = self.resize(change, inode, offset)
+        view = memoryview(data)
+        position = 0
+        chunks = inode.chunks
+        for index, start, end in pieces(offset, len(data)):
+            part = view[position : position + end - start]
+            chunks += self._write_piece(change, inode, index, start, part)
+            position += end - start
+        return inode._replace(size=max(inode.size, offset + len(data)), chunks=chunks)
+
+    def _write_piece(self, change: Change, inode: Inode, index: int, start: int, part: memoryview) -> int:
+        """Write into one chunk, and say how many chunks the file has more than before (0 or 1)."""
+        old_length = chunk_length(inode.size, index)
+        end = start + len(part)
+        chunk = self._chunks.get(inode.ino, index)
+        was_hole = chunk is None and self._is_hole(inode, index)
+        if chunk is None:
+            chunk = self._make_spooled(change, inode.ino, index, old_length, start, end, was_hole=was_hole)
+        self._set_length(change, chunk, max(old_length, end))
+        self._spool.write(chunk.slot, start, part)
+        if end == CHUNK_SIZE:
+            change.on_commit(lambda: self._settle(chunk))
+        return int(was_hole)
+
+    def _is_hole(self, inode: Inode, index: int) -> bool:
+        """Say whether a chunk that is not spooled is a hole."""
+        if inode.chunks == 0:  # a new file's: nobody need be asked
+            return True
+        return (inode.ino, index) not in self._cached and self._journal.stored(inode.ino, index) is None
+
+    def _make_spooled(
+        self, change: Change, ino: int, index: int, length: int, start: int, end: int, *, was_hole: bool
+    ) -> Chunk:
+        """Give a chunk a slot that holds its bytes, save those from `start` to `end`, which get new ones."""
+        copy = self._cached.pop((ino, index), None)
+        if copy is not None:
+            slot = copy.slot
+            self._cached_bytes -= copy.length
+        elif was_hole or (start == 0 and end >= length):
+            slot = self._spool.allocate()
+        else:
+            raise RuntimeError(f"chunk {index} of inode {ino} was not brought before it was changed")
+        chunk = Chunk(ino, index, slot, length)
+        self._add_chunk(chunk)
+        change.on_abort(lambda: self._discard(chunk))
+        if copy is None:
+            self._spool.zero(slot, 0, min(start, length))
+            self._spool.zero(slot, end, length)
+        change.put_spooled(ino, index, slot)
+        if not was_hole:
+            change.drop_stored(ino, index)
+        return chunk
+
+    def _set_length(self, change: Change, chunk: Chunk, length: int) -> None:
+        """Note that a chunk's bytes, and perhaps its length, are about to change."""
+        old_length = chunk.length
+        self._touch(chunk, length)
+        if length != old_length:
+            change.on_abort(lambda: self._touch(chunk, old_length))
+
+    def resize(self, change: Change, inode: Inode, size: int) -> Inode:
+        """Make a file longer or shorter; what `border` names was brought.
+
+        Returns the inode with its new size.
+        """
+        chunks = inode.chunks
+        if size < inode.size:
+            chunks -= self._drop_from(change, inode, -(-size // CHUNK_SIZE))
+        for index in self.border(inode, size):
+            self._resize_chunk(change, inode, index, chunk_length(size, index))
+        return inode._replace(size=size, chunks=chunks)
+
+    def _resize_chunk(self, change: Change, inode: Inode, index: int, length: int) -> None:
+        """Change the length of a chunk at the end of a file; a hole stays one."""
+        old_length = chunk_length(inode.size, index)
+        chunk = self._chunks.get(inode.ino, index)
+        if chunk is None:
+            if (inode.ino, index) not in self._cached:
+                return
+            chunk = self._make_spooled(change, inode.ino, index, old_length, 0, old_length, was_hole=False)
+        self._set_length(change, chunk, length)
+        self._spool.zero(chunk.slot, old_length, length)
+
+    def drop(self, change: Change, inode: Inode) -> None:
+        """Remove all of a file's content."""
+        self._drop_from(change, inode, 0)
+
+    def _drop_from(self, change: Change, inode: Inode, first: int) -> int:
+        """Let the chunks from index `first` on be holes; say how many were none."""
+        spooled = self._chunks.of(inode.ino)
+        dropped = [chunk for index, chunk in spooled.items() if index >= first]
+        for chunk in dropped:
+            change.drop_spooled(inode.ino, chunk.index)
+            change.on_commit(partial(self._discard, chunk))
+        # Not one step further than needed: behind a file's chunks lie those that others had.
+        most = inode.chunks - len(spooled)
+        behind = -(-inode.size // CHUNK_SIZE)
+        count = len(dropped)
+        if most and first < behind:
+            for index, _ in islice(self._journal.stored_chunks(inode.ino, first, behind), most):
+                change.drop_stored(inode.ino, index)
+                change.on_commit(partial(self._forget_copy, (inode.ino, index)))
+                count += 1
+        return count
+
+    # Settling and storing
+
+    def settle_file(self, ino: int, size: int) -> None:
+        """Settle a file's chunks, because its last writer closed it."""
+        # Almost every file has one chunk; only for others are all unsettled chunks looked through.
+        indexes = [0] if size <= CHUNK_SIZE else [i for owner, i in self._unsettled if owner == ino]
+        for index in indexes:
+            if chunk := self._unsettled.get((ino, index)):
+                self._settle(chunk)
+
+    def settle_idle(self) -> None:
+        """Settle the chunks that were left alone for `SETTLE_AFTER` seconds."""
+        before = time.monotonic() - SETTLE_AFTER
+        while self._unsettled:
+            chunk = next(iter(self._unsettled.values()))
+            if chunk.written > before:
+                return
+            self._settle(chunk)
+
+    def settle_all(self) -> None:
+        """Settle every chunk."""
+        while self._unsettled:
+            self._settle(next(iter(self._unsettled.values())))
+
+    def _settle(self, chunk: Chunk) -> None:
+        self._unsettled.pop((chunk.ino, chunk.index), None)
+        source = SpoolSource(chunk.slot * CHUNK_SIZE, chunk.length)
+        self._submit(Job(chunk, chunk.version, source, chunk.durable, check_content=bool(self._wrong)))
+
+    def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
+        """Take note of what the uploader stored."""
+        counts = replace(self.counts)
+        try:
+            uncounted = (each for each in outcomes if each.job.owner.counted != each.job.version)
+            counts.add(uncounted, self._journal)
+            with self._journal.change(makes_room=True) as change:
+                done = self._note_stored(change, outcomes)
+                change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
+        except OSError as error:
+            self.trouble = error.strerror
+            log.error("cannot note %d stored chunks, storing them again: %s", len(outcomes), error)  # noqa: TRY400
+            for outcome in outcomes:
+                self._store_again(outcome.job)
+            if error.errno != errno.ENOSPC:  # after damage RocksDB takes nothing more
+                self._failure = JournalError(f"the session cannot go on: {error}")
+            self._signal()
+            return
+        except JournalError as error:  # they stay spooled
+            self._failure = error
+            self._signal()
+            return
+        self.counts = counts
+        self.trouble = None
+        self._wrong.difference_update(each.stored.hash for each in outcomes if each.job.check_content)
+        for outcome in outcomes:
+            chunk = outcome.job.owner
+            chunk.counted = outcome.job.version
+            if not self._must_last(outcome.job):
+                chunk.reported = max(chunk.reported, outcome.job.version)
+        for chunk, stored in done:
+            self._remove_chunk(chunk)
+            self._keep((chunk.ino, chunk.index), chunk.slot, stored.length)
+        for outcome in outcomes:
+            if self._is_current(outcome.job) and self._must_last(outcome.job):
+                self._settle(outcome.job.owner)
+        self._signal()
+
+    def _note_stored(self, change: Change, outcomes: list[Outcome[Chunk]]) -> list[tuple[Chunk, Stored]]:
+        done = []
+        for outcome in outcomes:
+            chunk, stored = outcome.job.owner, outcome.stored
+            change.put_block(stored.key, stored.hash, outcome.size)
+            if self._is_current(outcome.job) and not self._must_last(outcome.job):
+                change.drop_spooled(chunk.ino, chunk.index)
+                change.put_stored(chunk.ino, chunk.index, stored)
+                done.append((chunk, stored))
+        return done
+
+    def _is_current(self, job: Job[Chunk]) -> bool:
+        """Say whether a job's chunk is still there and is what it was when the job was made."""
+        chunk = job.owner
+        return self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.version == job.version
+
+    def _must_last(self, job: Job[Chunk]) -> bool:
+        """Say whether an fsync has come to cover a chunk since the job was made.
+
+        Then it is sent once more, to be reported when its block lasts; that encodes and sends nothing.
+        """
+        return job.owner.durable and not job.durable
+
+    def _store_again(self, job: Job[Chunk]) -> None:
+        if self._is_current(job):
+            self._unsettled[job.owner.ino, job.owner.index] = job.owner
+
+    async def sync_file(self, ino: int) -> None:
+        """Make a file's bytes survive a power cut, wherever they are.
+
+        Raises:
+            OSError: EIO if the disk or the store's disk fails.
+        """
+        self._synced = True
+        for chunk in self._chunks.of(ino).values():
+            chunk.durable = True
+        await trio.to_thread.run_sync(self._spool.sync)
+        try:
+            await trio.to_thread.run_sync(self._sync_store)
+        except FlistfsError as error:
+            raise OSError(errno.EIO, str(error)) from error
+
+    async def drain(self) -> None:
+        """Wait until every chunk that is spooled now is stored, as it is now or as it is later, or gone.
+
+        Raises:
+            JournalError: the journal cannot be written any more.
+        """
+        self.settle_all()
+        pending = [(chunk, chunk.version) for chunk in self._chunks]
+        for chunk, version in pending:
+            while self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.reported < version:
+                if self._failure is not None:
+                    raise self._failure
+                await self._less.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def status(self) -> ContentStatus:
+        """Say how full the spool is."""
+        return ContentStatus(len(self._chunks), self._spooled_bytes, len(self._cached), self._waiting)
+
+    def at_hand(self, hashes: set[bytes]) -> Iterator[tuple[Stored, bytes]]:
+        """Walk the stored chunks of which copies are kept and whose blocks have one of these hashes."""
+        for chunk_id in list(self._cached):
+            stored = self._journal.stored(*chunk_id)
+            copy = self._cached.get(chunk_id)
+            if stored is not None and copy is not None and stored.hash in hashes:
+                yield stored, self._spool.read(copy.slot, 0, stored.length)
+
+    def store_again(self, lost: set[bytes]) -> set[bytes]:
+        """Make chunks spooled again whose blocks the store lost, where a copy is still at hand.
+
+        Args:
+            lost: Hashes of blocks.
+
+        Returns:
+            Those of them that are on their way again.
+        """
+        saved: set[bytes] = set()
+        with self._journal.change() as change:
+            for ino, index in list(self._cached):
+                stored = self._journal.stored(ino, index)
+                if stored is not None and stored.hash in lost:
+                    again = self._make_spooled(
+                        change, ino, index, stored.length, 0, stored.length, was_hole=False
+                    )
+                    again.counted = again.version
+                    saved.add(stored.hash)
+        return saved
+
+    def note_wrong(self, hashes: set[bytes]) -> None:
+        """Take note of the blocks that a seal found wrong in the store, also for later daemons.
+
+        Until each is stored once more, what is written is compared with what is there.
+        """
+        self._wrong = set(hashes)
+        if hashes or self._journal.setting(_WRONG):
+            # On a full disk later daemons do without; the seal names the files all the same.
+            with suppress(OSError), self._journal.change() as change:
+                change.put_setting(_WRONG, json.dumps([each.hex() for each in sorted(hashes)]).encode())
+
+    # Bookkeeping
+
+    def _add_chunk(self, chunk: Chunk) -> None:
+        self._chunks.add(chunk)
+        self._spooled_bytes += chunk.length
+        self._unsettled[chunk.ino, chunk.index] = chunk
+
+    def _remove_chunk(self, chunk: Chunk) -> None:
+        self._chunks.remove(chunk)
+        self._unsettled.pop((chunk.ino, chunk.index), None)
+        self._spooled_bytes -= chunk.length
+
+    def _discard(self, chunk: Chunk) -> None:
+        self._remove_chunk(chunk)
+        self._free(chunk.slot)
+        self._signal()
+
+    def _signal(self) -> None:
+        """Wake whoever waits for fewer spooled chunks."""
+        self._less.set()
+        self._less = trio.Event()
+
+    def _touch(self, chunk: Chunk, length: int) -> None:
+        """Note that a chunk's bytes or length changed."""
+        self._spooled_bytes += length - chunk.length
+        chunk.length = length
+        chunk.version += 1
+        chunk.written = time.monotonic()
+        self._unsettled[chunk.ino, chunk.index] = chunk
+        self._unsettled.move_to_end((chunk.ino, chunk.index))
+
+    def _keep(self, chunk_id: ChunkId, slot: int, length: int) -> None:
+        """Keep a stored chunk's slot for reading back, and let the oldest ones go."""
+        self._cached[chunk_id] = _Copy(slot, length)
+        self._cached_bytes += length
+        while len(self._cached) > _CACHED_CHUNKS or self._cached_bytes > _CACHED_BYTES:
+            if not self._evict():
+                break
+        if self._disk.is_low():
+            self._make_room()
+
+    def _evict(self) -> bool:
+        """Let the oldest copy go that no write waits for; say whether there was one."""
+        oldest = next((chunk_id for chunk_id in self._cached if chunk_id not in self._pins), None)
+        if oldest is None:
+            return False
+        self._forget_copy(oldest)
+        return True
+
+    def _make_room(self) -> None:
+        """Give up all copies for the sake of a disk that is nearly full: reads do without, from memory."""
+        while self._evict():
+            pass
+        self._spool.give_back()
+
+    def forget_copies(self) -> None:
+        """Give up all copies that are kept only for reading."""
+        for chunk_id in list(self._cached):
+            self._forget_copy(chunk_id)
+
+    def _forget_copy(self, chunk_id: ChunkId) -> None:
+        if copy := self._cached.pop(chunk_id, None):
+            self._cached_bytes -= copy.length
+            self._free(copy.slot)
+
+    def _free(self, slot: int) -> None:
+        """Give a slot back; on a disk that is nearly full its space at once."""
+        self._spool.free(slot)
+        if self._disk.is_low():
+            self._spool.give_back()

@@ -1,0 +1,708 @@
+"""What each operation on the mounted tree means, as POSIX has it, with no FUSE in it.
+
+Inodes are known by number. Each operation raises `OSError` with the errno that the caller of the system
+call gets. Permissions are the kernel's to check (the `default_permissions` of a mount); what is left here is
+what the kernel leaves to file systems: set-gid directories, O_TRUNC on a set-id file, link counts, times.
+
+All methods run in one thread (the event loop's). Those without `async` are atomic; those with it do all that
+changes anything after their last await.
+
+The access time is what was set, and is not changed by reading: flists do not hold it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from flistfs.authoring.filesystem.content import MAX_SIZE, Content
+from flistfs.authoring.state.journal import ROOT_INO, Change, Dirent, Inode, Journal
+from flistfs.errors import SourceError
+from flistfs.format.zeroos.records import CHUNK_SIZE
+
+# What the Linux VFS allows in a name and in a link's target (limits.h, NAME_MAX and PATH_MAX - 1).
+MAX_NAME = 255
+MAX_TARGET = 4095
+
+# linux/fs.h
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+# linux/posix_acl_xattr.h: a version of 4 bytes, and 8 for each of owner, group and others, as every ACL has.
+_ACL_PREFIX = b"system.posix_acl_"
+_MINIMAL_ACL_SIZE = 4 + 3 * 8
+
+DIRECTORY_SIZE = 4096  # what stat says of a directory, however large
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What setattr is to change; None leaves a field as it is. Times are nanoseconds since 1970."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """How often an inode is open, and how often for writing."""
+
+    count: int = 0
+    writers: int = 0
+
+
+@dataclass(slots=True)
+class _Listing:
+    """An opened directory, and the last cookie that belongs to the listing."""
+
+    ino: int
+    end: int
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the tree holds, kept up to date while it changes: inodes by kind, and bytes in files."""
+
+    files: int = 0
+    directories: int = 0
+    links: int = 0
+    specials: int = 0
+    size: int = 0
+
+    def add(self, inode: Inode, count: int) -> None:
+        """Count an inode in (1) or out (-1)."""
+        if stat.S_ISREG(inode.mode):
+            self.files += count
+            self.size += count * inode.size
+        elif stat.S_ISDIR(inode.mode):
+            self.directories += count
+        elif stat.S_ISLNK(inode.mode):
+            self.links += count
+        else:
+            self.specials += count
+
+
+def _now() -> int:
+    return time.time_ns()
+
+
+def _fail(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+class Vfs:
+    """The tree of a session, for reading and writing."""
+
+    def __init__(
+        self, journal: Journal, content: Content, *, owner: Caller, keep_xattrs: bool = False
+    ) -> None:
+        """Serve the tree in `journal`; a new one gets a root directory that belongs to `owner`.
+
+        With `keep_xattrs` extended attributes live as long as the session does.
+        """
+        self._journal = journal
+        self._content = content
+        self._open: dict[int, _OpenFile] = {}
+        self._listings: dict[int, _Listing] = {}
+        self.totals = Totals()
+        self.changes = 0  # counts what callers changed, so that a seal sees whether anything did
+        self._keep_xattrs = keep_xattrs
+        self._has_xattrs = keep_xattrs or journal.count_xattrs() > 0  # those of an earlier mount
+        self._refused_xattrs = int(journal.setting(b"xattrs") or 0)
+        if journal.inode(ROOT_INO) is None:
+            self._make_root(owner)
+        self._sweep_orphans()
+        for inode in journal.inodes():
+            self.totals.add(inode, 1)
+
+    def _make_root(self, owner: Caller) -> None:
+        now = _now()
+        root = Inode(
+            ROOT_INO, stat.S_IFDIR | 0o755, owner.uid, owner.gid, 2, 0, 0, 0, now, now, now, ROOT_INO, b""
+        )
+        with self._journal.change() as change:
+            change.put_inode(root)
+
+    def _sweep_orphans(self) -> None:
+        """Remove what had lost its last name when the session's last daemon ended."""
+        for ino in list(self._journal.orphans()):
+            inode = self._journal.inode(ino)
+            if inode is not None:
+                with self._journal.change(makes_room=True) as change:
+                    self._drop(change, inode)
+
+    def _drop(self, change: Change, inode: Inode) -> None:
+        """Remove an inode with all that belongs to it."""
+        if inode.chunks:
+            self._content.drop(change, inode)
+        if self._has_xattrs:
+            for name in self._journal.xattrs(inode.ino):
+                change.drop_xattr(inode.ino, name)
+        change.drop_inode(inode.ino)
+
+    # Looking
+
+    def inode(self, ino: int) -> Inode:
+        """Return an inode."""
+        found = self._journal.inode(ino)
+        if found is None:
+            raise _fail(errno.ESTALE)
+        return found
+
+    def lookup(self, parent: int, name: bytes) -> Inode | None:
+        """Return what a name stands for, or None."""
+        if name == b".":
+            return self.inode(parent)
+        if name == b"..":
+            return self.inode(self.inode(parent).parent)
+        _check_name(name)
+        entry = self._journal.child(parent, name)
+        return None if entry is None else self.inode(entry.ino)
+
+    def _entry(self, parent: int, name: bytes) -> Dirent:
+        _check_name(name)
+        entry = self._journal.child(parent, name)
+        if entry is None:
+            raise _fail(errno.ENOENT)
+        return entry
+
+    def readdir(self, ino: int, after: int) -> Iterator[Dirent]:
+        """Walk a directory from a cookie on (0 is the start).
+
+        Entries that are there all the while come once, whatever is made or removed meanwhile.
+        """
+        return self._journal.children(ino, after)
+
+    def opendir(self, ino: int) -> int:
+        """Open a directory for listing; returns a handle of its own."""
+        self.inode(ino)
+        handle = self._journal.next_id()
+        self._listings[handle] = _Listing(ino, handle)
+        return handle
+
+    def rewind(self, handle: int) -> None:
+        """Start a listing over: it shows what is there by now."""
+        self._listings[handle].end = self._journal.next_id()
+
+    def listed(self, handle: int) -> int:
+        """Say which directory a listing is of."""
+        return self._listings[handle].ino
+
+    def listing(self, handle: int, after: int) -> Iterator[Dirent]:
+        """Walk an opened directory from a cookie on.
+
+        What is made after the listing began is not in it, so that a program that makes a name for each name
+        that it meets comes to an end.
+        """
+        listing = self._listings[handle]
+        for entry in self.readdir(listing.ino, after):
+            if entry.cookie > listing.end:
+                return
+            yield entry
+
+    def releasedir(self, handle: int) -> None:
+        """End a listing."""
+        del self._listings[handle]
+
+    def readlink(self, ino: int) -> bytes:
+        """Return a symbolic link's target."""
+        return self.inode(ino).target
+
+    # Making
+
+    def _make(
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+    ) -> Inode:
+        """Make a new inode with a name."""
+        _check_name(name)
+        self._content.check_names()
+        folder = self._folder(parent)
+        if self._journal.child(parent, name) is not None:
+            raise _fail(errno.EEXIST)
+        gid = caller.gid
+        if folder.mode & stat.S_ISGID:
+            gid = folder.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        now = _now()
+        is_dir = stat.S_ISDIR(mode)
+        ino = self._journal.next_id()
+        inode = Inode(
+            ino,
+            mode,
+            caller.uid,
+            gid,
+            2 if is_dir else 1,
+            rdev,
+            len(target),
+            0,
+            now,
+            now,
+            now,
+            parent if is_dir else 0,
+            target,
+        )
+        with self._journal.change() as change:
+            change.put_inode(inode)
+            change.put_name(parent, Dirent(name, ino, self._journal.next_id(), stat.S_IFMT(mode)))
+            change.put_inode(_grown(folder, 1, int(is_dir), now))
+        self._changed()
+        self.totals.add(inode, 1)
+        return inode
+
+    def _folder(self, ino: int) -> Inode:
+        """Return a directory that something may be made in."""
+        folder = self.inode(ino)
+        if not stat.S_ISDIR(folder.mode):
+            raise _fail(errno.ENOTDIR)
+        if folder.nlink == 0:  # removed, but still somebody's working directory
+            raise _fail(errno.ENOENT)
+        return folder
+
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
+        """Make a directory."""
+        return self._make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), caller)
+
+    def make_folders(self, path: bytes, caller: Caller) -> tuple[int, list[tuple[int, bytes]]]:
+        """Make the directories of a path that are not there yet.
+
+        Returns the last one's number, and what was made: the names, each with its parent's number.
+
+        Raises:
+            SourceError: something else is in the way.
+        """
+        ino, made = ROOT_INO, []
+        for name in filter(None, path.split(b"/")):
+            inode = None if name in {b".", b".."} else self.lookup(ino, name)
+            if inode is None and name not in {b".", b".."}:
+                made.append((ino, name))
+                inode = self.mkdir(ino, name, 0o755, caller)
+            if inode is None or not stat.S_ISDIR(inode.mode):
+                raise SourceError(f"--to {os.fsdecode(path)}: it leads to no directory")
+            ino = inode.ino
+        return ino, made
+
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Inode:
+        """Make a file, fifo, socket or device; `mode` has the type bits."""
+        if not stat.S_IFMT(mode):
+            mode |= stat.S_IFREG
+        return self._make(parent, name, mode, caller, rdev=rdev)
+
+    def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Inode, int]:
+        """Make a file and open it; returns it and a handle."""
+        inode = self._make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
+        return inode, self._open_handle(inode.ino, flags)
+
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Inode:
+        """Make a symbolic link."""
+        if len(target) > MAX_TARGET:
+            raise _fail(errno.ENAMETOOLONG)
+        return self._make(parent, name, stat.S_IFLNK | 0o777, caller, target=target)
+
+    def link(self, ino: int, parent: int, name: bytes) -> Inode:
+        """Give an inode another name."""
+        _check_name(name)
+        inode = self.inode(ino)
+        if stat.S_ISDIR(inode.mode):
+            raise _fail(errno.EPERM)
+        if inode.nlink == 0:
+            raise _fail(errno.ENOENT)
+        self._content.check_names()
+        folder = self._folder(parent)
+        if self._journal.child(parent, name) is not None:
+            raise _fail(errno.EEXIST)
+        now = _now()
+        inode = inode._replace(nlink=inode.nlink + 1, ctime_ns=now)
+        with self._journal.change() as change:
+            change.put_inode(inode)
+            change.put_name(parent, Dirent(name, ino, self._journal.next_id(), stat.S_IFMT(inode.mode)))
+            change.put_inode(_grown(folder, 1, 0, now))
+        self._changed()
+        return inode
+
+    # Removing
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a name that is no directory's."""
+        entry = self._entry(parent, name)
+        if entry.kind == stat.S_IFDIR:
+            raise _fail(errno.EISDIR)
+        now = _now()
+        with self._journal.change(makes_room=True) as change:
+            change.drop_name(parent, entry)
+            change.put_inode(_grown(self.inode(parent), -1, 0, now))
+            self._lose_name(change, self.inode(entry.ino), now)
+        self._changed()
+
+    def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove an empty directory."""
+        entry = self._entry(parent, name)
+        if entry.kind != stat.S_IFDIR:
+            raise _fail(errno.ENOTDIR)
+        inode = self.inode(entry.ino)
+        if inode.size:
+            raise _fail(errno.ENOTEMPTY)
+        now = _now()
+        with self._journal.change(makes_room=True) as change:
+            change.drop_name(parent, entry)
+            change.put_inode(_grown(self.inode(parent), -1, -1, now))
+            self._lose_name(change, inode, now)
+        self._changed()
+
+    def _lose_name(self, change: Change, inode: Inode, now: int) -> None:
+        """Take a name from an inode; one without any stays until the kernel forgets it."""
+        nlink = 0 if stat.S_ISDIR(inode.mode) else inode.nlink - 1
+        change.put_inode(inode._replace(nlink=nlink, ctime_ns=now))
+        if nlink == 0:
+            change.put_orphan(inode.ino)
+
+    def forget(self, ino: int) -> None:
+        """The kernel holds the inode no longer: if it has no name either, it goes."""
+        inode = self._journal.inode(ino)
+        if inode is None or inode.nlink > 0 or ino in self._open:
+            return
+        with self._journal.change(makes_room=True) as change:
+            self._drop(change, inode)
+        self.totals.add(inode, -1)
+
+    # Renaming
+
+    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
+        """Move a name, over an existing one unless `flags` forbids it, or exchange two."""
+        _check_name(new_name)
+        entry = self._entry(parent, name)
+        target_folder = self._folder(new_parent)
+        other = self._journal.child(new_parent, new_name)
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+            raise _fail(errno.EINVAL)
+        if flags & RENAME_NOREPLACE and other is not None:
+            raise _fail(errno.EEXIST)
+        if entry.kind == stat.S_IFDIR:
+            self._check_not_inside(entry.ino, target_folder)
+        if flags & RENAME_EXCHANGE:
+            if other is None:
+                raise _fail(errno.ENOENT)
+            if other.kind == stat.S_IFDIR:
+                self._check_not_inside(other.ino, self.inode(parent))
+            self._exchange(parent, entry, new_parent, other)
+        elif other is None or other.ino != entry.ino:
+            self._move(parent, entry, new_parent, new_name, other)
+        else:
+            return  # two names of one file: POSIX wants both to stay
+        self._changed()
+
+    def _check_not_inside(self, ino: int, folder: Inode) -> None:
+        """Refuse to move a directory into itself."""
+        while folder.ino != ROOT_INO:
+            if folder.ino == ino:
+                raise _fail(errno.EINVAL)
+            folder = self.inode(folder.parent)
+
+    def _move(
+        self, parent: int, entry: Dirent, new_parent: int, new_name: bytes, other: Dirent | None
+    ) -> None:
+        now = _now()
+        is_dir = int(entry.kind == stat.S_IFDIR)
+        if other is not None:
+            self._check_replaceable(entry, other)
+        # Who lists the directory meets a replaced name once, and a renamed file once: each keeps its place.
+        if other is not None:
+            cookie = other.cookie
+        else:
+            cookie = entry.cookie if parent == new_parent else self._journal.next_id()
+        moved = self.inode(entry.ino)._replace(ctime_ns=now)
+        if is_dir:
+            moved = moved._replace(parent=new_parent)
+        with self._journal.change() as change:
+            folders = _Folders(self, now)
+            change.drop_name(parent, entry)
+            folders.grow(parent, -1, -is_dir)
+            if other is not None:
+                change.drop_name(new_parent, other)
+                folders.grow(new_parent, -1, -int(other.kind == stat.S_IFDIR))
+                self._lose_name(change, self.inode(other.ino), now)
+            change.put_name(new_parent, Dirent(new_name, entry.ino, cookie, entry.kind))
+            folders.grow(new_parent, 1, is_dir)
+            change.put_inode(moved)
+            folders.put(change)
+
+    def _check_replaceable(self, entry: Dirent, other: Dirent) -> None:
+        if other.kind == stat.S_IFDIR:
+            if entry.kind != stat.S_IFDIR:
+                raise _fail(errno.EISDIR)
+            if self.inode(other.ino).size:
+                raise _fail(errno.ENOTEMPTY)
+        elif entry.kind == stat.S_IFDIR:
+            raise _fail(errno.ENOTDIR)
+
+    def _exchange(self, parent: int, entry: Dirent, new_parent: int, other: Dirent) -> None:
+        if entry.ino == other.ino:
+            return
+        now = _now()
+        with self._journal.change() as change:
+            folders = _Folders(self, now)
+            change.put_name(parent, other._replace(name=entry.name, cookie=entry.cookie))
+            change.put_name(new_parent, entry._replace(name=other.name, cookie=other.cookie))
+            delta = int(other.kind == stat.S_IFDIR) - int(entry.kind == stat.S_IFDIR)
+            folders.grow(parent, 0, delta)
+            folders.grow(new_parent, 0, -delta)
+            for moved, folder in ((entry, new_parent), (other, parent)):
+                inode = self.inode(moved.ino)._replace(ctime_ns=now)
+                if moved.kind == stat.S_IFDIR:
+                    inode = inode._replace(parent=folder)
+                change.put_inode(inode)
+            folders.put(change)
+
+    # Attributes
+
+    async def setattr(self, ino: int, wanted: Attributes) -> Inode:
+        """Change an inode's attributes."""
+        if wanted.size is not None:
+            await self._prepare_resize(ino, wanted.size)
+        inode = self.inode(ino)
+        now = _now()
+        makes_room = wanted.size is not None and wanted.size < inode.size
+        with self._journal.change(makes_room=makes_room) as change:
+            changed = inode
+            if wanted.size is not None:
+                changed = self._content.resize(change, inode, wanted.size)._replace(mtime_ns=now)
+            if wanted.mode is not None:
+                changed = changed._replace(mode=stat.S_IFMT(inode.mode) | stat.S_IMODE(wanted.mode))
+            changed = changed._replace(
+                uid=inode.uid if wanted.uid is None else wanted.uid,
+                gid=inode.gid if wanted.gid is None else wanted.gid,
+                atime_ns=inode.atime_ns if wanted.atime_ns is None else wanted.atime_ns,
+                mtime_ns=changed.mtime_ns if wanted.mtime_ns is None else wanted.mtime_ns,
+                ctime_ns=now,
+            )
+            change.put_inode(changed)
+        self._changed()
+        self.totals.size += changed.size - inode.size if stat.S_ISREG(inode.mode) else 0
+        return changed
+
+    async def _prepare_resize(self, ino: int, size: int) -> None:
+        if size > MAX_SIZE:
+            raise _fail(errno.EFBIG)
+        inode = self.inode(ino)
+        if stat.S_ISDIR(inode.mode):
+            raise _fail(errno.EISDIR)
+        if not stat.S_ISREG(inode.mode):
+            raise _fail(errno.EINVAL)
+        await self._bring_for(ino, lambda current: self._content.border(current, size))
+
+    async def _bring_for(self, ino: int, needs: Callable[[Inode], list[int]]) -> None:
+        """Bring what `needs` says of the inode, until it says the same after bringing as before.
+
+        While a chunk is brought the file may change, and then other chunks may be needed. A file without
+        chunks, as every new one is, needs none.
+        """
+        inode = self.inode(ino)
+        while inode.chunks and (wanted := needs(inode)):
+            await self._content.bring(ino, wanted)
+            current = self.inode(ino)
+            if current.size == inode.size:
+                return
+            inode = current
+
+    # Extended attributes
+
+    def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
+        """Set an extended attribute, if the session keeps them; an flist cannot hold it either way."""
+        inode = self.inode(ino)
+        is_acl = name.startswith(_ACL_PREFIX)
+        if is_acl or not self._keep_xattrs:
+            # `cp -a` sets a minimal list on every file; it says what the mode says, so nothing is lost.
+            if not is_acl or len(value) > _MINIMAL_ACL_SIZE:
+                self._count_refused_xattr()
+            raise _fail(errno.EOPNOTSUPP)
+        if len(name) > MAX_NAME:
+            raise _fail(errno.ERANGE)
+        self._content.check_names()
+        with self._journal.change() as change:
+            change.put_xattr(ino, name, value)
+            change.put_inode(inode._replace(ctime_ns=_now()))
+        self._changed()
+
+    def _count_refused_xattr(self) -> None:
+        with self._journal.change() as change:
+            self._refuse_xattrs(change, 1)
+
+    def _refuse_xattrs(self, change: Change, count: int) -> None:
+        self._refused_xattrs += count
+        change.put_setting(b"xattrs", str(self._refused_xattrs).encode())
+
+    def adopt_xattrs(self, change: Change, ino: int, xattrs: Mapping[bytes, bytes]) -> None:
+        """Set the extended attributes that something has which is put into the tree, or count them."""
+        if not self._keep_xattrs:
+            if xattrs:
+                self._refuse_xattrs(change, len(xattrs))
+            return
+        for name, value in xattrs.items():
+            change.put_xattr(ino, name, value)
+
+    def took(self, made: Iterable[Inode]) -> None:
+        """Take note of inodes that were put into the tree past the operations here."""
+        for inode in made:
+            self.totals.add(inode, 1)
+        self._changed()
+
+    def getxattr(self, ino: int, name: bytes) -> bytes:
+        """Return an extended attribute."""
+        value = self._journal.xattr(ino, name)
+        if value is None:
+            raise _fail(errno.ENODATA)
+        return value
+
+    def listxattr(self, ino: int) -> list[bytes]:
+        """List the names of an inode's extended attributes."""
+        return list(self._journal.xattrs(ino))
+
+    def removexattr(self, ino: int, name: bytes) -> None:
+        """Remove an extended attribute."""
+        self.getxattr(ino, name)
+        with self._journal.change() as change:
+            change.drop_xattr(ino, name)
+            change.put_inode(self.inode(ino)._replace(ctime_ns=_now()))
+        self._changed()
+
+    # Content
+
+    def _open_handle(self, ino: int, flags: int) -> int:
+        """Count an opened file. The handle names the inode, and whether it is open for writing."""
+        writing = int(flags & os.O_ACCMODE != os.O_RDONLY)
+        opened = self._open.setdefault(ino, _OpenFile())
+        opened.count += 1
+        opened.writers += writing
+        return ino << 1 | writing
+
+    async def open(self, ino: int, flags: int, caller: Caller) -> int:
+        """Open a file, and empty it with O_TRUNC; returns a handle."""
+        inode = self.inode(ino)
+        if flags & os.O_TRUNC:
+            wanted = Attributes(size=0)
+            if caller.uid != 0 and inode.mode & (stat.S_ISUID | stat.S_ISGID):
+                wanted = Attributes(size=0, mode=_without_set_id(inode, caller))
+            await self.setattr(ino, wanted)
+        return self._open_handle(ino, flags)
+
+    async def read(self, handle: int, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at `offset`; fewer only at the end of the file."""
+        return await self._content.read(handle >> 1, offset, length)
+
+    async def write(self, handle: int, offset: int, data: bytes) -> int:
+        """Write all of `data` at `offset`; it survives the daemon's death once this returned."""
+        ino = handle >> 1
+        if not data:
+            return 0
+        if offset + len(data) > MAX_SIZE:
+            raise _fail(errno.EFBIG)
+        await self._content.room()
+        await self._bring_for(ino, lambda current: self._content.needs(current, offset, len(data)))
+        inode = self.inode(ino)
+        now = _now()
+        with self._journal.change() as change:
+            changed = self._content.write(change, inode, offset, data)
+            change.put_inode(changed._replace(mtime_ns=now, ctime_ns=now))
+        self._changed()
+        self.totals.size += changed.size - inode.size
+        return len(data)
+
+    async def fsync(self, handle: int) -> None:
+        """Make a file's content and attributes survive a power cut."""
+        await self._content.sync_file(handle >> 1)
+        await trio.to_thread.run_sync(self._journal.sync)
+
+    async def fsyncdir(self) -> None:
+        """Make all names survive a power cut."""
+        await trio.to_thread.run_sync(self._journal.sync)
+
+    def release(self, handle: int) -> None:
+        """One opened file is closed: with the last writer the file's chunks are settled."""
+        ino, writing = handle >> 1, handle & 1
+        opened = self._open[ino]
+        opened.count -= 1
+        opened.writers -= writing
+        if opened.count == 0:
+            del self._open[ino]
+        if writing and opened.writers == 0:
+            inode = self._journal.inode(ino)
+            if inode is not None and inode.nlink > 0:
+                self._content.settle_file(ino, inode.size)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+
+class _Folders:
+    """The directories that a rename changes, which may be one and the same."""
+
+    def __init__(self, vfs: Vfs, now: int) -> None:
+        self._vfs = vfs
+        self._now = now
+        self._folders: dict[int, Inode] = {}
+
+    def grow(self, ino: int, entries: int, folders: int) -> None:
+        """Count entries and sub-directories in or out."""
+        folder = self._folders.get(ino) or self._vfs.inode(ino)
+        self._folders[ino] = _grown(folder, entries, folders, self._now)
+
+    def put(self, change: Change) -> None:
+        """Write them."""
+        for folder in self._folders.values():
+            change.put_inode(folder)
+
+
+def _grown(folder: Inode, entries: int, folders: int, now: int) -> Inode:
+    """Return a directory with that many entries and sub-directories more."""
+    return folder._replace(
+        size=folder.size + entries, nlink=folder.nlink + folders, mtime_ns=now, ctime_ns=now
+    )
+
+
+def _check_name(name: bytes) -> None:
+    if len(name) > MAX_NAME:
+        raise _fail(errno.ENAMETOOLONG)
+
+
+def _without_set_id(inode: Inode, caller: Caller) -> int:
+    """Clear what a stranger's write clears: set-uid; set-gid if the group may execute or is not the caller's.
+
+    Linux asks for all groups of the caller, but the first is all that a request tells.
+    """
+    mode = inode.mode & ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP or caller.gid != inode.gid else mode
+
+
+def allocated(inode: Inode) -> int:
+    """How many 512-byte units of disk stat reports for an inode: holes cost none."""
+    if not stat.S_ISREG(inode.mode):
+        return 0
+    whole = -(-inode.size // 512)
+    if inode.chunks >= -(-inode.size // CHUNK_SIZE):
+        return whole
+    return min(whole, inode.chunks * (CHUNK_SIZE // 512))

@@ -1,0 +1,390 @@
+"""Items become entries of a session's tree, many in one change, with content that is stored already.
+
+As `cp -a` does it: directories unite and take the attributes of the item, anything else is replaced, but a
+directory is never replaced by something else, nor the other way round. What is replaced lives on for whoever
+has it open.
+
+What lies below a link to a directory of the tree goes where that leads, as if the tree were mounted as the
+root: an absolute target begins at the top, and `..` does not lead out of it. A directory in place of such a
+link unites with what it leads to, which keeps its attributes, or replaces the link, as its item wants.
+
+All methods run in the event loop's thread, and none of them waits: each is atomic.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field, replace
+from functools import cache
+from typing import NamedTuple
+
+from flistfs.authoring.filesystem.content import Content, Counts
+from flistfs.authoring.filesystem.vfs import MAX_NAME, MAX_TARGET, Vfs
+from flistfs.authoring.state.journal import ROOT_INO, Change, Dirent, Inode, Journal, Stored
+from flistfs.sources.directory import Item, Problem
+from flistfs.tree.uniting import Allowance, followed
+
+# Directories whose numbers are remembered; others are looked up from the top.
+_REMEMBERED = 4096
+
+# What a directory is made with that nothing says anything of.
+_IMPLIED_MODE = stat.S_IFDIR | 0o755
+
+
+class StoredPiece(NamedTuple):
+    """A chunk that is stored: its number in its file, and of its block what an `Outcome` says."""
+
+    number: int
+    stored: Stored
+    size: int
+    is_new: bool
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An item whose content is stored."""
+
+    item: Item
+    chunks: Sequence[StoredPiece] = ()
+
+
+@dataclass(slots=True)
+class Grafted:
+    """What a batch changed, for the kernel's caches; what it replaced, and what of it could not be taken."""
+
+    names: list[tuple[int, bytes]] = field(default_factory=list)
+    inodes: set[int] = field(default_factory=set)
+    nameless: list[int] = field(default_factory=list)
+    replaced: list[bytes] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class _Draft:
+    """The tree as it will be when a change is made."""
+
+    def __init__(self, journal: Journal, change: Change) -> None:
+        self._journal = journal
+        self.change = change
+        self.changed: dict[int, Inode] = {}
+        self._names: dict[tuple[int, bytes], Dirent] = {}
+        self.made: list[Inode] = []
+        self.resized = 0
+
+    def inode(self, ino: int) -> Inode | None:
+        return self.changed.get(ino) or self._journal.inode(ino)
+
+    def child(self, parent: int, name: bytes) -> Dirent | None:
+        return self._names.get((parent, name)) or self._journal.child(parent, name)
+
+    def put(self, inode: Inode) -> None:
+        self.changed[inode.ino] = inode
+
+    def put_name(self, parent: int, entry: Dirent) -> None:
+        self._names[parent, entry.name] = entry
+        self.change.put_name(parent, entry)
+
+    def finish(self) -> None:
+        for inode in self.changed.values():
+            self.change.put_inode(inode)
+
+
+class _RefusedError(Exception):
+    """An item that does not fit into the tree."""
+
+
+class _Known(NamedTuple):
+    """A directory that was found: its number, and what its path left of the allowance."""
+
+    ino: int
+    left: Allowance
+
+
+class Grafter:
+    """Puts items below one directory of a tree."""
+
+    def __init__(self, journal: Journal, content: Content, vfs: Vfs, top: int, *, unique: bool) -> None:
+        """Put items below the directory `top`; with `unique` nothing but directories may come twice."""
+        self._journal = journal
+        self._content = content
+        self._vfs = vfs
+        self._top = top
+        self._unique = unique
+        self._top_is_named = False
+        self._folders: OrderedDict[bytes, _Known] = OrderedDict()
+
+    def graft(self, batch: Sequence[Ready]) -> Grafted:
+        """Put items into the tree, all in one change.
+
+        Raises:
+            OSError: the journal cannot be written; nothing of the batch was taken.
+        """
+        done = Grafted()
+        counts = replace(self._content.counts)
+        with self._journal.change() as change:
+            draft = _Draft(self._journal, change)
+            for ready in batch:
+                try:
+                    self._put(draft, ready, done)
+                except _RefusedError as error:
+                    done.problems.append(Problem(ready.item.path, str(error)))
+            self._note_blocks(change, counts, batch)
+            draft.finish()
+            if any(ready.item.stored for ready in batch):
+                change.rely_on_base()
+            change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
+        self._content.counts = counts
+        self._vfs.took(draft.made)
+        done.inodes.update(draft.changed)
+        return done
+
+    def _note_blocks(self, change: Change, counts: Counts, batch: Sequence[Ready]) -> None:
+        pieces = [piece for ready in batch for piece in ready.chunks]
+        counts.add(pieces, self._journal)
+        for piece in pieces:
+            change.put_block(piece.stored.key, piece.stored.hash, piece.size)
+
+    def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
+        item = ready.item
+        if not item.path:
+            self._put_top(draft, item)
+            return
+        folder, _, name = item.path.rpartition(b"/")
+        parent, allowance = self._folder(draft, folder, maker=item if item.makes_parents else None)
+        if len(name) > MAX_NAME:
+            raise _RefusedError(f"its name is longer than {MAX_NAME} bytes")
+        existing = draft.child(parent.ino, name)
+        if stat.S_ISDIR(item.mode):
+            self._put_folder(draft, item, parent, allowance, existing, done)
+            return
+        inode = self._other_name(draft, item) if item.link is not None else None
+        if inode is not None and existing is not None and existing.ino == inode.ino:
+            return  # a name of the file already
+        self._check_replaceable(existing)
+        inode = self._new(draft, ready) if inode is None else _with_name(draft, inode)
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFMT(inode.mode)), existing, done)
+        done.names.append((parent.ino, name))
+        if existing is not None:
+            done.replaced.append(item.path)
+
+    def _put_top(self, draft: _Draft, item: Item) -> None:
+        if not stat.S_ISDIR(item.mode):
+            raise _RefusedError("it has no name")
+        top, _ = self._folder(draft, b"")
+        self._top_is_named = True
+        self._give_attributes(draft, top, item)
+
+    def _folder(self, draft: _Draft, path: bytes, *, maker: Item | None = None) -> tuple[Inode, Allowance]:
+        """Find a directory below the top, and what its path left of the allowance; links are followed.
+
+        What is missing is made for the item `maker`, if there is one.
+        """
+        names: list[bytes] = []  # those that nothing is remembered of, the last first
+        while (known := self._remembered(draft, path)) is None and path:
+            path, _, name = path.rpartition(b"/")
+            names.append(name)
+        inode, allowance = known or (None, Allowance())
+        while inode is not None and names:
+            name = names.pop()
+            if maker is not None and draft.child(inode.ino, name) is None:
+                inode = self._implied(draft, maker, inode, name)
+            else:
+                inode = self._entered(draft, inode, name, allowance)
+            path = path + b"/" + name if path else name
+            if inode is not None:
+                self._remember(path, inode.ino, allowance)
+        if inode is None:
+            raise _RefusedError("what it lies in is no directory")
+        return inode, allowance
+
+    def _remembered(self, draft: _Draft, path: bytes) -> tuple[Inode, Allowance] | None:
+        known = self._folders.get(path) if path else _Known(self._top, Allowance())
+        inode = None if known is None else draft.inode(known.ino)
+        if known is None or inode is None or inode.nlink == 0:
+            return None
+        return inode, replace(known.left)
+
+    def _implied(self, draft: _Draft, maker: Item, parent: Inode, name: bytes) -> Inode:
+        """Make a directory that an item lies in."""
+        if len(name) > MAX_NAME:
+            raise _RefusedError(f"it lies in a directory whose name is longer than {MAX_NAME} bytes")
+        item = Item(b"", _IMPLIED_MODE, 0, 0, maker.mtime_ns, maker.mtime_ns)
+        inode = self._make(draft, item, parent=parent.ino)
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Grafted())
+        return inode
+
+    def _entered(self, draft: _Draft, start: Inode, name: bytes, allowance: Allowance) -> Inode | None:
+        """Find the directory that a name in another leads to, if it does."""
+
+        @cache  # a link may lead to and fro
+        def look(directory: int, name: bytes) -> Inode | bytes | None:
+            entry = draft.child(directory, name)
+            found = None if entry is None else draft.inode(entry.ino)
+            if found is None or stat.S_ISDIR(found.mode):
+                return found
+            return found.target if stat.S_ISLNK(found.mode) else None
+
+        inode = followed(
+            start,
+            name,
+            root=draft.inode(ROOT_INO) or start,
+            above=lambda inode: draft.inode(inode.parent) or inode,
+            look=lambda inode, name: look(inode.ino, name),
+            allowance=allowance,
+        )
+        if allowance.is_spent:
+            raise _RefusedError("too many links on the way")
+        return inode
+
+    def _remember(self, path: bytes, ino: int, allowance: Allowance) -> None:
+        self._folders[path] = _Known(ino, replace(allowance))
+        self._folders.move_to_end(path)
+        while len(self._folders) > _REMEMBERED:
+            self._folders.popitem(last=False)
+
+    def _put_folder(
+        self,
+        draft: _Draft,
+        item: Item,
+        parent: Inode,
+        allowance: Allowance,
+        existing: Dirent | None,
+        done: Grafted,
+    ) -> None:
+        name = item.path.rpartition(b"/")[2]
+        inode = None if existing is None else self._united_with(draft, item, parent, allowance, existing)
+        if inode is not None:
+            # Its name stays; and without it the kernel would let go of what is mounted inside.
+            if existing is not None and existing.ino == inode.ino:
+                self._give_attributes(draft, inode, item)
+            self._remember(item.path, inode.ino, allowance)
+            return
+        inode = self._make(draft, item, parent=parent.ino)
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), existing, done)
+        if existing is not None:
+            done.replaced.append(item.path)
+        self._remember(item.path, inode.ino, allowance)
+        done.names.append((parent.ino, name))
+
+    def _united_with(
+        self, draft: _Draft, item: Item, parent: Inode, allowance: Allowance, existing: Dirent
+    ) -> Inode | None:
+        """Find the directory that an item unites with; none if it replaces what is there."""
+        inode = draft.inode(existing.ino)
+        if inode is not None and stat.S_ISLNK(inode.mode):
+            if item.replaces_link:
+                return None
+            inode = self._entered(draft, parent, existing.name, allowance)
+        if inode is None or not stat.S_ISDIR(inode.mode):
+            raise _RefusedError("something that is no directory is there already")
+        return inode
+
+    def _give_attributes(self, draft: _Draft, folder: Inode, item: Item) -> None:
+        draft.put(
+            folder._replace(
+                mode=item.mode,
+                uid=item.uid,
+                gid=item.gid,
+                mtime_ns=item.mtime_ns,
+                atime_ns=item.atime_ns,
+                ctime_ns=_ctime(item),
+            )
+        )
+        self._vfs.adopt_xattrs(draft.change, folder.ino, item.xattrs)
+
+    def _check_replaceable(self, existing: Dirent | None) -> None:
+        if existing is None:
+            return
+        if existing.kind == stat.S_IFDIR:
+            raise _RefusedError("a directory is there already")
+        if self._unique:
+            raise _RefusedError("it is there twice")
+
+    def _other_name(self, draft: _Draft, item: Item) -> Inode:
+        """Find the file that an item is a further name of."""
+        folder, _, name = (item.link or b"").rpartition(b"/")
+        try:
+            parent, _ = self._folder(draft, folder)
+            entry = draft.child(parent.ino, name)
+        except _RefusedError:
+            entry = None
+        inode = None if entry is None else draft.inode(entry.ino)
+        if inode is None or stat.S_ISDIR(inode.mode):
+            raise _RefusedError("it is a further name of a file that is not there")
+        return inode
+
+    def _new(self, draft: _Draft, ready: Ready) -> Inode:
+        if len(ready.item.target) > MAX_TARGET:
+            raise _RefusedError(f"its target is longer than {MAX_TARGET} bytes")
+        inode = self._make(draft, ready.item, chunks=len(ready.chunks) + len(ready.item.stored))
+        for piece in ready.chunks:
+            draft.change.put_stored(inode.ino, piece.number, piece.stored)
+        for number, stored in enumerate(ready.item.stored):
+            draft.change.put_stored(inode.ino, number, stored)
+        return inode
+
+    def _make(self, draft: _Draft, item: Item, *, parent: int = 0, chunks: int = 0) -> Inode:
+        is_folder = stat.S_ISDIR(item.mode)
+        inode = Inode(
+            ino=self._journal.next_id(),
+            mode=item.mode,
+            uid=item.uid,
+            gid=item.gid,
+            nlink=2 if is_folder else 1,
+            rdev=item.rdev,
+            size=len(item.target) or item.size,
+            chunks=chunks,
+            atime_ns=item.atime_ns,
+            mtime_ns=item.mtime_ns,
+            ctime_ns=_ctime(item),
+            parent=parent,
+            target=item.target,
+        )
+        draft.put(inode)
+        draft.made.append(inode)
+        if item.xattrs:
+            self._vfs.adopt_xattrs(draft.change, inode.ino, item.xattrs)
+        return inode
+
+    def _name(
+        self, draft: _Draft, parent: Inode, entry: Dirent, existing: Dirent | None, done: Grafted
+    ) -> None:
+        """Give an inode a name, in place of what had it."""
+        if existing is not None:
+            draft.change.drop_name(parent.ino, existing)
+            if existing.kind == stat.S_IFLNK:
+                self._folders.clear()  # what was found through it
+            self._lose_name(draft, existing, done)
+        draft.put_name(parent.ino, entry._replace(cookie=self._journal.next_id()))
+        parent = draft.changed.get(parent.ino, parent)
+        parent = parent._replace(
+            size=parent.size + (existing is None), nlink=parent.nlink + (entry.kind == stat.S_IFDIR)
+        )
+        if parent.ino == self._top and not self._top_is_named:
+            now = time.time_ns()
+            parent = parent._replace(mtime_ns=now, ctime_ns=now)
+        draft.put(parent)
+
+    def _lose_name(self, draft: _Draft, entry: Dirent, done: Grafted) -> None:
+        inode = draft.inode(entry.ino)
+        if inode is None:
+            return
+        draft.put(inode._replace(nlink=inode.nlink - 1, ctime_ns=time.time_ns()))
+        if inode.nlink == 1:
+            draft.change.put_orphan(inode.ino)
+            done.nameless.append(inode.ino)
+
+
+def _with_name(draft: _Draft, inode: Inode) -> Inode:
+    """Count a further name of a file."""
+    inode = inode._replace(nlink=inode.nlink + 1, ctime_ns=time.time_ns())
+    draft.put(inode)
+    return inode
+
+
+def _ctime(item: Item) -> int:
+    return time.time_ns() if item.ctime_ns is None else item.ctime_ns

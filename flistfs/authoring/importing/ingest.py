@@ -1,0 +1,339 @@
+"""A source's items into a session, without FUSE: read, stored, and put into the tree, all at the same time.
+
+What runs at the same time, and why it is safe:
+
+- A thread of its own walks the source. It hands items to the event loop in batches, and chunks to the
+  uploader after the batch with their file: `run_sync_soon` keeps the order, so the loop knows a file before
+  its first chunk is reported.
+- The task that runs `Ingest.run` has everything else to itself: it takes in items, counts reported chunks,
+  and grafts what comes next when its last chunk is stored. So a file is in the tree with its whole content
+  or not at all, and the tree is that which the source's order makes: in an archive entries may go through
+  links that come before them, and replace others. Chunks are stored in that order too, so that hardly
+  anything waits for a file before it.
+- A budget bounds what is on its way, in bytes of memory: the reader waits while it is used up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from flistfs.authoring.filesystem.content import MAX_SIZE
+from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready, StoredPiece
+from flistfs.authoring.upload.encoder import BytesSource
+from flistfs.authoring.upload.uploader import Failure, Job, Outcome, Report
+from flistfs.errors import SourceError
+from flistfs.sources.directory import Item, Note, Problem, TreeSource
+from flistfs.sources.directory import Piece as SourcePiece
+
+# Memory that items and chunks on their way may take, and what an item or a chunk elsewhere is counted as.
+_BUDGET = 32 << 20
+_COST = 1 << 10
+
+# The same for a chunk that an item has in the store already, and for an extended attribute beside its bytes.
+_STORED_COST = 1 << 8
+
+# A batch is handed over with so many items or bytes of chunks.
+_BATCH_ITEMS = 64
+_BATCH_BYTES = 1 << 20
+
+# Items in one change of the journal: 20 µs each, in which the event loop does nothing else.
+_GRAFT_ITEMS = 128
+
+# How many problems, and entries that were replaced, are kept with the names of what has them.
+MAX_PROBLEMS = 10_000
+
+
+@dataclass(slots=True)
+class IngestCounts:
+    """How far it is: entries, and bytes of content, that are in the tree."""
+
+    entries: int = 0
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """An item that was read, of which so many chunks are on their way, and others stored."""
+
+    item: Item
+    waiting: int
+    chunks: list[StoredPiece] = field(default_factory=list)
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk on its way: the owner of its job."""
+
+    ingest: Ingest
+    arrival: _Arrival
+    number: int
+    cost: int
+
+
+class _StoppedError(Exception):
+    """The ingest has ended; the reader goes on for nobody."""
+
+
+class _Budget:
+    """Bounds what is on its way; the reader takes, the event loop gives back."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def has_room(self, cost: int) -> bool:
+        return self._used == 0 or self._used + cost <= self._limit
+
+    def take(self, cost: int) -> None:
+        with self._changed:
+            while not self._closed and not self.has_room(cost):
+                self._changed.wait()
+            if self._closed:
+                raise _StoppedError
+            self._used += cost
+
+    def give(self, cost: int) -> None:
+        with self._changed:
+            self._used -= cost
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+
+_Message = _Arrival | Problem | Note
+
+
+def _cost(item: Item) -> int:
+    texts = [item.path, item.target, item.link or b"", *item.xattrs, *item.xattrs.values()]
+    cost = _COST + _STORED_COST * (len(item.stored) + len(item.xattrs)) + sum(map(len, texts))
+    # It is given back when its chunks are stored: they must find room beside it.
+    return min(cost, _BUDGET // 2) if item.count else cost
+
+
+class Ingest:
+    """Puts the items of one source into a session's tree."""
+
+    def __init__(
+        self,
+        source: TreeSource,
+        grafter: Grafter,
+        submit: Callable[[Job[Piece]], None],
+        changed: Callable[[Grafted], Awaitable[None]],
+        *,
+        keep_going: bool,
+        check_content: bool = False,
+    ) -> None:
+        """Prepare to put what `source` has into the tree.
+
+        Args:
+            source: Where items come from.
+            grafter: Puts them into the tree.
+            submit: Gets every chunk, to be stored; `report` is to get what became of it.
+            changed: Is told what each batch changed in the tree.
+            keep_going: Whether to leave out what cannot be taken, instead of ending with it.
+            check_content: Whether blocks that are stored already are compared.
+        """
+        self._source = source
+        self._grafter = grafter
+        self._submit = submit
+        self._tell_changed = changed
+        self._keep_going = keep_going
+        self._check_content = check_content
+        self._budget = _Budget(_BUDGET)
+        self._token = trio.lowlevel.current_trio_token()
+        self._queue: deque[_Arrival | Problem] = deque()  # in the order of the source
+        self._wake = trio.Event()
+        self._is_read = False
+        self.counts = IngestCounts()
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+        self.problem_count = 0
+        self.replaced: list[bytes] = []
+        self.replaced_count = 0
+
+    async def run(self) -> None:
+        """Put everything into the tree; returns when it is there, with all its blocks stored.
+
+        What was put before an error stays.
+
+        Raises:
+            SourceError: something could not be taken, and it was not told to keep going; or the source
+                cannot be read at all.
+            OSError: the journal cannot be written.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read)
+            try:
+                await self._work()
+            finally:
+                self._budget.close()
+
+    def report(self, piece: Piece, report: Report[Piece]) -> None:
+        """Take note of what became of a chunk (in the event loop's thread)."""
+        self._budget.give(piece.cost)
+        match report:
+            case Outcome(stored=stored, size=size, is_new=is_new, replaced=replaced):
+                # Not the report itself, whose job has the chunk's bytes.
+                piece.arrival.chunks.append(StoredPiece(piece.number, stored, size, is_new, replaced))
+            case Failure(reason=reason):
+                piece.arrival.failure = reason
+        self._count_down(piece.arrival, 1)
+
+    # Reading, in a thread
+
+    async def _read(self) -> None:
+        try:
+            # A pipe that says nothing must not keep a cancelled ingest waiting.
+            await trio.to_thread.run_sync(self._walk, abandon_on_cancel=True)
+        except _StoppedError:
+            return
+        self._take_in([None])
+
+    def _walk(self) -> None:
+        parcel = _Parcel()
+        for entry in self._source.items():
+            if not isinstance(entry, Item):
+                parcel.messages.append(entry)
+            elif entry.size > MAX_SIZE and entry.link is None:
+                parcel.messages.append(_too_large(entry))
+            else:
+                self._spend(_cost(entry), parcel)
+                self._cut(entry, parcel)
+            if isinstance(entry, Problem) or len(parcel.messages) >= _BATCH_ITEMS:
+                self._hand_over(parcel)
+        self._hand_over(parcel)
+
+    def _cut(self, item: Item, parcel: _Parcel) -> None:
+        arrival = _Arrival(item, item.count)
+        parcel.messages.append(arrival)
+        submitted = 0
+        try:
+            for piece in item.pieces:
+                self._submit_later(arrival, piece, parcel)
+                submitted += 1
+        except SourceError as error:
+            self._hand_over(parcel)
+            self._token.run_sync_soon(self._cut_short, arrival, item.count - submitted, str(error))
+
+    def _submit_later(self, arrival: _Arrival, piece: SourcePiece, parcel: _Parcel) -> None:
+        cost = _COST + (piece.source.length if isinstance(piece.source, BytesSource) else 0)
+        self._spend(cost, parcel)
+        owner = Piece(self, arrival, piece.number, cost)
+        parcel.jobs.append(Job(owner, 0, piece.source, check_content=self._check_content))
+        parcel.size += piece.source.length
+        if parcel.size >= _BATCH_BYTES:
+            self._hand_over(parcel)
+
+    def _spend(self, cost: int, parcel: _Parcel) -> None:
+        if not self._budget.has_room(cost):
+            self._hand_over(parcel)  # what waits in here can only come back once it has left
+        self._budget.take(cost)
+
+    def _hand_over(self, parcel: _Parcel) -> None:
+        if parcel.messages:
+            self._token.run_sync_soon(self._take_in, parcel.messages)
+        for job in parcel.jobs:
+            self._submit(job)
+        parcel.clear()
+
+    # Everything else, in the event loop
+
+    def _take_in(self, messages: Sequence[_Message | None]) -> None:
+        """Take what the reader hands over, at once: a chunk that is reported next may belong to it."""
+        for message in messages:
+            match message:
+                case None:
+                    self._is_read = True
+                case Note(text=text):
+                    self.notes.append(text)
+                case _:
+                    self._queue.append(message)
+        self._wake.set()
+
+    async def _work(self) -> None:
+        while not self._is_read or self._queue:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._is_next_ready():
+                await self._put_next()
+
+    def _is_next_ready(self) -> bool:
+        """Say whether nothing of what comes next is on its way any more."""
+        return bool(self._queue) and (isinstance(first := self._queue[0], Problem) or not first.waiting)
+
+    async def _put_next(self) -> None:
+        """Put what comes next into the tree, up to a problem or something that is on its way."""
+        batch: list[Ready] = []
+        problem: Problem | None = None
+        while problem is None and len(batch) < _GRAFT_ITEMS and self._is_next_ready():
+            first = self._queue.popleft()
+            if isinstance(first, Problem):
+                problem = first
+            elif first.failure is not None:
+                self._budget.give(_cost(first.item))
+                problem = Problem(first.item.path, first.failure)
+            else:
+                batch.append(Ready(first.item, sorted(first.chunks)))
+        if batch:
+            await self._graft(batch)
+        if problem is not None:
+            self._complain(problem)
+
+    def _cut_short(self, arrival: _Arrival, missing: int, reason: str) -> None:
+        """Take note that the last chunks of a file could not be read."""
+        arrival.failure = reason
+        self._count_down(arrival, missing)
+
+    def _count_down(self, arrival: _Arrival, chunks: int) -> None:
+        arrival.waiting -= chunks
+        if arrival.waiting == 0:
+            self._wake.set()
+
+    async def _graft(self, batch: Sequence[Ready]) -> None:
+        done = self._grafter.graft(batch)
+        self._budget.give(sum(_cost(ready.item) for ready in batch))
+        refused = {problem.path for problem in done.problems}
+        for ready in batch:
+            if ready.item.path not in refused:
+                self.counts.entries += 1
+                self.counts.size += ready.item.size if ready.item.link is None else 0
+        self.replaced_count += len(done.replaced)
+        self.replaced += done.replaced[: MAX_PROBLEMS - len(self.replaced)]
+        for problem in done.problems:
+            self._complain(problem)
+        await self._tell_changed(done)
+
+    def _complain(self, problem: Problem) -> None:
+        said = f"{self._source.named(problem.path)}: {problem.reason}"
+        if not self._keep_going:
+            raise SourceError(said)
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(said)
+
+
+def _too_large(item: Item) -> Problem:
+    return Problem(item.path, f"it has {item.size:,} bytes; a file in an flist has {MAX_SIZE:,} at most")
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """What the reader hands over next."""
+
+    messages: list[_Message] = field(default_factory=list)
+    jobs: list[Job[Piece]] = field(default_factory=list)
+    size: int = 0
+
+    def clear(self) -> None:
+        self.messages, self.jobs, self.size = [], [], 0

@@ -1,0 +1,80 @@
+"""Sources for what a user names: directories and files, or an archive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from flistfs.authoring.request import AddRequest
+from flistfs.errors import SourceError
+from flistfs.sources.archive import TarSource
+from flistfs.sources.directory import DirectorySource, Start, TreeSource, starting_points
+from flistfs.sources.excludes import Filter, excluding
+from flistfs.stores.url import parse_store_url
+
+
+def absolute_source(source: str) -> str:
+    """Make a source's path absolute, and keep the `/.` at its end that stands for what is in it."""
+    end = "/." if source in {".", "/"} or source.endswith("/.") else ""
+    return os.path.abspath(source).rstrip("/") + end  # noqa: PTH100  a Path would drop the dot
+
+
+def normal_target(path: str) -> str:
+    """Write a directory of the tree without slashes at its ends.
+
+    Raises:
+        SourceError: it has `..` in it, which means one thing before a link is followed and another after it.
+    """
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise SourceError(f"--to {path}: .. is not taken there; name the directory itself")
+    return "/".join(parts)
+
+
+def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -> DirectorySource:
+    """Open the directories and files of a request (blocks).
+
+    Args:
+        request: Names them.
+        store: The URL of the session's store, which must not be read while it is written.
+        session: The directories that the session itself lies in or is mounted at: they neither.
+
+    Raises:
+        SourceError: one of them is not there, or has no name.
+    """
+    starts = starting_points(request.sources, request.typed)
+    for start in starts:  # before anything of the others is in the tree
+        start.status()
+    return DirectorySource(
+        starts,
+        excluded=excluding(request.exclude),
+        forbidden=_forbidden(store, session),
+        replace_links=request.replace_links,
+    )
+
+
+def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) -> TreeSource:
+    """Open what a whole tree is made of: a directory, or an archive (`-`: from standard input).
+
+    Raises:
+        SourceError: it is not there.
+    """
+    if path == "-" or not os.path.isdir(path):  # noqa: PTH112  a Path raises what is to be said of the archive
+        return TarSource.open(path, excluded=excluded)
+    start = Start(os.fsencode(os.path.realpath(path)), b"", path)
+    return DirectorySource([start], excluded=excluded, forbidden=_forbidden(store, session))
+
+
+def _forbidden(store: str, session: Iterable[Path]) -> dict[tuple[int, int], str]:
+    found = {}
+    places = [(path, "where this session lies") for path in session]
+    folder = parse_store_url(store).path
+    if folder is not None:
+        places.append((folder, "the store"))
+    for path, what in places:
+        with suppress(OSError):
+            status = path.stat()
+            found[status.st_dev, status.st_ino] = what
+    return found

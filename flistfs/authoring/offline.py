@@ -1,0 +1,268 @@
+"""What the daemon would do, for a session that has none; and whole flists without a session of the user's.
+
+Commands and `api` call it. Where the log goes is their business.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flistfs.authoring.filesystem.vfs import Caller
+from flistfs.authoring.importing.opening import open_directories, open_tree
+from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
+from flistfs.authoring.session import (
+    AddSummary,
+    BaseSummary,
+    Session,
+    keep_failure,
+    open_session,
+    seal_session,
+    unwrapped,
+)
+from flistfs.authoring.state.directory import SessionFolder, Settings, packing_root, partial_adds_of
+from flistfs.authoring.upload.encoder_process import Settings as EncoderSettings
+from flistfs.authoring.upload.encoder_process import make_encoders
+from flistfs.authoring.upload.known_blocks import known_blocks_path
+from flistfs.authoring.upload.patience import connect
+from flistfs.errors import FlistfsError, SessionError
+from flistfs.sources.excludes import excluding
+from flistfs.sources.sealed import opened_base
+from flistfs.stores import open_store
+from flistfs.util.loop_thread import run_in_thread
+from flistfs.util.progress import Progress
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def seal(
+    folder: SessionFolder, passwords: Passwords, request: SealRequest, progress: Progress
+) -> dict[str, Any]:
+    """Seal a session that this process has taken; returns the summary as plain data.
+
+    Raises:
+        FlistfsError: as a seal of a mounted session does. The session is kept.
+    """
+
+    async def work(session: Session) -> dict[str, Any]:
+        return await seal_session(session, folder, request, None, progress)
+
+    try:
+        summary = _run(folder, passwords, work, timeout=request.timeout)
+    except FlistfsError as error:
+        keep_failure(folder, error)
+        raise
+    folder.end()
+    return summary
+
+
+def add(folder: SessionFolder, passwords: Passwords, request: AddRequest, progress: Progress) -> AddSummary:
+    """Put directories and files into a session that this process has taken.
+
+    Raises:
+        FlistfsError: as `Session.add` does. The session is kept.
+    """
+
+    new = folder.begin_adds(partial_adds_of(request))  # so that one which the store keeps out is noted, too
+
+    async def work(session: Session) -> AddSummary:
+        try:
+            source = open_directories(request, session.store.url, [folder.path])
+            return await session.add(source, request, progress, owner=_caller())
+        except FlistfsError:
+            if not session.has_begun_adding:
+                folder.withdraw_adds(new)
+            raise
+
+    return _run(folder, passwords, work, timeout=request.timeout)
+
+
+def create(
+    folder: SessionFolder,
+    passwords: Passwords,
+    settings: Settings,
+    progress: Progress,
+    *,
+    offline: bool,
+    base: BaseRequest | None = None,
+) -> BaseSummary | None:
+    """Make a session that is not mounted; returns what it started from.
+
+    Raises:
+        SessionError: there is one already, or the folder cannot be written.
+        StoreError: the store cannot be reached, and it was not told to be offline.
+        FormatError: a base is damaged, or holds what a session cannot.
+    """
+
+    async def work(session: Session) -> BaseSummary | None:
+        log.info("a session without a mount; blocks go to %s", session.store.url)
+        return await session.start(progress)
+
+    lock = folder.lock("flistfs new")
+    try:
+        if folder.is_open():
+            raise SessionError(
+                f"{settings.mountpoint} has an open session already: add to it, seal it or abort it"
+            )
+        folder.create(settings, unfinished=base is not None)
+        try:
+            summary = _run(folder, passwords, work, offline=offline, base=base)
+        except (FlistfsError, KeyboardInterrupt):
+            folder.discard()
+            raise
+        folder.forget_result()
+    finally:
+        lock.release()
+    return summary
+
+
+def pack(
+    source: str,
+    store: str,
+    passwords: Passwords,
+    request: SealRequest,
+    options: AddRequest,
+    progress: Progress,
+) -> tuple[AddSummary, dict[str, Any]]:
+    """Make an flist of a directory or an archive, in one go; nothing is left of the session.
+
+    Args:
+        source: A directory, or a tar archive; `-` is an archive on standard input.
+        store: Where blocks go: a URL without a password.
+        passwords: The store's.
+        request: The output, and how to seal.
+        options: How to read the source.
+        progress: Is told how far it is.
+
+    Raises:
+        FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
+    """
+    with _packing_folder(store) as folder:
+
+        async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
+            tree = open_tree(source, excluding(options.exclude), store, [folder.path])
+            reading = replace(options, check_content=request.check_content)
+            added = await session.add(tree, reading, progress, owner=_caller(), unique=True)
+            # What was compared, or put, when it was met need not be fetched once more.
+            final = replace(request, check_content=False)
+            return added, await seal_session(session, folder, final, None, progress)
+
+        return _run(folder, passwords, work, timeout=request.timeout)
+
+
+@contextmanager
+def _packing_folder(store: str) -> Iterator[SessionFolder]:
+    """Make a session's folder for as long as it is used; those that a crash left behind are removed.
+
+    Raises:
+        SessionError: it cannot be made.
+    """
+    root = packing_root()
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone_in(root):
+            for left in root.iterdir():
+                if not SessionFolder(left).is_locked():
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = SessionFolder(Path(tempfile.mkdtemp(dir=root)))
+            lock = folder.lock("flistfs pack")
+    except OSError as error:
+        raise SessionError(f"{root} cannot be written: {error.strerror}") from error
+    try:
+        folder.create(Settings("", store, generation=1, created=time.time()))
+        yield folder
+    finally:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        lock.release()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep others out who ask for the same: a folder that is new must not be taken for one left behind."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def taken(folder: SessionFolder, command: str) -> Iterator[None]:
+    """Have an open session for this process alone, as the command that it is (see `Holder`).
+
+    Raises:
+        SessionError: another process has it, or it has ended.
+    """
+    lock = folder.lock(command)
+    try:
+        if not folder.is_open():
+            raise SessionError(f"the session in {folder.path} has ended meanwhile")
+        yield
+    finally:
+        lock.release()
+
+
+def _run(
+    folder: SessionFolder,
+    passwords: Passwords,
+    work: Callable[[Session], Awaitable[T]],
+    *,
+    timeout: float = PATIENCE,
+    offline: bool = False,
+    base: BaseRequest | None = None,
+) -> T:
+    """Open a session and do something with it; `timeout` is how many seconds connecting may take.
+
+    Raises:
+        SessionError: the session cannot be used; its log says more.
+    """
+    try:
+        with unwrapped():
+            return run_in_thread(
+                partial(_in_session, folder, passwords, work, None if offline else timeout, base)
+            )
+    except OSError as error:
+        log.exception("the session cannot be used")
+        raise SessionError(f"the session in {folder.path} cannot be used: {error.strerror}") from error
+
+
+async def _in_session(
+    folder: SessionFolder,
+    passwords: Passwords,
+    work: Callable[[Session], Awaitable[T]],
+    timeout: float | None,
+    request: BaseRequest | None,
+) -> T:
+    """Do something with an open session; without a timeout its stores need not be there."""
+    url = folder.settings().store
+    store = open_store(url, passwords.store)
+    settings = EncoderSettings(url, passwords.store, known_blocks_path(), folder.log)
+    try:
+        if timeout is not None:
+            await connect(store.check, store.url, timeout)
+        with opened_base(folder, store, passwords.base, request) as base:
+            if timeout is not None and base.store is not None:
+                await connect(base.check, base.store.url, timeout)
+            async with open_session(
+                folder, store, _caller(), make_encoders=partial(make_encoders, settings), base=base
+            ) as session:
+                return await work(session)
+    finally:
+        store.close()
+
+
+def _caller() -> Caller:
+    return Caller(os.geteuid(), os.getegid())

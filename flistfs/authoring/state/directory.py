@@ -1,0 +1,612 @@
+"""A session's directory on the disk: its files, its lock, and how sessions are found.
+
+Every session has an entry below the user's state directory, named after its mount point, so that a mount
+point finds its session again. With a state directory of the user's choice the entry is a link to it.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from flistfs.authoring.request import AddRequest
+from flistfs.errors import BusyError, FlistfsError, JournalError, SessionError
+from flistfs.fuse import mounts
+from flistfs.util.durable import sync_folder
+
+SCHEMA = 1
+"""Version of what lies in a session directory; another one is refused."""
+
+STANDARD_INPUT = "-"
+"""The source that is not read from a place of its own."""
+
+# Seconds that a daemon may have its session without a mount: it opens it, or stores what is left.
+_DAEMON_AT_WORK = 20.0
+
+# Who only looks whether a session is locked locks it for a moment, in seconds at most.
+_GLANCE = 0.5
+
+
+class State(enum.Enum):
+    """What a session is like, seen from outside."""
+
+    MOUNTED = "mounted"
+    BUSY = "busy"
+    SEALED = "sealed"
+    UNMOUNTED = "unmounted"
+    DIED = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a session is made with. The stores' URLs have no passwords.
+
+    `base_store` is where blocks of the flists that it started from are, if not in its own store.
+    """
+
+    mountpoint: str
+    store: str
+    generation: int
+    created: float
+    base_store: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartialAdd:
+    """A source that is not in the tree with all it has: its add failed, was broken off, or is still at work.
+
+    `source` and `to` are those of an `AddRequest`.
+    """
+
+    source: str
+    to: str
+
+    def __str__(self) -> str:
+        """Return what the user asked for."""
+        return f"{self.source} to {self.to}" if self.to else self.source
+
+
+def partial_adds_of(request: AddRequest) -> list[PartialAdd]:
+    """Return what is not added whole while a request is carried out."""
+    return [PartialAdd(source, request.to) for source in request.sources]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that took a session last and did not end cleanly: it has it, or died.
+
+    `command` is what it is, for a session without a mount; empty for a mount's daemon.
+    """
+
+    pid: int
+    command: str = ""
+
+    def __str__(self) -> str:
+        """Return how a message names it."""
+        return f"{self.command} (process {self.pid})" if self.command else f"process {self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How the last seal of a session ended; `summary` is there if it went well."""
+
+    exit_code: int
+    message: str
+    time: float
+    summary: dict[str, Any] | None = None
+
+
+class Lock:
+    """The lock of a session directory; its file names the process that holds it.
+
+    It belongs to the open file, so that it can be handed to a child process without a gap.
+    """
+
+    def __init__(self, descriptor: int, command: str = "") -> None:
+        """Hold the lock of an open and locked file, in the name of this process (see `Holder`)."""
+        self.descriptor = descriptor
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n{command}".strip().encode(), 0)
+
+    def release(self) -> None:
+        """Let go after a clean end: nobody is named any more."""
+        os.ftruncate(self.descriptor, 0)
+        os.close(self.descriptor)
+
+    @contextmanager
+    def released_on_error(self) -> Iterator[None]:
+        """Let go if a block fails whose success hands the lock to somebody else."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFolder:
+    """The directory of one session."""
+
+    path: Path
+
+    @property
+    def journal(self) -> Path:
+        """The RocksDB of what must survive."""
+        return self.path / "journal"
+
+    @property
+    def spool(self) -> Path:
+        """The file of chunks that are not stored yet."""
+        return self.path / "spool"
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for a catalog while it is made."""
+        return self.path / "scratch"
+
+    @property
+    def view(self) -> Path:
+        """A directory for the journal as it was when a seal began to read it."""
+        return self.path / "view"
+
+    @property
+    def _routers(self) -> Path:
+        """A folder for what flists say of where their blocks are."""
+        return self.path / "routers"
+
+    @property
+    def _unfinished(self) -> Path:
+        """A file that is there until all that the session starts from is in its journal."""
+        return self.path / "unfinished"
+
+    @property
+    def _incomplete(self) -> Path:
+        """A file that names what was not added whole, if there is anything."""
+        return self.path / "incomplete"
+
+    @property
+    def control(self) -> Path:
+        """The daemon's socket."""
+        return self.path / "control"
+
+    @property
+    def log(self) -> Path:
+        """The daemon's log."""
+        return self.path / "log"
+
+    @property
+    def _result(self) -> Path:
+        return self.path / "result"
+
+    @property
+    def _failed_start(self) -> Path:
+        """A file that says why the last session that was to be here never was; its form is a result's."""
+        return self.path / "failed"
+
+    @property
+    def _settings(self) -> Path:
+        return self.path / "session.json"
+
+    def create(self, settings: Settings, *, unfinished: bool = False) -> None:
+        """Start a session in this locked directory.
+
+        What is left of one that ended is removed, save its log and its result, which stay until the new one
+        is mounted. An `unfinished` one counts as none until `finish` is called, whatever happens: half of a
+        tree must never be taken for the whole.
+        """
+        self.end()
+        _write(self.path / "schema", str(SCHEMA))
+        if unfinished:
+            _write(self._unfinished, "")
+        _write(self._settings, json.dumps(asdict(settings)))
+
+    def finish(self) -> None:
+        """Let the session be one from now on, also after a power cut."""
+        _remove(self._unfinished)
+        sync_folder(self.path)
+
+    def partial_adds(self) -> list[PartialAdd]:
+        """Return what was not added whole: a seal of it would be one of half a tree.
+
+        Raises:
+            JournalError: the file that says so is damaged.
+        """
+        try:
+            return [PartialAdd(**each) for each in json.loads(self._incomplete.read_text())]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError):
+            raise JournalError(
+                f"the session in {self.path} is damaged: {self._incomplete} is unreadable"
+            ) from None
+
+    def begin_adds(self, adds: Iterable[PartialAdd]) -> list[PartialAdd]:
+        """Note, also for after a power cut, that these are not added whole until `finish_adds` says so.
+
+        Returns those of them that were not noted before.
+        """
+        noted = self.partial_adds()
+        new = [add for add in dict.fromkeys(adds) if add not in noted]
+        self._keep_partial([*noted, *new])
+        return new
+
+    def withdraw_adds(self, adds: Collection[PartialAdd]) -> None:
+        """Forget that these were begun, since they were refused before anything was."""
+        self._keep_partial(add for add in self.partial_adds() if add not in adds)
+
+    def finish_adds(self, adds: Collection[PartialAdd]) -> None:
+        """Note that these are added whole; what comes from standard input stands for all that does."""
+        sources = {add.source for add in adds}
+        self._keep_partial(
+            add
+            for add in self.partial_adds()
+            if add not in adds and not (add.source == STANDARD_INPUT and STANDARD_INPUT in sources)
+        )
+
+    def _keep_partial(self, adds: Iterable[PartialAdd]) -> None:
+        if plain := [asdict(add) for add in adds]:
+            _write(self._incomplete, json.dumps(plain))
+        else:
+            _remove(self._incomplete)
+            sync_folder(self.path)
+
+    def change_store(self, url: str) -> None:
+        """Let the session go on with another store (a URL without a password)."""
+        _write(self._settings, json.dumps(asdict(replace(self.settings(), store=url))))
+
+    def keep_base_stores(self, url: str | None, routers: Iterable[bytes]) -> None:
+        """Keep where the base's blocks are: at a URL, and where routers say; without passwords."""
+        _write(self._settings, json.dumps(asdict(replace(self.settings(), base_store=url))))
+        self._routers.mkdir(exist_ok=True)
+        for number, router in enumerate(routers):
+            _write(self._routers / f"{number:06}.yaml", router.decode())
+
+    def base_routers(self) -> list[Path]:
+        """Return the files of the routers that were kept, in their order."""
+        return sorted(self._routers.glob("*.yaml"))
+
+    def settings(self) -> Settings:
+        """Read what the session was made with.
+
+        Raises:
+            SessionError: this is no session directory.
+            JournalError: it is of an unknown version, or damaged.
+        """
+        try:
+            schema = (self.path / "schema").read_text()
+            raw = self._settings.read_text()
+        except OSError:
+            raise SessionError(f"{self.path} holds no session") from None
+        if schema != str(SCHEMA):
+            raise JournalError(
+                f"the session in {self.path} was made by another version of flistfs (schema {schema[:10]!r}, "
+                f"this one knows {SCHEMA}); seal it with that one"
+            )
+        try:
+            return Settings(**json.loads(raw))
+        except (ValueError, TypeError):
+            raise JournalError(
+                f"the session in {self.path} is damaged: {self._settings} is unreadable"
+            ) from None
+
+    def exists(self) -> bool:
+        """Say whether there is a session, or the result of one."""
+        return self._settings.exists() and (self.is_open() or self.result() is not None)
+
+    def is_open(self) -> bool:
+        """Say whether there is a session that was not sealed."""
+        return self.journal.exists() and not self._unfinished.exists()
+
+    def is_being_made(self) -> bool:
+        """Say whether a process is about to start a session here."""
+        return self._settings.exists() and not self.is_open() and self.is_locked()
+
+    def lock(self, command: str = "") -> Lock:
+        """Take the session for this process; the directory is made if need be.
+
+        Args:
+            command: What the process is, if it serves no mount: others say that they wait for it.
+
+        Raises:
+            SessionError: another process has it.
+        """
+        try:
+            return self._lock(command)
+        except OSError as error:
+            raise SessionError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def _lock(self, command: str) -> Lock:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_private()
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + _GLANCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return Lock(descriptor, command)
+            except BlockingIOError:
+                # One that has died is still named, while somebody else is only looking.
+                holder = self.holder()
+                if (holder and Path(f"/proc/{holder.pid}").exists()) or time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise SessionError(
+                        f"the session in {self.path} is in use by {holder or 'an unknown process'}"
+                    ) from None
+            time.sleep(0.01)
+
+    def _make_private(self) -> None:
+        """See that nobody else gets at the daemon's socket and at what was written.
+
+        Raises:
+            SessionError: the directory is another user's.
+        """
+        status = self.path.stat()
+        if status.st_uid != os.geteuid():
+            raise SessionError(f"{self.path} belongs to another user; choose a directory of your own")
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            self.path.chmod(0o700)
+
+    def holder(self) -> Holder | None:
+        """Return the process that took the session last and did not end cleanly: it has it, or died."""
+        try:
+            pid, _, command = (self.path / "lock").read_text().partition("\n")
+            return Holder(int(pid), command)
+        except (OSError, ValueError):
+            return None
+
+    def is_locked(self) -> bool:
+        """Say whether a process has the session now."""
+        return self._flock(fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def wait_unlocked(self) -> None:
+        """Wait until no process has the session (blocks)."""
+        self._flock(fcntl.LOCK_SH)
+
+    def _flock(self, how: int) -> bool:
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def state(self) -> State:
+        """Say what the session is like."""
+        if self.is_locked():
+            holder = self.holder()
+            return State.BUSY if holder is not None and holder.command else State.MOUNTED
+        if not self.is_open():
+            return State.SEALED
+        return State.UNMOUNTED if self.holder() is None else State.DIED
+
+    def settled_state(self) -> State:
+        """Say what the session is like, once a daemon whose mount has ended, or begins, is done with that.
+
+        Blocks for some seconds at most; a process that then still has it is taken for a mounted daemon.
+
+        Raises:
+            BusyError: a command has it, or a program, without a mount.
+        """
+        deadline = time.monotonic() + _DAEMON_AT_WORK
+        while (state := self.state()) is State.MOUNTED and time.monotonic() < deadline:
+            if mounts.mount_at(Path(self.settings().mountpoint)) is not None:
+                break
+            time.sleep(0.02)
+        if state is State.BUSY:
+            raise BusyError(
+                f"{self.holder() or 'a command'} is at work in the session of {self.settings().mountpoint}; "
+                f"wait for it, or end it"
+            )
+        return state
+
+    def write_result(self, result: Result) -> None:
+        """Keep how a seal ended."""
+        _write(self._result, json.dumps(asdict(result)))
+
+    def write_failed_start(self, result: Result) -> None:
+        """Keep why a session could not be started."""
+        _write(self._failed_start, json.dumps(asdict(result)))
+
+    def result(self) -> Result | None:
+        """Read how the last seal ended."""
+        return _read_result(self._result)
+
+    def failed_start(self) -> Result | None:
+        """Read why the session that was to be here since the last result could not be started."""
+        return _read_result(self._failed_start)
+
+    def forget_result(self) -> None:
+        """Forget how the last seal ended, as something new has begun."""
+        _remove(self._result)
+        _remove(self._failed_start)
+
+    def end(self) -> None:
+        """Remove what a session needs no more that is over; its log and result stay."""
+        self._drop_journal()
+        files = (self.spool, self.control, self._unfinished, self._incomplete)
+        for part in (*files, self.scratch, self.view, self._routers):
+            _remove(part)
+
+    def discard(self) -> None:
+        """Remove the session, whole: nothing of it is left to be sealed, or to be seen."""
+        self.end()
+        self.forget_result()
+        _remove(self._settings)
+
+    def _drop_journal(self) -> None:
+        """Let the session be over at once: half a journal must never be taken for one."""
+        gone = self.path / "journal.gone"
+        _remove(gone)
+        if self.journal.exists():
+            self.journal.rename(gone)
+            _remove(gone)
+
+
+def sessions_root() -> Path:
+    """Return the folder with an entry for each of the user's sessions."""
+    return platformdirs.user_state_path("flistfs") / "sessions"
+
+
+def packing_root() -> Path:
+    """Return the folder for sessions that last only as long as a command."""
+    return platformdirs.user_state_path("flistfs") / "packing"
+
+
+def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
+    """Return the session directory of a mount point (absolute, resolved), made or not.
+
+    Args:
+        mountpoint: Where the session is mounted.
+        state: A directory of the user's choice, which is linked to, so that the session is found later.
+
+    Raises:
+        SessionError: the mount point has an open session elsewhere, or the choice cannot be a directory.
+    """
+    digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=4).hexdigest()
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", mountpoint.name).strip("-") or "root"
+    entry = sessions_root() / f"{slug[:40]}-{digest}"
+    if state is None:
+        return SessionFolder(entry.resolve() if entry.is_symlink() else entry)
+    state = state.absolute()
+    _check_choice(state)
+    if entry.is_symlink() or entry.exists():
+        if entry.resolve() == state.resolve():
+            return SessionFolder(state)
+        if SessionFolder(entry).is_open():
+            raise SessionError(
+                f"{mountpoint} has an open session in {entry.resolve()}; seal or abort it first"
+            )
+        _remove(entry)
+    try:  # first, as a link to what cannot be would be in the way of every later session here
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
+    entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    entry.symlink_to(state)
+    return SessionFolder(state)
+
+
+def _check_choice(state: Path) -> None:
+    """Refuse a state directory that holds something else than a session: making one would remove things.
+
+    Raises:
+        SessionError: says so.
+    """
+    try:
+        names = {path.name for path in state.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
+    if names - {"lock"} and "schema" not in names:
+        raise SessionError(f"{state} is not empty and holds no session; choose an empty directory")
+
+
+def keep_failed_start(mountpoint: Path, error: FlistfsError) -> None:
+    """Keep why no session could be started at a mount point, for whoever waits for its end.
+
+    One that is there is left as it is, and so is the result of the one before.
+    """
+    with suppress(OSError, SessionError):  # a full disk, say, must not hide the reason itself
+        folder = folder_for(mountpoint)
+        # A lock that names nobody, or this process, is still held for the session that came to nothing.
+        holder = folder.holder() if folder.is_locked() else None
+        if not folder.is_open() and (holder is None or holder.pid == os.getpid()):
+            folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            message = f"{mountpoint} was not mounted: {error}"
+            folder.write_failed_start(Result(error.exit_code, message, time.time()))
+
+
+def all_folders() -> Iterator[SessionFolder]:
+    """Walk the user's sessions, by mount point."""
+    return (folder for folder in _all_places() if folder.exists() or folder.is_being_made())
+
+
+def _all_places() -> Iterator[SessionFolder]:
+    """Walk the directories of the user's sessions, be there one or not."""
+    root = sessions_root()
+    if root.is_dir():
+        yield from (SessionFolder(entry.resolve()) for entry in sorted(root.iterdir()))
+
+
+def find(mountpoint: Path | None) -> SessionFolder:
+    """Find the session of a mount point, or the only open one.
+
+    Raises:
+        SessionError: there is none, or several to choose from.
+    """
+    if mountpoint is not None:
+        folder = folder_for(mounts.resolve_mountpoint(mountpoint))
+        if not folder.exists():
+            raise SessionError(f"there is no session for {mountpoint}; flistfs status lists those there are")
+        return folder
+    found = [folder for folder in all_folders() if folder.is_open()]
+    if not found:
+        raise SessionError("there is no open session; start one with: flistfs mount MOUNTPOINT")
+    if len(found) > 1:
+        names = ", ".join(folder.settings().mountpoint for folder in found)
+        raise SessionError(f"there are several sessions; choose one with --mount: {names}")
+    return found[0]
+
+
+def find_latest(mountpoint: Path | None) -> SessionFolder:
+    """Find the session of a mount point, sealed or not; without one the only open, else the newest result.
+
+    One that could not be started counts as well.
+
+    Raises:
+        SessionError: there is none, or there are several open ones.
+    """
+    if mountpoint is not None:
+        folder = folder_for(mounts.resolve_mountpoint(mountpoint))
+        return folder if folder.failed_start() else find(mountpoint)
+    if not any(folder.is_open() for folder in all_folders()):
+        ended = [(folder.failed_start() or folder.result(), folder) for folder in _all_places()]
+        finished = [(result.time, folder) for result, folder in ended if result]
+        if finished:
+            return max(finished, key=lambda item: item[0])[1]
+    return find(mountpoint)
+
+
+def _read_result(path: Path) -> Result | None:
+    try:
+        return Result(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,198 @@
+"""Chunks are read, encoded and put into the store, a batch at a time.
+
+It runs in a process of its own beside a daemon (see `encoder_process`), or in the calling thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from flistfs.authoring.upload.known_blocks import Known, KnownBlocks
+from flistfs.format.codecs import Block, chunk_key, encode_block
+from flistfs.sources.reach import open_file, why_unreadable
+from flistfs.stores import Store
+
+
+class SpoolSource(NamedTuple):
+    """A chunk in the spool file, by its position and length in bytes."""
+
+    position: int
+    length: int
+
+
+class FileSource(NamedTuple):
+    """A chunk of a file outside, whose size and times must be what they were when it was found.
+
+    `offset` and `length` are in bytes; `version` is what `file_version` said of the file.
+    """
+
+    path: bytes
+    offset: int
+    length: int
+    version: tuple[int, ...]
+
+
+class BytesSource(NamedTuple):
+    """A chunk that lies nowhere else."""
+
+    data: bytes
+
+    @property
+    def length(self) -> int:
+        """Its length in bytes."""
+        return len(self.data)
+
+
+Source = SpoolSource | FileSource | BytesSource
+
+
+class StoredChunk(NamedTuple):
+    """A chunk that is in the store: its block, of `size` bytes as stored, and whether it was put there now.
+
+    `replaced` says that it went over a wrong one.
+    """
+
+    hash: bytes
+    key: bytes
+    size: int
+    is_new: bool
+    replaced: bool = False
+
+
+class Unreadable(NamedTuple):
+    """A file that could not be read, or was changed while it was."""
+
+    reason: str
+
+
+Result = StoredChunk | Unreadable
+
+
+class Batch(NamedTuple):
+    """What became of the chunks of a batch, in their order, and the seconds that the store took.
+
+    `store_trouble` is what was wrong with a server that others stood in for, if anything was.
+    """
+
+    results: list[Result]
+    seconds: float
+    store_trouble: str | None = None
+
+
+class Encoder(Protocol):
+    """Stores batches of chunks; one thread uses it at a time."""
+
+    def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
+        """Read, encode and store chunks; any of them may be in the store already.
+
+        With `check_content`, each block that is there is fetched, and a wrong one replaced.
+
+        What it reads of the spool may be torn, if that is written meanwhile: it is read once, so that block,
+        hash and key belong together whatever they hold.
+
+        Raises:
+            StoreError: not all could be stored; doing it again is right.
+        """
+
+    def close(self) -> None:
+        """Let go of everything; a call in another thread ends with an error soon."""
+
+
+def file_version(status: os.stat_result) -> tuple[int, ...]:
+    """Tell one state of a file from another."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class LocalEncoder:
+    """Stores chunks in the calling thread."""
+
+    def __init__(self, store: Store, spool: int, known: KnownBlocks) -> None:
+        """Store in `store` what lies in the file with the descriptor `spool`, or elsewhere."""
+        self._store = store
+        self._spool = spool
+        self._known = known
+
+    def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
+        """Do what `Encoder` says."""
+        chunks = [self._read(source) for source in sources]
+        keys = [None if isinstance(chunk, Unreadable) else chunk_key(chunk) for chunk in chunks]
+        unique = {
+            key: chunk
+            for key, chunk in zip(keys, chunks, strict=True)
+            if key is not None and not isinstance(chunk, Unreadable)
+        }
+        known = self._known.find(unique)
+        blocks = _encode(unique, (key for key in unique if key not in known))
+        known |= {key: Known(block.hash, block.size) for key, block in blocks.items()}
+        started = time.monotonic()
+        sizes = dict(known.values())
+        missing = self._store.missing(list(sizes), sizes)
+        there = [block_hash for block_hash in sizes if block_hash not in missing]
+        wrong = self._store.wrong(there, thorough=check_content)
+        missing |= wrong
+        # Of a chunk that an earlier session met only the name of its block was at hand.
+        blocks |= _encode(
+            unique, [key for key, block in known.items() if block.hash in missing and key not in blocks]
+        )
+        new = {key: block for key, block in blocks.items() if known[key].hash in missing}
+        replaced = {key for key in new if known[key].hash in wrong}
+        if new:
+            self._store.put(list(new.values()))
+        seconds = time.monotonic() - started
+        known |= {key: Known(block.hash, block.size) for key, block in new.items()}
+        self._known.note(unique, known)
+        results: list[Result] = []
+        for key, chunk in zip(keys, chunks, strict=True):
+            if isinstance(chunk, Unreadable):
+                results.append(chunk)
+            elif key is not None:
+                is_new = key in new
+                block = known[key]
+                results.append(StoredChunk(block.hash, key, block.size, is_new, is_new and key in replaced))
+                new.pop(key, None)  # once more in this batch is no second time new
+        return Batch(results, seconds)
+
+    def close(self) -> None:
+        """Close the store, which ends what it does."""
+        self._store.close()
+
+    @property
+    def store_trouble(self) -> str | None:
+        """What is wrong with a server of the store."""
+        return self._store.trouble
+
+    def _read(self, source: Source) -> bytes | Unreadable:
+        if isinstance(source, SpoolSource):
+            data = os.pread(self._spool, source.length, source.position)
+            return data if len(data) == source.length else data.ljust(source.length, b"\0")
+        if isinstance(source, BytesSource):
+            return source.data
+        try:
+            return _read_file(source)
+        except OSError as error:
+            return Unreadable(why_unreadable(error))
+
+
+def _encode(chunks: Mapping[bytes, bytes], keys: Iterable[bytes]) -> dict[bytes, Block]:
+    return {key: encode_block(chunks[key], key=key) for key in keys}
+
+
+def _read_file(source: FileSource) -> bytes | Unreadable:
+    descriptor = open_file(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        data = os.pread(descriptor, source.length, source.offset)
+        # Looked at after the read: whatever changed before or meanwhile shows.
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if (
+        file_version(status) != source.version
+        or len(data) != source.length
+        or not stat.S_ISREG(status.st_mode)
+    ):
+        return Unreadable("it was changed while it was read")
+    return data

@@ -1,0 +1,97 @@
+"""How long to wait for a store that takes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import trio
+
+from flistfs.authoring.upload.uploader import UploadStatus
+from flistfs.errors import StoreUnavailableError
+from flistfs.util.progress import Progress
+
+# Seconds until a store that did not answer is asked again.
+_ASK_AGAIN = 2.0
+
+# Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
+QUIET = 2.0
+
+# Seconds that connecting to a store may take at least, however little patience there is otherwise.
+_LEAST = 1.0
+
+
+async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
+    """Do what connects to a store (blocks), for `timeout` seconds at most.
+
+    Raises:
+        StoreUnavailableError: it took longer; it goes on until the store is closed.
+        StoreError: the store cannot be used.
+    """
+    from flistfs.stores.redis.server import refuse_plain_for_tls  # noqa: PLC0415  other stores need none of it
+
+    with trio.move_on_after(max(timeout, _LEAST)) as scope:
+        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+    if scope.cancelled_caught:
+        await trio.to_thread.run_sync(refuse_plain_for_tls, url)  # a handshake may take longer than that
+        raise StoreUnavailableError(
+            f"gave up after {max(timeout, _LEAST):.0f} s: {url} does not answer; check the server and the "
+            f"network, or give a longer --timeout"
+        )
+
+
+class Standstill:
+    """Notices when nothing is uploaded though something waits."""
+
+    def __init__(self, url: str) -> None:
+        """Watch the uploads to the store at `url`."""
+        self._url = url
+        self._queued = 0
+        self._moved = time.monotonic()
+
+    def trouble(self, status: UploadStatus) -> str | None:
+        """Say what keeps the uploads from going on."""
+        if status.queued != self._queued:
+            self._queued, self._moved = status.queued, time.monotonic()
+        is_quiet = self._queued and time.monotonic() - self._moved > QUIET
+        return status.trouble or (f"{self._url} takes nothing" if is_quiet else None)
+
+
+class Patience:
+    """How long to wait for a store in trouble: `timeout` seconds from the moment that it is waited for."""
+
+    def __init__(self, timeout: float, progress: Progress) -> None:
+        """Wait for `timeout` seconds at most, and tell `progress` all the time."""
+        self._timeout = timeout
+        self._progress = progress
+        self._troubled_since: float | None = None
+
+    def tell(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        trouble: str | None,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        """Tell the progress; in trouble, give up when it lasts too long.
+
+        Raises:
+            StoreUnavailableError: it did.
+        """
+        self._progress(phase, done, total, trouble, counts)
+        if trouble is None:
+            self._troubled_since = None
+            return
+        now = time.monotonic()
+        self._troubled_since = self._troubled_since or now
+        if now - self._troubled_since >= self._timeout:
+            raise StoreUnavailableError(
+                f"gave up after {self._timeout:.0f} s: {trouble}. Everything is kept; try again later, "
+                f"or with a longer --timeout"
+            )
+
+    async def wait(self, trouble: str) -> None:
+        """Wait a moment before the store is asked again."""
+        self.tell("check", 0, 1, trouble)
+        await trio.sleep(_ASK_AGAIN)

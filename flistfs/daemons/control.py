@@ -1,0 +1,99 @@
+"""How commands talk to a session's daemon.
+
+Over the socket `control` in the session's directory, which is its user's alone: a request is one line of
+JSON, {"op": …}. The answer is lines of JSON: any number of {"progress": …}, then {"result": …} or
+{"error": …, "exit_code": …}, with what a NoPlaceError lists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flistfs.errors import FlistfsError, NoPlaceError, SessionError
+from flistfs.util.progress import ProgressReport
+
+MAX_REQUEST = 8 << 20
+"""A request is at most this long, in bytes: the largest router, in the longest spelling that JSON has."""
+
+# A daemon that is alive answers at once, or tells its progress; after this many seconds of silence it hangs.
+PATIENCE = 60.0
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Give a socket's path a short form: an address holds 108 bytes, a session's path may be longer."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def remote_error(message: str, exit_code: int) -> FlistfsError:
+    """Make an error of what a daemon said, with the exit code that it wants."""
+    kind = type("RemoteError", (FlistfsError,), {"exit_code": exit_code})
+    error = kind(message)
+    assert isinstance(error, FlistfsError)  # noqa: S101  the type checker's
+    return error
+
+
+def _error(answer: dict[str, Any]) -> FlistfsError:
+    if "no_place" in answer:
+        no_place = [(each["path"], each["why"]) for each in answer["no_place"]]
+        return NoPlaceError(answer["error"], no_place, answer["count"])
+    return remote_error(answer["error"], answer["exit_code"])
+
+
+def ask(
+    control: Path,
+    request: dict[str, Any],
+    on_progress: Callable[[ProgressReport], None] | None = None,
+    *,
+    patience: float = PATIENCE,
+) -> dict[str, Any]:
+    """Send a request to the daemon that listens at `control`, and return its result.
+
+    A daemon that is silent for `patience` seconds is taken to hang.
+
+    Raises:
+        SessionError: there is no daemon, it belongs to somebody else, or it went away.
+        FlistfsError: what the daemon answered, with its exit code.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(patience)
+    with connection:
+        try:
+            with short_path(control) as address:
+                connection.connect(address)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            return _result(connection, on_progress)
+        except PermissionError:
+            raise SessionError(f"the session in {control.parent} belongs to another user") from None
+        except TimeoutError:
+            raise SessionError(
+                f"the daemon of {control.parent} does not answer; its log is {control.parent / 'log'}"
+            ) from None
+        except OSError as error:
+            raise SessionError(f"the daemon of {control.parent} is not there: {error.strerror}") from None
+
+
+def _result(
+    connection: socket.socket, on_progress: Callable[[ProgressReport], None] | None
+) -> dict[str, Any]:
+    with connection.makefile("rb") as lines:
+        for line in lines:
+            answer = json.loads(line)
+            if "error" in answer:
+                raise _error(answer)
+            if "result" in answer:
+                result: dict[str, Any] = answer["result"]
+                return result
+            if on_progress is not None and answer["progress"]:
+                on_progress(answer["progress"])
+    raise SessionError("the daemon ended while it was asked; its log says why. The session is kept")

@@ -1,0 +1,205 @@
+"""Starting the daemon of a session.
+
+It is a fresh process and no fork, so that nothing of the command's threads and files is in it. It is handed
+its `Config` on standard input, and a password in the environment, so that neither shows in a list of
+processes. Its first line on standard output says that the file system answers, or why not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flistfs.authoring.request import PASSWORD_VARIABLE
+from flistfs.authoring.state.directory import SessionFolder
+from flistfs.daemons.control import remote_error
+from flistfs.errors import InterruptedByUserError, MountError
+from flistfs.util.progress import ProgressReport
+
+# Of a daemon that ends without a word, this much of its log is read, in bytes.
+_LOG_TAIL = 2000
+
+# What ends a daemon that starts; it is kept waiting until that can be done cleanly.
+_INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a daemon is told.
+
+    `lock` is the inherited descriptor of the session's lock. A session that `is_new` is removed again if it
+    cannot be mounted; it starts from `bases`, if there are any (see `BaseRequest`). `options` are mount
+    options as the kernel and libfuse know them; `epoch` is SOURCE_DATE_EPOCH and `router` the text of a
+    router.yaml, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
+    answers or not; with `low_latency` idle cores stay awake while requests come in.
+    """
+
+    state: str
+    lock: int
+    mountpoint: str
+    store: str
+    is_new: bool
+    options: list[str] = field(default_factory=list)
+    seal_to: str | None = None
+    router: str | None = None
+    epoch: int | None = None
+    keep_xattrs: bool = False
+    spool_limit: int | None = None
+    offline: bool = False
+    foreground: bool = False
+    bases: list[str] = field(default_factory=list)
+    base_store: str | None = None
+    usual_store: str | None = None
+    replace_links: bool = False
+    low_latency: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderConfig:
+    """What the process is told that serves a sealed flist, `package`; `cache_size` is in bytes.
+
+    `store` is the URL that the user named, if any, and `usual_store` that of FLISTFS_STORE. In the background
+    its log goes to the file `log`.
+    """
+
+    package: str
+    mountpoint: str
+    log: str
+    store: str | None = None
+    usual_store: str | None = None
+    options: list[str] = field(default_factory=list)
+    cache_size: int | None = None
+    offline: bool = False
+    foreground: bool = False
+    low_latency: bool = False
+
+
+def _command(config: Config | ReaderConfig) -> list[str]:
+    module = "flistfs.daemons.session" if isinstance(config, Config) else "flistfs.daemons.reader"
+    # -P: the directory that the user happens to be in must not be searched for modules.
+    return [sys.executable, "-P", "-m", module]
+
+
+def _environment(password: str | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    environment.pop(PASSWORD_VARIABLE, None)
+    if password is not None:
+        environment[PASSWORD_VARIABLE] = password
+    return environment
+
+
+def start(
+    config: Config | ReaderConfig,
+    password: str | None,
+    on_progress: Callable[[ProgressReport], None] | None = None,
+) -> dict[str, Any]:
+    """Start a daemon in the background; returns what it says when its file system answers.
+
+    Raises:
+        FlistfsError: it could not start; the message says why, the exit code is the daemon's.
+    """
+    log_path = SessionFolder(Path(config.state)).log if isinstance(config, Config) else Path(config.log)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        # Ctrl-C between the birth of the daemon and the `try` that ends it would leave it behind. The daemon
+        # inherits this and undoes it (`heed_interrupts`).
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+        daemon = _spawn(config, password, log_path)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            answer = _introduce(daemon, config, on_progress)
+        except BaseException:  # Ctrl-C: no mount may appear after the command has gone
+            daemon.terminate()
+            assert daemon.stdin is not None  # noqa: S101  the type checker's
+            with suppress(BrokenPipeError):
+                daemon.stdin.close()  # it may be waiting for its config, deaf to signals
+            daemon.wait()
+            raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if not answer:
+        code = daemon.wait()
+        tail = log_path.read_bytes()[-_LOG_TAIL:].decode(errors="replace").strip().rpartition("\n")[2]
+        raise MountError(f"the daemon ended with code {code} before it answered: {tail} (log: {log_path})")
+    if "error" in answer:
+        daemon.wait()
+        raise remote_error(answer["error"], answer["exit_code"])
+    daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
+    return answer
+
+
+def _spawn(config: Config | ReaderConfig, password: str | None, log_path: Path) -> subprocess.Popen[bytes]:
+    with log_path.open("ab") as log_file:
+        return subprocess.Popen(
+            _command(config),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            cwd="/",
+            env=_environment(password),
+            pass_fds=[config.lock] if isinstance(config, Config) else [],
+            start_new_session=True,
+        )
+
+
+def _introduce(
+    daemon: subprocess.Popen[bytes],
+    config: Config | ReaderConfig,
+    on_progress: Callable[[ProgressReport], None] | None,
+) -> dict[str, Any]:
+    """Tell a daemon its config, and return its answer; an empty one if it has ended without."""
+    assert daemon.stdin is not None  # noqa: S101  the type checker's
+    assert daemon.stdout is not None  # noqa: S101
+    with suppress(BrokenPipeError), daemon.stdin:
+        daemon.stdin.write(json.dumps(asdict(config)).encode())
+    with daemon.stdout:
+        for line in daemon.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if "progress" not in answer:
+                return answer
+            if on_progress is not None:
+                on_progress(answer["progress"])
+    return {}
+
+
+def told() -> dict[str, Any]:
+    """Return the config that this process, a daemon, is told; it ends if there is none.
+
+    A command that was killed has not told everything, and nobody wants its mount any more.
+    """
+    try:
+        config: dict[str, Any] = json.load(sys.stdin)
+    except ValueError:
+        sys.exit(InterruptedByUserError.exit_code)
+    return config
+
+
+def heed_interrupts() -> None:
+    """Take Ctrl-C and SIGTERM, as KeyboardInterrupt, from now on; one that came before is raised here.
+
+    For a daemon that starts and removes what it has made; once it has a mount, it handles signals otherwise.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
+
+
+def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
+    """Replace this process by the daemon, in the foreground."""
+    # A file in memory: a pipe that nobody reads yet holds 64 KiB, and the text of a router may be longer.
+    with os.fdopen(os.memfd_create("config"), "w+b") as told_config:
+        told_config.write(json.dumps(asdict(config)).encode())
+        told_config.seek(0)
+        os.dup2(told_config.fileno(), 0)
+    if isinstance(config, Config):
+        os.set_inheritable(config.lock, True)
+    command = _command(config)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # until it can clean up: `heed_interrupts`
+    os.execve(command[0], command, _environment(password))  # noqa: S606  no shell is wanted

@@ -1,0 +1,523 @@
+"""The process that serves a mount, and answers commands on the session's control socket.
+
+`launch` starts it. It ends when the file system is unmounted, by whomever, and has then sealed the session
+if it was told to.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+import pyfuse3
+import trio
+
+from flistfs.authoring.filesystem.fuse import Operations, invalidate
+from flistfs.authoring.filesystem.vfs import Caller
+from flistfs.authoring.importing.opening import open_directories
+from flistfs.authoring.request import (
+    BASE_PASSWORD_VARIABLE,
+    PASSWORD_VARIABLE,
+    AddRequest,
+    BaseRequest,
+    SealOptions,
+    SealRequest,
+)
+from flistfs.authoring.session import (
+    AddSummary,
+    Session,
+    keep_failure,
+    open_session,
+    seal_session,
+    unwrapped,
+)
+from flistfs.authoring.state.directory import Lock, SessionFolder, keep_failed_start
+from flistfs.authoring.upload import encoder_process
+from flistfs.authoring.upload.encoder_process import Settings, make_encoders
+from flistfs.authoring.upload.known_blocks import known_blocks_path
+from flistfs.daemons.control import MAX_REQUEST, short_path
+from flistfs.daemons.launch import Config, heed_interrupts, told
+from flistfs.errors import (
+    BusyError,
+    FlistfsError,
+    InterruptedByUserError,
+    NoPlaceError,
+    OutputError,
+    SessionError,
+)
+from flistfs.fuse import loop, mounts
+from flistfs.fuse.cores import WakefulCores
+from flistfs.fuse.serving import Ready, init_fuse, log_tasks_on_demand
+from flistfs.sources.sealed import Base, opened_base
+from flistfs.stores import Store, open_store
+from flistfs.util.logs import log_to_standard_error
+from flistfs.util.progress import ProgressReport, reporting
+
+log = logging.getLogger("flistfs.daemons.session")  # __name__ is __main__ here
+
+# Progress goes to whoever waits for it this often, in seconds.
+_PROGRESS_EVERY = 0.1
+
+# Requests that are served at the same time. A writer that waits for the store holds one, with up to 1 MiB of
+# memory, and those that look around must find another.
+_MAX_REQUESTS = 300
+
+# A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
+_SIGN_OF_LIFE = 10.0
+
+# Seconds from an unmount that a signal or a command asked for to the end of the kernel's requests.
+_LAST_REQUESTS = 5.0
+
+# Bytes of a request that are taken at a time.
+_RECEIVE_SIZE = 1 << 16
+
+# Seconds for a command to say what it wants.
+_REQUEST_TIME = 10.0
+
+
+T = TypeVar("T")
+
+_Command = Literal["seal", "add", "abort"]
+"""What changes a session as a whole."""
+
+
+def main() -> NoReturn:
+    """Run the daemon, told by a config on standard input."""
+    config = Config(**told())
+    # In the background stderr is the session's log already, so that libfuse's own messages get there too.
+    log_to_standard_error(foreground=config.foreground)
+    sys.exit(_run(config))
+
+
+def _run(config: Config) -> int:
+    folder = SessionFolder(Path(config.state))
+    ready = Ready(config.foreground)
+    lock = Lock(config.lock)
+    daemon = _Daemon(config, folder, ready)
+    try:
+        with unwrapped():
+            heed_interrupts()
+            encoder_process.prepare(config.store)
+            code = trio.run(daemon.run)
+    except FlistfsError as error:
+        return _refuse(daemon, lock, error)
+    except OSError as error:
+        log.exception("the session cannot be used")
+        reason = f"the session in {folder.path} cannot be used: {error.strerror or error}"
+        return _refuse(daemon, lock, SessionError(reason))
+    except KeyboardInterrupt:  # from before there was a mount, which would be unmounted first
+        return _refuse(daemon, lock, InterruptedByUserError("interrupted before anything was mounted"))
+    except Exception as error:
+        log.exception("the daemon fails")
+        if daemon.is_unused:
+            daemon.folder.end()
+            lock.release()
+        ready.say({"error": f"the daemon failed: {error} (log: {folder.log})", "exit_code": 1})
+        return 1
+    log.info("ends with code %d", code)
+    lock.release()
+    return code
+
+
+def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
+    """End because of something that the user can mend, and leave no session that was never mounted."""
+    log.error("%s", error)
+    if daemon.is_unused:
+        daemon.folder.end()
+    lock.release()
+    if daemon.is_unused:
+        keep_failed_start(Path(daemon.folder.settings().mountpoint), error)
+    daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
+    return error.exit_code
+
+
+class _ProgressBoard:
+    """The latest progress, set from any thread and read by whoever shows it."""
+
+    def __init__(self) -> None:
+        self.latest: ProgressReport | None = None
+
+    def put(self, report: ProgressReport) -> None:
+        self.latest = report
+
+
+class _Daemon:
+    """One session, mounted."""
+
+    def __init__(self, config: Config, folder: SessionFolder, ready: Ready) -> None:
+        self._config = config
+        self.folder = folder
+        self.ready = ready
+        self.is_unused = config.is_new
+        self._mountpoint = Path(config.mountpoint)
+        self._started = time.time()
+        self._board = _ProgressBoard()
+        self._progress = reporting(self._board.put)
+        self._requests: Mapping[str, int] = {}
+        self._at_work: list[_Command] = []
+        self._adds: set[trio.CancelScope] = set()
+        self._ended: Literal["sealed", "aborted"] | None = None
+        self._stopping = False
+        self._serving = trio.CancelScope()
+        self._answering = trio.Event()
+        self._unmounted = trio.Event()
+        self._ready_answer: dict[str, Any] = {"ready": True}
+
+    async def run(self) -> int:
+        """Serve until the mount ends, seal if told to, and return the exit code."""
+        password = os.environ.pop(PASSWORD_VARIABLE, None)
+        base_password = os.environ.pop(BASE_PASSWORD_VARIABLE, None)
+        store = open_store(self._config.store, password)
+        try:
+            if not self._config.offline:
+                # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
+                await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
+            with opened_base(self.folder, store, base_password, self._base_request()) as base:
+                if not self._config.offline:
+                    await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
+                return await self._run_session(store, password, base)
+        finally:
+            store.close()
+
+    def _base_request(self) -> BaseRequest | None:
+        config = self._config
+        if not config.bases:
+            return None
+        return BaseRequest(tuple(config.bases), config.base_store, config.usual_store, config.replace_links)
+
+    async def _run_session(self, store: Store, password: str | None, base: Base) -> int:
+        code = 0
+        settings = Settings(self._config.store, password, known_blocks_path())
+        async with open_session(
+            self.folder,
+            store,
+            Caller(os.geteuid(), os.getegid()),
+            keep_xattrs=self._config.keep_xattrs,
+            spool_limit=self._config.spool_limit,
+            make_encoders=partial(make_encoders, settings),
+            base=base,
+        ) as session:
+            started = await session.start(reporting(self.ready.report))
+            if started is not None:
+                log.info("started from %s: %s", ", ".join(self._config.bases), started)
+                self._ready_answer["base"] = asdict(started)
+            await self._serve(session)
+            if not self._ended:
+                await session.store_rest()
+            if self._config.seal_to and not self._ended and not self._stopping:
+                code = await self._seal_at_end(session, Path(self._config.seal_to))
+        if self._ended == "sealed":
+            self.folder.end()
+        elif self._ended == "aborted":
+            self.folder.discard()
+        return code
+
+    # The mount
+
+    async def _serve(self, session: Session) -> None:
+        """Mount, and serve until the mount has ended and every command has its answer."""
+        operations = Operations(
+            session.vfs,
+            self.folder.path,
+            answering=self._answering.set,
+            keep_xattrs=self._config.keep_xattrs,
+        )
+        self._requests = operations.requests
+        cores = loop.install(low_latency=self._config.low_latency)
+        # From before there is a mount: the first requests are served before any other task has its turn.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            resumed = None if self._config.is_new else self.folder.path
+            init_fuse(operations, self._mountpoint, self._config.options, resumed)
+            self.is_unused = False
+            self.folder.forget_result()
+            await self._serve_mounted(session, signals, cores)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
+
+    async def _serve_mounted(
+        self, session: Session, signals: AsyncIterator[int], cores: WakefulCores
+    ) -> None:
+        try:
+            # A command that asked for a seal gets its answer after the mount has ended.
+            async with trio.open_nursery() as commands, trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, session, commands)
+                nursery.start_soon(self._handle_signals, signals)
+                nursery.start_soon(log_tasks_on_demand)
+                nursery.start_soon(cores.watch)
+                nursery.start_soon(self._announce, session)
+                with self._serving:
+                    await pyfuse3.main(max_tasks=_MAX_REQUESTS)
+                log.info("%s is unmounted", self._mountpoint)
+                self._unmounted.set()
+                for scope in self._adds:
+                    scope.cancel()
+                nursery.cancel_scope.cancel()
+        finally:
+            pyfuse3.close(unmount=False)
+
+    async def _announce(self, session: Session) -> None:
+        """Say that the file system answers, when it does."""
+        await self._answering.wait()
+        await trio.to_thread.run_sync(_ask_first_questions, self._mountpoint, abandon_on_cancel=True)
+        log.info("%s is mounted; blocks go to %s", self._mountpoint, session.store.url)
+        self.ready.say(self._ready_answer)
+
+    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("%s: unmounting; the session is kept", signal.Signals(number).name)
+            self._stopping = True
+            try:
+                await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+            except FlistfsError as error:
+                # The mount point must not look like an empty folder to whoever still writes to it, so it is
+                # left as a dead mount, which the next `flistfs mount` there takes away.
+                log.warning("%s; leaving a dead mount", error)
+                self._serving.cancel()
+            with trio.move_on_after(_LAST_REQUESTS):
+                await self._unmounted.wait()
+            # Somebody has detached the mount, and processes still hold it.
+            self._serving.cancel()
+
+    # Sealing
+
+    async def _seal(
+        self, session: Session, request: SealRequest, stream: trio.SocketStream
+    ) -> dict[str, Any]:
+        """Seal while mounted. From the unmount on it goes on, whoever is there to see it."""
+        if request.out.is_relative_to(self._mountpoint):
+            raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
+        with self._only("seal"):
+            await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
+
+            async def work(finish: Callable[[], None]) -> dict[str, Any]:
+                async def unmount() -> None:
+                    finish()
+                    await self._unmount()
+
+                return await seal_session(session, self.folder, request, unmount, self._progress)
+
+            try:
+                result = await _while_wanted(stream, work)
+            except FlistfsError as error:
+                if self._unmounted.is_set():  # else there still is a mount to try again from
+                    keep_failure(self.folder, error)
+                raise
+            self._ended = "sealed"
+        return result
+
+    @contextmanager
+    def _only(self, command: _Command) -> Iterator[None]:
+        """Let no other command change the session as a whole meanwhile; adds go along with each other.
+
+        Raises:
+            BusyError: one is at work.
+            SessionError: the mount has ended.
+        """
+        others = [other for other in self._at_work if not command == other == "add"]
+        if others:
+            raise BusyError(f"flistfs {others[0]} is still at work in this session; wait for it, or end it")
+        if self._unmounted.is_set():
+            raise SessionError("the mount has just ended; the session is kept: seal it, or mount it again")
+        self._at_work.append(command)
+        try:
+            yield
+        finally:
+            self._at_work.remove(command)
+
+    async def _abort(self, session: Session) -> dict[str, Any]:
+        """Unmount and forget the session."""
+        with self._only("abort"):
+            await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
+            await self._unmount()
+            self._ended = "aborted"
+        return session.status()
+
+    async def _add(self, session: Session, request: AddRequest, stream: trio.SocketStream) -> AddSummary:
+        """Put directories and files of this machine into the mounted tree.
+
+        It ends when the command that asked for it does, or the mount: it may take hours, and what was put
+        into the tree until then stands by itself.
+        """
+
+        async def work(_: Callable[[], None]) -> AddSummary:
+            # In a thread: the mount point is asked about, and that is for this process to answer.
+            source = await trio.to_thread.run_sync(
+                open_directories, request, session.store.url, [self.folder.path, self._mountpoint]
+            )
+            caller = Caller(os.geteuid(), os.getegid())
+            return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
+
+        with self._only("add"), trio.CancelScope() as scope:
+            self._adds.add(scope)
+            try:
+                return await _while_wanted(stream, work)
+            finally:
+                self._adds.remove(scope)
+        raise SessionError("the mount has ended; what was put into the tree before stays")
+
+    async def _unmount(self) -> None:
+        if not self._unmounted.is_set():  # somebody else may have done it while the package was built
+            await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+        with trio.move_on_after(_LAST_REQUESTS):
+            await self._unmounted.wait()
+        # A mount namespace that was made while the mount was there may have it for as long as it likes. Who
+        # uses it there, which nobody did when that was looked at, gets errors from now on.
+        self._serving.cancel()
+        await self._unmounted.wait()
+
+    async def _seal_at_end(self, session: Session, out: Path) -> int:
+        """Seal because the mount has ended; the exit code is kept as the session's result too."""
+        request = SealRequest(out, options=SealOptions(epoch=self._config.epoch), router=self._config.router)
+        try:
+            await seal_session(session, self.folder, request, None, self._progress)
+        except FlistfsError as error:
+            keep_failure(self.folder, error)
+            return error.exit_code
+        self._ended = "sealed"
+        return 0
+
+    # Commands
+
+    async def _listen(self, session: Session, commands: trio.Nursery) -> None:
+        control = self.folder.control
+        control.unlink(missing_ok=True)
+        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        with short_path(control) as address:
+            await listener.bind(address)
+        listener.listen()
+
+        async def handle(stream: trio.SocketStream) -> None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():
+                async with stream:
+                    if _peer(stream) in {os.geteuid(), 0}:
+                        await self._answer(session, stream)
+
+        await trio.serve_listeners(handle, [trio.SocketListener(listener)], handler_nursery=commands)
+
+    async def _answer(self, session: Session, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(_REQUEST_TIME) as asking:
+            line = await _receive_line(stream)
+        if asking.cancelled_caught:
+            return
+        answer = await self._with_progress(session, line, stream)
+        with trio.move_on_after(_REQUEST_TIME):
+            await stream.send_all(json.dumps(answer).encode() + b"\n")
+
+    async def _with_progress(
+        self, session: Session, line: bytes, stream: trio.SocketStream
+    ) -> dict[str, Any]:
+        """Do what a command asks, telling it the progress meanwhile; return the answer."""
+        # What ends the session is finished once it was begun, even if the command that asked for it has gone.
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_progress, stream)
+                try:
+                    return {"result": await self._perform(session, json.loads(line), stream)}
+                except FlistfsError as error:
+                    more = error.as_dict() if isinstance(error, NoPlaceError) else {}
+                    return {"error": str(error), "exit_code": error.exit_code, **more}
+                except Exception as error:
+                    log.exception("a command failed: %r", line[:200])
+                    return {"error": f"flistfs failed: {error} (log: {self.folder.log})", "exit_code": 1}
+                finally:
+                    nursery.cancel_scope.cancel()
+        raise AssertionError("a shielded block was cancelled")
+
+    async def _send_progress(self, stream: trio.SocketStream) -> None:
+        last = self._board.latest
+        silent_until = time.monotonic() + _SIGN_OF_LIFE
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while True:
+                await trio.sleep(_PROGRESS_EVERY)
+                if self._board.latest != last or time.monotonic() > silent_until:
+                    last = self._board.latest
+                    silent_until = time.monotonic() + _SIGN_OF_LIFE
+                    await stream.send_all(json.dumps({"progress": last}).encode() + b"\n")
+
+    async def _perform(self, session: Session, request: object, stream: trio.SocketStream) -> dict[str, Any]:
+        match request:
+            case {"op": "status"}:
+                return {
+                    "sealing": "seal" in self._at_work,
+                    "since": self._started,
+                    "seal_to": self._config.seal_to,
+                    "requests": dict(self._requests),
+                    **session.status(),
+                }
+            case {"op": "seal", "request": raw}:
+                return await self._seal(session, SealRequest.from_dict(raw), stream)
+            case {"op": "sync", "timeout": float(timeout)}:
+                await _while_wanted(stream, lambda _: session.sync(timeout, self._progress))
+                return session.status()
+            case {"op": "add", "request": raw}:
+                return asdict(await self._add(session, AddRequest.from_dict(raw), stream))
+            case {"op": "abort"}:
+                return await self._abort(session)
+            case _:
+                raise SessionError("the daemon does not know this request; it is of another version")
+
+
+async def _while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
+    """Do something for as long as the command that asked for it is there: it says nothing more until then.
+
+    `work` is given a function to call when it is to be finished all the same.
+
+    Raises:
+        SessionError: the command has gone.
+    """
+    watching = trio.CancelScope()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                with watching:
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await stream.receive_some(1)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            try:
+                return await work(watching.cancel)
+            finally:
+                watching.cancel()
+    raise SessionError("interrupted")
+
+
+def _peer(stream: trio.SocketStream) -> int:
+    """Return the user id of who has connected: struct ucred of unix(7) is pid, uid, gid."""
+    size = struct.calcsize("3i")
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, uid, _ = struct.unpack("3i", raw)
+    return int(uid)
+
+
+def _ask_first_questions(mountpoint: Path) -> None:
+    """See that the mount answers, and let the kernel learn whether there are extended attributes."""
+    mountpoint.stat()
+    with suppress(OSError):
+        os.getxattr(mountpoint, "user.flistfs")
+
+
+async def _receive_line(stream: trio.SocketStream) -> bytes:
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        more = await stream.receive_some(_RECEIVE_SIZE)
+        data += more
+        if not more or len(data) > MAX_REQUEST:
+            raise trio.BrokenResourceError
+    return bytes(data)
+
+
+if __name__ == "__main__":
+    main()

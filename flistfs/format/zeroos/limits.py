@@ -1,0 +1,84 @@
+"""What a directory and a file may have at most, so that every reader can read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from flistfs.errors import OutputError
+from flistfs.format.zeroos.records import Entry, File, Link, Special, SubDirectory
+
+MAX_NAME: Final = 255
+"""Bytes in a name, as in Linux."""
+
+MAX_PATH: Final = 64 << 10
+"""Bytes in a path: sixteen times what Linux takes at once (PATH_MAX); trees can be walked step by step."""
+
+READERS_LIMIT: Final = 64 << 20
+"""Bytes of a directory's record from which on every 0-fs dies when its parent is listed: its decoder's limit.
+
+Tried: a record of 65,536,360 bytes was read, one of 68,157,800 was not.
+"""
+
+MAX_RECORD: Final = 62 << 20
+"""Bytes that the record of a directory may have here: less than what was seen to be read."""
+
+MAX_FILE_SIZE: Final = 198 << 30
+"""Bytes that a file may have, holes included: 160 bytes a chunk fill a record but for 128 KiB."""
+
+# What lies in a record, in bytes: an entry's own struct, the structs of what it is, and a block: a struct of
+# two pointers, and two times 64 hex digits. A pointer into another segment of the message takes 8 more: 160 a
+# block in a large one.
+_ENTRY, _FILE, _DIRECTORY, _LINK, _SPECIAL, _LIST, _BLOCK = 48, 16, 8, 8, 16, 8, 144
+
+
+def entries_size(entries: Iterable[Entry]) -> int:
+    """Return how many bytes entries take in a directory's record at least; up to a ninth comes on top."""
+    return sum(map(_entry_size, entries))
+
+
+def _entry_size(entry: Entry) -> int:
+    size = _ENTRY + _text(entry.name) + _text(entry.aclkey)
+    match entry.attributes:
+        case File(blocks):
+            return size + _FILE + (_LIST + _BLOCK * len(blocks) if blocks else 0)
+        case SubDirectory(key):
+            return size + _DIRECTORY + _text(key)
+        case Link(target):
+            return size + _LINK + _text(target)
+        case Special(_, data):
+            return size + _SPECIAL + -(-len(data) // 8) * 8
+    return size
+
+
+def _text(value: bytes) -> int:
+    """A text has a NUL at its end, and is filled up to a whole number of words."""
+    return (len(value) // 8 + 1) * 8 if value else 0
+
+
+def check_depth(path: bytes) -> None:
+    """Refuse a directory that lies so deep that what it may hold would have too long a path.
+
+    Raises:
+        OutputError: it does; says what to do.
+    """
+    if len(path) + 1 + MAX_NAME > MAX_PATH:
+        start = path[:MAX_NAME].decode(errors="replace")
+        raise OutputError(
+            f"a directory below {start}… has a path of {len(path):,} bytes, too many for an flist; leave it "
+            f"out, or move it up"
+        )
+
+
+def check_record(name: str, size: int) -> None:
+    """Refuse a directory, shown as `name`, whose record would have `size` bytes, if those are too many.
+
+    Raises:
+        OutputError: they are; says what to do.
+    """
+    if size > MAX_RECORD:
+        raise OutputError(
+            f"the directory {name} of the tree has too much in it for an flist: readers die of records of "
+            f"more than {MAX_RECORD >> 20} MiB, as {MAX_FILE_SIZE >> 30} GiB of content have, or some "
+            f"200,000 small files; spread it over several directories, or leave something out"
+        )

@@ -1,0 +1,189 @@
+"""The package: a gzip-compressed tar of a catalog's files, which is what a sealed flist is.
+
+Readers open every member as a plain file in one folder, so a package has plain files at the top level and
+nothing else: no folder, not even `./`. Of what RocksDB puts into a folder only CURRENT, the MANIFEST and the
+tables belong into a package, and the optional router.yaml: an OPTIONS file of a newer RocksDB makes older
+tools fail.
+
+A package comes from strangers. Unpacking takes nothing from a member but its content and the name that it
+was checked to have.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import stat
+import tarfile
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from flistfs.errors import FormatError, OutputError
+from flistfs.util.tarstream import TarStream
+
+MAX_UNPACKED: Final = 4 << 30
+"""Bytes that a package may unpack to: records of some ten million files."""
+
+FREE_UNPACKED: Final = 256 << 20
+"""Bytes that even the smallest package may unpack to."""
+
+MAX_RATIO: Final = 50
+"""How many times its size a package may unpack to beyond that; the records of equal files come to 20."""
+
+MAX_MEMBERS: Final = 10_000
+"""Members that a package may have; RocksDB cuts tables at 2 MB or more."""
+
+_PACKED: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|router\.yaml")
+# Old packages have records in a log. What else they carry is of no use for reading, and some of it would be
+# obeyed: rocksdict takes its options from a file in the folder.
+_TAKEN: Final = re.compile(_PACKED.pattern + r"|\d+\.log")
+_DOT: Final = "the package has a member `./`, which readers fail to open: pack its files, not their directory"
+_LEVEL: Final = 6  # 36 MB/s of the catalog of a real flist; level 9 makes 7 MB/s, and 1.3 % less of it
+_COPY_SIZE: Final = 1 << 20
+_PLAIN_TYPES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
+
+
+def write_package(folder: Path, out: BinaryIO) -> None:
+    """Write the catalog in `folder`, and the router.yaml beside it if there is one, to `out` as a package.
+
+    Members come in the order of their names, with fixed times, owners and modes, and the gzip header names
+    nothing: equal files make equal bytes. Memory stays flat.
+
+    Raises:
+        FormatError: the folder holds no catalog, or one with records in a log, which would be left out.
+        OSError: the folder cannot be read, or `out` not written.
+    """
+    members = _members(folder)
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=out, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for member in members:
+            with member.open("rb") as content:
+                archive.addfile(_header(member), content)
+
+
+def unpack_package(package: Path, folder: Path, *, limit: int | None = None) -> list[str]:
+    """Unpack what belongs to the catalog in the file `package` into `folder`, which is made if need be.
+
+    Returns what is wrong with the package for readers, though it can be unpacked. Members that reading does
+    not need are passed over, as is a member for the top folder itself, which old packages have under the name
+    `/`. `limit` bounds the bytes of all in the archive, taken or not; by default it is `FREE_UNPACKED`,
+    or `MAX_RATIO` times the size of `package`, and never more than `MAX_UNPACKED`. After an error, what was
+    unpacked until then is left in `folder`.
+
+    Raises:
+        FormatError: `package` cannot be read; is no gzip-compressed tar, or a damaged one; holds a member
+            that is no plain file at the top level, or one twice; holds more than `limit` bytes or
+            `MAX_MEMBERS` members; or holds no CURRENT.
+        OutputError: `folder` cannot be written.
+    """
+    try:
+        raw = package.open("rb")
+    except FileNotFoundError:
+        raise FormatError(f"there is no file {package}") from None
+    except OSError as error:
+        raise FormatError(f"cannot read {package}: {error.strerror}") from error
+    with raw:
+        if limit is None:
+            limit = min(max(FREE_UNPACKED, MAX_RATIO * os.fstat(raw.fileno()).st_size), MAX_UNPACKED)
+        try:
+            return _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), folder)
+        except FormatError as error:
+            raise FormatError(f"{package} is no flist that can be read: {error}") from error
+
+
+def link_package(unpacked: Path, folder: Path) -> None:
+    """Put links to what belongs to the catalog in the directory `unpacked` into `folder`.
+
+    For what opens a catalog and leaves files beside it: the directory of a user stays as it is, and large
+    tables are not copied.
+
+    Raises:
+        FormatError: `unpacked` cannot be read, or holds no CURRENT.
+        OutputError: `folder` cannot be written.
+    """
+    try:
+        members = [path for path in unpacked.iterdir() if _TAKEN.fullmatch(path.name) and path.is_file()]
+    except OSError as error:
+        raise FormatError(f"cannot read {unpacked}: {error.strerror}") from error
+    if not any(member.name == "CURRENT" for member in members):
+        raise FormatError(f"{unpacked} is no unpacked flist: there is no CURRENT in it")
+    try:
+        for member in members:
+            (folder / member.name).symlink_to(member.resolve())
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def _members(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    for path in files:
+        if path.suffix == ".log" and path.stat().st_size > 0:
+            raise FormatError(f"the catalog in {folder} has records in {path.name}, not all in tables")
+    if not (folder / "CURRENT").is_file():
+        raise FormatError(f"there is no catalog in {folder}")
+    return [path for path in files if _PACKED.fullmatch(path.name)]
+
+
+def _header(member: Path) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(member.name)
+    header.size = member.stat().st_size
+    header.mode = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH
+    return header  # time 0, owner and group 0 without a name: TarInfo's own
+
+
+def _unpack(source: TarStream, folder: Path) -> list[str]:
+    seen: set[str] = set()
+    faults: list[str] = []
+    try:
+        with source.open() as archive:
+            folder.mkdir(parents=True, exist_ok=True)
+            for count, member in enumerate(source.members(archive), 1):
+                if count > MAX_MEMBERS:
+                    raise FormatError(f"it has more than {MAX_MEMBERS} members")
+                name = _checked_name(member)
+                if name is None:
+                    if member.name == ".":
+                        faults.append(_DOT)
+                    continue
+                if name in seen:
+                    raise FormatError(f"member {name!r} is there twice")
+                seen.add(name)
+                _copy(archive, member, folder / name if _TAKEN.fullmatch(name) else None)
+        source.drain()
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        # tarfile lets ValueError out where a number or a text in an extended header is none.
+        raise FormatError(f"it is no tar archive, or damaged ({error})") from error
+    except OSError as error:
+        raise OutputError(f"cannot unpack into {folder}: {error.strerror}") from error
+    if "CURRENT" not in seen:
+        raise FormatError("it has no member CURRENT")
+    return faults
+
+
+def _checked_name(member: tarfile.TarInfo) -> str | None:
+    """Return the name of a plain file at the top level, or None for the top folder itself."""
+    if member.isdir() and member.name in ("", ".", "/"):
+        return None
+    if member.type not in _PLAIN_TYPES or member.issparse():
+        raise FormatError(f"member {member.name!r} is no plain file")
+    name = member.name.removeprefix("./")
+    if "/" in name or name in ("", ".", "..") or not name.isprintable():
+        raise FormatError(f"member {member.name!r} is not at the top level, or has no proper name")
+    return name
+
+
+def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path | None) -> None:
+    content = archive.extractfile(member)
+    if content is None:
+        raise FormatError(f"member {member.name!r} has no content")
+    if target is None:
+        while content.read(_COPY_SIZE):
+            pass
+        return
+    # "x": what is there already, be it a link to elsewhere, is not written to.
+    with target.open("xb") as file:
+        while data := content.read(_COPY_SIZE):
+            file.write(data)

@@ -1,0 +1,445 @@
+"""What can be put into a tree without FUSE: directories and files of this machine, as items.
+
+A source gives its items in an order in which every directory comes before what is in it, and every file
+before its further names. It is walked in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from flistfs.authoring.importing.fitting import Fit, SourceTree, fit, rules_of_adding
+from flistfs.authoring.state.journal import Stored
+from flistfs.authoring.upload.encoder import FileSource, Source, file_version
+from flistfs.errors import SourceError
+from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.sources.excludes import Filter, nothing_excluded
+from flistfs.sources.reach import file_within_reach, why_unreadable, within_reach
+from flistfs.tree.uniting import Tree
+
+# os.listxattr costs 1.5 µs a file; a file system without any says so at the first.
+_NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
+
+_NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
+
+# What a minimal access control list says is in the mode already.
+_ACL_PREFIX = b"system.posix_acl_"
+
+
+class Piece(NamedTuple):
+    """A chunk of a file, by its number in it; those that no piece names are holes."""
+
+    number: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something to be put into a tree.
+
+    `path` is relative to where it is put, with no slash at either end, and empty for that place itself.
+    `mode` is the full st_mode; times are nanoseconds since 1970, and without a `ctime_ns` it is that of the
+    putting. A file has `size` bytes in `pieces`, which are to be taken before the next item, or in `stored`,
+    all its chunks in order, of which a store holds the blocks already; an item that is a further name of a
+    file has the file's path as `link`.
+    """
+
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    atime_ns: int
+    size: int = 0
+    rdev: int = 0
+    target: bytes = b""
+    link: bytes | None = None
+    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    pieces: Iterable[Piece] = ()
+    count: int = 0
+    """How many pieces there are."""
+    stored: Sequence[Stored] = ()
+    ctime_ns: int | None = None
+    makes_parents: bool = False
+    """Whether directories that it lies in are made if they are not there."""
+    replaces_link: bool = False
+    """Whether a directory takes the place of a link, instead of going where that leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An entry that cannot be put into a tree, and why. `path` is as in an item."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the user is told, though everything is taken."""
+
+    text: str
+
+
+class TreeSource(Protocol):
+    """Where items come from."""
+
+    def items(self) -> Iterator[Item | Problem | Note]:
+        """Walk everything (blocks).
+
+        Raises:
+            SourceError: it cannot be read at all, or not to its end.
+        """
+
+    def measure(self) -> None:
+        """Find out how much there is (blocks), so that `extent` can tell."""
+
+    def extent(self, size: int) -> tuple[int, int]:
+        """Say how far it is when `size` bytes of content are done: so much, of so much (0: nobody knows)."""
+
+    def named(self, path: bytes) -> str:
+        """Return what the user calls the item at a path."""
+
+    def close(self) -> None:
+        """Let go of files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A directory or file to begin with: its path on this machine, and in the tree (empty: its top).
+
+    `shown` is the path as the user typed it.
+    """
+
+    path: bytes
+    name: bytes
+    shown: str
+
+    def below(self, path: bytes) -> str:
+        """Return what the user calls a path of this machine that is this one or below it."""
+        rest = os.fsdecode(path[len(self.path) :]).lstrip("/")
+        return f"{self.shown.rstrip('/')}/{rest}" if rest else self.shown
+
+    def status(self) -> os.stat_result:
+        """Return what is there.
+
+        Raises:
+            SourceError: nothing is, or it cannot be reached.
+        """
+        try:
+            with file_within_reach(self.path) as way:
+                return os.lstat(way)
+        except OSError as error:
+            raise SourceError(f"{self.shown} cannot be read: {error.strerror}") from None
+
+
+def starting_points(sources: Sequence[str], typed: Sequence[str] = ()) -> list[Start]:
+    """Say where sources go, as `cp -a SOURCE… TARGET` has it: `dir` to TARGET/dir, `dir/.` to TARGET itself.
+
+    Args:
+        sources: Their paths.
+        typed: The same as the user typed them, where these are others.
+
+    Raises:
+        SourceError: a source has no name.
+    """
+    return [_start(source, shown) for source, shown in zip(sources, typed or sources, strict=True)]
+
+
+def _start(source: str, shown: str) -> Start:
+    if source == "." or source.endswith("/."):  # a Path would have dropped it
+        return Start(os.fsencode(os.path.realpath(source)), b"", shown.removesuffix("/.") or "/")
+    path = os.path.abspath(source)  # noqa: PTH100  without resolving a link that is itself the source
+    name = os.path.basename(path)  # noqa: PTH119  a text, not a path, from here on
+    if not name:
+        raise SourceError(f"{source} has no name; to put what is in it into the tree, write {source}.")
+    return Start(os.fsencode(path), os.fsencode(name), shown)
+
+
+class _Place(NamedTuple):
+    """A directory to be walked: its path on this machine and in the tree, and what is known of it."""
+
+    path: bytes
+    name: bytes
+    status: os.stat_result
+
+
+class DirectorySource:
+    """Directories and files of this machine."""
+
+    def __init__(
+        self,
+        starts: Sequence[Start],
+        *,
+        excluded: Filter = nothing_excluded,
+        forbidden: Mapping[tuple[int, int], str] | None = None,
+        replace_links: bool = False,
+    ) -> None:
+        """Walk everything below `starts`.
+
+        Args:
+            starts: Where to begin.
+            excluded: What is left out, with all that is in it.
+            forbidden: Directories, by device and inode number, that must not be walked into because what
+                is written to them would be read again and again; and what they are.
+            replace_links: Whether a directory replaces a link, instead of going where that leads.
+        """
+        self._starts = starts
+        self._excluded = excluded
+        self._forbidden = forbidden or {}
+        self._replace_links = replace_links
+        self._fits = [Fit() for _ in starts]
+        self._set_apart: dict[bytes, str | None] = {}  # what has no place, and why; none: it comes later
+        self._total = 0
+        self._closed = False
+        self._names: dict[tuple[int, int], bytes] = {}
+        self._has_xattrs: dict[int, bool] = {}
+
+    def fit(self, tree: Tree, to: bytes) -> list[Problem]:
+        """Find out what has no place in a tree, below its directory `to` (blocks); it is a problem then."""
+        sources = [SourceTree(start.path, start.name, to, self._excluded) for start in self._starts]
+        self._fits = fit(sources, tree, rules_of_adding(replace_links=self._replace_links))
+        return [Problem(name, why) for each in self._fits for name, why in sorted(each.refused.items())]
+
+    def items(self) -> Iterator[Item | Problem]:
+        """Walk everything."""
+        for start, each in zip(self._starts, self._fits, strict=True):
+            self._set_apart = {**dict.fromkeys(each.late), **each.refused}
+            if start.name not in self._set_apart:
+                yield from self._walk(start, start.status())
+            elif (why := self._set_apart[start.name]) is not None:
+                yield Problem(start.name, why)
+            for name in each.late:
+                yield from self._walk_late(start, name)
+
+    def _walk_late(self, start: Start, name: bytes) -> Iterator[Item | Problem]:
+        path = _place(start, name) or start.path
+        try:
+            with file_within_reach(path) as way:
+                status = os.lstat(way)
+        except OSError as error:
+            yield Problem(name, why_unreadable(error))
+            return
+        yield from self._walk(Start(path, name, start.below(path)), status)
+
+    def measure(self) -> None:
+        """Add up the sizes of all files; what cannot be read is for `items` to say."""
+        total = 0
+        for start in self._starts:
+            with suppress(SourceError):
+                total += start.status().st_size
+            waiting = [start.path]
+            while waiting and not self._closed:
+                path = waiting.pop()
+                with suppress(OSError), within_reach(path) as way, os.scandir(way) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(os.path.join(path, entry.name))  # noqa: PTH118  bytes
+                        elif entry.is_file(follow_symlinks=False):
+                            total += entry.stat(follow_symlinks=False).st_size
+        self._total = total
+
+    def extent(self, size: int) -> tuple[int, int]:
+        """Say how far it is."""
+        return min(size, self._total) if self._total else size, self._total
+
+    def named(self, path: bytes) -> str:
+        """Return what the user calls an item: of sources with the same name, the one that has it."""
+        places = [(start, place) for start in self._starts if (place := _place(start, path)) is not None]
+        found = [each for each in places if len(places) > 1 and _is_there(each[1])] or places
+        if not found:
+            return os.fsdecode(path)
+        start, place = found[0]
+        return start.below(place)
+
+    def close(self) -> None:
+        """Stop measuring."""
+        self._closed = True
+
+    def _walk(self, start: Start, status: os.stat_result) -> Iterator[Item | Problem]:
+        path, name = start.path, start.name
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if name and self._excluded(name, is_folder):
+            return
+        if not is_folder:
+            yield from self._file(path, name, status)
+            return
+        waiting = [_Place(path, name, status)]
+        while waiting:
+            place = waiting.pop()
+            self._refuse_forbidden(start, place)
+            folders: list[_Place] = []
+            yield from self._folder(place, folders)
+            waiting += sorted(folders, reverse=True, key=lambda folder: folder.name)
+
+    def _refuse_forbidden(self, start: Start, place: _Place) -> None:
+        what = self._forbidden.get((place.status.st_dev, place.status.st_ino))
+        if what is not None:
+            raise SourceError(
+                f"{start.below(place.path)} is {what}, which would be read while it is written: exclude it"
+            )
+
+    def _file(self, path: bytes, name: bytes, status: os.stat_result) -> Iterator[Item | Problem]:
+        """Take what a walk begins with, if that is no directory."""
+        try:
+            with file_within_reach(path) as way:
+                yield self._item(way, path, name, status)
+        except OSError as error:
+            yield Problem(name, why_unreadable(error))
+
+    def _folder(self, place: _Place, folders: list[_Place]) -> Iterator[Item | Problem]:
+        """Take a directory and what is no directory in it, and collect what is.
+
+        One that cannot be listed is left out itself: an empty one would pass for all that there is.
+        """
+        path, name, status = place
+        prefix = name + b"/" if name else b""
+        try:
+            with within_reach(path) as way, os.scandir(way) as entries:
+                yield self._item(path if way is path else way + b"/.", path, name, status)
+                for entry in entries:
+                    found = self._entry(entry, path, way, prefix + entry.name)
+                    if isinstance(found, _Place):
+                        folders.append(found)
+                    elif found is not None:
+                        yield found
+        except OSError as error:
+            yield Problem(name, why_unreadable(error))
+
+    def _entry(
+        self, entry: os.DirEntry[bytes], directory: bytes, way: bytes, name: bytes
+    ) -> Item | Problem | _Place | None:
+        """Take an entry, or a directory for later; none if it is left out."""
+        try:
+            if self._excluded(name, entry.is_dir(follow_symlinks=False)):
+                return None
+            if name in self._set_apart:
+                why = self._set_apart[name]
+                return None if why is None else Problem(name, why)
+            status = entry.stat(follow_symlinks=False)
+            path = entry.path if way is directory else directory + b"/" + entry.name
+            if stat.S_ISDIR(status.st_mode):
+                return _Place(path, name, status)
+            return self._item(entry.path, path, name, status)
+        except OSError as error:
+            return Problem(name, why_unreadable(error))
+
+    def _item(self, way: bytes, path: bytes, name: bytes, status: os.stat_result) -> Item:
+        """Describe an entry that is within reach as `way`, and has the path `path`.
+
+        Raises:
+            OSError: something of it cannot be read.
+        """
+        mode = status.st_mode
+        link = self._first_name(name, status) if status.st_nlink > 1 and not stat.S_ISDIR(mode) else None
+        data: Sequence[range] = ()
+        if stat.S_ISREG(mode) and link is None and status.st_size:
+            data = _chunks_with_data(way, status)
+        return Item(
+            path=name,
+            mode=mode,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            mtime_ns=status.st_mtime_ns,
+            atime_ns=status.st_atime_ns,
+            size=status.st_size if stat.S_ISREG(mode) else 0,
+            rdev=status.st_rdev,
+            target=os.readlink(way) if stat.S_ISLNK(mode) else b"",  # noqa: PTH115  bytes
+            link=link,
+            xattrs=self._xattrs(way, status.st_dev),
+            pieces=_pieces(path, status, data),
+            count=sum(map(len, data)),
+            replaces_link=self._replace_links,
+        )
+
+    def _first_name(self, name: bytes, status: os.stat_result) -> bytes | None:
+        """Return the name under which a file with several was met first, unless this is it."""
+        first = self._names.setdefault((status.st_dev, status.st_ino), name)
+        return None if first == name else first
+
+    def _xattrs(self, way: bytes, device: int) -> Mapping[bytes, bytes]:
+        """Read the extended attributes of an entry.
+
+        Raises:
+            OSError: it has some that cannot be read.
+        """
+        if not self._has_xattrs.get(device, True):
+            return _NO_XATTRS
+        try:
+            names = os.listxattr(way, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                raise
+            self._has_xattrs[device] = False
+            return _NO_XATTRS
+        return dict(_read_xattrs(way, names)) if names else _NO_XATTRS
+
+
+def _read_xattrs(way: bytes, names: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Read extended attributes; one that has gone meanwhile is none any more."""
+    for name in names:
+        raw = os.fsencode(name)
+        if raw.startswith(_ACL_PREFIX):
+            continue
+        try:
+            yield raw, os.getxattr(way, name, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.ENODATA and error.errno not in _NOT_SUPPORTED:
+                raise
+
+
+def _is_there(path: bytes) -> bool:
+    try:
+        with file_within_reach(path) as way:
+            return os.path.lexists(way)
+    except OSError:
+        return False
+
+
+def _place(start: Start, path: bytes) -> bytes | None:
+    """Return where on this machine the item at a path of the tree is, if it comes from there."""
+    if not start.name:
+        return os.path.join(start.path, path) if path else start.path  # noqa: PTH118  bytes
+    name, slash, rest = path.partition(b"/")
+    return start.path + slash + rest if name == start.name else None
+
+
+def _pieces(path: bytes, status: os.stat_result, data: Iterable[range]) -> Iterator[Piece]:
+    """Cut a file into pieces, one at a time: a large one has half a million."""
+    size, version = status.st_size, file_version(status)
+    for indexes in data:
+        for index in indexes:
+            offset = index * CHUNK_SIZE
+            yield Piece(index, FileSource(path, offset, min(CHUNK_SIZE, size - offset), version))
+
+
+def _chunks_with_data(path: bytes, status: os.stat_result) -> Sequence[range]:
+    """Find the chunks of a file that are no holes."""
+    size = status.st_size
+    if status.st_blocks * 512 >= size:
+        return [range(-(-size // CHUNK_SIZE))]
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found: list[range] = []
+        position = done = 0
+        while position < size:
+            try:
+                start = os.lseek(descriptor, position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # a hole up to the end
+                    return found
+                raise
+            position = os.lseek(descriptor, start, os.SEEK_HOLE)
+            end = -(-min(position, size) // CHUNK_SIZE)
+            found.append(range(max(start // CHUNK_SIZE, done), end))
+            done = end
+        return found
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,370 @@
+"""What a session starts from: the trees of sealed flists, in layers, the later on top of the earlier.
+
+Directories unite, with owner, mode and times of the uppermost, also through links
+(see `flistfs.tree.uniting`).
+Anything else hides what lies below it at the same path, and a directory hides what is neither a directory
+nor a link: a path that several layers have is what the last of them says. No layer takes anything away from
+those below; there are no whiteouts.
+
+Everything comes from the catalogs. No block is fetched: a session notes hash and key of each chunk, and reads
+it when somebody wants it, from its own store or from that of the base.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from flistfs.authoring.filesystem.content import MAX_SIZE, chunk_length
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, FIRST_OWN_NUMBER, BaseRequest
+from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.journal import Stored
+from flistfs.errors import ClashError, FormatError
+from flistfs.format.router import Router, format_router, without_passwords
+from flistfs.format.zeroos.records import (
+    BLOCK_SIZE_UNIT,
+    CHUNK_SIZE,
+    NO_ID,
+    Aci,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Special,
+    SubDirectory,
+)
+from flistfs.reading.faults import device_numbers, record_faults
+from flistfs.reading.flist import Flist, Node, join, printable
+from flistfs.reading.union import Clash, Union, described
+from flistfs.sources.directory import Item
+from flistfs.stores import Store, open_store
+from flistfs.stores.combined.fallback import FallbackStore
+from flistfs.stores.url import StoreUrl
+from flistfs.tree.owners import MAX_ID, said_number
+from flistfs.tree.uniting import Part, Place, Prefer, Rules
+
+_NANO = 1_000_000_000
+
+# A block that no store has.
+_NO_BLOCK = b"0" * 64
+
+# How many clashes a message names.
+_NAMED_CLASHES = 20
+
+# How many numbers there are for accounts that an flist knows by name only.
+_OWN_NUMBERS = MAX_ID - FIRST_OWN_NUMBER + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """An flist, and what to call it."""
+
+    name: str
+    flist: Flist
+
+
+class BaseSource:
+    """A `TreeSource` of the united tree of flists.
+
+    Old flists know accounts by name only, and their etc/passwd is in a block, of which none is fetched: such
+    an account gets a number that is the session's own, and `named_users` and `named_groups` say afterwards
+    which numbers stand for a name alone. `unknown_owners` counts the entries that have one of those.
+    """
+
+    def __init__(self, layers: Sequence[Layer], *, replace_links: bool = False) -> None:
+        """Walk these, the lowest first; they are closed with it.
+
+        A directory goes through a link to a directory of a lower layer, or with `replace_links` hides it.
+        """
+        self.layers = layers
+        self.unknown_owners = 0
+        self.hidden: Mapping[str, Sequence[bytes]] = {}
+        self._rules = Rules(Prefer.LAST, replace_links=replace_links)
+        self._users = _Numbers()
+        self._groups = _Numbers()
+        self._walked = 0
+        self._total = sum(layer.flist.estimated_records for layer in layers)
+
+    @classmethod
+    def open(cls, packages: Sequence[str], *, replace_links: bool = False) -> Self:
+        """Open flists: packages, or directories that they were unpacked into (blocks).
+
+        Raises:
+            FormatError: one is not there, damaged, or no flist.
+        """
+        with ExitStack() as opened:
+            layers = [Layer(name, opened.enter_context(Flist.open(Path(name)))) for name in packages]
+            source = cls(layers, replace_links=replace_links)
+            opened.pop_all()
+        return source
+
+    def items(self) -> Iterator[Item]:
+        """Walk the united tree.
+
+        Raises:
+            FormatError: a record is at fault, or holds what a session cannot; names the path.
+            ClashError: a link is in the way of a directory, or the other way round; names the paths.
+        """
+        union = Union([(layer.name, layer.flist) for layer in self.layers], self._rules)
+        if union.clashes:
+            raise _clash(union.clashes)
+        self.hidden = union.hidden()
+        waiting = [union.root()]
+        while waiting:
+            folders: list[Place] = []
+            yield from self._folder(union, waiting.pop(), folders)
+            waiting += reversed(folders)
+
+    def measure(self) -> None:
+        """Do nothing: how many records there are is known."""
+
+    def extent(self, size: int) -> tuple[int, int]:  # noqa: ARG002  a TreeSource's signature
+        """Say how many directories of how many were walked; those that unite count once for each layer."""
+        return min(self._walked, self._total), self._total
+
+    def named(self, path: bytes) -> str:
+        """Return a path of the tree, be it which flist's it may."""
+        return os.fsdecode(path) or "."
+
+    def close(self) -> None:
+        """Close the flists."""
+        for layer in self.layers:
+            layer.flist.close()
+
+    @property
+    def named_users(self) -> dict[int, bytes]:
+        """The names of users that have no number in the flists, by their numbers in the session."""
+        return self._users.named()
+
+    @property
+    def named_groups(self) -> dict[int, bytes]:
+        """The names of groups that have no number in the flists, by their numbers in the session."""
+        return self._groups.named()
+
+    def _folder(self, union: Union, place: Place, folders: list[Place]) -> Iterator[Item]:
+        """Walk a directory, and collect those in it."""
+        found: dict[bytes, list[tuple[int, Node]]] = {}
+        directories: dict[Part, Directory] = {}
+        for part in place.parts:
+            directories[part] = directory = _record(self.layers[part.tree], part.path)
+            self._walked += 1
+            for entry in directory.entries:
+                node = Node(join(part.path, entry.name), entry)
+                found.setdefault(entry.name, []).append((part.tree, node))
+        head = union.own_parts(place)[-1]
+        root = Entry(b"", 0, SubDirectory(b""), b"", 0, 0)
+        yield self._item(self.layers[head.tree], place.path, root, directories[head])
+        for name, candidates in sorted(found.items()):
+            chosen = [candidates[index] for index in union.chosen([node for _, node in candidates])]
+            if _is_folder(chosen[0][1].entry):
+                folders.append(union.below(place, name, [Part(tree, node.path) for tree, node in chosen]))
+            else:
+                ((tree, node),) = chosen
+                yield self._item(self.layers[tree], join(place.path, name), node.entry)
+
+    def _item(self, layer: Layer, path: bytes, entry: Entry, directory: Directory | None = None) -> Item:
+        node = Node(path, entry, directory)
+        aci = layer.flist.aci(node)
+        assert aci is not None  # noqa: S101  the type checker's: a record without it is at fault
+        uid, gid = self._owner(layer, path, aci)
+        mtime_ns = node.modification_time * _NANO
+        attributes = entry.attributes
+        return Item(
+            path=path,
+            mode=layer.flist.mode(node),
+            uid=uid,
+            gid=gid,
+            mtime_ns=mtime_ns,
+            atime_ns=mtime_ns,
+            ctime_ns=node.creation_time * _NANO,
+            size=entry.size if isinstance(attributes, File) else 0,
+            rdev=_device(attributes) if isinstance(attributes, Special) else 0,
+            target=attributes.target if isinstance(attributes, Link) else b"",
+            stored=_chunks(layer, path, entry.size, attributes) if isinstance(attributes, File) else (),
+        )
+
+    def _owner(self, layer: Layer, path: bytes, aci: Aci) -> tuple[int, int]:
+        uid, gid = self._users.number(aci.uid, aci.uname), self._groups.number(aci.gid, aci.gname)
+        if uid is None or gid is None:
+            raise _refusal(layer, path, f"more than {_OWN_NUMBERS} accounts have no number")
+        self.unknown_owners += _is_unknown(aci.uid, aci.uname) or _is_unknown(aci.gid, aci.gname)
+        return uid, gid
+
+
+def _is_folder(entry: Entry) -> bool:
+    return isinstance(entry.attributes, SubDirectory)
+
+
+def _clash(clashes: Sequence[Clash]) -> ClashError:
+    named = ", ".join(described(clash) for clash in clashes[:_NAMED_CLASHES])
+    more = f", and {len(clashes) - _NAMED_CLASHES:,} more" if len(clashes) > _NAMED_CLASHES else ""
+    return ClashError(f"{named}{more}; --replace-links lets the later one take the place of the other")
+
+
+def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:
+    return FormatError(f"{layer.name} cannot be gone on from: {printable(path) or '/'}: {what}")
+
+
+def _record(layer: Layer, path: bytes) -> Directory:
+    """Read a directory's record, without any fault."""
+    try:
+        directory = layer.flist.directory(path)
+    except FormatError as error:
+        raise _refusal(layer, path, str(error)) from None
+    if directory is None:  # of a sub-directory the fault of its entry was seen before
+        raise _refusal(layer, path, "there is no root directory")
+    for fault in record_faults(layer.flist, path, directory):
+        raise _refusal(layer, fault.path, f"{fault.what} (flistfs verify --no-store names every fault)")
+    return directory
+
+
+class _Numbers:
+    """The numbers of users, or of groups, some of which are known by name alone."""
+
+    def __init__(self) -> None:
+        self._given: set[int] = set()
+        self._numbers: dict[bytes, int] = {}
+        self._own = 0
+
+    def number(self, number: int, name: bytes) -> int | None:
+        """Return an account's number: the one that is noted, else what its name says, else one of our own.
+
+        None if there are no more of those.
+        """
+        if number != NO_ID:
+            self._given.add(number)
+            return number
+        if name not in self._numbers:
+            said = said_number(name)
+            if said is None:
+                if self._own == _OWN_NUMBERS:
+                    return None
+                said = FIRST_OWN_NUMBER + self._own
+                self._own += 1
+            self._numbers[name] = said
+        return self._numbers[name]
+
+    def named(self) -> dict[int, bytes]:
+        """Return the names of those that have no number, by the number they got.
+
+        Where a number has several names, or is itself what some entries have, it is the number that counts.
+        """
+        claims = Counter(self._numbers.values())
+        return {
+            number: name
+            for name, number in self._numbers.items()
+            if claims[number] == 1 and number not in self._given
+        }
+
+
+def _is_unknown(number: int, name: bytes) -> bool:
+    return number == NO_ID and said_number(name) is None
+
+
+def _device(special: Special) -> int:
+    numbers = device_numbers(special)
+    return 0 if numbers is None else os.makedev(*numbers)
+
+
+def _chunks(layer: Layer, path: bytes, size: int, file: File) -> tuple[Stored, ...]:
+    chunk_size = file.block_size * BLOCK_SIZE_UNIT
+    if file.blocks and chunk_size != CHUNK_SIZE:
+        raise _refusal(
+            layer, path, f"its blocks have {chunk_size} bytes each; sessions use {CHUNK_SIZE} only"
+        )
+    if size > MAX_SIZE:
+        raise _refusal(layer, path, f"it has {size} bytes; files of a session have {MAX_SIZE} at most")
+    return tuple(
+        Stored(chunk_length(size, index), ref.hash, ref.key) for index, ref in enumerate(file.blocks)
+    )
+
+
+# Where its blocks are
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an open session has of its base: the tree, if it is yet to start from it, and its blocks.
+
+    `store` is None where the session's own store is all there is; `is_named` says that the user named it just
+    now.
+    """
+
+    source: BaseSource | None = None
+    store: Store | None = None
+    is_named: bool = False
+
+    def check(self) -> None:
+        """See that a store which was named can be asked (blocks); it makes no folder, as its `check` would.
+
+        Raises:
+            StoreError: it cannot be.
+        """
+        if self.is_named and self.store is not None:
+            self.store.missing([_NO_BLOCK])
+
+
+@contextmanager
+def opened_base(
+    folder: SessionFolder, store: Store, password: str | None, request: BaseRequest | None = None
+) -> Iterator[Base]:
+    """Open the base of a session (blocks).
+
+    Args:
+        folder: The session's; with a request, where its blocks are is noted there.
+        store: The session's store.
+        password: That of the store which the user named for the base's blocks.
+        request: What a new session starts from.
+
+    Raises:
+        FormatError: an flist is damaged.
+        UsageError: the URL of its store makes no sense.
+    """
+    with ExitStack() as opened:
+        source = None
+        if request is not None:
+            source = opened.enter_context(
+                closing(BaseSource.open(request.packages, replace_links=request.replace_links))
+            )
+            _note_stores(folder, store, source.layers, request)
+        blocks = _open_stores(folder, password)
+        if blocks is not None:
+            opened.callback(blocks.close)
+        yield Base(source, blocks, is_named=request is not None and request.store is not None)
+
+
+def _note_stores(folder: SessionFolder, store: Store, layers: Sequence[Layer], request: BaseRequest) -> None:
+    """Keep where the base's blocks are, other than in the session's store.
+
+    That is where the user said; else where each flist says, and the user's usual store if one says nothing.
+    """
+    if request.store is not None:
+        url: str | None = request.store
+        routers: dict[Router, None] = {}
+    else:
+        found = [layer.flist.router() for layer in layers]
+        url = request.usual if None in found else None
+        routers = dict.fromkeys(without_passwords(router) for router in found if router is not None)
+    folder.keep_base_stores(
+        None if url in {store.url, folder.settings().store} else url,
+        [format_router(router) for router in routers if router != store.readers_router],
+    )
+
+
+def _open_stores(folder: SessionFolder, password: str | None) -> Store | None:
+    """Open the stores that were kept; servers that only an flist names get no password."""
+    stores = [
+        open_store(str(StoreUrl("router", path=path)), reading=True, password_variable=None)
+        for path in folder.base_routers()
+    ]
+    url = folder.settings().base_store
+    if url is not None:
+        stores.append(open_store(url, password, reading=True, password_variable=BASE_PASSWORD_VARIABLE))
+    if len(stores) > 1:
+        return FallbackStore(stores)
+    return stores[0] if stores else None

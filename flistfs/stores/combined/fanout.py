@@ -1,0 +1,136 @@
+"""Several servers asked at once, each in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from flistfs.format.codecs import has_hash
+from flistfs.stores.base import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+_THREADS: Final = 16
+"""Servers asked at the same time; more of them take turns."""
+
+_K = TypeVar("_K")
+_T = TypeVar("_T")
+
+
+class _Holder(Protocol):
+    """What a block may be got from."""
+
+    def copies(self, hash: bytes, /) -> list[bytes]: ...  # noqa: A002 - the format's word
+
+    def get(self, hash: bytes, deadline: float, /) -> bytes: ...  # noqa: A002 - the format's word
+
+
+def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreError]:
+    """Return each server's answer, or the error it ended with.
+
+    The threads live for this call: starting one takes some 50 µs, a small part of any exchange, and none is
+    left for which the end of the process would have to wait.
+    """
+    answers: dict[_K, _T | Exception] = {}
+    left = deque(questions.items())
+
+    def work() -> None:
+        while left:
+            try:
+                key, question = left.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            try:
+                answers[key] = question()
+            except Exception as error:  # noqa: BLE001  raised again below
+                answers[key] = error
+
+    threads = [
+        threading.Thread(target=work, name="store", daemon=True)
+        for _ in range(min(len(questions), _THREADS) - 1)
+    ]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    return {key: _expected(answer) for key, answer in answers.items()}
+
+
+def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline: float) -> bytes:
+    """Ask one after the other for a block; one that cannot be asked, or has it wrong, is passed over.
+
+    Each gets an equal share of the time until the deadline, so that one which hangs does not keep the next
+    from being asked.
+
+    Raises:
+        BlockMissingError: none has it; `url` says who was asked.
+        StoreError: none of the others has it, and it may be there.
+    """
+    errors: list[StoreError] = []
+    wrong: bytes | None = None
+    for number, holder in enumerate(holders):
+        now = time.monotonic()
+        share = (deadline - now) / (len(holders) - number)
+        try:
+            value = holder.get(hash_, now + share)
+        except BlockMissingError:
+            continue
+        except StoreError as error:
+            errors.append(error)
+        else:
+            if len(holders) == 1 or has_hash(value, hash_):
+                return value
+            wrong = wrong or value
+    if errors:
+        raise most_telling(errors)
+    if wrong is not None:  # whoever opens it will say what is wrong
+        return wrong
+    raise BlockMissingError(f"{url} does not hold block {printable(hash_)}")
+
+
+def only_copy(hash_: bytes, get: Callable[[bytes], bytes]) -> list[bytes]:
+    """Return a block from where there is one copy at most."""
+    try:
+        return [get(hash_)]
+    except BlockMissingError:
+        return []
+
+
+def all_copies(hash_: bytes, holders: Iterable[_Holder]) -> list[bytes]:
+    """Return a block from each that has it.
+
+    Raises:
+        StoreError: none has it, and it may be where nobody could be asked.
+    """
+    found: list[bytes] = []
+    errors: list[StoreError] = []
+    for holder in holders:
+        try:
+            found += holder.copies(hash_)
+        except StoreError as error:
+            errors.append(error)
+    if errors and not found:
+        raise most_telling(errors)
+    return found
+
+
+def most_telling(errors: Iterable[StoreError]) -> StoreError:
+    """Choose the error to show of several (at least one): first what no waiting heals."""
+    return min(errors, key=_patience)
+
+
+def _patience(error: StoreError) -> int:
+    if isinstance(error, StoreRefusedError):
+        return 0
+    return 2 if isinstance(error, StoreUnavailableError) else 1
+
+
+def _expected(answer: _T | Exception) -> _T | StoreError:
+    if isinstance(answer, Exception) and not isinstance(answer, StoreError):
+        raise answer
+    return answer

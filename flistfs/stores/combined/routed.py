@@ -1,0 +1,458 @@
+"""Blocks on several servers, as a router says: shards, replicas, or both.
+
+The servers of a block are those whose ranges its hash is in, in the router's order of lookup; one that is
+named several times counts once. How many of them must have a block is the router's `min-replicas`: by
+default all, and where a range has fewer, those.
+
+For writing:
+
+- `check`: that many servers of every range answer.
+- `put` goes to all servers of a block; that many must take it.
+- `missing`: a block is there if that many hold it. It is missing if fewer do, and that many answered.
+- A router with a hash that has no server, or fewer than `min-replicas`, is refused.
+
+For reading:
+
+- `check`: one server of every range answers.
+- `missing`: a block is there if one server holds it. It is missing if all answered, and none does.
+- Blocks that have no server are missing.
+
+For both, `get` asks the servers of a block one after the other until one has it, with the bytes that its name
+says. It is missing if all answered, and wrong if nobody has a right one.
+
+Where too few servers answer, the error is that of one which does not: the same call may succeed later.
+So with one of two replicas down, writing waits; with `min-replicas=1` it goes on, and what was written
+meanwhile has one replica until somebody copies it (`flistfs push` does).
+
+A server that failed is left alone for a while where the others suffice: finding out that it is still down
+costs a second, and a minute where it hangs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from bisect import bisect_right, insort
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
+from flistfs.format.router import Router, without_passwords
+from flistfs.stores.base import check_size, printable, reading_deadline
+from flistfs.stores.combined.fanout import all_copies, ask_all, first_that_has, most_telling
+from flistfs.stores.readers import read_router, usable_router
+from flistfs.stores.redis.server import RedisStore
+from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl, parse_store_url, why_unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from flistfs.format.codecs import Block
+    from flistfs.stores.base import Store
+
+_log = logging.getLogger(__name__)
+
+_REST: Final = 10.0
+"""A server that failed is left alone this many times as long as its failing took, so that asking it again
+costs a tenth of the time at most."""
+
+_SHORTEST_REST: Final = 2.0
+_LONGEST_REST: Final = 300.0
+
+_TOLD_TROUBLES: Final = 3  # that many servers are named
+
+_DIGITS: Final = 64  # of the longest prefix; hashes of generation 1 have as many
+_HASH: Final = re.compile(rb"[0-9a-fA-F]{1,64}")
+
+_MAX_PLACES: Final = 1_000_000
+"""Servers in all segments together. A router of the largest size has some 50,000 segments; each of its
+ranges around all the others would make this a matter of minutes and gigabytes."""
+
+_T = TypeVar("_T")
+
+
+class _Server:
+    """One server, and whether it is worth asking now. What threads note here at once may get lost."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.trouble: str | None = None
+        self._is_closed = False
+        self._rests_until = 0.0
+
+    @property
+    def rests(self) -> bool:
+        """Whether it failed a short while ago."""
+        return time.monotonic() < self._rests_until
+
+    def ask(self, question: Callable[[Store], _T]) -> _T:
+        """Ask it, and note how that went."""
+        started = time.monotonic()
+        if self.trouble:  # one thread is enough to find out
+            self._rests_until = started + _LONGEST_REST
+        try:
+            answer = question(self.store)
+        except BlockMissingError:
+            self._works()
+            raise
+        except StoreError as error:
+            self._fails(error, time.monotonic() - started)
+            raise
+        self._works()
+        return answer
+
+    def _works(self) -> None:
+        if self.trouble:
+            _log.info("%s works again", self.store.url)
+        self.trouble = None
+        self._rests_until = 0.0
+
+    def get(self, hash_: bytes, deadline: float) -> bytes:
+        """Ask it for a block."""
+        return self.ask(lambda store: store.get(hash_, deadline))
+
+    def copies(self, hash_: bytes) -> list[bytes]:
+        """Ask it for a block that it may not have."""
+        return self.ask(lambda store: store.copies(hash_))
+
+    def close(self) -> None:
+        """Close its connections; what fails for that is not its fault."""
+        self._is_closed = True
+        self.store.close()
+
+    def _fails(self, error: StoreError, seconds: float) -> None:
+        if self._is_closed:
+            return
+        if not self.trouble:
+            _log.warning("a server of the router fails: %s", error)
+        self.trouble = str(error)
+        rest = min(max(_SHORTEST_REST, _REST * seconds), _LONGEST_REST)
+        self._rests_until = time.monotonic() + rest
+
+
+_Route = tuple[_Server, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Which servers have which hashes. Segment i begins at `starts[i]` and ends where the next begins."""
+
+    starts: list[int]
+    routes: list[_Route]
+
+    def route(self, hash_: bytes) -> _Route:
+        return self.routes[bisect_right(self.starts, int(hash_.ljust(_DIGITS, b"0"), 16)) - 1]
+
+    def check_complete(self, least: int) -> None:
+        """Raise `UsageError` where a segment has fewer servers than `least`."""
+        for start, route in zip(self.starts, self.routes, strict=True):
+            if len(route) < least:
+                prefix = f"{start:0{_DIGITS}X}".rstrip("0").ljust(2, "0")
+                have = f"only {len(route)} of {least} servers" if route else "no server"
+                raise UsageError(f"it has {have} for hashes that begin with {prefix}")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the servers said of one block."""
+
+    route: _Route
+    answered: int = 0
+    held: int = 0
+    failed: list[StoreError] = field(default_factory=list)
+
+
+class RoutedStore:
+    """A `Store` on the servers of a router. Makes no connection before the first call."""
+
+    def __init__(
+        self,
+        router: Router,
+        url: str,
+        *,
+        password: str | None = None,
+        timeout: float,
+        min_replicas: int | None = None,
+        reading: bool = False,
+        password_variable: str | None = PASSWORD_VARIABLE,
+    ) -> None:
+        """Take the servers of a router.
+
+        Args:
+            router: Where blocks are.
+            url: What the store is called in messages.
+            password: For the servers whose URLs have none.
+            timeout: Seconds without progress until a server counts as hung.
+            min_replicas: How many servers must have a block; None: all that its hash belongs to.
+            reading: Whether it is only read from: see the table above.
+            password_variable: The environment variable that the password may come from, for messages.
+
+        Raises:
+            UsageError: a URL makes no sense; or, unless for reading, a hash has too few servers.
+        """
+        self._router = router
+        self._url = url
+        self._reading = reading
+        self._timeout = timeout
+        self._min_replicas = 1 if reading else min_replicas
+        self._servers: dict[StoreUrl, _Server] = {}
+        open_server = partial(
+            RedisStore, timeout=timeout, reading=reading, password_variable=password_variable
+        )
+        self._table = self._make_table(password, open_server)
+        if not reading:
+            self._table.check_complete(min_replicas or 1)
+
+    @classmethod
+    def of_package(cls, router: Router, *, timeout: float, reading: bool = True) -> Self:
+        """Make the store that a package's own router describes.
+
+        Raises:
+            FormatError: it makes no sense.
+        """
+        try:
+            return cls(
+                router, "the flist's router.yaml", timeout=timeout, reading=reading, password_variable=None
+            )
+        except UsageError as error:
+            raise FormatError(f"the flist's router.yaml cannot be used: {error}") from None
+
+    @property
+    def url(self) -> str:
+        """The router's URL; none of its servers shows in it."""
+        return self._url
+
+    @property
+    def readers_router(self) -> Router | None:
+        """What readers can use of the router, if that has a server for every block."""
+        usable = usable_router(self._router)
+        if usable is None or usable == without_passwords(self._router):
+            return usable
+        try:
+            RoutedStore(usable, self._url, timeout=self._timeout)
+        except UsageError:  # a range has no server left
+            return None
+        return usable
+
+    @property
+    def unreadable(self) -> str | None:
+        """The servers that readers cannot use."""
+        reasons = [reason for url in self._servers if (reason := why_unreadable(url))]
+        more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        return f"{reasons[0]}{more}" if reasons else None
+
+    @property
+    def trouble(self) -> str | None:
+        """What the servers say that failed when they were asked last."""
+        said = [server.trouble for server in self._servers.values() if server.trouble]
+        return "; ".join(said[:_TOLD_TROUBLES]) or None
+
+    def check(self) -> None:
+        """Reach enough servers of every range, and prove the passwords."""
+        routes = [route for route in dict.fromkeys(self._table.routes) if route]
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            store.check()
+            return set(numbers)
+
+        for tally in self._tallies(routes, question):
+            _require_answers(tally, self._needed(tally.route))
+
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
+        """Ask the servers of each hash."""
+        return self.missing_and_lacking(hashes, sizes)[0]
+
+    def missing_and_lacking(
+        self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None
+    ) -> tuple[set[bytes], dict[str, int]]:
+        """Do what `missing` does, and count what each server that was asked lacks, by its URL."""
+        lacking: dict[str, int] = {}
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            absent = store.missing([hashes[number] for number in numbers], sizes)
+            lacking[store.url] = len(absent)
+            return {number for number in numbers if hashes[number] not in absent}
+
+        absent: set[bytes] = set()
+        tallies = self._tallies([self._route(hash_) for hash_ in hashes], question)
+        for hash_, tally in zip(hashes, tallies, strict=True):
+            if tally.held >= self._needed(tally.route) > 0:
+                continue
+            _require_answers(tally, len(tally.route) if self._reading else self._needed(tally.route))
+            absent.add(hash_)
+        return absent, lacking
+
+    def put(self, blocks: Sequence[Block]) -> None:
+        """Send each block to all of its servers."""
+        if self._reading:
+            raise StoreRefusedError(f"{self.url} was opened for reading")
+        routes = []
+        for block in blocks:
+            check_size(block, self.url)
+            route = self._route(block.hash)
+            if not route:
+                raise StoreRefusedError(f"{self.url} has no server for block {printable(block.hash)}")
+            routes.append(route)
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            store.put([blocks[number] for number in numbers])
+            return set(numbers)
+
+        for tally in self._tallies(routes, question):
+            _require_answers(tally, self._needed(tally.route))
+
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
+        """Ask the block's servers one after the other; those that failed lately come last."""
+        servers = sorted(self._route(hash), key=lambda server: server.rests)
+        return first_that_has(hash, servers, self.url, deadline or reading_deadline(self._timeout))
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Ask all of the block's servers."""
+        return all_copies(hash, self._route(hash))
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Ask all servers of each hash, if it is to be thorough."""
+        if not thorough:
+            return set()
+
+        def question(store: Store, numbers: list[int]) -> set[int]:
+            found = store.wrong([hashes[number] for number in numbers], thorough=True)
+            return {number for number in numbers if hashes[number] in found}
+
+        found: set[bytes] = set()
+        tallies = self._tallies([self._route(hash_) for hash_ in hashes], question)
+        for hash_, tally in zip(hashes, tallies, strict=True):
+            _require_answers(tally, self._needed(tally.route))
+            if tally.held:
+                found.add(hash_)
+        return found
+
+    def sync(self) -> None:
+        """Do nothing: how durable an acknowledged SET is, is each server's own policy."""
+
+    def close(self) -> None:
+        """Close all servers' connections; calls in other threads end with an error at once."""
+        for server in self._servers.values():
+            server.close()
+
+    # Who has what
+
+    def _make_table(self, password: str | None, open_server: Callable[[StoreUrl], Store]) -> _Table:
+        """Cut the hashes into segments with the same servers each."""
+        begins: dict[int, list[int]] = {}
+        ends: dict[int, list[int]] = {}
+        servers: list[_Server] = []
+        pools = {pool.name: pool for pool in self._router.pools}
+        for name in self._router.lookup:
+            for rule in pools[name].rules:
+                begins.setdefault(int(rule.range.first.ljust(_DIGITS, "0"), 16), []).append(len(servers))
+                ends.setdefault(int(rule.range.last.ljust(_DIGITS, "F"), 16) + 1, []).append(len(servers))
+                servers.append(self._server(parse_store_url(rule.url, password), open_server))
+        starts = sorted({0, *begins, *ends} - {16**_DIGITS})
+        routes: list[_Route] = []
+        active: list[int] = []  # numbers of rules, in their order
+        places = 0
+        for start in starts:
+            for number in ends.get(start, ()):
+                active.remove(number)
+            for number in begins.get(start, ()):
+                insort(active, number)
+            places += len(active)
+            if places > _MAX_PLACES:
+                raise UsageError("it has too many ranges that overlap")
+            routes.append(tuple(dict.fromkeys(servers[number] for number in active)))
+        return _Table(starts, routes)
+
+    def _server(self, url: StoreUrl, open_server: Callable[[StoreUrl], Store]) -> _Server:
+        if url not in self._servers:
+            self._servers[url] = _Server(open_server(url))
+        return self._servers[url]
+
+    def _route(self, hash_: bytes) -> _Route:
+        if not _HASH.fullmatch(hash_):
+            raise StoreRefusedError(f"{self.url} names blocks in hex; {hash_!r:.40} is not")
+        return self._table.route(hash_)
+
+    def _needed(self, route: _Route) -> int:
+        return min(self._min_replicas or len(route), len(route))
+
+    # Asking
+
+    def _tallies(
+        self, routes: Sequence[_Route], question: Callable[[Store, list[int]], set[int]]
+    ) -> list[_Tally]:
+        """Put a question about items, numbered as their routes are, to all servers of each.
+
+        The question is answered with the numbers of the items that a server holds. Servers that failed
+        lately are asked where the others do not settle the matter.
+        """
+        tallies = [_Tally(route) for route in routes]
+        resting = {server for server in self._servers.values() if server.rests}
+        for late in (False, True):
+            wanted: dict[_Server, list[int]] = {}
+            for number, tally in enumerate(tallies):
+                if late and self._is_settled(tally):
+                    continue
+                for server in tally.route:
+                    if (server in resting) is late:
+                        wanted.setdefault(server, []).append(number)
+            answers = ask_all(
+                {
+                    server: partial(server.ask, partial(_ask, question, numbers))
+                    for server, numbers in wanted.items()
+                }
+            )
+            for server, answer in answers.items():
+                _count(answer, [(number, tallies[number]) for number in wanted[server]])
+            if not resting:
+                break
+        return tallies
+
+    def _is_settled(self, tally: _Tally) -> bool:
+        return (tally.held if self._reading else tally.answered) >= self._needed(tally.route)
+
+
+def _ask(question: Callable[[Store, list[int]], set[int]], numbers: list[int], store: Store) -> set[int]:
+    return question(store, numbers)
+
+
+def _require_answers(tally: _Tally, enough: int) -> None:
+    """Raise why too few servers of a block answered."""
+    if tally.failed and tally.answered < enough:
+        raise most_telling(tally.failed)
+
+
+def _count(answer: set[int] | StoreError, asked: Iterable[tuple[int, _Tally]]) -> None:
+    for number, tally in asked:
+        if isinstance(answer, StoreError):
+            tally.failed.append(answer)
+        else:
+            tally.answered += 1
+            tally.held += number in answer
+
+
+def open_router(
+    url: StoreUrl, password: str | None, *, timeout: float, reading: bool, password_variable: str | None
+) -> RoutedStore:
+    """Make the store of a `router://` URL.
+
+    Raises:
+        UsageError: the file cannot be read, or does not make sense.
+    """
+    if url.path is None:
+        raise ValueError("the URL names no file")
+    router = read_router(url.path)
+    try:
+        return RoutedStore(
+            router,
+            str(url),
+            password=password,
+            timeout=timeout,
+            min_replicas=url.min_replicas,
+            reading=reading,
+            password_variable=password_variable,
+        )
+    except UsageError as error:
+        raise UsageError(f"the router {url.path} cannot be used: {error}") from None

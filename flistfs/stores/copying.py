@@ -1,0 +1,142 @@
+"""Blocks from one store to another: those that it lacks or has wrong, each checked on the way.
+
+Every block is decoded and compared with its hash and its key before it is sent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
+
+from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError
+from flistfs.format.codecs import Block, decode_block
+from flistfs.format.zeroos.records import BlockRef
+from flistfs.stores import Store
+
+BATCH = 256
+"""Blocks that the target is asked for at a time by one thread."""
+
+# A group is sent with this many blocks or bytes, whichever comes first (see `authoring.uploader`).
+_GROUP_BLOCKS = 64
+_GROUP_BYTES = 4 << 20
+
+# Threads; each holds a group, so together they hold less than 40 MiB.
+_THREADS = 8
+
+
+def right_copy(store: Store, ref: BlockRef) -> Block | None:
+    """Return a block from a store, from whichever of its servers has it right; None if none has.
+
+    Raises:
+        StoreError: the store can't be asked.
+    """
+    for stored in store.copies(ref.hash):
+        try:
+            decode_block(stored, ref)
+        except BlockCorruptError:
+            continue
+        return Block(ref.hash, ref.key, (stored,))
+    return None
+
+
+class Copier:
+    """Threads that copy batches of blocks; a context manager. One lock guards what they count."""
+
+    def __init__(
+        self,
+        source: Store,
+        target: Store,
+        total: int,
+        progress: Callable[[int, int], None],
+        note: Callable[[BlockRef, FlistfsError], None],
+        *,
+        check_content: bool = False,
+    ) -> None:
+        """Copy from one store to another.
+
+        Args:
+            source: Where blocks are.
+            target: Where they go, if they are not there.
+            total: How many there will be in all batches.
+            progress: Is told how many of how many are done, from any thread.
+            note: Is told of each block that the source lacks or holds corrupt, by one thread at a time; it
+                does not keep the others from being copied.
+            check_content: Whether all that the target has is fetched and compared (see `Store.wrong`).
+        """
+        self.sent = self.sent_bytes = self.replaced = 0
+        self._check_content = check_content
+        self._source = source
+        self._target = target
+        self._total = total
+        self._progress = progress
+        self._note = note
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="copy")
+        self._waiting: deque[Future[None]] = deque()
+
+    def submit(self, batch: Sequence[BlockRef]) -> None:
+        """Have a batch copied; waits while many are on their way.
+
+        Raises what went wrong with an earlier one.
+        """
+        while len(self._waiting) >= 2 * _THREADS:
+            self._waiting.popleft().result()
+        self._waiting.append(self._threads.submit(self._copy, batch))
+
+    def finish(self) -> None:
+        """Wait for all batches. Raises what went wrong with one."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Begin nothing new, and wait for what is on its way; after Ctrl-C it ends with its store."""
+        self._stopped = True
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        self._threads.shutdown(wait=not is_interrupted, cancel_futures=True)
+
+    def _copy(self, batch: Sequence[BlockRef]) -> None:
+        hashes = list(dict.fromkeys(ref.hash for ref in batch))
+        absent = self._target.missing(hashes)
+        there = [block_hash for block_hash in hashes if block_hash not in absent]
+        wrong = self._target.wrong(there, thorough=self._check_content)
+        wanted = [ref for ref in dict.fromkeys(batch) if ref.hash in absent or ref.hash in wrong]
+        self._count(len(batch) - len(wanted))
+        group: list[Block] = []
+        for ref in wanted:
+            if self._stopped:
+                return
+            try:
+                stored = self._source.get(ref.hash)
+                decode_block(stored, ref)
+            except (BlockMissingError, BlockCorruptError) as error:
+                with self._lock:
+                    self._note(ref, error)
+                continue
+            group.append(Block(ref.hash, ref.key, (stored,)))
+            if len(group) == _GROUP_BLOCKS or sum(block.size for block in group) >= _GROUP_BYTES:
+                self._send(group, wrong)
+                group = []
+        self._send(group, wrong)
+
+    def _send(self, group: Sequence[Block], wrong: Collection[bytes]) -> None:
+        if not group or self._stopped:
+            return
+        self._target.put(group)
+        with self._lock:
+            self.sent += len(group)
+            self.replaced += sum(block.hash in wrong for block in group)
+            self.sent_bytes += sum(block.size for block in group)
+        self._count(len(group))
+
+    def _count(self, blocks: int) -> None:
+        with self._lock:
+            self._done += blocks
+            self._progress(self._done, self._total)

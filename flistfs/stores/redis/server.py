@@ -1,0 +1,399 @@
+"""Blocks on a server that speaks Redis' protocol: ARDB, 0-db, Redis, Valkey.
+
+Only what all of them understand is sent: AUTH with one argument, SELECT, PING, plain SET, GET, and EXISTS
+with one key; no HELLO, no CLIENT, no MULTI. ARDB closes the connection after a command it does not know.
+
+One exchange is a bounded pipeline on one connection. Every exchange may be sent again as a whole, since the
+key of a SET is a hash of its value.
+
+Measured against a redis-server 7.0 without persistence on the same two cores, random content, blocks a
+second; beside it a plain redis-py pipeline of the same batches:
+
+| | here | redis-py 8.1 |
+| --- | --- | --- |
+| put, 512 KiB, batches of 4, two threads | 2,000 to 3,100 | 1,100 to 1,300 |
+| put, 4 KiB, batches of 64, one thread | 94,000 | 70,000 |
+| missing, 12,800 hashes | 350,000 | |
+| get, one by one, one thread: 512 KiB, 4 KiB | 2,400 to 3,200, 8,000 | |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import ssl
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from flistfs.errors import (
+    BlockMissingError,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    UsageError,
+)
+from flistfs.format.codecs import encode_block, has_hash
+from flistfs.format.router import router_to
+from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
+from flistfs.stores.combined.fanout import only_copy
+from flistfs.stores.redis.connections import Connections, speaks_plain, speaks_tls
+from flistfs.stores.redis.refusals import meaning_of
+from flistfs.stores.redis.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
+from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, parse_store_url, why_unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from flistfs.format.codecs import Block
+    from flistfs.format.router import Router
+    from flistfs.stores.url import StoreUrl
+
+_log = logging.getLogger(__name__)
+
+_MAX_COMMANDS: Final = 512
+"""Commands in flight. Their replies (at most about 80 bytes each, where 0-db repeats the key) stay below
+any socket buffer, so the server never waits for us to read while we wait for it to read."""
+
+_MAX_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of blocks in flight: bounds what is sent again after a fault. Larger pipelines gain nothing."""
+
+_MAX_VALUES: Final = 16
+"""Blocks that are asked for at a time to be compared."""
+
+_USUAL_SIZE: Final = 640 * 1024
+"""Bytes that a block has at most, unless somebody stored what is none."""
+
+_SLOWEST: Final = 64 * 1024
+"""Bytes a second that any link must manage."""
+
+_PAUSES: Final = (0.2, 0.8)
+"""Seconds before the second and the third try: a server that restarts is back within a second. Waiting
+out a longer outage is up to the caller."""
+
+_PROBE_SECONDS: Final = 3.0
+"""Seconds to find out whether a server that does not answer would with TLS, or without."""
+
+_MAX_INFO: Final = 256 * 1024  # bytes; Redis 7.0 says 6 KiB
+
+_ZERO_DB: Final = re.compile(rb"^server_name:.*0-db", re.MULTILINE)
+
+_NO_BLOCK: Final = b"0" * 64
+
+_T = TypeVar("_T")
+
+
+class RedisStore:
+    """A `Store` on a server. Makes no connection before the first call."""
+
+    def __init__(
+        self,
+        url: StoreUrl,
+        *,
+        timeout: float,
+        reading: bool = False,
+        password_variable: str | None = PASSWORD_VARIABLE,
+    ) -> None:
+        """Take a server.
+
+        Args:
+            url: Where it is.
+            timeout: Seconds without progress until it counts as hung (see `reading_deadline`).
+            reading: Whether it is only read from, so that it need not be one that can be written to.
+            password_variable: The environment variable that its password may come from, for messages; None
+                for a server that gets none because only an flist names it.
+        """
+        self._url = url
+        self._timeout = timeout
+        self._reading = reading
+        self._password_variable = password_variable
+        self._closed = threading.Event()
+        self._has_answered = False
+        self._is_other: bool | None = None  # whether it speaks TLS where we do not, or the other way around
+        self._connections = Connections(url.host, url.port, tls=url.tls, silence=timeout)
+
+    @property
+    def url(self) -> str:
+        """The server's URL without its password."""
+        return str(self._url)
+
+    @property
+    def readers_router(self) -> Router | None:
+        """A router to this server, if readers can use it."""
+        url = for_readers(self._url)
+        return None if url is None else router_to(str(url))
+
+    @property
+    def unreadable(self) -> str | None:
+        """A server over TLS, and all but the first database."""
+        return why_unreadable(self._url)
+
+    @property
+    def trouble(self) -> None:
+        """Nothing: it works or not."""
+
+    def check(self) -> None:
+        """Reach the server; a PING may be free for all, so a key is asked for as well.
+
+        A 0-db that chooses its keys itself takes no block, which only a block can show.
+        """
+
+        def work(wire: Wire) -> bool:
+            wire.send([command(b"PING"), command(b"EXISTS", _NO_BLOCK)])
+            _expect(wire.reply(), Status("PONG"))
+            _is_there(wire.reply())
+            return not self._reading and _is_zero_db(wire)
+
+        if self._exchange(work):
+            self.put([_smallest_block()])
+
+    def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:  # noqa: ARG002
+        """Ask for each hash with a command of its own: neither ARDB nor 0-db take several.
+
+        A server has a value whole or not at all, so sizes say nothing.
+        """
+        absent: set[bytes] = set()
+        for start in range(0, len(hashes), _MAX_COMMANDS):
+            batch = hashes[start : start + _MAX_COMMANDS]
+            absent.update(self._exchange(partial(_ask, hashes=batch)))
+        return absent
+
+    def put(self, blocks: Sequence[Block]) -> None:
+        """Store blocks in pipelines of SETs."""
+        for block in blocks:
+            check_size(block, self.url)
+        for batch in _pipelines(blocks):
+            size = sum(block.size for block in batch)
+            self._exchange(partial(_store, blocks=batch), reading_deadline(self._timeout) + size / _SLOWEST)
+
+    def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
+        """Fetch one block. The server is not believed about sizes: see `MAX_BLOCK_SIZE`."""
+        value = self._exchange(partial(_fetch, hash_=hash), deadline)
+        if value is None:
+            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+        return value
+
+    def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
+        """Fetch the block."""
+        return only_copy(hash, self.get)
+
+    def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
+        """Fetch blocks in pipelines, if it is to be thorough, and compare each as it comes."""
+        found: set[bytes] = set()
+        for start in range(0, len(hashes) if thorough else 0, _MAX_VALUES):
+            batch = hashes[start : start + _MAX_VALUES]
+            deadline = reading_deadline(self._timeout) + len(batch) * _USUAL_SIZE / _SLOWEST
+            found |= self._exchange(partial(_compare, hashes=batch), deadline)
+        return found
+
+    def sync(self) -> None:
+        """Do nothing: how durable an acknowledged SET is, is the server's own policy."""
+
+    def close(self) -> None:
+        """Close all connections, those in use too; calls in other threads end with an error at once."""
+        self._closed.set()
+        self._connections.close()
+
+    def _exchange(self, work: Callable[[Wire], _T], deadline: float | None = None) -> _T:
+        """Do `work` on a connection, again after a fault, as long as there is time."""
+        if deadline is None:
+            deadline = reading_deadline(self._timeout)
+        for pause in _PAUSES:
+            try:
+                return self._attempt(work, deadline)
+            except StoreUnavailableError as fault:
+                if self._closed.is_set() or time.monotonic() + pause >= deadline:
+                    raise
+                _log.debug("trying again in %.1f s: %s", pause, fault)
+            self._closed.wait(pause)
+        return self._attempt(work, deadline)
+
+    def _attempt(self, work: Callable[[Wire], _T], deadline: float) -> _T:
+        """Do `work` once; whatever goes wrong leaves as one of our errors."""
+        if self._closed.is_set():
+            raise StoreUnavailableError(f"{self.url} is no longer in use")
+        try:
+            with self._connections.lent(deadline, self._greet) as sock:
+                return self._talk(sock, work, deadline)
+        except ErrorReply as reply:
+            raise self._meaning(reply) from None
+        except NonsenseReply as reply:
+            raise StoreError(f"{self.url} does not behave like a Redis server: it sent {reply}") from None
+        except OSError as fault:
+            raise self._unreachable(fault, deadline) from fault
+
+    def _greet(self, sock: socket.socket, deadline: float) -> None:
+        """Open a connection: log in, and choose the database or namespace."""
+        secret = None if self._url.password is None else _argument(self._url.password)
+        name = None if self._url.name is None else _argument(self._url.name)
+        if self._url.scheme == "zdb" and secret is not None:
+            self._talk(sock, partial(_log_in_to_zero_db, secret=secret, name=name or b"default"), deadline)
+            return
+        for words, answer in self._greeting(secret, name):
+            self._talk(sock, partial(_tell, words=words, answer=answer), deadline)
+
+    def _greeting(self, secret: bytes | None, name: bytes | None) -> Iterator[tuple[list[bytes], str]]:
+        """Give the commands that open a connection, and the answer to each."""
+        if secret is not None:
+            yield [b"AUTH", secret], "OK"
+        if name is not None:
+            yield [b"SELECT", name], "OK"
+        if self._url.tls:
+            # A TLS 1.3 server sends session tickets after the handshake. Unless they are read with some
+            # reply, they look like the end of a connection that nobody uses.
+            yield [b"PING"], "PONG"
+
+    def _talk(self, sock: socket.socket, work: Callable[[Wire], _T], deadline: float) -> _T:
+        """Do `work` on this connection."""
+        wire = Wire(sock, silence=self._timeout, deadline=deadline)
+        try:
+            result = work(wire)
+            wire.finish()
+        finally:
+            self._has_answered |= wire.has_answered
+        return result
+
+    def _meaning(self, reply: ErrorReply) -> StoreError:
+        return meaning_of(str(reply), self.url, self._url.password, self._password_variable)
+
+    def _unreachable(self, fault: OSError, deadline: float) -> StoreError:
+        if isinstance(fault, ssl.SSLCertVerificationError):
+            return StoreRefusedError(
+                f"{self.url} has a certificate that this system does not trust: {fault.verify_message}"
+            )
+        if not isinstance(fault, (ConnectionRefusedError, socket.gaierror)):
+            self._check_encryption(deadline)
+        if isinstance(fault, TimeoutError):
+            return StoreUnavailableError(f"{self.url} does not answer: check the server and the network")
+        reason = fault.strerror or fault
+        return StoreUnavailableError(f"cannot reach {self.url}: {reason}: check that the server runs there")
+
+    def _check_encryption(self, deadline: float) -> None:
+        """See whether a server that has never answered does so with TLS, or without; it is asked once.
+
+        Raises:
+            StoreRefusedError: it does.
+        """
+        if self._has_answered or self._closed.is_set():
+            return
+        if self._is_other is None:
+            seconds = min(deadline - time.monotonic(), self._timeout, _PROBE_SECONDS)
+            if seconds <= 0:
+                return
+            speaks = speaks_plain if self._url.tls else speaks_tls
+            self._is_other = speaks(self._url.host, self._url.port, seconds)
+        if self._is_other and self._url.tls:
+            raise _without_tls(self._url)
+        if self._is_other:
+            raise StoreRefusedError(f"{self.url} speaks TLS: write {replace(self._url, scheme='rediss')}")
+
+
+def refuse_plain_for_tls(url: str) -> None:
+    """See whether a server that was asked with TLS, and is silent, answers without it (blocks, 3 s at most).
+
+    Raises:
+        StoreRefusedError: it does.
+    """
+    with contextlib.suppress(UsageError):  # several servers, in words
+        parsed = parse_store_url(url)
+        if parsed.scheme == "rediss" and speaks_plain(parsed.host, parsed.port, _PROBE_SECONDS):
+            raise _without_tls(parsed)
+
+
+def _without_tls(url: StoreUrl) -> StoreRefusedError:
+    return StoreRefusedError(
+        f"{url} does not speak TLS there: give the port that does, or, if nobody can listen in, write "
+        f"{replace(url, scheme='redis')}"
+    )
+
+
+def _argument(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _pipelines(blocks: Sequence[Block]) -> Iterator[list[Block]]:
+    """Cut a batch into pipelines of at most `_MAX_COMMANDS` blocks and about `_MAX_BYTES`."""
+    pipeline: list[Block] = []
+    size = 0
+    for block in blocks:
+        if pipeline and (len(pipeline) == _MAX_COMMANDS or size + block.size > _MAX_BYTES):
+            yield pipeline
+            pipeline, size = [], 0
+        pipeline.append(block)
+        size += block.size
+    if pipeline:
+        yield pipeline
+
+
+def _ask(wire: Wire, hashes: Sequence[bytes]) -> set[bytes]:
+    wire.send([b"".join(command(b"EXISTS", hash_) for hash_ in hashes)])
+    return {hash_ for hash_ in hashes if not _is_there(wire.reply())}
+
+
+def _store(wire: Wire, blocks: Sequence[Block]) -> None:
+    wire.send(set_commands((block.hash, block.parts) for block in blocks))
+    for block in blocks:
+        # 0-db answers with the key, or with nil where it had the same value already.
+        _expect(wire.reply(), Status("OK"), block.hash, None)
+
+
+def _fetch(wire: Wire, hash_: bytes) -> bytes | None:
+    wire.send([command(b"GET", hash_)])
+    return _value(wire)
+
+
+def _value(wire: Wire) -> bytes | None:
+    value = wire.reply(MAX_BLOCK_SIZE)
+    if value is None or type(value) is bytes:
+        return value
+    raise NonsenseReply(f"{value!r} as the answer to GET")
+
+
+def _compare(wire: Wire, hashes: Sequence[bytes]) -> set[bytes]:
+    wire.send([b"".join(command(b"GET", hash_) for hash_ in hashes)])
+    values = ((hash_, _value(wire)) for hash_ in hashes)
+    return {hash_ for hash_, value in values if value is not None and not has_hash(value, hash_)}
+
+
+def _log_in_to_zero_db(wire: Wire, secret: bytes, name: bytes) -> None:
+    """Give a 0-db the password, as the administrator's and as the namespace's.
+
+    AUTH takes the administrator's alone, and is refused where there is none; a namespace's goes with SELECT.
+    """
+    wire.send([command(b"AUTH", secret), command(b"SELECT", name, secret)])
+    with contextlib.suppress(ErrorReply):
+        _expect(wire.reply(), Status("OK"))
+    _expect(wire.reply(), Status("OK"))
+
+
+def _is_zero_db(wire: Wire) -> bool:
+    """Ask what the server is, which a password may not allow."""
+    wire.send([command(b"INFO")])
+    try:
+        info = wire.reply(_MAX_INFO)
+    except ErrorReply:
+        return False
+    return isinstance(info, bytes) and _ZERO_DB.search(info) is not None
+
+
+def _smallest_block() -> Block:
+    return encode_block(b"\0")
+
+
+def _tell(wire: Wire, words: Sequence[bytes], answer: str) -> None:
+    wire.send([command(*words)])
+    _expect(wire.reply(), Status(answer))
+
+
+def _is_there(reply: Reply) -> bool:
+    _expect(reply, 0, 1)
+    return reply == 1
+
+
+def _expect(reply: Reply, *wanted: Reply) -> None:
+    if not any(type(reply) is type(one) and reply == one for one in wanted):
+        raise NonsenseReply(f"{reply!r:.80} where {wanted[0]!r} belongs")

@@ -1,0 +1,107 @@
+"""Who may own what this process makes, and who that is on this machine."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from typing import Final
+
+from flistfs.format.zeroos.records import NO_ID, Aci
+
+MAX_ID: Final = 2**32 - 2
+"""The largest number of a user or group; the one behind it stands for none."""
+
+NOBODY: Final = 65534
+"""Who owns what no account can, as in Linux where a number has no place."""
+
+_MAX_DIGITS: Final = 10
+_SET_ID: Final = stat.S_ISUID | stat.S_ISGID
+
+
+class Owners:
+    """Root gives to all, others to themselves and to their groups."""
+
+    def __init__(self) -> None:
+        self._is_root = os.geteuid() == 0
+        self._groups = {os.getegid(), *os.getgroups()}
+        self._known: dict[Aci | None, tuple[int, int, bool]] = {None: (-1, -1, True)}
+
+    def allowed(self, aci: Aci | None) -> tuple[int, int, bool]:
+        """Return the ids to give (-1: none), and whether they are others than the flist says."""
+        if aci not in self._known:
+            assert aci is not None  # noqa: S101  the type checker's
+            uid, gid = uid_of(aci), gid_of(aci)
+            may_uid = uid is not None and (self._is_root or uid == os.geteuid())
+            may_gid = gid is not None and (self._is_root or gid in self._groups)
+            self._known[aci] = (
+                uid if may_uid and uid is not None else -1,
+                gid if may_gid and gid is not None else -1,
+                not (may_uid and may_gid),
+            )
+        return self._known[aci]
+
+
+def id_fault(aci: Aci) -> str | None:
+    """Say why user or group of an ACI are none that an account can have."""
+    for kind, number in ("user", aci.uid), ("group", aci.gid):
+        if _is_impossible(number):
+            return f"its {kind} has the number {number}, which no account can have"
+    return None
+
+
+def shown_owner(aci: Aci | None, mode: int) -> tuple[int, int, int]:
+    """Return the user, group and mode of an entry as a mount shows them.
+
+    Who is known by a name only, and not here, is root, and set-id bits are left out then: root's rights would
+    be lent where another's were meant. What no account can be is nobody.
+    """
+    if aci is None:
+        return 0, 0, mode & ~_SET_ID
+    uid, gid = uid_of(aci), gid_of(aci)
+    if uid is None or gid is None:
+        mode &= ~_SET_ID
+    return (
+        (NOBODY if _is_impossible(aci.uid) else 0) if uid is None else uid,
+        (NOBODY if _is_impossible(aci.gid) else 0) if gid is None else gid,
+        mode,
+    )
+
+
+# Old flists have names only: root is 0, a number is one, and for the rest this machine is asked, as tar does.
+
+
+def uid_of(aci: Aci) -> int | None:
+    """Return the number of the user; None for a name that nobody has here, or an impossible number."""
+    return _number(aci.uid, aci.uname, lambda name: pwd.getpwnam(name).pw_uid)
+
+
+def gid_of(aci: Aci) -> int | None:
+    """Return the number of the group; None for a name that no group has here, or an impossible number."""
+    return _number(aci.gid, aci.gname, lambda name: grp.getgrnam(name).gr_gid)
+
+
+def said_number(name: bytes) -> int | None:
+    """Return the number that a name says; None if it says none that an account can have."""
+    if name == b"root":
+        return 0
+    return int(name) if name.isdigit() and len(name) <= _MAX_DIGITS and int(name) <= MAX_ID else None
+
+
+def _number(number: int, name: bytes, ask: Callable[[str], int]) -> int | None:
+    if _is_impossible(number):
+        return None
+    if number != NO_ID:
+        return number
+    if (said := said_number(name)) is not None:
+        return said
+    try:
+        return ask(os.fsdecode(name))
+    except (KeyError, ValueError):
+        return None
+
+
+def _is_impossible(number: int) -> bool:
+    return not NO_ID <= number <= MAX_ID

@@ -1,0 +1,496 @@
+"""Trees become one: what there is where several have something of the same name, and where directories go.
+
+This is the one place with the rules; `merge`, layers and `add` follow them, each with trees of its own:
+
+- Trees lie on top of each other, one after the other. Directories unite.
+- A directory goes through a link of the tree below it to the directory that the link leads to. The link
+  stays, and so do owner, mode and times of that directory. Links are followed as in a root directory: an
+  absolute target begins at the top, and `..` does not lead out. They may lead through links, and to
+  directories, that the tree which is being put on top brings itself: such directories come last.
+- A link that leads to no directory is never replaced by a directory, nor a directory that has content by a
+  link: both are clashes. `Rules.replace_links` is the other way: then a directory and a link are like any
+  two things that differ.
+- For everything else the rules say which is to be there. What goes away is noted in `United.hidden`.
+- Two entries of one tree that would come to be in the same place, through a link, are a clash too.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple, Protocol, TypeVar
+
+from flistfs.format.zeroos.limits import MAX_PATH
+
+# Links that are followed on the way along one path, as the kernel does.
+_MAX_LINKS = 40
+
+# How often a directory that is to go through a link is tried, as what is on its way may change.
+_MAX_TRIES = 40
+
+# Names that are looked up at once.
+_BATCH = 256
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Allowance:
+    """What may still be followed along one path: so many links, with so many bytes in their targets.
+
+    The bytes bound the steps: a target can lead to and fro.
+    """
+
+    links: int = _MAX_LINKS
+    size: int = MAX_PATH
+
+    def take(self, target: bytes) -> bool:
+        """Take a link off; return whether it may be followed."""
+        self.links -= 1
+        self.size -= len(target)
+        return not self.is_spent
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there were too many links, or too long ones."""
+        return self.links < 0 or self.size < 0
+
+
+class Prefer(enum.StrEnum):
+    """Which of several trees wins a path; the newer by modification time, and the first of two as new."""
+
+    FIRST = "first"
+    LAST = "last"
+    NEWER = "newer"
+
+
+class Sort(enum.Enum):
+    """What the rules tell apart."""
+
+    DIRECTORY = enum.auto()
+    LINK = enum.auto()
+    OTHER = enum.auto()
+
+
+class Seen(NamedTuple):
+    """What a tree has under a name: `target` is a link's, `time` when it was modified, `what` for people."""
+
+    sort: Sort
+    target: bytes = b""
+    time: int = 0
+    what: str = ""
+
+
+class Tree(Protocol):
+    """A tree that is put on others, or has others put on it. Paths have no slash at either end."""
+
+    def names(self, directory: bytes) -> Iterable[tuple[bytes, Seen]]:
+        """Walk what is in a directory; nothing, if it cannot be read."""
+
+    def look(self, directory: bytes, names: Sequence[bytes]) -> Mapping[bytes, Seen]:
+        """Look names up in a directory; those that are not there are left out."""
+
+
+class Part(NamedTuple):
+    """An entry of one of the trees: the number of the tree, and the path in it."""
+
+    tree: int
+    path: bytes
+
+
+class Found(NamedTuple):
+    """An entry, and what it is."""
+
+    part: Part
+    seen: Seen
+
+
+class Place(NamedTuple):
+    """A directory of the united tree, and those that it unites, the lowest first."""
+
+    path: bytes
+    parts: tuple[Part, ...]
+
+
+class Why(enum.Enum):
+    """What makes a clash."""
+
+    UNDECIDED = enum.auto()
+    """Nothing says which is to be there."""
+    DIRECTORY = enum.auto()
+    """A directory, in which something else is to be there."""
+    NO_DIRECTORY = enum.auto()
+    """Something that is no directory, in the place of one."""
+    DEAD_LINK = enum.auto()
+    """A directory over a link that leads to no directory."""
+    FULL_DIRECTORY = enum.auto()
+    """A link over a directory that has content."""
+    TWICE = enum.auto()
+    """Two entries of one tree, of which one came through a link."""
+
+
+@dataclass(slots=True)
+class Conflict:
+    """A path of the united tree that several entries claim."""
+
+    path: bytes
+    why: Why
+    found: dict[Part, Seen] = field(default_factory=dict)
+
+    @property
+    def upper(self) -> Part:
+        """The one that came last."""
+        return next(reversed(self.found))
+
+
+class _Verdict(enum.Enum):
+    UNITE = enum.auto()
+    THROUGH = enum.auto()
+    LOWER = enum.auto()
+    UPPER = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How trees unite.
+
+    Attributes:
+        prefer: Which of several things is to be there; without it they clash.
+        replace_links: Whether a directory never goes through a link.
+        keep_directories: Whether a directory never takes the place of something else, nor the other way
+            round, save of a link with `replace_links`.
+    """
+
+    prefer: Prefer | None
+    replace_links: bool = False
+    keep_directories: bool = False
+
+    def verdict(
+        self, lower: Seen, upper: Seen, is_full: Callable[[], bool] = lambda: False
+    ) -> _Verdict | Why:
+        """Say what becomes of two entries; `is_full` says whether a lower directory has content."""
+        sorts = lower.sort, upper.sort
+        if sorts == (Sort.DIRECTORY, Sort.DIRECTORY):
+            return _Verdict.UNITE
+        if sorts == (Sort.LINK, Sort.DIRECTORY) and not self.replace_links:
+            return _Verdict.THROUGH
+        if self.keep_directories and lower.sort is Sort.DIRECTORY:
+            return Why.DIRECTORY
+        if self.keep_directories and sorts == (Sort.OTHER, Sort.DIRECTORY):
+            return Why.NO_DIRECTORY
+        if sorts == (Sort.DIRECTORY, Sort.LINK) and not self.replace_links and is_full():
+            return Why.FULL_DIRECTORY
+        match self.prefer:
+            case None:
+                return Why.UNDECIDED
+            case Prefer.FIRST:
+                return _Verdict.LOWER
+            case Prefer.LAST:
+                return _Verdict.UPPER
+            case Prefer.NEWER:
+                return _Verdict.UPPER if upper.time > lower.time else _Verdict.LOWER
+
+    def chosen(self, found: Sequence[Seen]) -> list[int]:
+        """Return which of several entries of a name, the lowest first, are to be there: by their numbers.
+
+        That is one, or the directories that unite. Where they clash it is what was there first.
+        """
+        chosen, there = [0], found[0]
+        for number, upper in enumerate(found[1:], 1):
+            match self.verdict(there, upper):
+                case _Verdict.UNITE:
+                    chosen.append(number)
+                    there = max(there, upper, key=_time)
+                case _Verdict.UPPER:
+                    chosen, there = [number], upper
+        return chosen
+
+
+class United:
+    """The tree that several make. Whoever walks it finds clashes first: then it means nothing.
+
+    Memory holds what clashes and what is hidden, and what went through links.
+    """
+
+    def __init__(self, rules: Rules, lowest: Tree) -> None:
+        """Begin with one tree."""
+        self.rules = rules
+        self._trees = [lowest]
+        self._through: dict[bytes, list[Part]] = {}
+        self.conflicts: dict[bytes, Conflict] = {}
+        self.decided: set[bytes] = set()
+        self.hidden: dict[Part, None] = {}
+
+    def root(self) -> Place:
+        """Return the topmost directory."""
+        return self.place(b"", [Part(number, b"") for number in range(len(self._trees))])
+
+    def place(self, path: bytes, parts: Iterable[Part]) -> Place:
+        """Return the directory at a path, which these unite in, with what came through links."""
+        through = self._through.get(path)
+        if through is None:
+            return Place(path, tuple(parts))
+        return Place(path, tuple(sorted([*parts, *through], key=lambda part: part.tree)))
+
+    def own_parts(self, place: Place) -> list[Part]:
+        """Return those of its parts that did not come through a link: its attributes are one of theirs."""
+        through = self._through.get(place.path, ())
+        return [part for part in place.parts if part not in through]
+
+    def put(self, tree: Tree) -> list[bytes]:
+        """Put another tree on top; returns its directories that went through links, in the order they did."""
+        number = len(self._trees)
+        self._trees.append(tree)
+        layer = _Layer(self, number, tree)
+        layer.join()
+        return layer.through
+
+    # What follows is for one layer at a time
+
+    def found(self, parts: Sequence[Part], names: Sequence[bytes]) -> dict[bytes, list[Found]]:
+        """Return what the parts of a directory have under some names."""
+        found: dict[bytes, list[Found]] = {}
+        for part in parts:
+            for name, seen in self._trees[part.tree].look(part.path, names).items():
+                found.setdefault(name, []).append(Found(Part(part.tree, join(part.path, name)), seen))
+        return found
+
+    def chosen(self, found: Sequence[Found]) -> list[Found]:
+        """Return which of several entries of a name are to be there."""
+        return [found[index] for index in self.rules.chosen([each.seen for each in found])]
+
+    def leads_to(self, path: bytes) -> Place | list[bytes]:
+        """Follow a path of the united tree, through links, to a directory.
+
+        Where it leads to none, return the paths of the links and of what is no directory on the way: it leads
+        elsewhere only when one of them, or a directory on the way, is replaced.
+        """
+        root: tuple[Place, ...] = (self.root(),)
+        looked: dict[bytes, Place | bytes | None] = {}  # a link may lead to and fro
+
+        def look(way: tuple[Place, ...], name: bytes) -> tuple[Place, ...] | bytes | None:
+            path = join(way[-1].path, name)
+            if path not in looked:
+                looked[path] = self._look(way[-1], name)
+            found = looked[path]
+            return (*way, found) if isinstance(found, Place) else found
+
+        way = followed(root, path, root=root, above=lambda way: way[:-1] or way, look=look)
+        if way is not None:
+            return way[-1]
+        return [path for path, found in looked.items() if not isinstance(found, Place)]
+
+    def _look(self, place: Place, name: bytes) -> Place | bytes | None:
+        found = self.found(place.parts, [name]).get(name)
+        if found is None:
+            return None
+        chosen = self.chosen(found)
+        if chosen[0].seen.sort is Sort.LINK:
+            return chosen[0].seen.target
+        if chosen[0].seen.sort is Sort.OTHER:
+            return None
+        return self.place(join(place.path, name), [each.part for each in chosen])
+
+    def go_through(self, place: Place, part: Part) -> Place:
+        """Let a directory unite with one that a link leads to."""
+        self._through.setdefault(place.path, []).append(part)
+        return Place(place.path, (*place.parts, part))
+
+    def is_full(self, path: bytes, found: Sequence[Found]) -> bool:
+        """Say whether directories that unite at a path have content."""
+        parts = self.place(path, [each.part for each in found]).parts
+        return any(True for part in parts for _ in self._trees[part.tree].names(part.path))
+
+    def hide(self, found: Sequence[Found], path: bytes | None = None) -> None:
+        """Note what goes away: an entry, or directories that unite, with all that is in them.
+
+        `path` is where they were in the united tree, if they were.
+        """
+        waiting = list(found)
+        while waiting:
+            part, seen = waiting.pop()
+            self.hidden[part] = None
+            if seen.sort is Sort.DIRECTORY:
+                names = self._trees[part.tree].names(part.path)
+                waiting += [Found(Part(part.tree, join(part.path, name)), each) for name, each in names]
+        if path is not None:
+            for other in [other for other in self._through if other == path or is_below(other, path)]:
+                self.hide([Found(part, Seen(Sort.DIRECTORY)) for part in self._through.pop(other)])
+
+    def clash(self, path: bytes, why: Why, found: Iterable[Found]) -> None:
+        """Note a clash."""
+        conflict = self.conflicts.setdefault(path, Conflict(path, why))
+        conflict.found.update(found)
+
+
+class _Late(NamedTuple):
+    """A directory over a link: its path, where the link is, and what that is."""
+
+    path: bytes
+    place: bytes
+    found: Found
+
+
+class _Layer:
+    """A tree on its way onto the others."""
+
+    def __init__(self, united: United, number: int, tree: Tree) -> None:
+        self._united = united
+        self._number = number
+        self._tree = tree
+        self._waiting: list[tuple[bytes, Place]] = [(b"", united.root())]
+        self._late: list[_Late] = []  # to be tried in the next round
+        self._round: list[_Late] = []  # to be tried in this one, a heap
+        self._turn = b""  # the path of the one that is tried
+        self._dead: dict[bytes, _Late] = {}  # by their paths: they lead to no directory yet
+        self._decided_by: dict[bytes, set[bytes]] = {}  # those, by paths in the united tree that decide it
+        self._tries: Counter[bytes] = Counter()
+        self.through: list[bytes] = []
+
+    def join(self) -> None:
+        """Go through all directories of it that something else has too."""
+        self._join_waiting()
+        while self._late:
+            self._round, self._late = self._late, []
+            heapify(self._round)  # whatever order a directory was listed in
+            while self._round:
+                self._go_through(heappop(self._round))
+            self._turn = b""
+        for _, late in sorted(self._dead.items()):
+            self._give_up(late)
+
+    def _join_waiting(self) -> None:
+        while self._waiting:
+            path, place = self._waiting.pop()
+            others = [part for part in place.parts if part != Part(self._number, path)]
+            for batch in _batches(self._tree.names(path)):
+                found = self._united.found(others, [name for name, _ in batch])
+                for name, seen in batch:
+                    where = join(place.path, name)
+                    if name in found:
+                        upper = Found(Part(self._number, join(path, name)), seen)
+                        self._meet(where, self._united.chosen(found[name]), upper)
+                    self._try_again(self._decided_by.pop(where, ()))
+
+    def _go_through(self, late: _Late) -> None:
+        """Let a directory go through a link, if that leads to one by now."""
+        self._turn = late.path
+        self._tries[late.path] += 1
+        place = self._united.leads_to(late.place)
+        if not isinstance(place, Place):
+            if self._tries[late.path] == _MAX_TRIES:
+                self._give_up(late)
+                return
+            self._dead[late.path] = late
+            for decisive in place:
+                self._decided_by.setdefault(decisive, set()).add(late.path)
+            return
+        self.through.append(late.path)
+        self._waiting.append((late.path, self._united.go_through(place, Part(self._number, late.path))))
+        self._join_waiting()
+
+    def _give_up(self, late: _Late) -> None:
+        upper = Found(Part(self._number, late.path), _A_DIRECTORY)
+        self._united.clash(late.place, Why.DEAD_LINK, [late.found, upper])
+
+    def _try_again(self, paths: Iterable[bytes]) -> None:
+        """Try directories again, of which something on the way changes."""
+        for path in paths:
+            late = self._dead.pop(path, None)
+            if late is None:
+                continue
+            if path > self._turn:
+                heappush(self._round, late)
+            else:
+                self._late.append(late)
+
+    def _meet(self, path: bytes, lower: list[Found], upper: Found) -> None:
+        """Decide on an entry at whose path there is something already."""
+        united = self._united
+        seen = max((each.seen for each in lower), key=_time)
+        verdict = united.rules.verdict(seen, upper.seen, lambda: united.is_full(path, lower))
+        if verdict is _Verdict.UNITE:
+            parts = [*(each.part for each in lower), upper.part]
+            self._waiting.append((upper.part.path, united.place(path, parts)))
+        elif any(each.part.tree == self._number for each in lower):
+            united.clash(path, Why.TWICE, [*lower, upper])
+        elif verdict is _Verdict.THROUGH:
+            self._late.append(_Late(upper.part.path, path, lower[0]))
+        elif isinstance(verdict, Why):
+            united.clash(path, verdict, [*lower, upper])
+        else:
+            united.decided.add(path)
+            if verdict is _Verdict.UPPER:
+                united.hide(lower, path)
+                if seen.sort is Sort.DIRECTORY:
+                    self._try_again(list(self._dead))
+            else:
+                united.hide([upper])
+
+
+_A_DIRECTORY = Seen(Sort.DIRECTORY, what="directory")
+
+
+def followed(
+    start: T,
+    path: bytes,
+    *,
+    root: T,
+    above: Callable[[T], T],
+    look: Callable[[T, bytes], T | bytes | None],
+    allowance: Allowance | None = None,
+) -> T | None:
+    """Follow a path from a directory, through links, without leaving `root`; none if it leads to none.
+
+    `look` says what is under a name in a directory: another one, the target of a link, or neither. Where a
+    path is followed in several parts, these share its `allowance`.
+    """
+    allowance = allowance or Allowance()
+    here, names = start, path.split(b"/")[::-1]
+    while names:
+        name = names.pop()
+        if name in {b"", b"."}:
+            continue
+        if name == b"..":
+            here = above(here)
+            continue
+        found = look(here, name)
+        if found is None:
+            return None
+        if not isinstance(found, bytes):
+            here = found
+            continue
+        if not allowance.take(found):
+            return None
+        names += found.split(b"/")[::-1]
+        if found.startswith(b"/"):
+            here = root
+    return here
+
+
+def join(path: bytes, name: bytes) -> bytes:
+    """Put a name behind a path in a tree."""
+    return path + b"/" + name if path else name
+
+
+def is_below(path: bytes, directory: bytes) -> bool:
+    """Say whether a path lies in a directory of a tree."""
+    return not directory or path.startswith(directory + b"/")
+
+
+def _batches(names: Iterable[tuple[bytes, Seen]]) -> Iterator[list[tuple[bytes, Seen]]]:
+    batch: list[tuple[bytes, Seen]] = []
+    for each in names:
+        batch.append(each)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _time(seen: Seen) -> int:
+    return seen.time

@@ -1,0 +1,225 @@
+"""An flist's way into its place: written aside, flushed, published; it exists whole or not at all.
+
+Aside is a file without a name, which nobody can get at and which is gone when its process is. Where the file
+system has none, it is a new file beside the output, under a name that nobody can guess; one that a killed
+process left is removed by the next (see `scratch`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from flistfs.errors import OutputError
+from flistfs.format.zeroos.package import write_package
+from flistfs.util.closing import Closing
+from flistfs.util.durable import sync_folder
+from flistfs.util.scratch import Scratch
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory; name a file in it",
+    stat.S_IFLNK: "a symbolic link; name a file that is none",
+    stat.S_IFCHR: "a device; name a file",
+    stat.S_IFBLK: "a device; name a file",
+    stat.S_IFIFO: "a pipe; name a file",
+    stat.S_IFSOCK: "a socket; name a file",
+}
+
+# What open(2) says of O_TMPFILE where there is none: a file system, or a kernel, without it.
+_NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+
+# renameat2(2): refuse to replace anything.
+_RENAME_NOREPLACE: Final = 1
+
+
+class OutputFile(Closing):
+    """A package that is being made. A context manager: what was not published by its end is gone."""
+
+    def __init__(self, out: Path, *, force: bool) -> None:
+        """Open a file for what shall be `out`, with the mode that the umask leaves to a new file.
+
+        Raises:
+            OutputError: as `check_output` does.
+        """
+        self._out = out
+        self._force = force
+        self._name: str | None = None  # beside the output, if it has one
+        refuse_existing(out, force=force)
+        with ExitStack() as held, _explained(out):
+            self._folder = os.open(out.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            held.callback(os.close, self._folder)
+            self._descriptor = self._open(held)
+            held.callback(os.close, self._descriptor)
+            self._held = held.pop_all()
+
+    @property
+    def size(self) -> int:
+        """What was written, in bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    @property
+    def readable(self) -> Path:
+        """A path at which this process can read what was written, as long as this is open."""
+        return Path(f"/proc/self/fd/{self._descriptor}")
+
+    def write(self, folder: Path) -> None:
+        """Write the catalog in `folder` as a package, flushed to the disk; what was written before is gone.
+
+        Raises:
+            FormatError: the folder holds no catalog.
+            OSError: the disk is full, or a folder cannot be read.
+        """
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        with open(self._descriptor, "wb", closefd=False) as file:
+            write_package(folder, file)
+        os.fsync(self._descriptor)
+
+    def publish(self) -> None:
+        """Put the finished package in its place: whole, or not at all.
+
+        Raises:
+            OutputError: the output appeared meanwhile, or its directory cannot be written.
+        """
+        with _explained(self._out):
+            if self._force:
+                refuse_existing(self._out, force=True)
+                self._replace()
+            else:
+                self._link()
+        with suppress(OSError):  # it is there; a directory that may only be written cannot be opened for this
+            sync_folder(self._out.parent)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._held.close()
+
+    def _open(self, held: ExitStack) -> int:
+        if Path("/proc/self/fd").is_dir():
+            try:
+                return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._folder)
+            except OSError as error:
+                if error.errno not in _NO_UNNAMED:
+                    raise
+        scratch = held.enter_context(Scratch())
+        self._name = _random_name()
+        held.callback(self._forget_name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._name, flags, 0o666, dir_fd=self._folder)
+        scratch.note(self._out.with_name(self._name), descriptor)
+        return descriptor
+
+    def _replace(self) -> None:
+        """Give the file the output's name, whatever file has it."""
+        name = self._name or _random_name()
+        try:
+            if self._name is None:
+                # For a moment there is a name, which a kill would leave.
+                self._held.enter_context(Scratch()).note(self._out.with_name(name), self._descriptor)
+                self._link_as(name)
+            os.rename(name, self._out.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._folder)
+            raise
+
+    def _link(self) -> None:
+        """Give the file the output's name, if nothing else has it."""
+        try:
+            self._link_as(self._out.name)
+        except FileExistsError:
+            raise
+        except OSError:
+            if self._name is None:
+                raise
+            _rename_exclusively(self._folder, self._name, self._out.name)  # a file system without links
+
+    def _link_as(self, name: str) -> None:
+        if self._name is None:
+            # With a directory given this is linkat(2), which finds the file behind the link in /proc.
+            os.link(f"/proc/self/fd/{self._descriptor}", name, dst_dir_fd=self._folder)
+        else:
+            os.link(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=False)
+
+    def _forget_name(self) -> None:
+        if self._name is not None:
+            with suppress(OSError):
+                os.unlink(self._name, dir_fd=self._folder)
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """Refuse an output that exists (unless `force`), that is no regular file, or that cannot be written.
+
+    Raises:
+        OutputError: says which.
+    """
+    refuse_existing(out, force=force)
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{out.parent} cannot be written: {error.strerror}") from error
+
+
+def refuse_existing(out: Path, *, force: bool) -> None:
+    """Refuse what is in the output's place; with `force` only what is no regular file.
+
+    A link that leads nowhere is replaced. One that leads somewhere may be /dev/stdout.
+
+    Raises:
+        OutputError: says what it is.
+    """
+    with _explained(out):
+        try:
+            mode = out.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(mode) and (out.exists() or not stat.S_ISLNK(mode)):
+            raise OutputError(f"{out} is {_KINDS.get(stat.S_IFMT(mode), 'no regular file; name one')}")
+        if not force:
+            raise OutputError(f"{out} exists; --force replaces it")
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise OutputError(f"{out} has appeared meanwhile; --force replaces it") from None
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}") from error
+
+
+def _random_name() -> str:
+    return f".flistfs-{secrets.token_hex(16)}.part"
+
+
+def _rename_exclusively(folder: int, name: str, new_name: str) -> None:
+    """Rename a file in a directory, unless something has the new name: renameat2(2), which Python lacks.
+
+    Raises:
+        OSError: it failed; FileExistsError if there is something.
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # a C library without it
+        code = errno.ENOSYS
+    else:
+        if rename(folder, os.fsencode(name), folder, os.fsencode(new_name), _RENAME_NOREPLACE) == 0:
+            return
+        code = ctypes.get_errno()
+    if code not in {errno.EINVAL, errno.ENOSYS}:
+        raise OSError(code, os.strerror(code))
+    # A file system that can do neither: between these two lines something may appear after all.
+    with suppress(FileNotFoundError):
+        os.stat(new_name, dir_fd=folder, follow_symlinks=False)
+        raise FileExistsError
+    os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)

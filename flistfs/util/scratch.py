@@ -1,0 +1,106 @@
+"""Temporary directories. What a process that was killed has left goes with the next one of the same user."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from flistfs.errors import OutputError
+from flistfs.util.closing import Closing
+
+_PREFIX: Final = "flistfs-scratch-"
+
+# In a temporary directory: names a file elsewhere that is to go with it.
+_ELSEWHERE: Final = "elsewhere.json"
+
+
+class Scratch(Closing):
+    """A new directory among the system's temporary files, for this user alone.
+
+    It is locked for as long as its process lives, whichever way that ends: a number of a process would be
+    another's some day. So the next process knows what nobody needs any more.
+    """
+
+    def __init__(self) -> None:
+        """Raises OutputError if there is no room for temporary files."""
+        try:
+            _sweep(tempfile.gettempdir())
+            self.path, lock = _made()
+        except OSError as error:
+            raise OutputError(f"no temporary directory can be made: {error.strerror}; see TMPDIR") from error
+        self._remove = weakref.finalize(self, _remove, self.path, lock)
+
+    def close(self) -> None:
+        """Remove the directory and all that is in it."""
+        self._remove()
+
+    def note(self, file: Path, descriptor: int) -> None:
+        """Let an open file go from a place elsewhere if this process is killed, but not if it is closed."""
+        status = os.fstat(descriptor)
+        note = {"path": os.fspath(file), "device": status.st_dev, "inode": status.st_ino}
+        (self.path / _ELSEWHERE).write_text(json.dumps(note))
+
+
+def _made() -> tuple[Path, int]:
+    while True:
+        path = tempfile.mkdtemp(prefix=_PREFIX)
+        with suppress(FileNotFoundError):  # swept away before it was locked
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink:
+                return Path(path), lock
+            os.close(lock)
+
+
+def _remove(path: Path, lock: int) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    os.close(lock)
+
+
+@cache
+def _sweep(folder: str) -> None:
+    """Remove what processes of this user that were killed have left in a directory; never fails."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX):
+                with suppress(OSError), _abandoned(entry.path) as descriptor:
+                    _remove_elsewhere(descriptor)
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+@contextmanager
+def _abandoned(path: str) -> Iterator[int]:
+    """Open a directory of this user's that no process has locked.
+
+    Raises:
+        OSError: it is none; a link is not followed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise PermissionError
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _remove_elsewhere(directory: int) -> None:
+    """Remove the file elsewhere that a temporary directory names, if it is that very one still."""
+    with suppress(OSError, ValueError, KeyError):
+        descriptor = os.open(_ELSEWHERE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        with os.fdopen(descriptor) as file:
+            note = json.load(file)
+        status = os.lstat(note["path"])
+        if stat.S_ISREG(status.st_mode) and [status.st_dev, status.st_ino] == [note["device"], note["inode"]]:
+            Path(note["path"]).unlink()
