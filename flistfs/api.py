@@ -34,9 +34,8 @@ from typing import Any, Literal, TypeAlias
 from flistfs.authoring import offline
 from flistfs.authoring.importing.opening import absolute_source, normal_target
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealOptions, SealRequest
-from flistfs.authoring.sealing.survey import Losses
-from flistfs.authoring.session import AddSummary, SealSummary
 from flistfs.authoring.state.directory import SessionFolder, Settings, folder_for
+from flistfs.authoring.summaries import AddSummary, Losses, SealSummary
 from flistfs.errors import FlistfsError, FormatError, SessionError, UsageError
 from flistfs.format.zeroos.records import Aci
 from flistfs.fuse import mounts
@@ -44,12 +43,14 @@ from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
 from flistfs.reading.content import store_of
 from flistfs.reading.file import Content
-from flistfs.reading.flist import Kind, Node, printable
+from flistfs.reading.flist import Node
 from flistfs.reading.merge import Merged, PathsClashError
 from flistfs.sources.excludes import excluding
 from flistfs.stores import Store, default_store_url
 from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import named_store, parse_store_url
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind
 from flistfs.tree.uniting import Prefer
 from flistfs.util.closing import Closing
 from flistfs.util.logs import dressed

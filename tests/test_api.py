@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 import flistfs
 from flistfs import errors
 from flistfs.format.codecs import encode_block
-from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.stores import default_store_url, open_store
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.e2e.commands import Home
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import RedisServer, running_redis

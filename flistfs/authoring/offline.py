@@ -21,16 +21,9 @@ from typing import Any, TypeVar
 from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
-from flistfs.authoring.session import (
-    AddSummary,
-    BaseSummary,
-    Session,
-    keep_failure,
-    open_session,
-    seal_session,
-    unwrapped,
-)
+from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionFolder, Settings, packing_root, partial_adds_of
+from flistfs.authoring.summaries import AddSummary, BaseSummary
 from flistfs.authoring.upload.encoder_process import Settings as EncoderSettings
 from flistfs.authoring.upload.encoder_process import make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
@@ -40,6 +33,7 @@ from flistfs.sources.excludes import excluding
 from flistfs.sources.sealed import opened_base
 from flistfs.stores import open_store
 from flistfs.util.loop_thread import run_in_thread
+from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Progress
 
 log = logging.getLogger(__name__)

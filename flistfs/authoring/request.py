@@ -11,8 +11,6 @@ from flistfs.stores.url import PASSWORD_VARIABLE as PASSWORD_VARIABLE  # noqa: P
 PATIENCE = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
 
-FIRST_OWN_NUMBER = 2**32 - 2**16
-"""From here on are the numbers of accounts that a base knows by name only: no system gives such out."""
 
 BASE_PASSWORD_VARIABLE = "FLISTFS_BASE_PASSWORD"  # noqa: S105  a variable's name
 """The one with the password of the store that a base's blocks are in; a daemon inherits it."""

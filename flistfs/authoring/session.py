@@ -12,9 +12,9 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, cast
 
@@ -26,14 +26,16 @@ from flistfs.authoring.importing.fitting import DEAD_LINK, JournalTree, real_tar
 from flistfs.authoring.importing.import_ import Grafted, Grafter
 from flistfs.authoring.importing.ingest import MAX_PROBLEMS, Ingest, Piece
 from flistfs.authoring.request import AddRequest, SealRequest
-from flistfs.authoring.sealing import healing
+from flistfs.authoring.sealing import blocks, healing
 from flistfs.authoring.sealing import package as sealing
-from flistfs.authoring.sealing.package import Accounts, ChangedError
-from flistfs.authoring.sealing.survey import Losses, Survey
+from flistfs.authoring.sealing.accounts import MAX_ACCOUNTS_SIZE, Accounts
+from flistfs.authoring.sealing.package import ChangedError
+from flistfs.authoring.sealing.survey import Survey
 from flistfs.authoring.state.directory import PartialAdd, Result, SessionFolder, partial_adds_of
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import FrozenView, Journal, View
 from flistfs.authoring.state.spool import Spool
+from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.encoder import Encoder, LocalEncoder
 from flistfs.authoring.upload.known_blocks import KnownBlocks
 from flistfs.authoring.upload.patience import QUIET, Patience, Standstill
@@ -51,14 +53,16 @@ from flistfs.errors import (
 from flistfs.format.codecs import encode_block
 from flistfs.format.router import Router, parse_router
 from flistfs.reading.named import check_named
-from flistfs.sources.directory import DirectorySource, TreeSource
+from flistfs.sources.directory import DirectorySource
 from flistfs.sources.excludes import Filter, excluding
+from flistfs.sources.item import TreeSource
 from flistfs.sources.sealed import Base
 from flistfs.stores import Store
 from flistfs.stores.base import printable
 from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.readers import notes_for_readers
 from flistfs.util.durable import sync_folder
+from flistfs.util.nurseries import unwrapped
 from flistfs.util.output_file import OutputFile
 from flistfs.util.progress import Progress, ProgressReport, reporting
 
@@ -85,73 +89,6 @@ _NAMED_FILES = 5
 
 # How many entries without a place a message names.
 _NAMED_PROBLEMS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class SealSummary:
-    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
-
-    `incomplete` names sources that were not added whole. `servers` are the URLs that the package's
-    router.yaml names to readers, and `notes` say what is to be known of that; `store_trouble` is what was
-    wrong with a server that others stood in for. `replaced_blocks` were wrong in the store.
-    """
-
-    out: str
-    package_size: int
-    files: int
-    directories: int
-    links: int
-    specials: int
-    size: int
-    new_blocks: int
-    new_bytes: int
-    shared_blocks: int
-    seconds: float
-    losses: Losses
-    incomplete: Sequence[str] = ()
-    servers: tuple[str, ...] = ()
-    store_trouble: str | None = None
-    replaced_blocks: int = 0
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AddSummary:
-    """What was put into a tree past the mount.
-
-    `size` is in bytes, `new_bytes` as stored. `left_out` names entries that could not be read or have no
-    place, up to a number, and `left_out_count` counts them all; so do `replaced` and `replaced_count` with
-    what took the place of something else. `notes` says what else a user may want to know; `replaced_blocks`
-    were wrong in the store.
-    """
-
-    entries: int
-    size: int
-    new_blocks: int
-    new_bytes: int
-    shared_blocks: int
-    seconds: float
-    left_out: list[str]
-    left_out_count: int
-    replaced: list[str]
-    replaced_count: int
-    notes: list[str]
-    replaced_blocks: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BaseSummary:
-    """What a session started from; see `BaseSource` for `unknown_owners`. `size` is in bytes.
-
-    `hidden` says of each flist which of its entries others hide, up to a number; `hidden_counts` how many.
-    """
-
-    entries: int
-    size: int
-    unknown_owners: int
-    seconds: float
-    hidden: dict[str, list[str]]
-    hidden_counts: dict[str, int]
 
 
 Invalidate = Callable[[Sequence[tuple[int, bytes]], Iterable[int]], None]
@@ -548,9 +485,9 @@ class Session:
         await trio.to_thread.run_sync(self.uploader.sync_store)
         if self._base.store is not None:
             await trio.to_thread.run_sync(
-                sealing.copy_base_blocks, view, self._base.store, self.store, excluded, progress
+                blocks.copy_base_blocks, view, self._base.store, self.store, excluded, progress
             )
-        lost = await trio.to_thread.run_sync(sealing.lost_blocks, view, self.store, excluded, progress)
+        lost = await trio.to_thread.run_sync(blocks.lost_blocks, view, self.store, excluded, progress)
         if check_content:
             await self._heal(view, excluded, progress)
         if not lost:
@@ -561,11 +498,11 @@ class Session:
                 change.drop_block(key)
         saved = self.content.store_again(set(lost))
         gone = await trio.to_thread.run_sync(
-            sealing.copy_replicas,
+            blocks.copy_replicas,
             self.store,
             {block_hash: key for block_hash, key in lost.items() if block_hash not in saved},
         )
-        files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
+        files = await trio.to_thread.run_sync(blocks.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
             log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(hashes))
         if files:
@@ -597,7 +534,7 @@ class Session:
         self.content.counts = replace(counts, replaced_blocks=counts.replaced_blocks + len(healed))
         gone = wrong.keys() - healed
         self.content.note_wrong(gone)
-        files = await trio.to_thread.run_sync(sealing.files_lacking, view, gone, excluded)
+        files = await trio.to_thread.run_sync(blocks.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
             log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(hashes))
         if files:
@@ -631,7 +568,7 @@ class Session:
         if inode is None or not stat.S_ISREG(inode.mode):
             return b""
         try:
-            return await self.content.read(inode.ino, 0, sealing.MAX_ACCOUNTS_SIZE)
+            return await self.content.read(inode.ino, 0, MAX_ACCOUNTS_SIZE)
         except OSError as error:
             failed = f"{os.fsdecode(path)} of the tree cannot be read"
             if isinstance(error.__cause__, BlockCorruptError):  # which waiting does not mend
@@ -776,20 +713,6 @@ def _distribute(reports: list[Report[Chunk | Piece]], content: Content) -> None:
             stored.append(cast("Outcome[Chunk]", report))
     if stored:
         content.stored(stored)
-
-
-@contextmanager
-def unwrapped() -> Iterator[None]:
-    """Let an error that comes out of nurseries alone come out as itself, for those who catch it by type."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if isinstance(error, BaseExceptionGroup):
-            raise
-        raise error from None
 
 
 async def seal_session(

@@ -14,7 +14,8 @@ from flistfs.cli.options import any_path, json_option
 from flistfs.cli.output import print_json_list
 from flistfs.format.zeroos.records import Aci
 from flistfs.reading.diff import Change, Difference, diff
-from flistfs.reading.flist import Flist, Node, printable
+from flistfs.reading.flist import Flist, Node
+from flistfs.tree.names import printable
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CONTENT: "c", Change.METADATA: "m"}
 

@@ -16,8 +16,9 @@ from flistfs.cli.secrets import password
 from flistfs.errors import OutputError
 from flistfs.reading.content import store_of
 from flistfs.reading.extract import Extracted, extract
-from flistfs.reading.flist import Flist, printable
+from flistfs.reading.flist import Flist
 from flistfs.reading.search import Selection
+from flistfs.tree.names import printable
 
 
 @click.command("extract", short_help="Make the files of an flist.")

@@ -10,8 +10,10 @@ import click
 from flistfs.cli.nodes import as_dict
 from flistfs.cli.options import Size, flist_argument, json_option
 from flistfs.cli.output import print_json_list
-from flistfs.reading.flist import Flist, Kind, printable
+from flistfs.reading.flist import Flist
 from flistfs.reading.search import Search, search
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind
 
 # As find(1) has them.
 _LETTERS = {

@@ -13,8 +13,10 @@ from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
 from flistfs.format.router import Router, without_passwords
-from flistfs.reading.flist import Flist, Kind, printable
+from flistfs.reading.flist import Flist
 from flistfs.reading.survey import Survey, take_survey
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind
 
 
 @click.command("info", short_help="Sum up what is in an flist.")

@@ -11,7 +11,9 @@ import click
 from flistfs.cli.nodes import as_dict, long_line
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import print_json_list
-from flistfs.reading.flist import Flist, Kind, Node, join, printable
+from flistfs.reading.flist import Flist, Node
+from flistfs.tree.names import join, printable
+from flistfs.tree.node import Kind
 
 
 @click.command("ls", short_help="List what is in an flist.")

@@ -13,9 +13,11 @@ import click
 from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import any_path, json_option, replace_links_option
 from flistfs.cli.output import hidden_lines, human_size, kinds, plural, print_json, progress_shown
-from flistfs.reading.flist import Flist, Kind, printable
+from flistfs.reading.flist import Flist
 from flistfs.reading.merge import Merged, PathsClashError, Source, merge
 from flistfs.reading.union import Clash
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind
 from flistfs.tree.uniting import Prefer
 
 

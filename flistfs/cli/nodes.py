@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flistfs.format.zeroos.records import Aci, File, Link, Special
-from flistfs.reading.flist import Flist, Kind, Node, printable
+from flistfs.reading.flist import Flist, Node
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind
 
 _SPECIALS = (Kind.CHAR, Kind.BLOCK, Kind.FIFO, Kind.SOCKET, Kind.UNKNOWN)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from flistfs.authoring.request import FIRST_OWN_NUMBER
 from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError
+from flistfs.tree.owners import FIRST_OWN_NUMBER
 from flistfs.util.progress import Progress, ProgressReport, quiet, reporting
 
 # How many servers a summary names.

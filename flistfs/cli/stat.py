@@ -14,8 +14,9 @@ from flistfs.cli.nodes import arrow, as_dict, owner, time_of
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import print_json
 from flistfs.format.zeroos.records import File, Special
-from flistfs.reading.flist import Flist, Node, printable
+from flistfs.reading.flist import Flist, Node
 from flistfs.stores.base import printable as printable_hash
+from flistfs.tree.names import printable
 
 
 @click.command("stat", short_help="Show all that an flist says of a path.")

@@ -12,7 +12,9 @@ import click
 from flistfs.cli.nodes import arrow, as_dict
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import plural, print_json_list
-from flistfs.reading.flist import Flist, Kind, Node, printable
+from flistfs.reading.flist import Flist, Node
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind
 
 
 @click.command("tree", short_help="Show an flist as a tree.")

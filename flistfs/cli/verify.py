@@ -15,11 +15,12 @@ from flistfs.cli.output import plural, print_json, progress_shown
 from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
 from flistfs.errors import FaultsError
 from flistfs.reading.content import store_of
-from flistfs.reading.flist import Flist, printable
+from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
 from flistfs.reading.verify import Report, verify
 from flistfs.stores import open_store
 from flistfs.stores.url import shown_store
+from flistfs.tree.names import printable
 
 # A block that no store has.
 _NO_BLOCK = b"0" * 64

@@ -15,7 +15,6 @@ import pyfuse3
 import trio
 
 from flistfs.authoring.request import PASSWORD_VARIABLE
-from flistfs.authoring.session import unwrapped
 from flistfs.daemons.launch import ReaderConfig, heed_interrupts, told
 from flistfs.errors import FlistfsError, InterruptedByUserError
 from flistfs.fuse import loop, mounts
@@ -25,6 +24,7 @@ from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
 from flistfs.reading.mount import Operations
 from flistfs.util.logs import log_to_standard_error
+from flistfs.util.nurseries import unwrapped
 
 log = logging.getLogger("flistfs.daemons.reader")  # __name__ is __main__ here
 

@@ -10,16 +10,14 @@ import json
 import logging
 import os
 import signal
-import socket
-import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn
 
 import pyfuse3
 import trio
@@ -35,19 +33,14 @@ from flistfs.authoring.request import (
     SealOptions,
     SealRequest,
 )
-from flistfs.authoring.session import (
-    AddSummary,
-    Session,
-    keep_failure,
-    open_session,
-    seal_session,
-    unwrapped,
-)
+from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import Lock, SessionFolder, keep_failed_start
+from flistfs.authoring.summaries import AddSummary
 from flistfs.authoring.upload import encoder_process
 from flistfs.authoring.upload.encoder_process import Settings, make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
-from flistfs.daemons.control import MAX_REQUEST, short_path
+from flistfs.daemons.command_server import _peer, _ProgressBoard, _receive_line, _while_wanted
+from flistfs.daemons.control import short_path
 from flistfs.daemons.launch import Config, heed_interrupts, told
 from flistfs.errors import (
     BusyError,
@@ -63,7 +56,8 @@ from flistfs.fuse.serving import Ready, init_fuse, log_tasks_on_demand
 from flistfs.sources.sealed import Base, opened_base
 from flistfs.stores import Store, open_store
 from flistfs.util.logs import log_to_standard_error
-from flistfs.util.progress import ProgressReport, reporting
+from flistfs.util.nurseries import unwrapped
+from flistfs.util.progress import reporting
 
 log = logging.getLogger("flistfs.daemons.session")  # __name__ is __main__ here
 
@@ -80,14 +74,10 @@ _SIGN_OF_LIFE = 10.0
 # Seconds from an unmount that a signal or a command asked for to the end of the kernel's requests.
 _LAST_REQUESTS = 5.0
 
-# Bytes of a request that are taken at a time.
-_RECEIVE_SIZE = 1 << 16
 
 # Seconds for a command to say what it wants.
 _REQUEST_TIME = 10.0
 
-
-T = TypeVar("T")
 
 _Command = Literal["seal", "add", "abort"]
 """What changes a session as a whole."""
@@ -141,16 +131,6 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
         keep_failed_start(Path(daemon.folder.settings().mountpoint), error)
     daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
-
-
-class _ProgressBoard:
-    """The latest progress, set from any thread and read by whoever shows it."""
-
-    def __init__(self) -> None:
-        self.latest: ProgressReport | None = None
-
-    def put(self, report: ProgressReport) -> None:
-        self.latest = report
 
 
 class _Daemon:
@@ -468,55 +448,11 @@ class _Daemon:
                 raise SessionError("the daemon does not know this request; it is of another version")
 
 
-async def _while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
-    """Do something for as long as the command that asked for it is there: it says nothing more until then.
-
-    `work` is given a function to call when it is to be finished all the same.
-
-    Raises:
-        SessionError: the command has gone.
-    """
-    watching = trio.CancelScope()
-    with unwrapped():
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                with watching:
-                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                        await stream.receive_some(1)
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            try:
-                return await work(watching.cancel)
-            finally:
-                watching.cancel()
-    raise SessionError("interrupted")
-
-
-def _peer(stream: trio.SocketStream) -> int:
-    """Return the user id of who has connected: struct ucred of unix(7) is pid, uid, gid."""
-    size = struct.calcsize("3i")
-    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    _, uid, _ = struct.unpack("3i", raw)
-    return int(uid)
-
-
 def _ask_first_questions(mountpoint: Path) -> None:
     """See that the mount answers, and let the kernel learn whether there are extended attributes."""
     mountpoint.stat()
     with suppress(OSError):
         os.getxattr(mountpoint, "user.flistfs")
-
-
-async def _receive_line(stream: trio.SocketStream) -> bytes:
-    data = bytearray()
-    while not data.endswith(b"\n"):
-        more = await stream.receive_some(_RECEIVE_SIZE)
-        data += more
-        if not more or len(data) > MAX_REQUEST:
-            raise trio.BrokenResourceError
-    return bytes(data)
 
 
 if __name__ == "__main__":

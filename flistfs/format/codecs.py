@@ -21,7 +21,7 @@ import xxtea
 
 from flistfs.errors import BlockCorruptError
 from flistfs.format.generation import Generation
-from flistfs.format.zeroos.records import CHUNK_SIZE, BlockRef
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 
 # XXTEA takes 128 bits of key. In generation 1 those are the first 16 of the key's hex digits.
 _CIPHER_KEY_SIZE: Final = 16

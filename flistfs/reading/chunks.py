@@ -14,11 +14,11 @@ from typing import Final
 import trio
 
 from flistfs.errors import BlockCorruptError, FlistfsError
-from flistfs.format.zeroos.records import BlockRef
 from flistfs.reading.content import Piece, fetch
-from flistfs.reading.flist import printable
 from flistfs.stores import Store
 from flistfs.stores.slow import SlowFailures
+from flistfs.tree.chunks import BlockRef
+from flistfs.tree.names import printable
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,13 @@ from typing import Final, TypeVar
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError
 from flistfs.format.codecs import decode_block
-from flistfs.format.zeroos.records import BLOCK_SIZE_UNIT, BlockRef, File
+from flistfs.format.zeroos.records import BLOCK_SIZE_UNIT, File
 from flistfs.reading.faults import content_fault
-from flistfs.reading.flist import Flist, Node, printable
+from flistfs.reading.flist import Flist, Node
 from flistfs.stores import Store, open_flist_store
 from flistfs.stores.url import PASSWORD_VARIABLE
+from flistfs.tree.chunks import BlockRef
+from flistfs.tree.names import printable
 
 THREADS: Final = 4
 """Threads that fetch and decode: what they do releases the GIL, and a store answers several at once."""

@@ -23,10 +23,12 @@ from typing import Final
 from flistfs.errors import FormatError, OutputError
 from flistfs.format.zeroos.records import Link, Special
 from flistfs.reading.faults import content_fault, device_numbers
-from flistfs.reading.flist import Flist, Kind, Node, join, printable
+from flistfs.reading.flist import Flist, Node
 from flistfs.reading.search import Selection
 from flistfs.reading.writers import Writers, explained
 from flistfs.stores import Store
+from flistfs.tree.names import join, printable
+from flistfs.tree.node import Kind
 from flistfs.tree.owners import Owners, id_fault
 from flistfs.util.progress import Progress, quiet
 

@@ -17,7 +17,6 @@ from flistfs.format.zeroos.limits import READERS_LIMIT, entries_size
 from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
     Attributes,
-    BlockRef,
     Directory,
     Entry,
     File,
@@ -26,11 +25,10 @@ from flistfs.format.zeroos.records import (
     SpecialKind,
     SubDirectory,
 )
-from flistfs.reading.flist import Flist, join
-from flistfs.tree.names import place_fault
+from flistfs.reading.flist import Flist
+from flistfs.tree.chunks import BlockRef
+from flistfs.tree.names import MAX_TARGET, join, place_fault
 from flistfs.tree.owners import id_fault
-
-MAX_TARGET: Final = 4095
 
 ROUTER: Final = b"router.yaml"
 """What stands for the path where the package's router is at fault."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -29,7 +28,8 @@ from flistfs.format.zeroos.records import (
     decode_directory,
     decode_head,
 )
-from flistfs.tree.names import name_fault, place_fault
+from flistfs.tree.names import join, name_fault, place_fault, printable
+from flistfs.tree.node import _TYPE_BITS, Kind
 from flistfs.util.closing import Closing
 from flistfs.util.scratch import Scratch
 
@@ -40,19 +40,6 @@ _ALL_FAULTS = "flistfs verify --no-store lists all faults"
 _MAX_LINKS = 40  # links on the way to one path, as in Linux
 
 
-class Kind(enum.StrEnum):
-    """What an entry is."""
-
-    DIRECTORY = "directory"
-    FILE = "file"
-    LINK = "link"
-    CHAR = "char"
-    BLOCK = "block"
-    FIFO = "fifo"
-    SOCKET = "socket"
-    UNKNOWN = "unknown"
-
-
 _SPECIAL_KINDS = {
     SpecialKind.SOCKET: Kind.SOCKET,
     SpecialKind.BLOCK: Kind.BLOCK,
@@ -60,15 +47,6 @@ _SPECIAL_KINDS = {
     SpecialKind.FIFO: Kind.FIFO,
 }
 
-_TYPE_BITS = {
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.FILE: stat.S_IFREG,
-    Kind.LINK: stat.S_IFLNK,
-    Kind.CHAR: stat.S_IFCHR,
-    Kind.BLOCK: stat.S_IFBLK,
-    Kind.FIFO: stat.S_IFIFO,
-    Kind.SOCKET: stat.S_IFSOCK,
-}
 
 # The other records are ACIs, whose keys are half as long.
 _DIRECTORY_KEY_SIZE = 64
@@ -125,17 +103,6 @@ class Node:
     def creation_time(self) -> int:
         """Whole seconds since 1970."""
         return (self.entry if self.directory is None else self.directory).creation_time
-
-
-def join(path: bytes, name: bytes) -> bytes:
-    """Put a name behind a path in an flist."""
-    return path + b"/" + name if path else name
-
-
-def printable(raw: bytes) -> str:
-    """Show a name on one line: what can't be printed is escaped."""
-    text = raw.decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _is_directory(package: Path) -> bool:

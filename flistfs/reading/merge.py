@@ -26,8 +26,10 @@ from flistfs.format.zeroos.keys import aci_key, directory_key, distinct_aci_key
 from flistfs.format.zeroos.limits import check_record
 from flistfs.format.zeroos.records import Aci, Directory, Entry, SubDirectory, encode_aci, encode_directory
 from flistfs.reading.faults import record_faults
-from flistfs.reading.flist import ROUTER_FILE, Flist, Kind, Node, join, printable
+from flistfs.reading.flist import ROUTER_FILE, Flist, Node
 from flistfs.reading.union import Clash, Union, described
+from flistfs.tree.names import join, printable
+from flistfs.tree.node import Kind
 from flistfs.tree.uniting import Part, Place, Prefer, Rules, Why
 from flistfs.util.output_file import OutputFile, check_output
 from flistfs.util.progress import Progress, quiet

@@ -26,8 +26,9 @@ from flistfs.fuse.serving import may_access
 from flistfs.reading.chunks import Chunks
 from flistfs.reading.content import Piece, pieces
 from flistfs.reading.faults import content_fault, device_numbers
-from flistfs.reading.flist import Flist, Kind, Node, printable
-from flistfs.tree.names import MAX_NAME
+from flistfs.reading.flist import Flist, Node
+from flistfs.tree.names import MAX_NAME, printable
+from flistfs.tree.node import Kind
 from flistfs.tree.owners import shown_owner
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,13 @@ from functools import partial
 from typing import Self
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
-from flistfs.format.zeroos.records import BlockRef, File
+from flistfs.format.zeroos.records import File
 from flistfs.reading.faults import is_block_name
 from flistfs.reading.flist import Flist
 from flistfs.stores import Store
 from flistfs.stores.copying import BATCH, Copier
 from flistfs.stores.url import shown_store
+from flistfs.tree.chunks import BlockRef
 
 # Hashes that are asked for at a time while checking that the target has every block.
 _CHECK_BATCH = 4096

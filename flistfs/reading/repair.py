@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from flistfs.format.codecs import Block, chunk_key, encode_block
-from flistfs.format.zeroos.records import CHUNK_SIZE, BlockRef
 from flistfs.reading.content import Piece
 from flistfs.stores import Store
 from flistfs.stores.copying import right_copy
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from flistfs.reading.flist import Flist, Kind, Node
+from flistfs.reading.flist import Flist, Node
+from flistfs.tree.node import Kind
 from flistfs.util.patterns import parse_pattern
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flistfs.format.zeroos.records import BLOCK_SIZE_UNIT, File
-from flistfs.reading.flist import Flist, Kind, Node
+from flistfs.reading.flist import Flist, Node
+from flistfs.tree.node import Kind
 from flistfs.util.progress import Progress, quiet
 
 

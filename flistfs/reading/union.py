@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from flistfs.errors import FormatError
 from flistfs.format.zeroos.records import Entry, Link, SubDirectory
-from flistfs.reading.flist import Flist, Kind, Node, printable
+from flistfs.reading.flist import Flist, Node
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind
 from flistfs.tree.uniting import Conflict, Part, Place, Prefer, Rules, Seen, Sort, United, Why, join
 
 # Directories of an flist that are remembered: two are compared at a time, and links lead through others. Of

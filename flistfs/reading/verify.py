@@ -13,13 +13,15 @@ from typing import Final, TypeAlias
 
 from flistfs.errors import BlockCorruptError, FormatError, StoreError, StoreUnavailableError
 from flistfs.format.codecs import Block, decode_block
-from flistfs.format.zeroos.records import BlockRef, File
+from flistfs.format.zeroos.records import File
 from flistfs.reading.content import Piece, ahead, pieces
 from flistfs.reading.faults import Fault, content_fault, directories, package_faults, record_faults
-from flistfs.reading.flist import Flist, Node, join
+from flistfs.reading.flist import Flist, Node
 from flistfs.reading.repair import Supply, Wanted
 from flistfs.stores import Store
 from flistfs.stores.base import printable
+from flistfs.tree.chunks import BlockRef
+from flistfs.tree.names import join
 from flistfs.util.progress import Progress, quiet
 
 # References to blocks that are looked at together.

@@ -16,10 +16,11 @@ from typing import Final, Self
 
 from flistfs.errors import OutputError
 from flistfs.format.codecs import chunk_key
-from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.reading.content import THREADS, Piece, fetch, pieces
-from flistfs.reading.flist import Node, join, printable
+from flistfs.reading.flist import Node
 from flistfs.stores import Store
+from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.tree.names import join, printable
 from flistfs.util.progress import Progress
 
 # Chunks on their way at a time, each in a file that is open.

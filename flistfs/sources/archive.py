@@ -11,12 +11,11 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
-from flistfs.authoring.upload.encoder import BytesSource
 from flistfs.errors import FormatError, SourceError
-from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.sources.data import BytesSource
 from flistfs.sources.decompress import Decompressed, Raw
-from flistfs.sources.directory import Item, Note, Piece, Problem
 from flistfs.sources.excludes import Filter, nothing_excluded
+from flistfs.sources.item import Item, Note, Piece, Problem
 from flistfs.sources.tar import (
     BLOCK,
     DIRECTORY,
@@ -28,6 +27,7 @@ from flistfs.sources.tar import (
     TarReader,
     is_header,
 )
+from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.util.input_file import InputFile
 
 _TYPES: Final[Mapping[bytes, int]] = {

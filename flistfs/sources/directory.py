@@ -11,17 +11,17 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from flistfs.authoring.importing.fitting import Fit, SourceTree, fit, rules_of_adding
-from flistfs.authoring.state.journal import Stored
-from flistfs.authoring.upload.encoder import FileSource, Source, file_version
 from flistfs.errors import SourceError
-from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.sources.data import FileSource, file_version
 from flistfs.sources.excludes import Filter, nothing_excluded
+from flistfs.sources.item import Item, Piece, Problem
 from flistfs.sources.reach import file_within_reach, why_unreadable, within_reach
+from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.tree.uniting import Tree
 
 # os.listxattr costs 1.5 µs a file; a file system without any says so at the first.
@@ -31,84 +31,6 @@ _NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
 
 # What a minimal access control list says is in the mode already.
 _ACL_PREFIX = b"system.posix_acl_"
-
-
-class Piece(NamedTuple):
-    """A chunk of a file, by its number in it; those that no piece names are holes."""
-
-    number: int
-    source: Source
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Something to be put into a tree.
-
-    `path` is relative to where it is put, with no slash at either end, and empty for that place itself.
-    `mode` is the full st_mode; times are nanoseconds since 1970, and without a `ctime_ns` it is that of the
-    putting. A file has `size` bytes in `pieces`, which are to be taken before the next item, or in `stored`,
-    all its chunks in order, of which a store holds the blocks already; an item that is a further name of a
-    file has the file's path as `link`.
-    """
-
-    path: bytes
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    atime_ns: int
-    size: int = 0
-    rdev: int = 0
-    target: bytes = b""
-    link: bytes | None = None
-    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
-    pieces: Iterable[Piece] = ()
-    count: int = 0
-    """How many pieces there are."""
-    stored: Sequence[Stored] = ()
-    ctime_ns: int | None = None
-    makes_parents: bool = False
-    """Whether directories that it lies in are made if they are not there."""
-    replaces_link: bool = False
-    """Whether a directory takes the place of a link, instead of going where that leads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An entry that cannot be put into a tree, and why. `path` is as in an item."""
-
-    path: bytes
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something that the user is told, though everything is taken."""
-
-    text: str
-
-
-class TreeSource(Protocol):
-    """Where items come from."""
-
-    def items(self) -> Iterator[Item | Problem | Note]:
-        """Walk everything (blocks).
-
-        Raises:
-            SourceError: it cannot be read at all, or not to its end.
-        """
-
-    def measure(self) -> None:
-        """Find out how much there is (blocks), so that `extent` can tell."""
-
-    def extent(self, size: int) -> tuple[int, int]:
-        """Say how far it is when `size` bytes of content are done: so much, of so much (0: nobody knows)."""
-
-    def named(self, path: bytes) -> str:
-        """Return what the user calls the item at a path."""
-
-    def close(self) -> None:
-        """Let go of files."""
 
 
 @dataclass(frozen=True, slots=True)

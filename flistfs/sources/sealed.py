@@ -20,15 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from flistfs.authoring.filesystem.content import MAX_SIZE, chunk_length
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, FIRST_OWN_NUMBER, BaseRequest
+from flistfs.authoring.filesystem.content import MAX_SIZE
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, BaseRequest
 from flistfs.authoring.state.directory import SessionFolder
 from flistfs.authoring.state.journal import Stored
 from flistfs.errors import ClashError, FormatError
 from flistfs.format.router import Router, format_router, without_passwords
 from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
-    CHUNK_SIZE,
     NO_ID,
     Aci,
     Directory,
@@ -39,13 +38,15 @@ from flistfs.format.zeroos.records import (
     SubDirectory,
 )
 from flistfs.reading.faults import device_numbers, record_faults
-from flistfs.reading.flist import Flist, Node, join, printable
+from flistfs.reading.flist import Flist, Node
 from flistfs.reading.union import Clash, Union, described
-from flistfs.sources.directory import Item
+from flistfs.sources.item import Item
 from flistfs.stores import Store, open_store
 from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.url import StoreUrl
-from flistfs.tree.owners import MAX_ID, said_number
+from flistfs.tree.chunks import CHUNK_SIZE, chunk_length
+from flistfs.tree.names import join, printable
+from flistfs.tree.owners import FIRST_OWN_NUMBER, MAX_ID, said_number
 from flistfs.tree.uniting import Part, Place, Prefer, Rules
 
 _NANO = 1_000_000_000

@@ -13,8 +13,8 @@ from typing import Self
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError
 from flistfs.format.codecs import Block, decode_block
-from flistfs.format.zeroos.records import BlockRef
 from flistfs.stores import Store
+from flistfs.tree.chunks import BlockRef
 
 BATCH = 256
 """Blocks that the target is asked for at a time by one thread."""

@@ -6,7 +6,18 @@ program writes; the records of all directories on the way have theirs in full, s
 
 from __future__ import annotations
 
-from flistfs.format.zeroos.limits import MAX_NAME, MAX_PATH
+from typing import Final
+
+MAX_TARGET: Final = 4095
+
+
+MAX_NAME: Final = 255
+"""Bytes in a name, as in Linux."""
+
+
+MAX_PATH: Final = 64 << 10
+"""Bytes in a path: sixteen times what Linux takes at once (PATH_MAX); trees can be walked step by step."""
+
 
 __all__ = ["MAX_NAME", "MAX_PATH", "name_fault", "place_fault"]
 
@@ -27,3 +38,14 @@ def place_fault(path: bytes, name: bytes) -> str | None:
     if len(path) > MAX_PATH:
         return f"its path has {len(path)} bytes, more than {MAX_PATH}"
     return name_fault(name)
+
+
+def join(path: bytes, name: bytes) -> bytes:
+    """Put a name behind a path in an flist."""
+    return path + b"/" + name if path else name
+
+
+def printable(raw: bytes) -> str:
+    """Show a name on one line: what can't be printed is escaped."""
+    text = raw.decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

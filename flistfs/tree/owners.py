@@ -11,6 +11,9 @@ from typing import Final
 
 from flistfs.format.zeroos.records import NO_ID, Aci
 
+FIRST_OWN_NUMBER = 2**32 - 2**16
+"""From here on are the numbers of accounts that a base knows by name only: no system gives such out."""
+
 MAX_ID: Final = 2**32 - 2
 """The largest number of a user or group; the one behind it stands for none."""
 

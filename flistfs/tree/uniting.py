@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Protocol, TypeVar
 
-from flistfs.format.zeroos.limits import MAX_PATH
+from flistfs.tree.names import MAX_PATH
 
 # Links that are followed on the way along one path, as the kernel does.
 _MAX_LINKS = 40

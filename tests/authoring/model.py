@@ -30,7 +30,6 @@ from unittest.mock import patch
 import trio
 
 from flistfs.authoring.filesystem import content as content_module
-from flistfs.authoring.filesystem.content import pieces
 from flistfs.authoring.filesystem.vfs import (
     MAX_NAME,
     RENAME_EXCHANGE,
@@ -47,8 +46,8 @@ from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import ROOT_INO, Inode
 from flistfs.authoring.upload import uploader as uploader_module
 from flistfs.errors import StoreUnavailableError
-from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.stores.directory import DirectoryStore
+from flistfs.tree.chunks import CHUNK_SIZE, chunk_length, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -418,7 +417,7 @@ class World:
         for ino, index, stored in journal.all_stored_chunks():
             records[ino] += 1
             inode = self.vfs.inode(ino)
-            assert stored.length == content_module.chunk_length(inode.size, index), (inode, index)
+            assert stored.length == chunk_length(inode.size, index), (inode, index)
             assert (ino, index) not in spooled
         totals = Totals()
         for inode in journal.inodes():

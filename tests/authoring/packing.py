@@ -12,10 +12,12 @@ import trio
 
 from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest, SealRequest
-from flistfs.authoring.session import AddSummary, open_session, seal_session, unwrapped
+from flistfs.authoring.session import open_session, seal_session
 from flistfs.authoring.state.directory import SessionFolder, Settings
-from flistfs.sources.directory import TreeSource
+from flistfs.authoring.summaries import AddSummary
+from flistfs.sources.item import TreeSource
 from flistfs.stores import open_store
+from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import quiet
 from tests.independent_reader import Get, Node, read_flist
 

@@ -16,7 +16,7 @@ from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import journal as journal_module
 from flistfs.authoring.state.directory import SessionFolder
 from flistfs.authoring.state.journal import ROOT_INO
-from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import TroubledStore
 
 if TYPE_CHECKING:

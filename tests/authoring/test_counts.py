@@ -13,8 +13,9 @@ from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state.directory import SessionFolder, Settings
-from flistfs.authoring.upload.encoder import Batch, Encoder, LocalEncoder, Source, StoredChunk
+from flistfs.authoring.upload.encoder import Batch, Encoder, LocalEncoder, StoredChunk
 from flistfs.authoring.upload.known_blocks import KnownBlocks
+from flistfs.sources.data import Source
 from flistfs.sources.directory import DirectorySource, starting_points
 from flistfs.stores import Store, open_store
 from flistfs.util.progress import quiet

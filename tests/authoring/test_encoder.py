@@ -15,23 +15,15 @@ from unittest.mock import patch
 import pytest
 
 from flistfs.authoring.upload import encoder as encoder_module
-from flistfs.authoring.upload.encoder import (
-    BytesSource,
-    FileSource,
-    LocalEncoder,
-    Source,
-    SpoolSource,
-    StoredChunk,
-    Unreadable,
-    file_version,
-)
+from flistfs.authoring.upload.encoder import LocalEncoder, StoredChunk
 from flistfs.authoring.upload.encoder_process import EncoderProcess, Settings
 from flistfs.authoring.upload.known_blocks import Known, KnownBlocks
 from flistfs.errors import StoreUnavailableError
 from flistfs.format.codecs import decode_block, encode_block
-from flistfs.format.zeroos.records import BlockRef
+from flistfs.sources.data import BytesSource, FileSource, Source, SpoolSource, Unreadable, file_version
 from flistfs.stores import open_store
 from flistfs.stores.directory import DirectoryStore
+from flistfs.tree.chunks import BlockRef
 
 
 @pytest.fixture

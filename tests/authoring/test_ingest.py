@@ -15,13 +15,13 @@ from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready
 from flistfs.authoring.importing.ingest import Ingest
 from flistfs.authoring.importing.ingest import Piece as Owner
-from flistfs.authoring.session import unwrapped
 from flistfs.authoring.state.journal import Stored
-from flistfs.authoring.upload.encoder import BytesSource
 from flistfs.authoring.upload.uploader import Failure, Job, Outcome, Report
 from flistfs.errors import SourceError
-from flistfs.format.zeroos.records import CHUNK_SIZE
-from flistfs.sources.directory import Item, Note, Piece, Problem
+from flistfs.sources.data import BytesSource
+from flistfs.sources.item import Item, Note, Piece, Problem
+from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.util.nurseries import unwrapped
 
 
 def folder(path: bytes) -> Item:

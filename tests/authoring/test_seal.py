@@ -14,16 +14,18 @@ import trio
 
 from flistfs.authoring.filesystem.vfs import Attributes, Caller
 from flistfs.authoring.request import SealOptions, SealRequest
-from flistfs.authoring.session import SealSummary, Session, open_session
+from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state.directory import SessionFolder, Settings
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.authoring.summaries import SealSummary
 from flistfs.errors import OutputError, StoreUnavailableError
 from flistfs.format.zeroos import limits
-from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.reading.flist import Flist
 from flistfs.reading.verify import verify
 from flistfs.stores import open_store
+from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.tree.names import MAX_PATH
 from tests.independent_reader import Node, read_flist
 
 CALLER = Caller(os.geteuid(), os.getegid())
@@ -186,7 +188,7 @@ def test_a_tree_that_is_too_deep_is_refused_before_the_unmount(tmp_path: Path) -
         async def unmount() -> None:
             unmounted.append(True)
 
-        ino, depth = ROOT_INO, limits.MAX_PATH // 256
+        ino, depth = ROOT_INO, MAX_PATH // 256
         for _ in range(depth):
             ino = session.vfs.mkdir(ino, b"n" * 255, 0o755, CALLER).ino
         for exclude in ((), ("nothing",)):

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from flistfs.authoring.upload.encoder import Batch, Source, SpoolSource, StoredChunk
+from flistfs.authoring.upload.encoder import Batch, StoredChunk
 from flistfs.authoring.upload.uploader import Job, Report, Uploader
-from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.sources.data import Source, SpoolSource
+from flistfs.tree.chunks import CHUNK_SIZE
 
 # Seconds after which something that is to happen does not.
 PATIENCE = 20

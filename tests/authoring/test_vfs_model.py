@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flistfs.authoring.filesystem.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE
-from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring import model
 from tests.authoring.model import Operation, Tuning, play
 

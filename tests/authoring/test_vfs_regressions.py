@@ -21,7 +21,7 @@ from flistfs.authoring.state.directory import SessionFolder
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import ROOT_INO
 from flistfs.authoring.state.spool import Spool
-from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import Create, TroubledStore, Truncate, Write, play
 
 if TYPE_CHECKING:

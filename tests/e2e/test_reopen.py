@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.stores import open_store
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.e2e.commands import Home, is_mounted, shell, umount, wait_until
 from tests.independent_reader import Node, read_content, read_flist
 from tests.needs import needs_old_flist

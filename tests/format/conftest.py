@@ -15,7 +15,7 @@ import pytest
 
 from flistfs.format.rocksdb.catalog import Catalog
 from flistfs.format.zeroos.package import unpack_package
-from flistfs.format.zeroos.records import CHUNK_SIZE, BlockRef
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 from tests.needs import needs_old_flist, needs_tool, needs_vectors
 
 Records = list[tuple[bytes, bytes]]

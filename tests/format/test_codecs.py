@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from flistfs.errors import BlockCorruptError
 from flistfs.format.codecs import chunk_key, decode_block, encode_block
-from flistfs.format.zeroos.records import CHUNK_SIZE, BlockRef
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 from tests.format.conftest import Vector
 
 # cramjam's snappy makes other bytes of these than the reference library's libsnappy 1.1.9 did.

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from flistfs.errors import OutputError
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE, MAX_RECORD, READERS_LIMIT, check_record, entries_size
 from flistfs.format.zeroos.records import (
-    CHUNK_SIZE,
-    BlockRef,
     Directory,
     Entry,
     File,
@@ -22,6 +20,7 @@ from flistfs.format.zeroos.records import (
     SubDirectory,
     encode_directory,
 )
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 
 EMPTY = Directory(b"name", b"path/name", (), b"p" * 64, 4096, b"a" * 32, 0, 0)
 BLOCK = BlockRef(b"0" * 64, b"1" * 64)

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from flistfs.errors import FormatError
 from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
-    CHUNK_SIZE,
     Aci,
     Attributes,
-    BlockRef,
     Directory,
     Entry,
     File,
@@ -31,6 +29,7 @@ from flistfs.format.zeroos.records import (
     encode_aci,
     encode_directory,
 )
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 from tests.format.conftest import Records
 
 REF = BlockRef(b"a" * 64, b"b" * 64)

@@ -32,7 +32,6 @@ from flistfs.format.zeroos.keys import aci_key, directory_key
 from flistfs.format.zeroos.package import unpack_package, write_package
 from flistfs.format.zeroos.records import (
     Aci,
-    BlockRef,
     Directory,
     Entry,
     File,
@@ -45,6 +44,7 @@ from flistfs.format.zeroos.records import (
     encode_aci,
     encode_directory,
 )
+from flistfs.tree.chunks import BlockRef
 
 _TIME: Final = 1_500_000_000
 _NUMBERS: Final = (0, 1, 2, 127, 128, 255, 256, 4095, 65535, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32,

@@ -12,10 +12,8 @@ from flistfs.format.codecs import encode_block
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
 from flistfs.format.zeroos.keys import aci_key, directory_key, distinct_aci_key
 from flistfs.format.zeroos.records import (
-    CHUNK_SIZE,
     Aci,
     Attributes,
-    BlockRef,
     Directory,
     Entry,
     File,
@@ -29,6 +27,7 @@ from flistfs.format.zeroos.records import (
 )
 from flistfs.reading.flist import Flist, Node
 from flistfs.stores import Store
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 from flistfs.util.output_file import OutputFile
 
 TYPES = {"dir": 0o040000, "file": 0o100000, "link": 0o120000, "char": 0o020000, "fifo": 0o010000}

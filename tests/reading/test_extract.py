@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
-from flistfs.format.zeroos.records import CHUNK_SIZE, Aci, Entry, File, Link, SubDirectory, encode_aci
+from flistfs.format.zeroos.records import Aci, Entry, File, Link, SubDirectory, encode_aci
 from flistfs.reading import extract as extract_module
 from flistfs.reading.content import read
 from flistfs.reading.extract import Extracted, extract
 from flistfs.reading.flist import Flist
 from flistfs.reading.search import Selection
 from flistfs.stores import Store
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.e2e.commands import let_others_reach
 from tests.reading.making import (
     DIR,

@@ -12,10 +12,11 @@ import pytest
 from flistfs.errors import FormatError
 from flistfs.format.zeroos.keys import directory_key
 from flistfs.format.zeroos.records import Entry, SubDirectory
-from flistfs.reading.flist import Flist, Kind
+from flistfs.reading.flist import Flist
 from flistfs.reading.search import Search, Selection, search
 from flistfs.reading.verify import verify
 from flistfs.tree.names import MAX_PATH
+from flistfs.tree.node import Kind
 from tests.reading.making import DIR, Item, add_entry, change_directory, looks, packed, records_of, unpacked
 
 TREE = {

@@ -23,12 +23,13 @@ from flistfs.format.codecs import Block, encode_block
 from flistfs.format.rocksdb.catalog import write_catalog
 from flistfs.format.zeroos.keys import directory_key
 from flistfs.format.zeroos.package import write_package
-from flistfs.format.zeroos.records import BlockRef, Directory, Entry, File, SubDirectory, encode_directory
+from flistfs.format.zeroos.records import Directory, Entry, File, SubDirectory, encode_directory
 from flistfs.reading import push as push_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import PushSummary, push
 from flistfs.stores import open_store
 from flistfs.stores.directory import DirectoryStore
+from flistfs.tree.chunks import BlockRef
 from tests.redis_server import running_redis
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from flistfs.format.codecs import Block, encode_block
-from flistfs.format.zeroos.records import CHUNK_SIZE, File
+from flistfs.format.zeroos.records import File
 from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
 from flistfs.reading.verify import Report, verify
 from flistfs.stores import Store, open_store
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.reading.making import DIR, Item, change_entry, packed, records_of
 
 BIG = random.Random(1).randbytes(2 * CHUNK_SIZE + 100)

@@ -14,7 +14,6 @@ from flistfs.errors import StoreError
 from flistfs.format.codecs import encode_block
 from flistfs.format.zeroos.keys import directory_key
 from flistfs.format.zeroos.records import (
-    CHUNK_SIZE,
     Aci,
     Entry,
     File,
@@ -29,6 +28,7 @@ from flistfs.reading.flist import Flist
 from flistfs.reading.verify import Report, verify
 from flistfs.stores import Store, open_store
 from flistfs.stores.directory import DirectoryStore
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.reading.making import (
     DIR,
     Item,

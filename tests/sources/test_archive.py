@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flistfs.authoring.upload.encoder import BytesSource
 from flistfs.errors import SourceError
-from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.sources.archive import TarSource
-from flistfs.sources.directory import Item, Note, Problem
+from flistfs.sources.data import BytesSource
 from flistfs.sources.excludes import excluding
+from flistfs.sources.item import Item, Note, Problem
+from flistfs.tree.chunks import CHUNK_SIZE
 from tests.sources.tars import END, GNU, entry, extended, header, octal, padded
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.authoring.upload.encoder import FileSource, file_version
 from flistfs.errors import SourceError
 from flistfs.sources import reach
-from flistfs.sources.directory import DirectorySource, Item, Start
+from flistfs.sources.data import FileSource, file_version
+from flistfs.sources.directory import DirectorySource, Start
+from flistfs.sources.item import Item
 from flistfs.sources.reach import open_file, within_reach
 
 NAME = "n" * 250

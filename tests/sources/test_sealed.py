@@ -13,29 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flistfs.authoring.filesystem.vfs import Caller
-from flistfs.authoring.request import FIRST_OWN_NUMBER, SealOptions
+from flistfs.authoring.request import SealOptions
 from flistfs.authoring.sealing import package as sealing
-from flistfs.authoring.sealing.package import Accounts
-from flistfs.authoring.session import BaseSummary, open_session
+from flistfs.authoring.sealing.accounts import Accounts
+from flistfs.authoring.session import open_session
 from flistfs.authoring.state.directory import SessionFolder, Settings
+from flistfs.authoring.summaries import BaseSummary
 from flistfs.errors import ClashError, FormatError
 from flistfs.format.codecs import encode_block
 from flistfs.format.zeroos.keys import aci_key, directory_key
-from flistfs.format.zeroos.records import (
-    CHUNK_SIZE,
-    Aci,
-    File,
-    Special,
-    SpecialKind,
-    decode_directory,
-    encode_aci,
-)
+from flistfs.format.zeroos.records import Aci, File, Special, SpecialKind, decode_directory, encode_aci
 from flistfs.reading.diff import diff
-from flistfs.reading.flist import Flist, Kind, Node
+from flistfs.reading.flist import Flist, Node
 from flistfs.sources import sealed as base_module
-from flistfs.sources.directory import Item as Taken
+from flistfs.sources.item import Item as Taken
 from flistfs.sources.sealed import Base, BaseSource
 from flistfs.stores import open_store
+from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.tree.node import Kind
+from flistfs.tree.owners import FIRST_OWN_NUMBER
 from flistfs.util.output_file import OutputFile
 from flistfs.util.progress import quiet
 from tests.needs import needs_old_flist

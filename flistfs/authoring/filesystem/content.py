@@ -54,14 +54,14 @@ import trio
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import Change, Inode, Journal, Stored
 from flistfs.authoring.state.spool import Spool
-from flistfs.authoring.upload.encoder import SpoolSource
 from flistfs.authoring.upload.uploader import Job, Outcome
 from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
 from flistfs.format.codecs import decode_block
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE
-from flistfs.format.zeroos.records import CHUNK_SIZE, BlockRef
+from flistfs.sources.data import SpoolSource
 from flistfs.stores import Store
 from flistfs.stores.slow import SlowFailures
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, chunk_length, pieces
 
 log = logging.getLogger(__name__)
 
@@ -238,21 +238,6 @@ class ContentStatus:
     spooled_bytes: int
     cached_chunks: int
     waiting_writers: int
-
-
-def pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """Cut a range of a file at the chunks' borders: (index, start in the chunk, end in the chunk)."""
-    end = offset + length
-    while offset < end:
-        index, start = divmod(offset, CHUNK_SIZE)
-        stop = min(CHUNK_SIZE, start + end - offset)
-        yield index, start, stop
-        offset += stop - start
-
-
-def chunk_length(size: int, index: int) -> int:
-    """How many bytes of a file of `size` bytes lie in its chunk `index`."""
-    return max(0, min(CHUNK_SIZE, size - index * CHUNK_SIZE))
 
 
 class Content:

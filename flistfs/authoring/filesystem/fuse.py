@@ -29,8 +29,8 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext
 from flistfs.authoring.filesystem.vfs import DIRECTORY_SIZE, MAX_NAME, Attributes, Caller, Vfs, allocated
 from flistfs.authoring.state.journal import ROOT_INO, Inode
 from flistfs.errors import FlistfsError
-from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.fuse.serving import may_access
+from flistfs.tree.chunks import CHUNK_SIZE
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import trio
 from flistfs.authoring.filesystem.content import MAX_SIZE, Content
 from flistfs.authoring.state.journal import ROOT_INO, Change, Dirent, Inode, Journal
 from flistfs.errors import SourceError
-from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.tree.chunks import CHUNK_SIZE
 
 # What the Linux VFS allows in a name and in a link's target (limits.h, NAME_MAX and PATH_MAX - 1).
 MAX_NAME = 255

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from flistfs.authoring.filesystem.content import Content, Counts
 from flistfs.authoring.filesystem.vfs import MAX_NAME, MAX_TARGET, Vfs
 from flistfs.authoring.state.journal import ROOT_INO, Change, Dirent, Inode, Journal, Stored
-from flistfs.sources.directory import Item, Problem
+from flistfs.sources.item import Item, Problem
 from flistfs.tree.uniting import Allowance, followed
 
 # Directories whose numbers are remembered; others are looked up from the top.

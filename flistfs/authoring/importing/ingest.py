@@ -24,11 +24,11 @@ import trio
 
 from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready, StoredPiece
-from flistfs.authoring.upload.encoder import BytesSource
 from flistfs.authoring.upload.uploader import Failure, Job, Outcome, Report
 from flistfs.errors import SourceError
-from flistfs.sources.directory import Item, Note, Problem, TreeSource
-from flistfs.sources.directory import Piece as SourcePiece
+from flistfs.sources.data import BytesSource
+from flistfs.sources.item import Item, Note, Problem, TreeSource
+from flistfs.sources.item import Piece as SourcePiece
 
 # Memory that items and chunks on their way may take, and what an item or a chunk elsewhere is counted as.
 _BUDGET = 32 << 20

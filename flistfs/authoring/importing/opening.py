@@ -10,8 +10,9 @@ from pathlib import Path
 from flistfs.authoring.request import AddRequest
 from flistfs.errors import SourceError
 from flistfs.sources.archive import TarSource
-from flistfs.sources.directory import DirectorySource, Start, TreeSource, starting_points
+from flistfs.sources.directory import DirectorySource, Start, starting_points
 from flistfs.sources.excludes import Filter, excluding
+from flistfs.sources.item import TreeSource
 from flistfs.stores.url import parse_store_url
 
 

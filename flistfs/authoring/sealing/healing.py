@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from flistfs.authoring.sealing.package import needed_in_batches
+from flistfs.authoring.sealing.blocks import needed_in_batches
 from flistfs.authoring.state.journal import View
-from flistfs.format.zeroos.records import BlockRef
 from flistfs.sources.excludes import Filter
 from flistfs.stores import Store
 from flistfs.stores.copying import right_copy
+from flistfs.tree.chunks import BlockRef
 from flistfs.util.progress import Progress
 
 # Blocks that are fetched and compared between two reports of progress.

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from flistfs.authoring.filesystem.content import chunk_length
 from flistfs.authoring.state.journal import ROOT_INO, Dirent, Inode, View
+from flistfs.authoring.summaries import Losses
 from flistfs.errors import JournalError
 from flistfs.format.zeroos.keys import directory_key
 from flistfs.format.zeroos.limits import check_depth
-from flistfs.format.zeroos.records import CHUNK_SIZE
 from flistfs.sources.excludes import Filter, nothing_excluded
+from flistfs.tree.chunks import CHUNK_SIZE, chunk_length
 
 # Times in a record are unsigned 32-bit seconds.
 MAX_TIME = 2**32 - 1
@@ -31,18 +31,6 @@ class Owner(NamedTuple):
     mode: int
     uid: int
     gid: int
-
-
-@dataclass(slots=True)
-class Losses:
-    """What the format cannot hold, or readers drop, by count of entries."""
-
-    xattrs: int = 0
-    hard_links: int = 0
-    times: int = 0
-    owners: int = 0
-    set_id: int = 0
-    large_devices: int = 0
 
 
 @dataclass(slots=True)

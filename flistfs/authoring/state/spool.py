@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flistfs.errors import JournalError
-from flistfs.format.zeroos.records import CHUNK_SIZE
+from flistfs.tree.chunks import CHUNK_SIZE
 
 log = logging.getLogger(__name__)
 

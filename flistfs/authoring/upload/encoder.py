@@ -13,41 +13,9 @@ from typing import NamedTuple, Protocol
 
 from flistfs.authoring.upload.known_blocks import Known, KnownBlocks
 from flistfs.format.codecs import Block, chunk_key, encode_block
+from flistfs.sources.data import BytesSource, FileSource, Source, SpoolSource, Unreadable, file_version
 from flistfs.sources.reach import open_file, why_unreadable
 from flistfs.stores import Store
-
-
-class SpoolSource(NamedTuple):
-    """A chunk in the spool file, by its position and length in bytes."""
-
-    position: int
-    length: int
-
-
-class FileSource(NamedTuple):
-    """A chunk of a file outside, whose size and times must be what they were when it was found.
-
-    `offset` and `length` are in bytes; `version` is what `file_version` said of the file.
-    """
-
-    path: bytes
-    offset: int
-    length: int
-    version: tuple[int, ...]
-
-
-class BytesSource(NamedTuple):
-    """A chunk that lies nowhere else."""
-
-    data: bytes
-
-    @property
-    def length(self) -> int:
-        """Its length in bytes."""
-        return len(self.data)
-
-
-Source = SpoolSource | FileSource | BytesSource
 
 
 class StoredChunk(NamedTuple):
@@ -61,12 +29,6 @@ class StoredChunk(NamedTuple):
     size: int
     is_new: bool
     replaced: bool = False
-
-
-class Unreadable(NamedTuple):
-    """A file that could not be read, or was changed while it was."""
-
-    reason: str
 
 
 Result = StoredChunk | Unreadable
@@ -100,11 +62,6 @@ class Encoder(Protocol):
 
     def close(self) -> None:
         """Let go of everything; a call in another thread ends with an error soon."""
-
-
-def file_version(status: os.stat_result) -> tuple[int, ...]:
-    """Tell one state of a file from another."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class LocalEncoder:

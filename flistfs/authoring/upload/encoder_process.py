@@ -29,9 +29,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from flistfs.authoring.upload.encoder import Batch, LocalEncoder, Source
+from flistfs.authoring.upload.encoder import Batch, LocalEncoder
 from flistfs.authoring.upload.known_blocks import KnownBlocks
 from flistfs.errors import StoreError, StoreUnavailableError
+from flistfs.sources.data import Source
 from flistfs.stores import open_store
 from flistfs.util.logs import dressed
 

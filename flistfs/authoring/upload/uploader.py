@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from flistfs.authoring.state.journal import Stored
-from flistfs.authoring.upload.encoder import Encoder, Source, Unreadable
+from flistfs.authoring.upload.encoder import Encoder
 from flistfs.errors import StoreError, StoreUnavailableError
+from flistfs.sources.data import Source, Unreadable
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,7 @@ from typing import Final
 
 from flistfs.errors import OutputError
 from flistfs.format.zeroos.records import Entry, File, Link, Special, SubDirectory
-
-MAX_NAME: Final = 255
-"""Bytes in a name, as in Linux."""
-
-MAX_PATH: Final = 64 << 10
-"""Bytes in a path: sixteen times what Linux takes at once (PATH_MAX); trees can be walked step by step."""
+from flistfs.tree.names import MAX_NAME, MAX_PATH
 
 READERS_LIMIT: Final = 64 << 20
 """Bytes of a directory's record from which on every 0-fs dies when its parent is listed: its decoder's limit.

@@ -21,9 +21,7 @@ from typing import Any, Final, TypeAlias
 import capnp
 
 from flistfs.errors import FormatError
-
-CHUNK_SIZE: Final = 512 * 1024
-"""Plain bytes in a chunk; a file's last chunk may be shorter."""
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 
 BLOCK_SIZE_UNIT: Final = 4096
 """Bytes in one unit of `File.block_size`."""
@@ -50,14 +48,6 @@ class SpecialKind(enum.IntEnum):
     CHAR = 2
     FIFO = 3
     UNKNOWN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class BlockRef:
-    """Where a chunk is: the block's name in the store, and the key that decrypts it. Both are opaque."""
-
-    hash: bytes
-    key: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,85 @@
+"""What came of work on a session: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SealSummary:
+    """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
+
+    `incomplete` names sources that were not added whole. `servers` are the URLs that the package's
+    router.yaml names to readers, and `notes` say what is to be known of that; `store_trouble` is what was
+    wrong with a server that others stood in for. `replaced_blocks` were wrong in the store.
+    """
+
+    out: str
+    package_size: int
+    files: int
+    directories: int
+    links: int
+    specials: int
+    size: int
+    new_blocks: int
+    new_bytes: int
+    shared_blocks: int
+    seconds: float
+    losses: Losses
+    incomplete: Sequence[str] = ()
+    servers: tuple[str, ...] = ()
+    store_trouble: str | None = None
+    replaced_blocks: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddSummary:
+    """What was put into a tree past the mount.
+
+    `size` is in bytes, `new_bytes` as stored. `left_out` names entries that could not be read or have no
+    place, up to a number, and `left_out_count` counts them all; so do `replaced` and `replaced_count` with
+    what took the place of something else. `notes` says what else a user may want to know; `replaced_blocks`
+    were wrong in the store.
+    """
+
+    entries: int
+    size: int
+    new_blocks: int
+    new_bytes: int
+    shared_blocks: int
+    seconds: float
+    left_out: list[str]
+    left_out_count: int
+    replaced: list[str]
+    replaced_count: int
+    notes: list[str]
+    replaced_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSummary:
+    """What a session started from; see `BaseSource` for `unknown_owners`. `size` is in bytes.
+
+    `hidden` says of each flist which of its entries others hide, up to a number; `hidden_counts` how many.
+    """
+
+    entries: int
+    size: int
+    unknown_owners: int
+    seconds: float
+    hidden: dict[str, list[str]]
+    hidden_counts: dict[str, int]
+
+
+@dataclass(slots=True)
+class Losses:
+    """What the format cannot hold, or readers drop, by count of entries."""
+
+    xattrs: int = 0
+    hard_links: int = 0
+    times: int = 0
+    owners: int = 0
+    set_id: int = 0
+    large_devices: int = 0

@@ -1,0 +1,50 @@
+"""Where the bytes of a chunk lie until it is stored."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+
+class SpoolSource(NamedTuple):
+    """A chunk in the spool file, by its position and length in bytes."""
+
+    position: int
+    length: int
+
+
+class FileSource(NamedTuple):
+    """A chunk of a file outside, whose size and times must be what they were when it was found.
+
+    `offset` and `length` are in bytes; `version` is what `file_version` said of the file.
+    """
+
+    path: bytes
+    offset: int
+    length: int
+    version: tuple[int, ...]
+
+
+class BytesSource(NamedTuple):
+    """A chunk that lies nowhere else."""
+
+    data: bytes
+
+    @property
+    def length(self) -> int:
+        """Its length in bytes."""
+        return len(self.data)
+
+
+Source = SpoolSource | FileSource | BytesSource
+
+
+class Unreadable(NamedTuple):
+    """A file that could not be read, or was changed while it was."""
+
+    reason: str
+
+
+def file_version(status: os.stat_result) -> tuple[int, ...]:
+    """Tell one state of a file from another."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

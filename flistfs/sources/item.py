@@ -1,0 +1,88 @@
+"""What a source gives: items, one at a time, and what it has to say besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from flistfs.authoring.state.journal import Stored
+from flistfs.sources.data import Source
+
+
+class Piece(NamedTuple):
+    """A chunk of a file, by its number in it; those that no piece names are holes."""
+
+    number: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something to be put into a tree.
+
+    `path` is relative to where it is put, with no slash at either end, and empty for that place itself.
+    `mode` is the full st_mode; times are nanoseconds since 1970, and without a `ctime_ns` it is that of the
+    putting. A file has `size` bytes in `pieces`, which are to be taken before the next item, or in `stored`,
+    all its chunks in order, of which a store holds the blocks already; an item that is a further name of a
+    file has the file's path as `link`.
+    """
+
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    atime_ns: int
+    size: int = 0
+    rdev: int = 0
+    target: bytes = b""
+    link: bytes | None = None
+    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    pieces: Iterable[Piece] = ()
+    count: int = 0
+    """How many pieces there are."""
+    stored: Sequence[Stored] = ()
+    ctime_ns: int | None = None
+    makes_parents: bool = False
+    """Whether directories that it lies in are made if they are not there."""
+    replaces_link: bool = False
+    """Whether a directory takes the place of a link, instead of going where that leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An entry that cannot be put into a tree, and why. `path` is as in an item."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the user is told, though everything is taken."""
+
+    text: str
+
+
+class TreeSource(Protocol):
+    """Where items come from."""
+
+    def items(self) -> Iterator[Item | Problem | Note]:
+        """Walk everything (blocks).
+
+        Raises:
+            SourceError: it cannot be read at all, or not to its end.
+        """
+
+    def measure(self) -> None:
+        """Find out how much there is (blocks), so that `extent` can tell."""
+
+    def extent(self, size: int) -> tuple[int, int]:
+        """Say how far it is when `size` bytes of content are done: so much, of so much (0: nobody knows)."""
+
+    def named(self, path: bytes) -> str:
+        """Return what the user calls the item at a path."""
+
+    def close(self) -> None:
+        """Let go of files."""
