@@ -55,7 +55,7 @@ from flistfs.tree.uniting import Prefer
 from flistfs.util.closing import Closing
 from flistfs.util.logs import dressed
 from flistfs.util.output_file import check_output
-from flistfs.util.progress import Progress, quiet
+from flistfs.util.progress import Progress, Report, quiet
 
 __all__ = [
     "AddSummary",
@@ -67,6 +67,7 @@ __all__ = [
     "Packed",
     "PathsClashError",
     "Progress",
+    "Report",
     "SealSummary",
     "Session",
     "merge",

@@ -366,10 +366,8 @@ def test_a_router_of_several_servers(redis: RedisServer) -> None:
 def test_pack(home: Home) -> None:
     told: list[str] = []
 
-    def progress(
-        phase: str, done: int, total: int, trouble: str | None = None, counts: dict[str, int] | None = None
-    ) -> None:
-        told.append(phase)
+    def progress(report: flistfs.Report) -> None:
+        told.append(report.phase)
 
     write("rootfs/etc/file")
     write("rootfs/x.pyc")

@@ -39,7 +39,7 @@ from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.encoder import Encoder, LocalEncoder
 from flistfs.authoring.upload.known_blocks import KnownBlocks
 from flistfs.authoring.upload.patience import QUIET, Patience, Standstill
-from flistfs.authoring.upload.uploader import Outcome, Report, Uploader
+from flistfs.authoring.upload.uploader import Finished, Outcome, Uploader
 from flistfs.errors import (
     BlockCorruptError,
     BlockMissingError,
@@ -64,7 +64,7 @@ from flistfs.stores.readers import notes_for_readers
 from flistfs.util.durable import sync_folder
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.output_file import OutputFile
-from flistfs.util.progress import Progress, ProgressReport, reporting
+from flistfs.util.progress import Progress, Report
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Session:
             survey, changes = await self._build(request, router, output, progress)
             notes = await self._notes_for_readers(request, router, output, progress)
             if unmount is not None:
-                progress("unmount", 0, 1)
+                progress(Report("unmount", 0, 1))
                 await unmount()
             if self.vfs.changes != changes:
                 log.info("the tree changed until it was unmounted: packaging it again")
@@ -289,7 +289,7 @@ class Session:
                     total = max(total, status.queued_bytes)
                     stuck = standstill.trouble(status)
                     trouble = status.trouble or self.content.trouble or stuck
-                    patience.tell("upload", total - status.queued_bytes, total, trouble)
+                    patience.tell(Report("upload", total - status.queued_bytes, total, trouble))
                     await trio.sleep(0.1)
 
     async def sync(self, timeout: float, progress: Progress) -> None:
@@ -432,17 +432,17 @@ class Session:
         if base is None:
             return None
 
-        def tell(report: ProgressReport) -> None:
-            progress("base", report["done"], report["total"], report["trouble"])
+        def tell(report: Report) -> None:
+            progress(Report("base", report.done, report.total, report.trouble))
 
         owner = Caller(os.geteuid(), os.getegid())
-        added = await self.add(base, AddRequest(()), reporting(tell), owner=owner, unique=True)
+        added = await self.add(base, AddRequest(()), tell, owner=owner, unique=True)
         named = [_as_pairs(base.named_users), _as_pairs(base.named_groups)]
         with self._journal.change() as change:
             change.put_setting(_NAMED, json.dumps(named).encode())
         await trio.to_thread.run_sync(self._journal.sync)
         await trio.to_thread.run_sync(self._folder.finish)
-        progress("base", 1, 1)
+        progress(Report("base", 1, 1))
         return BaseSummary(
             added.entries,
             added.size,
@@ -457,18 +457,14 @@ class Session:
         while True:
             counts = self.content.counts
             done, total = source.extent(ingest.counts.size)
-            patience.tell(
-                "add",
-                done,
-                total,
-                standstill.trouble(self.uploader.status()),
-                {
-                    "entries": ingest.counts.entries,
-                    "size": ingest.counts.size,
-                    "new_blocks": counts.new_blocks,
-                    "shared_blocks": counts.shared_blocks,
-                },
-            )
+            figures = {
+                "entries": ingest.counts.entries,
+                "size": ingest.counts.size,
+                "new_blocks": counts.new_blocks,
+                "shared_blocks": counts.shared_blocks,
+            }
+            trouble = standstill.trouble(self.uploader.status())
+            patience.tell(Report("add", done, total, trouble, figures))
             await trio.sleep(0.1)
 
     async def _all_stored(
@@ -663,11 +659,11 @@ async def open_session(
 
         is_open = True
 
-        def note(reports: list[Report[Chunk | Piece]]) -> None:
+        def note(reports: list[Finished[Chunk | Piece]]) -> None:
             if is_open:  # else they are asked for again when the session resumes
                 _distribute(reports, content)
 
-        def report(reports: list[Report[Chunk | Piece]]) -> None:
+        def report(reports: list[Finished[Chunk | Piece]]) -> None:
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(note, reports)
 
@@ -702,13 +698,13 @@ async def open_session(
         journal.close()
 
 
-def _distribute(reports: list[Report[Chunk | Piece]], content: Content) -> None:
+def _distribute(reports: list[Finished[Chunk | Piece]], content: Content) -> None:
     """Tell everybody what became of their chunks."""
     stored: list[Outcome[Chunk]] = []
     for report in reports:
         owner = report.job.owner
         if isinstance(owner, Piece):
-            owner.ingest.report(owner, cast("Report[Piece]", report))
+            owner.ingest.report(owner, cast("Finished[Piece]", report))
         elif isinstance(report, Outcome):
             stored.append(cast("Outcome[Chunk]", report))
     if stored:

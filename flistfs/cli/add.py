@@ -26,7 +26,6 @@ from flistfs.cli.options import (
 from flistfs.cli.output import (
     added_lines,
     complain_left_out,
-    following,
     is_watched,
     print_json,
     progress_shown,
@@ -103,7 +102,7 @@ def command(
 def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict[str, Any]:
     state = folder.settled_state()
     if state is State.MOUNTED:
-        return ask(folder.control, {"op": "add", "request": request.as_dict()}, following(progress))
+        return ask(folder.control, {"op": "add", "request": request.as_dict()}, progress)
     mountpoint = Path(folder.settings().mountpoint)
     if state is State.SEALED:
         raise SessionError(f"the session of {mountpoint} has ended; start one with: flistfs new {mountpoint}")

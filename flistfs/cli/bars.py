@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from flistfs.cli.output import human_size
-from flistfs.util.progress import ProgressReport
+from flistfs.util.progress import Report
 
 _PHASES = {
     "add": "Adding",
@@ -38,7 +37,7 @@ class Bars(Progress):
     def __init__(self) -> None:
         self._phases: dict[str, TaskID] = {}
         self._phase: str | None = None
-        self._counts: dict[str, int] | None = None
+        self._counts: Mapping[str, int] | None = None
         self._trouble = ""
         self._started = time.monotonic()
         super().__init__(
@@ -60,18 +59,18 @@ class Bars(Progress):
         if self._trouble:
             yield Text(self._trouble, style="red")
 
-    def show(self, report: ProgressReport) -> None:
+    def show(self, report: Report) -> None:
         """Show how far something is. A phase is done when another begins, however far it was told to be."""
-        phase, total = report["phase"], report["total"]
+        phase, total = report.phase, report.total
         if phase != self._phase:
             self._complete()
             self._phase = phase
             if phase not in self._phases:
                 self._phases[phase] = self.add_task(_PHASES.get(phase, phase), total=None)
-        self._counts = report["counts"]
-        self._trouble = report["trouble"] or ""
+        self._counts = report.counts
+        self._trouble = report.trouble or ""
         if total:
-            self.update(self._phases[phase], completed=report["done"], total=total)
+            self.update(self._phases[phase], completed=report.done, total=total)
 
     def finish(self) -> None:
         """Show that all is done."""
@@ -85,7 +84,7 @@ class Bars(Progress):
             self.update(task, completed=total, total=total)
 
 
-def _counted(counts: dict[str, Any], seconds: float) -> str:
+def _counted(counts: Mapping[str, int], seconds: float) -> str:
     rate = counts["size"] / max(seconds, 0.1)
     return (
         f"{counts['entries']:,} entries, {human_size(counts['size'])}, {human_size(rate)}/s; "

@@ -39,7 +39,7 @@ from flistfs.cli.options import (
     source_date_epoch,
     store_option,
 )
-from flistfs.cli.output import base_lines, following, print_json, progress_shown
+from flistfs.cli.output import base_lines, print_json, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.daemons import launch
 from flistfs.errors import (
@@ -269,7 +269,7 @@ def command(
         if foreground:
             launch.become(config, password())
         with progress_shown() if base else nullcontext(quiet) as progress:
-            started = launch.start(config, password(), following(progress)).get("base")
+            started = launch.start(config, password(), progress).get("base")
     if as_json:
         answer = {"mountpoint": str(mountpoint), "store": store, "state": str(folder.path)}
         print_json({**answer, "resumed": resumed, **({"base": started} if started else {})})

@@ -6,8 +6,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ import click
 from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError
 from flistfs.tree.owners import FIRST_OWN_NUMBER
-from flistfs.util.progress import Progress, ProgressReport, quiet, reporting
+from flistfs.util.progress import Progress, Report, quiet
 
 # How many servers a summary names.
 _NAMED_SERVERS = 3
@@ -58,7 +59,7 @@ def is_watched() -> bool:
 def progress_shown(*, as_json: bool = False) -> Iterator[Progress]:
     """Show progress on standard error: as JSON in lines, on a terminal as bars, and else not at all."""
     if as_json:
-        yield reporting(_JsonProgress().take)
+        yield _JsonProgress().take
     elif not is_watched():
         yield quiet
     else:
@@ -77,12 +78,12 @@ class _JsonProgress:
         self._started = time.monotonic()
         self._next = self._started + _JSON_EVERY
 
-    def take(self, report: ProgressReport) -> None:
+    def take(self, report: Report) -> None:
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + _JSON_EVERY
-        plain: dict[str, Any] = {**report}
+        plain = asdict(report)
         plain |= plain.pop("counts") or {}
         print_json({"progress": {**plain, "seconds": round(now - self._started, 1)}}, err=True)
 
@@ -92,13 +93,8 @@ def _bars() -> Iterator[Progress]:
     from flistfs.cli.bars import Bars  # noqa: PLC0415  a pipe need not wait for it
 
     with Bars() as bars:
-        yield reporting(bars.show)
+        yield bars.show
         bars.finish()
-
-
-def following(progress: Progress) -> Callable[[ProgressReport], None]:
-    """Make what shows the progress that a daemon reports."""
-    return lambda report: progress(**report)
 
 
 def kinds(counts: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from flistfs.cli.options import (
     source_date_epoch,
     timeout_option,
 )
-from flistfs.cli.output import following, print_json, progress_shown, seal_lines
+from flistfs.cli.output import print_json, progress_shown, seal_lines
 from flistfs.cli.secrets import passwords
 from flistfs.daemons.control import ask
 from flistfs.errors import SessionError
@@ -100,7 +100,7 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         summary = ask(
             folder.control,
             {"op": "seal", "request": request.as_dict()},
-            following(progress),
+            progress,
         )
         folder.wait_unlocked()  # so that the mount point can be used again at once
         return summary

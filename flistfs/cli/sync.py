@@ -8,7 +8,7 @@ import click
 
 from flistfs.authoring.state.directory import SessionFolder, State, find
 from flistfs.cli.options import json_option, mount_option, timeout_option
-from flistfs.cli.output import following, print_json, progress_shown
+from flistfs.cli.output import print_json, progress_shown
 from flistfs.daemons.control import ask
 from flistfs.errors import SessionError
 
@@ -44,6 +44,6 @@ def command(mountpoint: Path | None, timeout: float, as_json: bool) -> None:
     folder = find(mountpoint)
     _require_mount(folder)
     with progress_shown() as progress:
-        status = ask(folder.control, {"op": "sync", "timeout": timeout}, following(progress))
+        status = ask(folder.control, {"op": "sync", "timeout": timeout}, progress)
     if as_json:
         print_json(status)

@@ -17,7 +17,7 @@ from flistfs.errors import FaultsError
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
-from flistfs.reading.verify import Report, verify
+from flistfs.reading.verify import Verified, verify
 from flistfs.stores import open_store
 from flistfs.stores.url import shown_store
 from flistfs.tree.names import printable
@@ -112,7 +112,7 @@ def _supply(source: str | Path) -> Iterator[Supply]:
         yield StoreSupply(store)
 
 
-def _print(report: Report, *, as_json: bool, no_store: bool) -> None:
+def _print(report: Verified, *, as_json: bool, no_store: bool) -> None:
     if as_json:
         faults = [{"path": os.fsdecode(fault.path), "fault": fault.what} for fault in report.faults]
         print_json(asdict(report) | {"faults": faults})

@@ -15,7 +15,7 @@ from flistfs.errors import (
     SessionError,
 )
 from flistfs.util.nurseries import unwrapped
-from flistfs.util.progress import ProgressReport
+from flistfs.util.progress import Report
 
 # Bytes of a request that are taken at a time.
 _RECEIVE_SIZE = 1 << 16
@@ -28,9 +28,9 @@ class _ProgressBoard:
     """The latest progress, set from any thread and read by whoever shows it."""
 
     def __init__(self) -> None:
-        self.latest: ProgressReport | None = None
+        self.latest: Report | None = None
 
-    def put(self, report: ProgressReport) -> None:
+    def put(self, report: Report) -> None:
         self.latest = report
 
 

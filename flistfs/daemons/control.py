@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flistfs.errors import FlistfsError, NoPlaceError, SessionError
-from flistfs.util.progress import ProgressReport
+from flistfs.util.progress import Progress, Report
 
 MAX_REQUEST = 8 << 20
 """A request is at most this long, in bytes: the largest router, in the longest spelling that JSON has."""
@@ -53,7 +53,7 @@ def _error(answer: dict[str, Any]) -> FlistfsError:
 def ask(
     control: Path,
     request: dict[str, Any],
-    on_progress: Callable[[ProgressReport], None] | None = None,
+    on_progress: Progress | None = None,
     *,
     patience: float = PATIENCE,
 ) -> dict[str, Any]:
@@ -83,9 +83,7 @@ def ask(
             raise SessionError(f"the daemon of {control.parent} is not there: {error.strerror}") from None
 
 
-def _result(
-    connection: socket.socket, on_progress: Callable[[ProgressReport], None] | None
-) -> dict[str, Any]:
+def _result(connection: socket.socket, on_progress: Progress | None) -> dict[str, Any]:
     with connection.makefile("rb") as lines:
         for line in lines:
             answer = json.loads(line)
@@ -95,5 +93,5 @@ def _result(
                 result: dict[str, Any] = answer["result"]
                 return result
             if on_progress is not None and answer["progress"]:
-                on_progress(answer["progress"])
+                on_progress(Report(**answer["progress"]))
     raise SessionError("the daemon ended while it was asked; its log says why. The session is kept")

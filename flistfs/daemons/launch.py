@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from flistfs.authoring.request import PASSWORD_VARIABLE
 from flistfs.authoring.state.directory import SessionFolder
 from flistfs.daemons.control import remote_error
 from flistfs.errors import InterruptedByUserError, MountError
-from flistfs.util.progress import ProgressReport
+from flistfs.util.progress import Progress, Report
 
 # Of a daemon that ends without a word, this much of its log is read, in bytes.
 _LOG_TAIL = 2000
@@ -99,7 +98,7 @@ def _environment(password: str | None) -> dict[str, str]:
 def start(
     config: Config | ReaderConfig,
     password: str | None,
-    on_progress: Callable[[ProgressReport], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Start a daemon in the background; returns what it says when its file system answers.
 
@@ -153,7 +152,7 @@ def _spawn(config: Config | ReaderConfig, password: str | None, log_path: Path) 
 def _introduce(
     daemon: subprocess.Popen[bytes],
     config: Config | ReaderConfig,
-    on_progress: Callable[[ProgressReport], None] | None,
+    on_progress: Progress | None,
 ) -> dict[str, Any]:
     """Tell a daemon its config, and return its answer; an empty one if it has ended without."""
     assert daemon.stdin is not None  # noqa: S101  the type checker's
@@ -166,7 +165,7 @@ def _introduce(
             if "progress" not in answer:
                 return answer
             if on_progress is not None:
-                on_progress(answer["progress"])
+                on_progress(Report(**answer["progress"]))
     return {}
 
 

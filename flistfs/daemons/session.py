@@ -57,7 +57,6 @@ from flistfs.sources.sealed import Base, opened_base
 from flistfs.stores import Store, open_store
 from flistfs.util.logs import log_to_standard_error
 from flistfs.util.nurseries import unwrapped
-from flistfs.util.progress import reporting
 
 log = logging.getLogger("flistfs.daemons.session")  # __name__ is __main__ here
 
@@ -144,7 +143,7 @@ class _Daemon:
         self._mountpoint = Path(config.mountpoint)
         self._started = time.time()
         self._board = _ProgressBoard()
-        self._progress = reporting(self._board.put)
+        self._progress = self._board.put
         self._requests: Mapping[str, int] = {}
         self._at_work: list[_Command] = []
         self._adds: set[trio.CancelScope] = set()
@@ -189,7 +188,7 @@ class _Daemon:
             make_encoders=partial(make_encoders, settings),
             base=base,
         ) as session:
-            started = await session.start(reporting(self.ready.report))
+            started = await session.start(self.ready.report)
             if started is not None:
                 log.info("started from %s: %s", ", ".join(self._config.bases), started)
                 self._ready_answer["base"] = asdict(started)
@@ -423,7 +422,7 @@ class _Daemon:
                 if self._board.latest != last or time.monotonic() > silent_until:
                     last = self._board.latest
                     silent_until = time.monotonic() + _SIGN_OF_LIFE
-                    await stream.send_all(json.dumps({"progress": last}).encode() + b"\n")
+                    await stream.send_all(json.dumps({"progress": last and asdict(last)}).encode() + b"\n")
 
     async def _perform(self, session: Session, request: object, stream: trio.SocketStream) -> dict[str, Any]:
         match request:

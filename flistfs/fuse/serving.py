@@ -10,6 +10,7 @@ import signal
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import trio
 
 from flistfs.errors import MountError
 from flistfs.fuse import mounts
-from flistfs.util.progress import ProgressReport
+from flistfs.util.progress import Report
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +30,11 @@ class Ready:
     def __init__(self, foreground: bool) -> None:  # noqa: FBT001
         self._told = foreground
 
-    def report(self, report: ProgressReport) -> None:
+    def report(self, report: Report) -> None:
         """Tell how far it is on the way to that."""
         if not self._told:
             with suppress(BrokenPipeError):
-                os.write(1, json.dumps({"progress": report}).encode() + b"\n")
+                os.write(1, json.dumps({"progress": asdict(report)}).encode() + b"\n")
 
     def say(self, answer: dict[str, Any]) -> None:
         """Tell it, and let go of its pipes."""

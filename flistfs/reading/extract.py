@@ -30,7 +30,7 @@ from flistfs.stores import Store
 from flistfs.tree.names import join, printable
 from flistfs.tree.node import Kind
 from flistfs.tree.owners import Owners, id_fault
-from flistfs.util.progress import Progress, quiet
+from flistfs.util.progress import Progress, Report, quiet
 
 _DEVICES: Final = frozenset({Kind.CHAR, Kind.BLOCK})
 _TYPE_BITS: Final = {
@@ -108,7 +108,7 @@ def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> 
     for node in flist.walk(root):
         if node.kind is Kind.DIRECTORY:
             directories += 1
-            progress("structure", directories, max(directories, flist.estimated_records))
+            progress(Report("structure", directories, max(directories, flist.estimated_records)))
         fault = None
         level = node.path.count(b"/")
         if before.get(level) == node.path:
@@ -120,7 +120,7 @@ def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> 
             total += node.size if node.kind is Kind.FILE else 0
         if fault is not None:
             raise FormatError(f"{printable(node.path)} cannot be made: {fault} (flistfs verify shows all)")
-    progress("structure", 1, 1)
+    progress(Report("structure", 1, 1))
     if is_empty and not chosen(root):
         raise FormatError("nothing in this flist is to be extracted: the patterns match no path")
     return total

@@ -32,7 +32,7 @@ from flistfs.tree.names import join, printable
 from flistfs.tree.node import Kind
 from flistfs.tree.uniting import Part, Place, Prefer, Rules, Why
 from flistfs.util.output_file import OutputFile, check_output
-from flistfs.util.progress import Progress, quiet
+from flistfs.util.progress import Progress, Report, quiet
 from flistfs.util.scratch import Scratch
 
 
@@ -108,13 +108,13 @@ def merge(
             write_catalog(scratch.path, union.records())
             if router is not None:
                 (scratch.path / ROUTER_FILE).write_bytes(format_router(router))
-            progress("package", 0, 1)
+            progress(Report("package", 0, 1))
             output.write(scratch.path)
             union.merged.package_size = output.size
             output.publish()
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
-    progress("package", 1, 1)
+    progress(Report("package", 1, 1))
     return union.merged
 
 
@@ -155,7 +155,7 @@ class _Union:
         while waiting:
             place = waiting.pop()
             done = len(self._directories)
-            self._progress("structure", done, max(done, records))
+            self._progress(Report("structure", done, max(done, records)))
             self._directories.append((directory_key(place.path), place))
             self._acis.note(self._preferred(self._heads(place)))
             self.merged.kinds[Kind.DIRECTORY] += 1
@@ -168,18 +168,18 @@ class _Union:
                 self._acis.note(chosen[0])
                 self.merged.kinds[node.kind] += 1
                 self.merged.size += node.size if node.kind is Kind.FILE else 0
-        self._progress("structure", 1, 1)
+        self._progress(Report("structure", 1, 1))
         self._acis.settle()
         self._directories.sort()
 
     def _directory_records(self) -> Iterator[tuple[bytes, bytes]]:
         total = len(self._directories)
         for done, (key, place) in enumerate(self._directories):
-            self._progress("catalog", done, total)
+            self._progress(Report("catalog", done, total))
             raw = encode_directory(self._directory(place))
             check_record(printable(place.path) or "/", len(raw))
             yield key, raw
-        self._progress("catalog", total, total)
+        self._progress(Report("catalog", total, total))
 
     def _directory(self, place: Place) -> Directory:
         preferred = self._preferred(self._heads(place))

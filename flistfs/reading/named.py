@@ -11,6 +11,7 @@ from flistfs.errors import BlockMissingError, StoreError
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import Blocks
 from flistfs.stores.base import DEFAULT_TIMEOUT
+from flistfs.util.progress import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
             missing += len(absent)
             lacking.update(by_server)
             done += len(batch)
-            progress("named", done, len(blocks))
+            progress(Report("named", done, len(blocks)))
         of_all = f"of its {len(blocks):,} {'block' if len(blocks) == 1 else 'blocks'}"
         if missing:
             raise BlockMissingError(

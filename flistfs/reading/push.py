@@ -7,9 +7,8 @@ again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
@@ -20,6 +19,7 @@ from flistfs.stores import Store
 from flistfs.stores.copying import BATCH, Copier
 from flistfs.stores.url import shown_store
 from flistfs.tree.chunks import BlockRef
+from flistfs.util.progress import Progress, Report, counting
 
 # Hashes that are asked for at a time while checking that the target has every block.
 _CHECK_BATCH = 4096
@@ -27,9 +27,6 @@ _CHECK_BATCH = 4096
 # Of blocks that the source cannot give, so many are kept to name the files, and so many files are named.
 _KEPT_FAULTS = 10_000
 _NAMED_FILES = 5
-
-Progress = Callable[[str, int, int], None]
-"""Is told how far a push is: `done` of `total` blocks of a phase; called from any thread, and often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ def push(
             source,
             target,
             len(blocks),
-            partial(progress, "push"),
+            counting(progress, "push"),
             faults.note,
             check_content=check_content,
         ) as copier,
@@ -131,7 +128,7 @@ class Blocks:
 
 def _refs(flist: Flist, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
     for count, directory in enumerate(flist.directories()):
-        progress("list", count, 0)
+        progress(Report("list", count, 0))
         for entry in directory.entries:
             if isinstance(entry.attributes, File):
                 for ref in entry.attributes.blocks:
@@ -151,7 +148,7 @@ def _check(blocks: Blocks, target: Store, progress: Progress) -> int:
         absent = target.missing([ref.hash for ref in batch])
         lacking += sum(ref.hash in absent for ref in batch)
         done += len(batch)
-        progress("check", done, total)
+        progress(Report("check", done, total))
     return lacking
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from flistfs.format.zeroos.records import BLOCK_SIZE_UNIT, File
 from flistfs.reading.flist import Flist, Node
 from flistfs.tree.node import Kind
-from flistfs.util.progress import Progress, quiet
+from flistfs.util.progress import Progress, Report, quiet
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,7 +51,7 @@ def take_survey(flist: Flist, *, largest: int = 10, progress: Progress = quiet) 
     survey.largest = heapq.nlargest(largest, files)
     deque(files, maxlen=0)  # of which the largest 0 are found without a look
     survey.unique_blocks = len(seen)
-    progress("structure", 1, 1)
+    progress(Report("structure", 1, 1))
     return survey
 
 
@@ -62,7 +62,7 @@ def _count(flist: Flist, survey: Survey, seen: set[bytes], progress: Progress) -
         _count_node(flist, survey, node)
         if node.kind is Kind.DIRECTORY:
             done = survey.kinds[Kind.DIRECTORY]
-            progress("structure", done, max(done, flist.estimated_records))
+            progress(Report("structure", done, max(done, flist.estimated_records)))
         if isinstance(node.entry.attributes, File):
             _count_blocks(survey, seen, node.entry.attributes, node.size)
             yield node.size, node.path

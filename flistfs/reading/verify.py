@@ -22,7 +22,7 @@ from flistfs.stores import Store
 from flistfs.stores.base import printable
 from flistfs.tree.chunks import BlockRef
 from flistfs.tree.names import join
-from flistfs.util.progress import Progress, quiet
+from flistfs.util.progress import Progress, Report, quiet
 
 # References to blocks that are looked at together.
 _BATCH: Final = 4096
@@ -37,7 +37,7 @@ _Outcome: TypeAlias = int | str
 
 
 @dataclass(slots=True)
-class Report:
+class Verified:
     """What was looked at, and the faults in it.
 
     Directories whose records cannot be read count as well; blocks that the store was asked for count once.
@@ -58,7 +58,7 @@ def verify(
     deep: bool = False,
     supply: Supply | None = None,
     progress: Progress = quiet,
-) -> Report:
+) -> Verified:
     """Look for all that is wrong with an flist.
 
     Without a store only its records are looked at; with one, whether it has every block; `deep` fetches,
@@ -69,17 +69,17 @@ def verify(
     Raises:
         StoreError: the store can't be asked.
     """
-    report = Report(faults=list(package_faults(flist)))
+    report = Verified(faults=list(package_faults(flist)))
     total = 0
     for path, directory in directories(flist):
         report.directories += 1
-        progress("structure", report.directories, max(report.directories, flist.estimated_records))
+        progress(Report("structure", report.directories, max(report.directories, flist.estimated_records)))
         report.faults += record_faults(flist, path, directory)
         if not isinstance(directory, FormatError):
             counts = [len(e.attributes.blocks) for e in directory.entries if isinstance(e.attributes, File)]
             report.files += len(counts)
             total += sum(counts)
-    progress("structure", 1, 1)
+    progress(Report("structure", 1, 1))
     if store is not None:
         blocks = _Blocks(store, deep=deep or supply is not None, entire=supply is not None)
         broken = list(_broken(flist, blocks, supply, total, progress))
@@ -103,7 +103,7 @@ def _broken(
     references = _references(flist)
     done = 0
     while batch := list(islice(references, _BATCH)):
-        progress("verify", done, total)
+        progress(Report("verify", done, total))
         blocks.check([reference.ref for reference in batch])
         for reference in batch:
             if supply is not None and blocks.is_broken(reference.ref):
@@ -112,7 +112,7 @@ def _broken(
             if blocks.fault(reference.piece) is not None:
                 yield reference
         done += len(batch)
-    progress("verify", total, total)
+    progress(Report("verify", total, total))
 
 
 def _references(flist: Flist) -> Iterator[Wanted]:

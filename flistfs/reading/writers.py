@@ -21,7 +21,7 @@ from flistfs.reading.flist import Node
 from flistfs.stores import Store
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.tree.names import join, printable
-from flistfs.util.progress import Progress
+from flistfs.util.progress import Progress, Report
 
 # Chunks on their way at a time, each in a file that is open.
 _AHEAD: Final = 8 * THREADS
@@ -135,7 +135,7 @@ class Writers:
 
     def _await_one(self) -> None:
         self._done += self._running.popleft().result()
-        self._progress("extract", self._done, self._total)
+        self._progress(Report("extract", self._done, self._total))
 
 
 def _release_cancelled(output: _Output, future: Future[int]) -> None:

@@ -1,52 +1,37 @@
-"""How long work tells how far it is."""
+"""Progress reporting: from whatever does long work to whatever shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 
-class ProgressReport(TypedDict):
-    """How far something is, as `Progress` is told."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far one phase of the work is: `done` of `total` (0: unknown).
+
+    `trouble` says what keeps it from going on, `counts` has further figures by name.
+    """
 
     phase: str
     done: int
     total: int
-    trouble: str | None
-    counts: dict[str, int] | None
+    trouble: str | None = None
+    counts: Mapping[str, int] | None = None
 
 
-class Progress(Protocol):
-    """Is told how far something is; called from any thread, and often."""
-
-    def __call__(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        trouble: str | None = None,
-        counts: dict[str, int] | None = None,
-    ) -> None:
-        """Take note: `done` of `total` of a phase (0: nobody knows), and what keeps it from going on.
-
-        `counts` says more, by name.
-        """
+Progress = Callable[[Report], object]
+"""Takes reports; called from any thread, and often."""
 
 
-def reporting(take: Callable[[ProgressReport], object]) -> Progress:
-    """Make a progress of what takes reports."""
-
-    def tell(
-        phase: str, done: int, total: int, trouble: str | None = None, counts: dict[str, int] | None = None
-    ) -> None:
-        take({"phase": phase, "done": done, "total": total, "trouble": trouble, "counts": counts})
-
-    return tell
+def quiet(_: Report) -> None:
+    """Show nothing."""
 
 
-def _nothing(_: ProgressReport) -> None:
-    pass
+def counting(progress: Progress, phase: str) -> Callable[[int, int], None]:
+    """Return what takes `done` and `total` of one phase."""
 
+    def report(done: int, total: int) -> None:
+        progress(Report(phase, done, total))
 
-quiet = reporting(_nothing)
-"""Shows nothing."""
+    return report

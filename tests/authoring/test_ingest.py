@@ -16,7 +16,7 @@ from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready
 from flistfs.authoring.importing.ingest import Ingest
 from flistfs.authoring.importing.ingest import Piece as Owner
 from flistfs.authoring.state.journal import Stored
-from flistfs.authoring.upload.uploader import Failure, Job, Outcome, Report
+from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
 from flistfs.errors import SourceError
 from flistfs.sources.data import BytesSource
 from flistfs.sources.item import Item, Note, Piece, Problem
@@ -88,7 +88,7 @@ class Uploads:
 
     def _report(self, job: Job[Owner]) -> None:
         assert self.ingest is not None
-        report: Report[Owner] = Outcome(job, Stored(job.source.length, b"hash", b"key"), 1, is_new=True)
+        report: Finished[Owner] = Outcome(job, Stored(job.source.length, b"hash", b"key"), 1, is_new=True)
         if job.owner.arrival.item.path in self.failing:
             report = Failure(job, "it fails")
         self.ingest.report(job.owner, report)

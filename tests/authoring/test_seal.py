@@ -26,6 +26,7 @@ from flistfs.reading.verify import verify
 from flistfs.stores import open_store
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.tree.names import MAX_PATH
+from flistfs.util.progress import Report
 from tests.independent_reader import Node, read_flist
 
 CALLER = Caller(os.geteuid(), os.getegid())
@@ -126,9 +127,9 @@ def meddling(session: Session, change: Change, phase: str) -> Callable[..., None
     """A progress that makes a change the first time that `phase` is told, which is in a thread."""
     waiting = [phase]
 
-    def progress(phase: str, *_: object) -> None:
-        if phase in waiting:
-            waiting.remove(phase)
+    def progress(report: Report) -> None:
+        if report.phase in waiting:
+            waiting.remove(report.phase)
             trio.from_thread.run(change, session)
 
     return progress

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from flistfs.authoring.upload.encoder import Batch, StoredChunk
-from flistfs.authoring.upload.uploader import Job, Report, Uploader
+from flistfs.authoring.upload.uploader import Finished, Job, Uploader
 from flistfs.sources.data import Source, SpoolSource
 from flistfs.tree.chunks import CHUNK_SIZE
 
@@ -41,7 +41,7 @@ def uploading(
     reported: queue.Queue[int] = queue.Queue()
     count = 0
 
-    def report(reports: list[Report[int]]) -> None:
+    def report(reports: list[Finished[int]]) -> None:
         for each in reports:
             reported.put(each.job.owner)
 

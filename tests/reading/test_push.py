@@ -30,6 +30,7 @@ from flistfs.reading.push import PushSummary, push
 from flistfs.stores import open_store
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import BlockRef
+from flistfs.util.progress import Report
 from tests.redis_server import running_redis
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class Told:
 
     phases: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        self.phases.setdefault(phase, []).append((done, total))
+    def __call__(self, report: Report) -> None:
+        self.phases.setdefault(report.phase, []).append((report.done, report.total))
 
 
 class Watched(DirectoryStore):

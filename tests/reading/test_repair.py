@@ -13,7 +13,7 @@ from flistfs.format.codecs import Block, encode_block
 from flistfs.format.zeroos.records import File
 from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
-from flistfs.reading.verify import Report, verify
+from flistfs.reading.verify import Verified, verify
 from flistfs.stores import Store, open_store
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.reading.making import DIR, Item, change_entry, packed, records_of
@@ -56,7 +56,7 @@ def lose(store: Store, block: Block) -> None:
     Path(store.url.removeprefix("dir://"), name[0], name[1], name).unlink()
 
 
-def repaired(package: Path, store: Store, supply: Supply) -> Report:
+def repaired(package: Path, store: Store, supply: Supply) -> Verified:
     with Flist.open(package) as flist:
         return verify(flist, store, supply=supply)
 
@@ -76,7 +76,7 @@ def test_wrong_and_missing_blocks_are_put_right(
     lose(store, blocks_of(package)[3])
     assert not is_right(package, store)
     report = repaired(package, store, StoreSupply(other) if kind == "store" else DirectorySupply(rootfs))
-    assert report == Report(2, 3, 4, [], repaired=3)
+    assert report == Verified(2, 3, 4, [], repaired=3)
     assert is_right(package, store)
     assert repaired(package, store, DirectorySupply(tmp_path / "nowhere")).repaired == 0
 

@@ -25,7 +25,7 @@ from flistfs.format.zeroos.records import (
 )
 from flistfs.reading import faults as faults_module
 from flistfs.reading.flist import Flist
-from flistfs.reading.verify import Report, verify
+from flistfs.reading.verify import Verified, verify
 from flistfs.stores import Store, open_store
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import CHUNK_SIZE
@@ -181,7 +181,7 @@ DEFECTS: dict[str, tuple[Change, bytes, str]] = {
 }
 
 
-def _verified(folder: Path, records: Records, store: Store | None = None, *, deep: bool = False) -> Report:
+def _verified(folder: Path, records: Records, store: Store | None = None, *, deep: bool = False) -> Verified:
     with Flist.open(unpacked(folder, records)) as flist:
         return verify(flist, store, deep=deep)
 
@@ -214,9 +214,9 @@ def test_a_record_that_readers_cannot_decode(
 
 def test_what_is_right_has_no_faults(tmp_path: Path, store: Store) -> None:
     records = records_of(TREE, store)
-    assert _verified(tmp_path / "records", records) == Report(2, 3, 0, [])
-    assert _verified(tmp_path / "shallow", records, store) == Report(2, 3, 2, [])
-    assert _verified(tmp_path / "deep", records, store, deep=True) == Report(2, 3, 2, [])
+    assert _verified(tmp_path / "records", records) == Verified(2, 3, 0, [])
+    assert _verified(tmp_path / "shallow", records, store) == Verified(2, 3, 2, [])
+    assert _verified(tmp_path / "deep", records, store, deep=True) == Verified(2, 3, 2, [])
 
 
 @settings(max_examples=20)

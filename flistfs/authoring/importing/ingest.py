@@ -24,7 +24,7 @@ import trio
 
 from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready, StoredPiece
-from flistfs.authoring.upload.uploader import Failure, Job, Outcome, Report
+from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
 from flistfs.errors import SourceError
 from flistfs.sources.data import BytesSource
 from flistfs.sources.item import Item, Note, Problem, TreeSource
@@ -179,7 +179,7 @@ class Ingest:
             finally:
                 self._budget.close()
 
-    def report(self, piece: Piece, report: Report[Piece]) -> None:
+    def report(self, piece: Piece, report: Finished[Piece]) -> None:
         """Take note of what became of a chunk (in the event loop's thread)."""
         self._budget.give(piece.cost)
         match report:

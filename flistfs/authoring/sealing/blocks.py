@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from itertools import islice
 
 from flistfs.authoring.sealing.survey import (
@@ -23,7 +22,7 @@ from flistfs.sources.excludes import Filter, nothing_excluded
 from flistfs.stores import Store
 from flistfs.stores.copying import BATCH, Copier
 from flistfs.tree.chunks import BlockRef
-from flistfs.util.progress import Progress
+from flistfs.util.progress import Progress, counting
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) 
         StoreError: the store can't be asked.
     """
     lost: dict[bytes, bytes] = {}
-    for batch in needed_in_batches(view, excluded, _CHECK_BATCH, partial(progress, "check")):
+    for batch in needed_in_batches(view, excluded, _CHECK_BATCH, counting(progress, "check")):
         keys = {block_hash: key for key, block_hash, _ in batch}
         sizes = {block_hash: size for _, block_hash, size in batch if size is not None}
         missing = store.missing(list(keys), sizes)
@@ -110,7 +109,7 @@ def copy_base_blocks(view: View, base: Store, store: Store, excluded: Filter, pr
     """
     total = sum(1 for _ in _unnoted_chunks(view, excluded))
     chunks = _unnoted_chunks(view, excluded)
-    with Copier(base, store, total, partial(progress, "copy"), _log_fault) as copier:
+    with Copier(base, store, total, counting(progress, "copy"), _log_fault) as copier:
         while batch := [BlockRef(chunk.hash, chunk.key) for chunk in islice(chunks, BATCH)]:
             copier.submit(batch)
         copier.finish()

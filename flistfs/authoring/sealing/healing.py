@@ -6,7 +6,6 @@ Plain blocking functions; `session` says when they run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from flistfs.authoring.sealing.blocks import needed_in_batches
 from flistfs.authoring.state.journal import View
@@ -14,7 +13,7 @@ from flistfs.sources.excludes import Filter
 from flistfs.stores import Store
 from flistfs.stores.copying import right_copy
 from flistfs.tree.chunks import BlockRef
-from flistfs.util.progress import Progress
+from flistfs.util.progress import Progress, counting
 
 # Blocks that are fetched and compared between two reports of progress.
 _BATCH = 256
@@ -27,7 +26,7 @@ def wrong_blocks(view: View, store: Store, excluded: Filter, progress: Progress)
         StoreError: the store can't be asked.
     """
     wrong: dict[bytes, bytes] = {}
-    for batch in needed_in_batches(view, excluded, _BATCH, partial(progress, "compare")):
+    for batch in needed_in_batches(view, excluded, _BATCH, counting(progress, "compare")):
         keys = {block_hash: key for key, block_hash, _ in batch}
         found = store.wrong(list(keys), thorough=True)
         wrong.update((block_hash, keys[block_hash]) for block_hash in found)

@@ -57,7 +57,7 @@ from flistfs.sources.excludes import Filter, excluding
 from flistfs.stores import Store
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, chunk_length
 from flistfs.util.output_file import OutputFile
-from flistfs.util.progress import Progress
+from flistfs.util.progress import Progress, Report
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class _Tree:
     def _directories(self, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
         total = len(self._survey.directories)
         for done, (key, ino, path) in enumerate(self._survey.directories):
-            progress("catalog", done, total)
+            progress(Report("catalog", done, total))
             raw = encode_directory(self._directory(ino, path))
             check_record(_shown(path), len(raw))
             yield key, raw
@@ -283,7 +283,7 @@ def build_package(
         write_catalog(scratch, tree.records(progress))
         if router is not None:
             (scratch / "router.yaml").write_bytes(format_router(router))
-        progress("package", 0, 1)
+        progress(Report("package", 0, 1))
         output.write(scratch)
     except OSError as error:
         raise OutputError(
@@ -293,5 +293,5 @@ def build_package(
         raise OutputError(f"the flist cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    progress("package", 1, 1)
+    progress(Report("package", 1, 1))
     return survey

@@ -9,7 +9,7 @@ import trio
 
 from flistfs.authoring.upload.uploader import UploadStatus
 from flistfs.errors import StoreUnavailableError
-from flistfs.util.progress import Progress
+from flistfs.util.progress import Progress, Report
 
 # Seconds until a store that did not answer is asked again.
 _ASK_AGAIN = 2.0
@@ -66,32 +66,25 @@ class Patience:
         self._progress = progress
         self._troubled_since: float | None = None
 
-    def tell(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        trouble: str | None,
-        counts: dict[str, int] | None = None,
-    ) -> None:
+    def tell(self, report: Report) -> None:
         """Tell the progress; in trouble, give up when it lasts too long.
 
         Raises:
             StoreUnavailableError: it did.
         """
-        self._progress(phase, done, total, trouble, counts)
-        if trouble is None:
+        self._progress(report)
+        if report.trouble is None:
             self._troubled_since = None
             return
         now = time.monotonic()
         self._troubled_since = self._troubled_since or now
         if now - self._troubled_since >= self._timeout:
             raise StoreUnavailableError(
-                f"gave up after {self._timeout:.0f} s: {trouble}. Everything is kept; try again later, "
-                f"or with a longer --timeout"
+                f"gave up after {self._timeout:.0f} s: {report.trouble}. Everything is kept; try again "
+                f"later, or with a longer --timeout"
             )
 
     async def wait(self, trouble: str) -> None:
         """Wait a moment before the store is asked again."""
-        self.tell("check", 0, 1, trouble)
+        self.tell(Report("check", 0, 1, trouble))
         await trio.sleep(_ASK_AGAIN)

@@ -95,7 +95,7 @@ class Failure(Generic[T_co]):
     reason: str
 
 
-Report = Outcome[T] | Failure[T]
+Finished = Outcome[T] | Failure[T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Uploader(Generic[T]):
         self,
         encoders: Sequence[Encoder],
         sync_store: Callable[[], None],
-        report: Callable[[list[Report[T]]], None],
+        report: Callable[[list[Finished[T]]], None],
     ) -> None:
         """Start a worker for each encoder.
 
@@ -282,7 +282,7 @@ class Uploader(Generic[T]):
         self._unsynced = True  # what was there already may be another session's, and not last yet
         if any(job.durable for job in batch):
             self.sync_store()
-        outcomes: list[Report[T]] = []
+        outcomes: list[Finished[T]] = []
         for job, result in zip(batch, results, strict=True):
             if isinstance(result, Unreadable):
                 outcomes.append(Failure(job, result.reason))
@@ -293,7 +293,7 @@ class Uploader(Generic[T]):
             self._latency, self._store_trouble = seconds, store_trouble
         self._finish(batch, outcomes)
 
-    def _finish(self, batch: list[Job[T]], outcomes: list[Report[T]]) -> None:
+    def _finish(self, batch: list[Job[T]], outcomes: list[Finished[T]]) -> None:
         with self._lock:
             self._pending -= len(batch)
             self._pending_bytes -= sum(job.source.length for job in batch)
