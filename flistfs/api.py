@@ -33,24 +33,30 @@ from typing import Any, Literal, TypeAlias
 
 from flistfs.authoring import offline
 from flistfs.authoring.importing.opening import absolute_source, normal_target
-from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealOptions, SealRequest
+from flistfs.authoring.request import (
+    PATIENCE,
+    USUAL_FORMAT,
+    AddRequest,
+    BaseRequest,
+    Passwords,
+    SealOptions,
+    SealRequest,
+)
 from flistfs.authoring.state.directory import SessionFolder, Settings, folder_for
 from flistfs.authoring.summaries import AddSummary, Losses, SealSummary
 from flistfs.errors import FlistfsError, FormatError, SessionError, UsageError
-from flistfs.format.zeroos.records import Aci
 from flistfs.fuse import mounts
 from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
 from flistfs.reading.content import store_of
 from flistfs.reading.file import Content
-from flistfs.reading.flist import Node
 from flistfs.reading.merge import Merged, PathsClashError
 from flistfs.sources.excludes import excluding
 from flistfs.stores import Store, default_store_url
 from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import named_store, parse_store_url
 from flistfs.tree.names import printable
-from flistfs.tree.node import Kind
+from flistfs.tree.node import Access, Kind, Node
 from flistfs.tree.uniting import Prefer
 from flistfs.util.closing import Closing
 from flistfs.util.logs import dressed
@@ -134,7 +140,7 @@ class Session(Closing):
         self._passwords = Passwords(secret, base_secret)
         self._folder = _folder(_path(state).resolve())
         if not self._folder.is_open():
-            settings = Settings(str(self._folder.path), url, generation=1, created=time.time())
+            settings = Settings(str(self._folder.path), url, format=USUAL_FORMAT, created=time.time())
             offline.create(
                 self._folder, self._passwords, settings, progress or quiet, offline=False, base=request
             )
@@ -351,7 +357,7 @@ def pack(
     check_output(request.out, force=force)  # before the hours that reading may take
     reading = AddRequest((), "", patterns, keep_going, timeout, measure=progress is not None)
     added, summary = offline.pack(
-        str(_path(source)), url, Passwords(secret, None), request, reading, progress or quiet
+        str(_path(source)), url, USUAL_FORMAT, Passwords(secret, None), request, reading, progress or quiet
     )
     return Packed(added, _seal_summary(summary))
 
@@ -401,11 +407,11 @@ class Flist(Closing):
 
     def mode(self, node: Node) -> int:
         """Return the mode of an entry, its type included."""
-        return self._flist.mode(node)
+        return node.mode
 
-    def aci(self, node: Node) -> Aci | None:
+    def access(self, node: Node) -> Access | None:
         """Return who owns an entry, by names and numbers; None if the flist does not say."""
-        return self._flist.aci(node)
+        return node.access
 
     def open_file(self, path: AnyPath | Node) -> io.BufferedReader:
         """Open a file to be read, at any place: blocks are fetched as they are read, and checked.

@@ -29,9 +29,9 @@ from flistfs.authoring.state.directory import SessionFolder  # noqa: E402
 from flistfs.authoring.state.journal import Journal, View  # noqa: E402
 from flistfs.format.codecs import encode_block  # noqa: E402
 from flistfs.sources.excludes import nothing_excluded  # noqa: E402
-from flistfs.stores import open_store  # noqa: E402
 from flistfs.tree.chunks import CHUNK_SIZE  # noqa: E402
 from flistfs.util.progress import quiet  # noqa: E402
+from tests.generation1 import open_store  # noqa: E402
 from tests.redis_server import running_redis  # noqa: E402
 
 FLISTFS = Path(sys.executable).with_name("flistfs")

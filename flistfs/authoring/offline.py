@@ -125,6 +125,7 @@ def create(
 def pack(
     source: str,
     store: str,
+    format_: str,
     passwords: Passwords,
     request: SealRequest,
     options: AddRequest,
@@ -135,6 +136,7 @@ def pack(
     Args:
         source: A directory, or a tar archive; `-` is an archive on standard input.
         store: Where blocks go: a URL without a password.
+        format_: The name of the flist's format.
         passwords: The store's.
         request: The output, and how to seal.
         options: How to read the source.
@@ -143,7 +145,7 @@ def pack(
     Raises:
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
     """
-    with _packing_folder(store) as folder:
+    with _packing_folder(store, format_) as folder:
 
         async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
             tree = open_tree(source, excluding(options.exclude), store, [folder.path])
@@ -157,7 +159,7 @@ def pack(
 
 
 @contextmanager
-def _packing_folder(store: str) -> Iterator[SessionFolder]:
+def _packing_folder(store: str, format_: str) -> Iterator[SessionFolder]:
     """Make a session's folder for as long as it is used; those that a crash left behind are removed.
 
     Raises:
@@ -175,7 +177,7 @@ def _packing_folder(store: str) -> Iterator[SessionFolder]:
     except OSError as error:
         raise SessionError(f"{root} cannot be written: {error.strerror}") from error
     try:
-        folder.create(Settings("", store, generation=1, created=time.time()))
+        folder.create(Settings("", store, format=format_, created=time.time()))
         yield folder
     finally:
         shutil.rmtree(folder.path, ignore_errors=True)
@@ -241,9 +243,9 @@ async def _in_session(
     request: BaseRequest | None,
 ) -> T:
     """Do something with an open session; without a timeout its stores need not be there."""
-    url = folder.settings().store
-    store = open_store(url, passwords.store)
-    settings = EncoderSettings(url, passwords.store, known_blocks_path(), folder.log)
+    url, format_ = folder.settings().store, folder.format()
+    store = open_store(url, format_.codec, passwords.store)
+    settings = EncoderSettings(url, format_.name, passwords.store, known_blocks_path(), folder.log)
     try:
         if timeout is not None:
             await connect(store.check, store.url, timeout)

@@ -8,6 +8,9 @@ from typing import Any
 
 from flistfs.stores.url import PASSWORD_VARIABLE as PASSWORD_VARIABLE  # noqa: PLC0414  a session's, to others
 
+USUAL_FORMAT = "rocksdb"
+"""The format of a session for which nobody named another."""
+
 PATIENCE = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
 

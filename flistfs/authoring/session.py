@@ -50,7 +50,6 @@ from flistfs.errors import (
     SessionError,
     StoreUnavailableError,
 )
-from flistfs.format.codecs import encode_block
 from flistfs.format.router import Router, parse_router
 from flistfs.reading.named import check_named
 from flistfs.sources.directory import DirectorySource
@@ -234,6 +233,7 @@ class Session:
                     sealing.build_package,
                     view,
                     self.store,
+                    self._folder.format(),
                     accounts,
                     request.options,
                     router,
@@ -518,7 +518,7 @@ class Session:
         log.warning("the store holds %d wrong blocks", len(wrong))
         healed: set[bytes] = set()
         for stored, chunk in self.content.at_hand(set(wrong)):
-            block = await trio.to_thread.run_sync(encode_block, chunk)
+            block = await trio.to_thread.run_sync(self.store.codec.encode, chunk)
             if block.hash == stored.hash and block.hash not in healed:
                 await trio.to_thread.run_sync(self.store.put, [block])
                 healed.add(block.hash)

@@ -110,7 +110,7 @@ def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict
         from flistfs.authoring import offline  # noqa: PLC0415
         from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
 
-    encoder_process.prepare(folder.settings().store)
+    encoder_process.prepare(folder.settings().store, folder.format().codec)
     log_to(folder.log)
     with offline.taken(folder, "flistfs add"):
         return asdict(offline.add(folder, passwords(), request, progress))

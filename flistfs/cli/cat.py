@@ -15,8 +15,9 @@ import click
 from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
 from flistfs.cli.secrets import password
 from flistfs.reading.content import read, store_of
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.stores import Store
+from flistfs.tree.node import Node
 
 
 @click.command("cat", short_help="Print files of an flist.")

@@ -12,10 +12,10 @@ import click
 from flistfs.cli.nodes import as_dict, owner, time_of
 from flistfs.cli.options import any_path, json_option
 from flistfs.cli.output import print_json_list
-from flistfs.format.zeroos.records import Aci
 from flistfs.reading.diff import Change, Difference, diff
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.tree.names import printable
+from flistfs.tree.node import Access, Node
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CONTENT: "c", Change.METADATA: "m"}
 
@@ -37,44 +37,44 @@ def command(before: Path, after: Path, as_json: bool) -> None:
     with Flist.open(before) as one, Flist.open(after) as other:
         differences = diff(one, other)
         if as_json:
-            print_json_list(_as_dict(one, other, each) for each in differences)
+            print_json_list(_as_dict(each) for each in differences)
             return
         for each in differences:
-            click.echo(_line(one, other, each))
+            click.echo(_line(each))
 
 
-def _as_dict(one: Flist, other: Flist, difference: Difference) -> dict[str, Any]:
+def _as_dict(difference: Difference) -> dict[str, Any]:
     return {
         "path": os.fsdecode(difference.path),
         "change": difference.change.value,
         "fields": list(difference.fields),
-        "before": as_dict(one, difference.before) if difference.before else None,
-        "after": as_dict(other, difference.after) if difference.after else None,
+        "before": as_dict(difference.before) if difference.before else None,
+        "after": as_dict(difference.after) if difference.after else None,
     }
 
 
-def _line(one: Flist, other: Flist, difference: Difference) -> str:
+def _line(difference: Difference) -> str:
     line = f"{_SIGNS[difference.change]} {printable(difference.path) or '/'}"
     before, after = difference.before, difference.after
     if before is None or after is None:
         return line
-    said = [_said(field, one, before, other, after) for field in difference.fields]
+    said = [_said(field, before, after) for field in difference.fields]
     return f"{line} ({', '.join(said)})"
 
 
-def _said(field: str, one: Flist, before: Node, other: Flist, after: Node) -> str:
+def _said(field: str, before: Node, after: Node) -> str:
     match field:
         case "mode":
-            return f"mode {stat.S_IMODE(one.mode(before)):04o} to {stat.S_IMODE(other.mode(after)):04o}"
+            return f"mode {stat.S_IMODE(before.mode):04o} to {stat.S_IMODE(after.mode):04o}"
         case "owner":
-            return f"owner {_owners(one.aci(before), other.aci(after))}"
+            return f"owner {_owners(before.access, after.access)}"
         case "mtime":
-            return f"time {time_of(before.modification_time)} to {time_of(after.modification_time)}"
+            return f"time {time_of(before.mtime)} to {time_of(after.mtime)}"
         case _:
             return field
 
 
-def _owners(before: Aci | None, after: Aci | None) -> str:
+def _owners(before: Access | None, after: Access | None) -> str:
     """Say both owners by name, and where that is the same by number too."""
     names = owner(before), owner(after)
     if names[0] != names[1] or before is None or after is None:

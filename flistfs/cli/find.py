@@ -63,7 +63,7 @@ def command(
     with Flist.open(package) as flist:
         nodes = search(flist, flist.find(os.fsencode(path)), wanted)
         if as_json:
-            print_json_list(as_dict(flist, node) for node in nodes)
+            print_json_list(as_dict(node) for node in nodes)
             return
         for node in nodes:
             if zero:

@@ -48,7 +48,7 @@ def command(package: Path, largest: int, as_json: bool) -> None:
 def _as_dict(flist: Flist, survey: Survey) -> dict[str, Any]:
     router = flist.router()
     return {
-        "generation": flist.generation.value,
+        "format": flist.format.name,
         "kinds": {kind.value: survey.kinds[kind] for kind in Kind if survey.kinds[kind]},
         "size": survey.size,
         "blocks": survey.blocks,

@@ -11,9 +11,9 @@ import click
 from flistfs.cli.nodes import as_dict, long_line
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import print_json_list
-from flistfs.reading.flist import Flist, Node
-from flistfs.tree.names import join, printable
-from flistfs.tree.node import Kind
+from flistfs.reading.flist import Flist
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind, Node
 
 
 @click.command("ls", short_help="List what is in an flist.")
@@ -34,11 +34,11 @@ def command(package: Path, path: str, long: bool, recursive: bool, as_json: bool
         start = flist.find(os.fsencode(path))
         nodes = _listed(flist, start, recursive=recursive, names_only=not (long or as_json))
         if as_json:
-            print_json_list(as_dict(flist, node) for node in nodes)
+            print_json_list(as_dict(node) for node in nodes)
             return
         for node in nodes:
-            name = printable(node.path if recursive else node.entry.name)
-            click.echo(long_line(flist, node, name) if long else name)
+            name = printable(node.path if recursive else node.name)
+            click.echo(long_line(node, name) if long else name)
 
 
 def _listed(flist: Flist, start: Node, *, recursive: bool, names_only: bool) -> Iterator[Node]:
@@ -48,6 +48,6 @@ def _listed(flist: Flist, start: Node, *, recursive: bool, names_only: bool) -> 
     elif recursive:
         yield from flist.walk(start)
     elif names_only:  # one record, and not those of its sub-directories
-        yield from (Node(join(start.path, entry.name), entry) for entry in flist.entries(start.path))
+        yield from flist.entries(start.path)
     else:
         yield from flist.children(start.path)

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flistfs.authoring.request import BaseRequest
+from flistfs.authoring.request import USUAL_FORMAT, BaseRequest
 from flistfs.authoring.state.directory import (
     Lock,
     SessionFolder,
@@ -440,6 +440,6 @@ def _new_session(
 ) -> str:
     """Make a session, and return its store without a password."""
     store = str(with_min_replicas(parse_store_url(wanted or default_store_url()), min_replicas))
-    settings = Settings(str(mountpoint), store, generation=1, created=time.time())
+    settings = Settings(str(mountpoint), store, format=USUAL_FORMAT, created=time.time())
     folder.create(settings, unfinished=base is not None)
     return store

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from flistfs.authoring.request import USUAL_FORMAT
 from flistfs.authoring.state.directory import Settings, folder_for
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
@@ -74,7 +75,7 @@ def command(
         from flistfs.authoring import offline as without_mount  # noqa: PLC0415
 
     log_to(folder.log)
-    settings = Settings(str(mountpoint), url, generation=1, created=time.time())
+    settings = Settings(str(mountpoint), url, format=USUAL_FORMAT, created=time.time())
     base = base_request(bases, base_store, replace_links=replace_links)
     with progress_shown(as_json=as_json) as progress:
         started = without_mount.create(folder, passwords(), settings, progress, offline=offline, base=base)

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from flistfs.format.zeroos.records import Aci, File, Link, Special
-from flistfs.reading.flist import Flist, Node
 from flistfs.tree.names import printable
-from flistfs.tree.node import Kind
+from flistfs.tree.node import Access, Kind, Node
 
 _SPECIALS = (Kind.CHAR, Kind.BLOCK, Kind.FIFO, Kind.SOCKET, Kind.UNKNOWN)
 
@@ -26,11 +24,11 @@ def counts_by_kind(found: Mapping[Kind, int]) -> dict[str, int]:
     }
 
 
-def owner(aci: Aci | None) -> tuple[str, str]:
+def owner(access: Access | None) -> tuple[str, str]:
     """Give the names of user and group."""
-    if aci is None:
+    if access is None:
         return "?", "?"
-    return printable(aci.uname), printable(aci.gname)
+    return printable(access.user), printable(access.group)
 
 
 def time_of(seconds: int) -> str:
@@ -40,40 +38,40 @@ def time_of(seconds: int) -> str:
 
 def arrow(node: Node) -> str:
     """Say where a link leads; nothing for anything else."""
-    attributes = node.entry.attributes
-    return f" -> {printable(attributes.target)}" if isinstance(attributes, Link) else ""
+    return "" if node.target is None else f" -> {printable(node.target)}"
 
 
-def long_line(flist: Flist, node: Node, name: str) -> str:
+def device(node: Node) -> str | None:
+    """Give the numbers of a device."""
+    return node.device and f"{node.device[0]},{node.device[1]}"
+
+
+def long_line(node: Node, name: str) -> str:
     """Show an entry as `ls -l` does."""
-    user, group = owner(flist.aci(node))
-    attributes = node.entry.attributes
-    size = str(node.size)
-    if isinstance(attributes, Special) and attributes.data:
-        size = printable(attributes.data)
-    mode = stat.filemode(flist.mode(node))
-    return f"{mode} {user:<8} {group:<8} {size:>10} {time_of(node.modification_time)} {name}{arrow(node)}"
+    user, group = owner(node.access)
+    size = device(node) or str(node.size)
+    mode = stat.filemode(node.mode)
+    return f"{mode} {user:<8} {group:<8} {size:>10} {time_of(node.mtime)} {name}{arrow(node)}"
 
 
-def as_dict(flist: Flist, node: Node) -> dict[str, Any]:
+def as_dict(node: Node) -> dict[str, Any]:
     """Give a node as plain data; bytes that are no UTF-8 become surrogates, as Python's os functions do."""
-    aci = flist.aci(node)
-    attributes = node.entry.attributes
+    access = node.access
     plain: dict[str, Any] = {
         "path": os.fsdecode(node.path),
         "kind": node.kind.value,
-        "mode": flist.mode(node),
-        "user": os.fsdecode(aci.uname) if aci else None,
-        "group": os.fsdecode(aci.gname) if aci else None,
-        "uid": aci.uid if aci else None,
-        "gid": aci.gid if aci else None,
+        "mode": node.mode,
+        "user": os.fsdecode(access.user) if access else None,
+        "group": os.fsdecode(access.group) if access else None,
+        "uid": access.uid if access else None,
+        "gid": access.gid if access else None,
         "size": node.size,
-        "mtime": node.modification_time,
+        "mtime": node.mtime,
     }
-    if isinstance(attributes, Link):
-        plain["target"] = os.fsdecode(attributes.target)
-    if isinstance(attributes, Special):
-        plain["device"] = os.fsdecode(attributes.data) or None
-    if isinstance(attributes, File):
-        plain["blocks"] = len(attributes.blocks)
+    if node.target is not None:
+        plain["target"] = os.fsdecode(node.target)
+    if node.kind not in {Kind.DIRECTORY, Kind.FILE, Kind.LINK}:
+        plain["device"] = device(node)
+    if node.kind is Kind.FILE:
+        plain["blocks"] = len(node.blocks)
     return plain

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.request import AddRequest, SealOptions, SealRequest
+from flistfs.authoring.request import USUAL_FORMAT, AddRequest, SealOptions, SealRequest
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     absolute_output,
@@ -86,11 +86,12 @@ def command(
     with interrupts.loading():  # --help need not wait for it
         from flistfs.authoring import offline  # noqa: PLC0415
         from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
+        from flistfs.format.opening import format_named  # noqa: PLC0415
 
-    encoder_process.prepare(url)
+    encoder_process.prepare(url, format_named(USUAL_FORMAT).codec)
 
     with progress_shown(as_json=as_json) as progress:
-        added, summary = offline.pack(source, url, passwords(), request, reading, progress)
+        added, summary = offline.pack(source, url, USUAL_FORMAT, passwords(), request, reading, progress)
     plain = asdict(added)
     if as_json:
         about_source = {key: plain[key] for key in ("left_out", "left_out_count")}

@@ -72,7 +72,7 @@ def command(
                 password_variable=SOURCE_PASSWORD_VARIABLE,
             )
         ) as origin,
-        closing(open_store(to, password())) as target,
+        closing(open_store(to, flist.codec, password())) as target,
     ):
         target.check()
         with progress_shown() as progress:

@@ -113,7 +113,7 @@ def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> di
         from flistfs.authoring import offline  # noqa: PLC0415
         from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
 
-    encoder_process.prepare(folder.settings().store)
+    encoder_process.prepare(folder.settings().store, folder.format().codec)
     log_to(folder.log)
     with offline.taken(folder, "flistfs seal"):
         summary = offline.seal(folder, passwords(), request, progress)

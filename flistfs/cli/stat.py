@@ -10,13 +10,12 @@ from typing import Any
 
 import click
 
-from flistfs.cli.nodes import arrow, as_dict, owner, time_of
+from flistfs.cli.nodes import arrow, as_dict, device, owner, time_of
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import print_json
-from flistfs.format.zeroos.records import File, Special
-from flistfs.reading.flist import Flist, Node
-from flistfs.stores.base import printable as printable_hash
+from flistfs.reading.flist import Flist
 from flistfs.tree.names import printable
+from flistfs.tree.node import Kind, Node
 
 
 @click.command("stat", short_help="Show all that an flist says of a path.")
@@ -40,29 +39,26 @@ def command(package: Path, paths: tuple[str, ...], as_json: bool) -> None:
 
 
 def _lines(flist: Flist, node: Node) -> Iterator[str]:
-    aci = flist.aci(node)
-    user, group = owner(aci)
-    mode = flist.mode(node)
-    attributes = node.entry.attributes
+    user, group = owner(node.access)
+    mode, uid = node.mode, node.uid
     yield f"{printable(node.path) or '/'}{arrow(node)}"
     yield f"  kind: {node.kind}, {node.size:,} bytes"
     yield f"  mode: {stat.S_IMODE(mode):04o} ({stat.filemode(mode)})"
-    yield f"  owner: {user}:{group}" + (f" ({aci.uid}:{aci.gid})" if aci and aci.uid >= 0 else "")
-    yield f"  modified: {time_of(node.modification_time)} UTC, changed: {time_of(node.creation_time)} UTC"
-    if isinstance(attributes, Special) and attributes.data:
-        yield f"  device: {printable(attributes.data)}"
-    if isinstance(attributes, File):
-        yield f"  blocks: {len(attributes.blocks):,}"
-        yield from (f"    {printable_hash(block.hash)}" for block in attributes.blocks)
+    yield f"  owner: {user}:{group}" + ("" if uid is None else f" ({uid}:{node.gid})")
+    yield f"  modified: {time_of(node.mtime)} UTC, changed: {time_of(node.ctime)} UTC"
+    if node.device:
+        yield f"  device: {device(node)}"
+    if node.kind is Kind.FILE:
+        yield f"  blocks: {len(node.blocks):,}"
+        yield from (f"    {flist.codec.show(block.hash)}" for block in node.blocks)
 
 
 def _all_of(flist: Flist, node: Node) -> dict[str, Any]:
-    plain = as_dict(flist, node) | {"ctime": node.creation_time}
-    attributes = node.entry.attributes
-    if isinstance(attributes, File):
-        plain["block_size"] = attributes.block_size
+    plain = as_dict(node) | {"ctime": node.ctime}
+    if node.kind is Kind.FILE:
+        plain["chunk_size"] = node.chunk_size
         plain["block_refs"] = [
-            {"hash": printable_hash(block.hash), "key": printable_hash(block.key)}
-            for block in attributes.blocks
+            {"hash": flist.codec.show(block.hash), "key": flist.codec.show(block.key)}
+            for block in node.blocks
         ]
     return plain

@@ -12,9 +12,9 @@ import click
 from flistfs.cli.nodes import arrow, as_dict
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import plural, print_json_list
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.tree.names import printable
-from flistfs.tree.node import Kind
+from flistfs.tree.node import Kind, Node
 
 
 @click.command("tree", short_help="Show an flist as a tree.")
@@ -33,19 +33,21 @@ def command(package: Path, path: str, depth: int | None, as_json: bool) -> None:
     with Flist.open(package) as flist:
         start = flist.find(os.fsencode(path))
         if as_json:
-            print_json_list(as_dict(flist, node) for node in flist.walk(start, depth=depth))
+            print_json_list(as_dict(node) for node in flist.walk(start, depth=depth))
             return
         click.echo(printable(start.path) or "/")
         counts: Counter[bool] = Counter()
         for node, line in _drawn(flist, start, depth):
             counts[node.kind is Kind.DIRECTORY] += 1
-            click.echo(f"{line}{printable(node.entry.name)}{arrow(node)}")
+            click.echo(f"{line}{printable(node.name)}{arrow(node)}")
         click.echo(f"\n{plural(counts[True], 'directory', 'directories')}, {plural(counts[False], 'file')}")
 
 
 def _drawn(flist: Flist, start: Node, depth: int | None) -> Iterator[tuple[Node, str]]:
     """Walk a tree, with the lines that lead to each entry."""
-    levels = [("", _marked(flist.children(start.path)))] if start.directory is not None else []
+    levels = (
+        [("", _marked(flist.children(start.path)))] if start.whole and start.kind is Kind.DIRECTORY else []
+    )
     while levels:
         lines, children = levels[-1]
         node, is_last = next(children, (None, False))
@@ -53,7 +55,7 @@ def _drawn(flist: Flist, start: Node, depth: int | None) -> Iterator[tuple[Node,
             levels.pop()
             continue
         yield node, lines + ("└── " if is_last else "├── ")
-        if node.directory is not None and len(levels) != depth:
+        if node.whole and node.kind is Kind.DIRECTORY and len(levels) != depth:
             levels.append((lines + ("    " if is_last else "│   "), _marked(flist.children(node.path))))
 
 

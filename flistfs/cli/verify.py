@@ -14,6 +14,7 @@ from flistfs.cli.options import RepairPlace, flist_argument, from_store_option, 
 from flistfs.cli.output import plural, print_json, progress_shown
 from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
 from flistfs.errors import FaultsError
+from flistfs.format.base import Codec
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
@@ -79,7 +80,7 @@ def command(
                 closing(store_of(flist, store, password(), usual_store(), reading=not repair))
             )
         )
-        supply = None if source is None else opened.enter_context(_supply(source))
+        supply = None if source is None else opened.enter_context(_supply(source, flist.codec))
         with progress_shown() as progress:
             report = verify(flist, blocks, deep=deep, supply=supply, progress=progress)
     _print(report, as_json=as_json, no_store=no_store)
@@ -101,14 +102,16 @@ def _looks_like_blocks(folder: Path) -> bool:
 
 
 @contextmanager
-def _supply(source: str | Path) -> Iterator[Supply]:
+def _supply(source: str | Path, codec: Codec) -> Iterator[Supply]:
     """Open what right blocks are to come from."""
     if isinstance(source, Path):
-        yield DirectorySupply(source)
+        yield DirectorySupply(source, codec)
         return
     variable = SOURCE_PASSWORD_VARIABLE
-    with closing(open_store(source, password(variable), reading=True, password_variable=variable)) as store:
-        store.missing([_NO_BLOCK])  # it can be asked: unlike `check`, this makes no directory
+    with closing(
+        open_store(source, codec, password(variable), reading=True, password_variable=variable)
+    ) as store:
+        store.missing([codec.no_block])  # it can be asked: unlike `check`, this makes no directory
         yield StoreSupply(store)
 
 

@@ -98,7 +98,7 @@ def _run(config: Config) -> int:
     try:
         with unwrapped():
             heed_interrupts()
-            encoder_process.prepare(config.store)
+            encoder_process.prepare(config.store, folder.format().codec)
             code = trio.run(daemon.run)
     except FlistfsError as error:
         return _refuse(daemon, lock, error)
@@ -158,7 +158,7 @@ class _Daemon:
         """Serve until the mount ends, seal if told to, and return the exit code."""
         password = os.environ.pop(PASSWORD_VARIABLE, None)
         base_password = os.environ.pop(BASE_PASSWORD_VARIABLE, None)
-        store = open_store(self._config.store, password)
+        store = open_store(self._config.store, self.folder.format().codec, password)
         try:
             if not self._config.offline:
                 # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
@@ -178,7 +178,7 @@ class _Daemon:
 
     async def _run_session(self, store: Store, password: str | None, base: Base) -> int:
         code = 0
-        settings = Settings(self._config.store, password, known_blocks_path())
+        settings = Settings(self._config.store, self.folder.format().name, password, known_blocks_path())
         async with open_session(
             self.folder,
             store,

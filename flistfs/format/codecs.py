@@ -11,20 +11,24 @@ as many threads as there are cores.
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import cramjam
 import xxtea
 
 from flistfs.errors import BlockCorruptError
-from flistfs.format.generation import Generation
+from flistfs.format.base import Block
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 
 # XXTEA takes 128 bits of key. In generation 1 those are the first 16 of the key's hex digits.
 _CIPHER_KEY_SIZE: Final = 16
+
+# What comes before the secret: the version, and the CRC-32 of the secret as hex digits.
+_HEADER_SIZE: Final = 16
+
+_DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
 
 # Zeros to a multiple of four, then the length as a little-endian 32-bit word.
 _PADDING: Final = xxtea.LENGTH_WORD_SUFFIX
@@ -33,119 +37,73 @@ _PADDING: Final = xxtea.LENGTH_WORD_SUFFIX
 _MAX_SECRET_SIZE: Final = 32 + CHUNK_SIZE + CHUNK_SIZE // 6 + 8
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A chunk as a store holds it.
+class Generation1:
+    """The codec of generation 1: snappy, XXTEA, SHA-256 in hex; a header of 16 bytes with a CRC-32."""
 
-    `parts` are the buffers that make up the stored bytes, in order. They are kept apart so that they can go
-    to a socket as they are.
-    """
+    no_block = b"0" * 64
 
-    hash: bytes
-    key: bytes
-    parts: tuple[bytes, ...]
+    def key(self, chunk: bytes | memoryview) -> bytes:
+        """Return the SHA-256 of the plain bytes, as hex digits."""
+        return _sha256(chunk)
 
-    @property
-    def size(self) -> int:
-        """Stored size in bytes."""
-        return sum(map(len, self.parts))
+    def encode(self, chunk: bytes | memoryview, key: bytes | None = None) -> Block:
+        """Return the block of a chunk; see `Codec`."""
+        if len(chunk) > CHUNK_SIZE:
+            raise ValueError(f"a chunk has at most {CHUNK_SIZE} bytes, not {len(chunk)}")
+        if key is None:
+            key = _sha256(chunk)
+        packed = memoryview(cramjam.snappy.compress_raw(chunk))
+        secret: bytes = xxtea.encrypt(packed, key[:_CIPHER_KEY_SIZE], padding=_PADDING)
+        return Block(_sha256(secret), key, (b"10000000%08x" % zlib.crc32(secret), secret))
 
-    @property
-    def stored(self) -> bytes:
-        """The stored bytes in one piece: a copy."""
-        return b"".join(self.parts)
+    def decode(self, stored: bytes | memoryview, ref: BlockRef) -> bytes:
+        """Return the chunk of a block; see `Codec`.
 
-    @property
-    def ref(self) -> BlockRef:
-        """What a file's record says of this block."""
-        return BlockRef(self.hash, self.key)
+        The header is skipped unread, as all readers do: old writers left out leading zeros of its checksum.
+        The hash of the secret and the key of the chunk are checked instead.
+        """
+        secret = memoryview(stored)[_HEADER_SIZE:]
+        if len(secret) > _MAX_SECRET_SIZE:
+            raise self._corrupt(ref, f"{len(secret)} bytes are more than any chunk makes")
+        if _sha256(secret) != ref.hash:
+            raise self._corrupt(ref, "its bytes do not have that hash")
+        chunk = self._decrypt(secret, ref)
+        if _sha256(chunk) != ref.key:
+            raise self._corrupt(ref, "its content does not have the hash that its key says")
+        return chunk
 
+    def has_hash(self, stored: bytes | memoryview, block_hash: bytes) -> bool:
+        """Return whether these are the stored bytes of the block of that name."""
+        return _sha256(memoryview(stored)[_HEADER_SIZE:]) == block_hash
 
-@dataclass(frozen=True, slots=True)
-class _Scheme:
-    """Where generations differ: the digest of chunks and secrets, and what comes before the secret."""
+    def is_ref(self, ref: BlockRef) -> bool:
+        """Return whether hash and key are 64 hex digits each."""
+        return bool(_DIGEST.fullmatch(ref.hash) and _DIGEST.fullmatch(ref.key))
 
-    digest: Callable[[bytes | memoryview], bytes]
-    header_size: int
-    header: Callable[[bytes], bytes]
+    def show(self, block_hash: bytes) -> str:
+        """Return the hex digits, which a hash is made of."""
+        return block_hash.decode("ascii", "backslashreplace")
 
+    def compact(self, name: bytes) -> bytes:
+        """Return the digest itself, half as long as its digits; what is invalid stays as it is."""
+        try:
+            return bytes.fromhex(name.decode())
+        except ValueError:
+            return name
 
-def chunk_key(chunk: bytes | memoryview, generation: Generation = Generation.ONE) -> bytes:
-    """Return the key of `chunk`: the hash of its plain bytes, by which equal chunks are known."""
-    return _SCHEMES[generation].digest(chunk)
+    def _decrypt(self, secret: memoryview, ref: BlockRef) -> bytes:
+        try:
+            packed = xxtea.decrypt(secret, ref.key[:_CIPHER_KEY_SIZE], padding=_PADDING)
+            promised = cramjam.snappy.decompress_raw_len(packed)
+            if promised > CHUNK_SIZE:
+                raise self._corrupt(ref, f"it claims to unpack to {promised} bytes")
+            return bytes(cramjam.snappy.decompress_raw(packed))
+        except (ValueError, cramjam.DecompressionError) as error:
+            raise self._corrupt(ref, f"it cannot be decoded with its key ({error})") from error
 
-
-def encode_block(
-    chunk: bytes | memoryview, generation: Generation = Generation.ONE, key: bytes | None = None
-) -> Block:
-    """Return the block for `chunk`, which has at most `CHUNK_SIZE` bytes.
-
-    `key` saves a hash where the caller already has `chunk_key(chunk)`; it is not checked.
-
-    Raises:
-        ValueError: the chunk is too long.
-    """
-    if len(chunk) > CHUNK_SIZE:
-        raise ValueError(f"a chunk has at most {CHUNK_SIZE} bytes, not {len(chunk)}")
-    scheme = _SCHEMES[generation]
-    if key is None:
-        key = scheme.digest(chunk)
-    packed = memoryview(cramjam.snappy.compress_raw(chunk))
-    secret: bytes = xxtea.encrypt(packed, key[:_CIPHER_KEY_SIZE], padding=_PADDING)
-    return Block(scheme.digest(secret), key, (scheme.header(secret), secret))
-
-
-def decode_block(stored: bytes | memoryview, ref: BlockRef, generation: Generation = Generation.ONE) -> bytes:
-    """Return the chunk of the block `stored`, which `ref` names.
-
-    The header is skipped unread, as all readers do: old writers left out leading zeros of its checksum. The
-    hash of the secret and the key of the chunk are checked instead. No more than a chunk is ever unpacked.
-
-    Raises:
-        BlockCorruptError: the bytes are not those of `ref.hash`, or `ref.key` is not their key.
-    """
-    scheme = _SCHEMES[generation]
-    secret = memoryview(stored)[scheme.header_size :]
-    if len(secret) > _MAX_SECRET_SIZE:
-        raise _corrupt(ref, f"{len(secret)} bytes are more than any chunk makes")
-    if scheme.digest(secret) != ref.hash:
-        raise _corrupt(ref, "its bytes do not have that hash")
-    chunk = _decrypt(secret, ref)
-    if scheme.digest(chunk) != ref.key:
-        raise _corrupt(ref, "its content does not have the hash that its key says")
-    return chunk
-
-
-def has_hash(stored: bytes | memoryview, block_hash: bytes, generation: Generation = Generation.ONE) -> bool:
-    """Say whether these are the stored bytes of the block of that name; no key is needed for it."""
-    scheme = _SCHEMES[generation]
-    return scheme.digest(memoryview(stored)[scheme.header_size :]) == block_hash
-
-
-def _decrypt(secret: memoryview, ref: BlockRef) -> bytes:
-    try:
-        packed = xxtea.decrypt(secret, ref.key[:_CIPHER_KEY_SIZE], padding=_PADDING)
-        promised = cramjam.snappy.decompress_raw_len(packed)
-        if promised > CHUNK_SIZE:
-            raise _corrupt(ref, f"it claims to unpack to {promised} bytes")
-        return bytes(cramjam.snappy.decompress_raw(packed))
-    except (ValueError, cramjam.DecompressionError) as error:
-        raise _corrupt(ref, f"its key does not open it ({error})") from error
-
-
-def _corrupt(ref: BlockRef, why: str) -> BlockCorruptError:
-    name = ref.hash.decode("ascii", "backslashreplace")
-    return BlockCorruptError(f"block {name} is corrupt: {why}")
+    def _corrupt(self, ref: BlockRef, why: str) -> BlockCorruptError:
+        return BlockCorruptError(f"block {self.show(ref.hash)} is corrupt: {why}")
 
 
 def _sha256(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).hexdigest().encode()
-
-
-def _crc_header(secret: bytes) -> bytes:
-    return b"10000000%08x" % zlib.crc32(secret)
-
-
-_SCHEMES: Final[Mapping[Generation, _Scheme]] = {
-    Generation.ONE: _Scheme(digest=_sha256, header_size=16, header=_crc_header),
-}

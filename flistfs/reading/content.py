@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError
-from flistfs.format.codecs import decode_block
-from flistfs.format.zeroos.records import BLOCK_SIZE_UNIT, File
-from flistfs.reading.faults import content_fault
-from flistfs.reading.flist import Flist, Node
+from flistfs.format.base import Codec
+from flistfs.format.faults import node_fault
+from flistfs.reading.flist import Flist
 from flistfs.stores import Store, open_flist_store
 from flistfs.stores.url import PASSWORD_VARIABLE
 from flistfs.tree.chunks import BlockRef
 from flistfs.tree.names import printable
+from flistfs.tree.node import Kind, Node
 
 THREADS: Final = 4
 """Threads that fetch and decode: what they do releases the GIL, and a store answers several at once."""
@@ -55,24 +55,24 @@ def store_of(
     """
     router = None if url else flist.router()
     place = url or (usual if router is None else None)
-    return open_flist_store(router, place, password, reading=reading, password_variable=password_variable)
+    return open_flist_store(
+        flist.codec, router, place, password, reading=reading, password_variable=password_variable
+    )
 
 
-def pieces(node: Node) -> Iterator[Piece]:
+def pieces(node: Node, codec: Codec) -> Iterator[Piece]:
     """Walk the chunks of a file.
 
     Raises:
-        FormatError: it is no file, or its record makes no sense.
+        FormatError: it is not a file, or what the flist says of its blocks is invalid.
     """
-    file, size = node.entry.attributes, node.entry.size
-    if not isinstance(file, File):
+    if node.kind is not Kind.FILE:
         raise FormatError(f"{printable(node.path) or '/'} is a {node.kind}, not a file")
-    if (fault := content_fault(file, size)) is not None:
+    if (fault := node_fault(node, codec)) is not None:
         raise FormatError(f"{printable(node.path)} cannot be read: {fault}")
-    chunk_size = file.block_size * BLOCK_SIZE_UNIT
-    for index, ref in enumerate(file.blocks):
-        offset = index * chunk_size
-        yield Piece(offset, min(chunk_size, size - offset), ref)
+    for index, ref in enumerate(node.blocks):
+        offset = index * node.chunk_size
+        yield Piece(offset, min(node.chunk_size, node.size - offset), ref)
 
 
 def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
@@ -84,7 +84,7 @@ def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
         StoreError: the store can't be asked.
     """
     try:
-        chunk = decode_block(store.get(piece.ref.hash), piece.ref)
+        chunk = store.codec.decode(store.get(piece.ref.hash), piece.ref)
     except BlockMissingError as error:
         raise BlockMissingError(f"{printable(path)} cannot be read: {error}") from error
     except BlockCorruptError as error:
@@ -102,7 +102,7 @@ def read(store: Store, node: Node) -> Iterator[bytes]:
     Raises:
         FormatError: it is no file, or can't be read; see `fetch`.
     """
-    return ahead(lambda piece: fetch(store, node.path, piece), pieces(node))
+    return ahead(lambda piece: fetch(store, node.path, piece), pieces(node, store.codec))
 
 
 def ahead(work: Callable[[_T], _R], items: Iterable[_T], *, threads: int = THREADS) -> Iterator[_R]:

@@ -11,8 +11,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flistfs.format.zeroos.records import Aci, File
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
+from flistfs.tree.node import Kind, Node
 
 
 class Change(enum.StrEnum):
@@ -47,7 +47,7 @@ def diff(one: Flist, other: Flist) -> Iterator[Difference]:
         FormatError: one of them is damaged.
     """
     roots = one.find(b""), other.find(b"")
-    yield from _compared(one, other, *roots)
+    yield from _compared(*roots)
     levels = [_paired(one.children(b""), other.children(b""))]
     while levels:
         before, after = next(levels[-1], (None, None))
@@ -57,8 +57,8 @@ def diff(one: Flist, other: Flist) -> Iterator[Difference]:
             yield from _removed(one, before)
             yield from _added(other, after)
         else:
-            yield from _compared(one, other, before, after)
-            if before.directory is not None and after.directory is not None:
+            yield from _compared(before, after)
+            if before.kind is Kind.DIRECTORY and before.whole and after.whole:
                 levels.append(_paired(one.children(before.path), other.children(after.path)))
 
 
@@ -66,10 +66,10 @@ def _paired(ones: Iterator[Node], others: Iterator[Node]) -> Iterator[tuple[Node
     """Pair the entries of two directories by name; both come sorted."""
     one, other = next(ones, None), next(others, None)
     while one is not None or other is not None:
-        if other is None or (one is not None and one.entry.name < other.entry.name):
+        if other is None or (one is not None and one.name < other.name):
             yield one, None
             one = next(ones, None)
-        elif one is None or other.entry.name < one.entry.name:
+        elif one is None or other.name < one.name:
             yield None, other
             other = next(others, None)
         else:
@@ -89,35 +89,31 @@ def _added(flist: Flist, node: Node | None) -> Iterator[Difference]:
         yield from (Difference(below.path, Change.ADDED, None, below) for below in flist.walk(node))
 
 
-def _compared(one: Flist, other: Flist, before: Node, after: Node) -> Iterator[Difference]:
+def _compared(before: Node, after: Node) -> Iterator[Difference]:
     content = () if _content(before) == _content(after) else ("content",)
-    metadata = tuple(_changed_metadata(one, other, before, after))
+    metadata = tuple(_changed_metadata(before, after))
     if content or metadata:
         change = Change.CONTENT if content else Change.METADATA
         yield Difference(before.path, change, before, after, content + metadata)
 
 
 def _content(node: Node) -> object:
-    """Return what is equal where content is: of a file size and keys, else the attributes."""
-    attributes = node.entry.attributes
-    if isinstance(attributes, File):
-        # The block size of an empty file says nothing.
-        return (
-            node.size,
-            bool(attributes.blocks) and attributes.block_size,
-            [b.key for b in attributes.blocks],
-        )
-    return None if node.directory is not None else attributes
+    """Return what is equal where content is: of a file size and keys, else what an entry of its kind has."""
+    if node.kind is Kind.FILE:
+        # The chunk size of an empty file says nothing.
+        return node.size, bool(node.blocks) and node.chunk_size, [block.key for block in node.blocks]
+    return node.target, node.device, node.kind is Kind.DIRECTORY and node.whole
 
 
-def _changed_metadata(one: Flist, other: Flist, before: Node, after: Node) -> Iterator[str]:
-    if stat.S_IMODE(one.mode(before)) != stat.S_IMODE(other.mode(after)):
+def _changed_metadata(before: Node, after: Node) -> Iterator[str]:
+    if stat.S_IMODE(before.mode) != stat.S_IMODE(after.mode):
         yield "mode"
-    if _owner(one.aci(before)) != _owner(other.aci(after)):
+    if _owner(before) != _owner(after):
         yield "owner"
-    if before.modification_time != after.modification_time:
+    if before.mtime != after.mtime:
         yield "mtime"
 
 
-def _owner(aci: Aci | None) -> object:
-    return None if aci is None else (aci.uname, aci.gname, aci.uid, aci.gid)
+def _owner(node: Node) -> object:
+    access = node.access
+    return access and (access.user, access.group, access.uid, access.gid)

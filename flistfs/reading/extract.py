@@ -21,24 +21,17 @@ from pathlib import Path
 from typing import Final
 
 from flistfs.errors import FormatError, OutputError
-from flistfs.format.zeroos.records import Link, Special
-from flistfs.reading.faults import content_fault, device_numbers
-from flistfs.reading.flist import Flist, Node
+from flistfs.format.base import Codec
+from flistfs.format.faults import node_fault
+from flistfs.reading.flist import Flist
 from flistfs.reading.search import Selection
 from flistfs.reading.writers import Writers, explained
 from flistfs.stores import Store
 from flistfs.tree.names import join, printable
-from flistfs.tree.node import Kind
+from flistfs.tree.node import DEVICES, TYPE_BITS, Kind, Node
 from flistfs.tree.owners import Owners, id_fault
 from flistfs.util.progress import Progress, Report, quiet
 
-_DEVICES: Final = frozenset({Kind.CHAR, Kind.BLOCK})
-_TYPE_BITS: Final = {
-    Kind.CHAR: stat.S_IFCHR,
-    Kind.BLOCK: stat.S_IFBLK,
-    Kind.FIFO: stat.S_IFIFO,
-    Kind.SOCKET: stat.S_IFSOCK,
-}
 _NANO: Final = 1_000_000_000
 
 
@@ -95,7 +88,7 @@ def extract(
 
 
 def _is_chosen(only: Selection | None, devices: bool, node: Node) -> bool:  # noqa: FBT001  bound by name once
-    return (only is None or only.matches(node)) and (devices or node.kind not in _DEVICES)
+    return (only is None or only.matches(node)) and (devices or node.kind not in DEVICES)
 
 
 def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> int:
@@ -108,14 +101,14 @@ def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> 
     for node in flist.walk(root):
         if node.kind is Kind.DIRECTORY:
             directories += 1
-            progress(Report("structure", directories, max(directories, flist.estimated_records)))
+            progress(Report("structure", directories, max(directories, flist.estimated_directories)))
         fault = None
         level = node.path.count(b"/")
         if before.get(level) == node.path:
             fault = "its name is there twice"
         before[level] = node.path
         if fault is None and chosen(node):
-            fault = _node_fault(node) or _owner_fault(flist, node)
+            fault = _fault(node, flist.codec)
             is_empty = False
             total += node.size if node.kind is Kind.FILE else 0
         if fault is not None:
@@ -126,21 +119,10 @@ def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> 
     return total
 
 
-def _node_fault(node: Node) -> str | None:
-    attributes = node.entry.attributes
-    if node.kind is Kind.DIRECTORY and node.directory is None:
-        return "its directory is not in the flist"
-    if isinstance(attributes, Special):
-        if node.kind is Kind.UNKNOWN:
-            return "it is a special file of no known kind"
-        if node.kind in _DEVICES and device_numbers(attributes) is None:
-            return "it is a device without proper numbers"
-    return content_fault(attributes, node.entry.size)
-
-
-def _owner_fault(flist: Flist, node: Node) -> str | None:
-    aci = flist.aci(node)
-    return None if aci is None else id_fault(aci)
+def _fault(node: Node, codec: Codec) -> str | None:
+    if (fault := node_fault(node, codec)) is not None:
+        return fault
+    return None if node.access is None else id_fault(node.access)
 
 
 @contextmanager
@@ -208,7 +190,7 @@ class _Tree:
         while self._made < len(self._way):
             node = self._way[self._made]
             with explained(self._target, node.path):
-                os.mkdir(node.entry.name, 0o700, dir_fd=self._parent(node))
+                os.mkdir(node.name, 0o700, dir_fd=self._parent(node))
             self._found.directories += 1
             self._made += 1
 
@@ -234,7 +216,7 @@ class _Tree:
 
     def _make_file(self, node: Node) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(node.entry.name, flags, 0o600, dir_fd=self._parent(node))
+        descriptor = os.open(node.name, flags, 0o600, dir_fd=self._parent(node))
         try:
             os.ftruncate(descriptor, node.size)
             complete = partial(self._dress_file, node, self._look(node))
@@ -250,20 +232,19 @@ class _Tree:
             _dress(descriptor, look)
 
     def _make_link(self, node: Node) -> None:
-        assert isinstance(node.entry.attributes, Link)  # noqa: S101  the type checker's
-        parent, name = self._parent(node), node.entry.name
+        assert node.target is not None  # noqa: S101  the type checker's
+        parent, name = self._parent(node), node.name
         look = self._look(node)
-        os.symlink(node.entry.attributes.target, name, dir_fd=parent)
+        os.symlink(node.target, name, dir_fd=parent)
         os.chown(name, look.uid, look.gid, dir_fd=parent, follow_symlinks=False)
         os.utime(name, ns=look.times, dir_fd=parent, follow_symlinks=False)
         self._found.links += 1
 
     def _make_special(self, node: Node) -> None:
-        assert isinstance(node.entry.attributes, Special)  # noqa: S101  the type checker's
-        parent, name = self._parent(node), node.entry.name
-        numbers = device_numbers(node.entry.attributes) if node.kind in _DEVICES else None
+        parent, name = self._parent(node), node.name
+        numbers = node.device if node.kind in DEVICES else None
         try:
-            os.mknod(name, _TYPE_BITS[node.kind] | 0o600, os.makedev(*numbers or (0, 0)), dir_fd=parent)
+            os.mknod(name, TYPE_BITS[node.kind] | 0o600, os.makedev(*numbers or (0, 0)), dir_fd=parent)
         except PermissionError:
             if numbers is None:
                 raise
@@ -280,15 +261,14 @@ class _Tree:
 
     def _look(self, node: Node) -> _Look:
         """Work out how an entry is to look, and count what it can't have."""
-        aci = self._flist.aci(node)
-        uid, gid, is_foreign = self._owners.allowed(aci)
-        mode = stat.S_IMODE(self._flist.mode(node))
+        uid, gid, is_foreign = self._owners.allowed(node.access)
+        mode = stat.S_IMODE(node.mode)
         if is_foreign:
             self._found.foreign += 1
             if node.kind is Kind.FILE and mode & (stat.S_ISUID | stat.S_ISGID):
                 self._found.set_id += 1
                 mode &= ~(stat.S_ISUID | stat.S_ISGID)
-        seconds = node.modification_time
+        seconds = node.mtime
         return _Look(uid, gid, mode, (seconds * _NANO, seconds * _NANO))
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from flistfs.reading.content import Piece
-    from flistfs.reading.flist import Node
     from flistfs.stores import Store
+    from flistfs.tree.node import Node
 
 
 class Content(io.RawIOBase):
@@ -31,7 +31,7 @@ class Content(io.RawIOBase):
         self._store = store
         self._path = node.path
         self._size = node.size
-        self._pieces: Sequence[Piece] = list(pieces(node))
+        self._pieces: Sequence[Piece] = list(pieces(node, store.codec))
         self._position = 0
         self._kept: tuple[int, bytes] | None = None
 

@@ -12,24 +12,19 @@ the paths of all directories, and the entries of those that are being united.
 
 from __future__ import annotations
 
-import heapq
-import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from flistfs.errors import ClashError, FormatError, OutputError
-from flistfs.format.rocksdb.catalog import write_catalog
-from flistfs.format.router import Pool, Router, format_router, without_passwords
-from flistfs.format.zeroos.keys import aci_key, directory_key, distinct_aci_key
-from flistfs.format.zeroos.limits import check_record
-from flistfs.format.zeroos.records import Aci, Directory, Entry, SubDirectory, encode_aci, encode_directory
-from flistfs.reading.faults import record_faults
-from flistfs.reading.flist import ROUTER_FILE, Flist, Node
+from flistfs.format.base import Format, TreeWriter
+from flistfs.format.router import Pool, Router, without_passwords
+from flistfs.reading.flist import Flist
 from flistfs.reading.union import Clash, Union, described
 from flistfs.tree.names import join, printable
-from flistfs.tree.node import Kind
+from flistfs.tree.node import Access, Kind, Node
 from flistfs.tree.uniting import Part, Place, Prefer, Rules, Why
 from flistfs.util.output_file import OutputFile, check_output
 from flistfs.util.progress import Progress, Report, quiet
@@ -101,21 +96,36 @@ def merge(
             several would have too much in it.
     """
     check_output(out, force=force)
+    format_ = _only_format(sources)
     union = _Union(sources, Rules(prefer, replace_links=replace_links), progress)
     router = _united_router(sources, union.merged.notes)
     try:
-        with OutputFile(out, force=force) as output, Scratch() as scratch:
-            write_catalog(scratch.path, union.records())
-            if router is not None:
-                (scratch.path / ROUTER_FILE).write_bytes(format_router(router))
+        with (
+            OutputFile(out, force=force) as output,
+            Scratch() as scratch,
+            format_.writer(scratch.path, union.accesses) as writer,
+        ):
+            union.write(writer)
             progress(Report("package", 0, 1))
-            output.write(scratch.path)
+            output.write(partial(writer.finish, router))
             union.merged.package_size = output.size
             output.publish()
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
     progress(Report("package", 1, 1))
     return union.merged
+
+
+def _only_format(sources: Sequence[Source]) -> Format:
+    """Return the format that all have."""
+    first, *others = sources
+    for each in others:
+        if each.flist.format is not first.flist.format:
+            raise FormatError(
+                f"{first.name} has the format {first.flist.format.name}, {each.name} the format "
+                f"{each.flist.format.name}: convert one of them first, as merging fetches no block"
+            )
+    return first.flist.format
 
 
 # The tree
@@ -130,77 +140,60 @@ class _Found:
 
 
 class _Union:
-    """The united tree of all flists, as records."""
+    """The united tree of all flists; `accesses` are those of all its nodes."""
 
     def __init__(self, sources: Sequence[Source], rules: Rules, progress: Progress) -> None:
         self._sources = sources
         self._prefer = rules.prefer
         self._progress = progress
-        self._acis = _Acis(sources)
-        self._directories: list[tuple[bytes, Place]] = []  # by key
+        self.accesses: set[Access] = set()
+        self._places: list[Place] = []
         self._tree = Union([(source.name, source.flist) for source in sources], rules)
         self.merged = Merged(clashes=self._tree.decided, hidden=self._tree.hidden())
         if self._tree.clashes:
             raise PathsClashError(self._tree.clashes)
         self._survey()
 
-    def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Make every record, in the order of their keys."""
-        return heapq.merge(self._acis.records(), self._directory_records())
-
     def _survey(self) -> None:
-        """Walk the united tree once: find faults, note directories and ACIs."""
+        """Walk the united tree once: find faults, note directories and accesses."""
         waiting = [self._tree.root()]
-        records = sum(source.flist.estimated_records for source in self._sources)
+        estimated = sum(source.flist.estimated_directories for source in self._sources)
         while waiting:
             place = waiting.pop()
-            done = len(self._directories)
-            self._progress(Report("structure", done, max(done, records)))
-            self._directories.append((directory_key(place.path), place))
-            self._acis.note(self._preferred(self._heads(place)))
+            done = len(self._places)
+            self._progress(Report("structure", done, max(done, estimated)))
+            self._places.append(place)
+            self._note_access(self._preferred(self._heads(place)))
             self.merged.kinds[Kind.DIRECTORY] += 1
             for chosen in self._children(place, check=True):
                 node = chosen[0].node
                 if node.kind is Kind.DIRECTORY:
                     parts = [Part(each.source, each.node.path) for each in chosen]
-                    waiting.append(self._tree.below(place, node.entry.name, parts))
+                    waiting.append(self._tree.below(place, node.name, parts))
                     continue
-                self._acis.note(chosen[0])
+                self._note_access(chosen[0])
                 self.merged.kinds[node.kind] += 1
                 self.merged.size += node.size if node.kind is Kind.FILE else 0
         self._progress(Report("structure", 1, 1))
-        self._acis.settle()
-        self._directories.sort()
 
-    def _directory_records(self) -> Iterator[tuple[bytes, bytes]]:
-        total = len(self._directories)
-        for done, (key, place) in enumerate(self._directories):
-            self._progress(Report("catalog", done, total))
-            raw = encode_directory(self._directory(place))
-            check_record(printable(place.path) or "/", len(raw))
-            yield key, raw
-        self._progress(Report("catalog", total, total))
+    def write(self, writer: TreeWriter) -> None:
+        """Write all directories."""
+        positions = sorted((writer.position(place.path), place) for place in self._places)
+        for done, (_, place) in enumerate(positions):
+            self._progress(Report("catalog", done, len(positions)))
+            directory = self._preferred(self._heads(place)).node._replace(path=place.path)
+            writer.add(directory, [[self._moved(place.path, found[0]) for found in self._children(place)]])
+        self._progress(Report("catalog", len(positions), len(positions)))
 
-    def _directory(self, place: Place) -> Directory:
-        preferred = self._preferred(self._heads(place))
-        head = preferred.node.directory
-        assert head is not None  # noqa: S101  the type checker's
-        path = place.path
-        parent, _, name = path.rpartition(b"/")
-        return replace(
-            head,
-            name=name,
-            location=path,
-            parent=directory_key(parent) if path else b"",
-            aclkey=self._acis.key(preferred),
-            entries=[self._entry(path, chosen[0]) for chosen in self._children(place)],
-        )
+    def _moved(self, directory: bytes, found: _Found) -> Node:
+        """Return an entry as it is in the united directory: those that unite may have other paths."""
+        return found.node._replace(path=join(directory, found.node.name))
 
-    def _entry(self, directory: bytes, found: _Found) -> Entry:
-        entry = found.node.entry
-        if found.node.kind is Kind.DIRECTORY:
-            return Entry(entry.name, 0, SubDirectory(directory_key(join(directory, entry.name))), b"", 0, 0)
-        return replace(entry, aclkey=self._acis.key(found))
+    def _note_access(self, found: _Found) -> None:
+        access = found.node.access
+        if access is None:
+            raise FormatError(f"{self._sources[found.source].name} lacks an ACI; flistfs verify shows where")
+        self.accesses.add(access)
 
     def _heads(self, place: Place) -> list[_Found]:
         parts = self._tree.own_parts(place)
@@ -210,22 +203,19 @@ class _Union:
         """Walk all names in a directory: the directories that unite there, or the one thing that is there."""
         names: dict[bytes, list[_Found]] = {}
         for source, path in place.parts:
-            flist = self._sources[source].flist
-            directory = flist.directory(path)
             if check:
-                self._refuse_faults(source, path, directory)
-            for node in flist.children(path, directory):
-                names.setdefault(node.entry.name, []).append(_Found(source, node))
+                self._refuse_faults(source, path)
+            for node in self._sources[source].flist.children(path):
+                names.setdefault(node.name, []).append(_Found(source, node))
         for name in sorted(names):
             found = names[name]
             yield [found[index] for index in self._tree.chosen([each.node for each in found])]
 
-    def _refuse_faults(self, source: int, path: bytes, directory: Directory | None) -> None:
-        name, flist = self._sources[source].name, self._sources[source].flist
-        found = directory or FormatError("there is no such directory")
-        for fault in record_faults(flist, path, found):
+    def _refuse_faults(self, source: int, path: bytes) -> None:
+        fault = next(self._sources[source].flist.faults(path), None)
+        if fault is not None:
             raise FormatError(
-                f"{name} has faults, which flistfs verify shows; the first: "
+                f"{self._sources[source].name} has faults, which flistfs verify shows; the first: "
                 f"{printable(fault.path) or '/'}: {fault.what}"
             )
 
@@ -234,61 +224,9 @@ class _Union:
             case Prefer.LAST:
                 return found[-1]
             case Prefer.NEWER:
-                return max(found, key=lambda each: each.node.modification_time)
+                return max(found, key=lambda each: each.node.mtime)
             case _:
                 return found[0]
-
-
-class _Acis:
-    """The ACIs that the united tree needs, and their keys there.
-
-    Two flists may mean different ACIs by one key: it covers neither ids nor all bits of the mode. Of those
-    that would share one, all but the first get keys of their own; the order makes that one without set-id and
-    sticky bits. The file type makes no difference: readers take it from the entry.
-    """
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = sources
-        self._noted: dict[tuple[int, bytes], Aci] = {}
-        self._acis: dict[bytes, Aci] = {}
-        self._keys: dict[Aci, bytes] = {}
-
-    def note(self, found: _Found) -> None:
-        """Take up the ACI of an entry."""
-        name = found.source, found.node.aclkey
-        if name in self._noted:
-            return
-        aci = self._sources[found.source].flist.aci(found.node)
-        if aci is None:
-            raise FormatError(f"{self._sources[found.source].name} lacks an ACI; flistfs verify shows where")
-        self._noted[name] = aci
-
-    def settle(self) -> None:
-        """Give keys to all that were noted."""
-        for aci in sorted(set(self._noted.values()), key=_order):
-            key = aci_key(aci)
-            if not _are_alike(self._acis.setdefault(key, aci), aci):
-                key = distinct_aci_key(aci)
-                if self._acis.setdefault(key, aci) != aci:
-                    raise FormatError("two ACIs differ in their rights only, and cannot be in one flist")
-            self._keys[aci] = key
-
-    def key(self, found: _Found) -> bytes:
-        return self._keys[self._noted[found.source, found.node.aclkey]]
-
-    def records(self) -> Iterator[tuple[bytes, bytes]]:
-        for key in sorted(self._acis):
-            yield key, encode_aci(self._acis[key])
-
-
-def _order(aci: Aci) -> tuple[object, ...]:
-    # An id and rights that no known writer uses come last: they settle what would else hang on chance.
-    rights = tuple((right.right, right.usergroupid) for right in aci.rights)
-    return aci.mode & 0o7000, aci.uid, aci.gid, aci.mode, aci.uname, aci.gname, aci.id, rights
-
-
-def _are_alike(one: Aci, other: Aci) -> bool:
-    return replace(one, mode=stat.S_IMODE(one.mode)) == replace(other, mode=stat.S_IMODE(other.mode))
 
 
 # The router

@@ -11,7 +11,7 @@ import errno
 import functools
 import logging
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
@@ -21,14 +21,13 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, StatvfsData
 
 from flistfs.errors import FlistfsError, FormatError
-from flistfs.format.zeroos.records import Link, Special
+from flistfs.format.faults import node_fault
 from flistfs.fuse.serving import may_access
 from flistfs.reading.chunks import Chunks
 from flistfs.reading.content import Piece, pieces
-from flistfs.reading.faults import content_fault, device_numbers
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.tree.names import MAX_NAME, printable
-from flistfs.tree.node import Kind
+from flistfs.tree.node import DEVICES, Kind, Node
 from flistfs.tree.owners import shown_owner
 
 log = logging.getLogger(__name__)
@@ -113,8 +112,8 @@ class Operations(pyfuse3.Operations):
         self._nursery = nursery
         root = flist.find(b"")
         # A damaged root is an error of mounting, and not of everything that is asked afterwards.
-        flist.aci(root)
-        flist.entries(b"")
+        _ = root.mode
+        deque(flist.children(b"", leave_out=_pass_over), maxlen=0)
         self._inodes: dict[int, _Inode] = {pyfuse3.ROOT_INODE: _Inode(root, 1)}
         self._numbers: dict[bytes, int] = {b"": pyfuse3.ROOT_INODE}
         self._last_number = int(pyfuse3.ROOT_INODE)
@@ -150,15 +149,15 @@ class Operations(pyfuse3.Operations):
     @_answered
     async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
         """Answer access(2) and chdir(2) where the kernel does not check permissions."""
-        return may_access(self._flist.mode(self._inodes[inode].node), mode)
+        return may_access(self._inodes[inode].node.mode, mode)
 
     @_answered
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileNameT:
         """Read a symbolic link."""
-        attributes = self._inodes[inode].node.entry.attributes
-        if not isinstance(attributes, Link):
+        target = self._inodes[inode].node.target
+        if target is None:
             raise FUSEError(errno.EINVAL)
-        return pyfuse3.FileNameT(attributes.target)
+        return pyfuse3.FileNameT(target)
 
     @_answered
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileHandleT:
@@ -178,7 +177,7 @@ class Operations(pyfuse3.Operations):
         for index in range(max(start_id - 2, 0), len(nodes)):
             node = nodes[index]
             number = self._remember(node)
-            name = pyfuse3.FileNameT(node.entry.name)
+            name = pyfuse3.FileNameT(node.name)
             if not pyfuse3.readdir_reply(token, name, self._entry(node, number), index + 3):
                 await self.forget([(InodeT(number), 1)])
                 return
@@ -193,7 +192,7 @@ class Operations(pyfuse3.Operations):
             if node.kind is Kind.UNKNOWN:
                 _leave_out(node, "it is of no known kind")
                 continue
-            listing.setdefault(node.entry.name, node)
+            listing.setdefault(node.name, node)
         self._listings[path] = listing
         self._listed += len(listing) + 1
         while self._listed > _KEPT_ENTRIES and len(self._listings) > 1:
@@ -212,7 +211,7 @@ class Operations(pyfuse3.Operations):
         return number
 
     def _entry(self, node: Node, number: int) -> EntryAttributes:
-        uid, gid, mode = shown_owner(self._flist.aci(node), self._flist.mode(node))
+        uid, gid, mode = shown_owner(node.access, node.mode)
         size = node.size if node.kind in {Kind.FILE, Kind.LINK, Kind.DIRECTORY} else 0
         entry = EntryAttributes()
         entry.st_ino = InodeT(number)
@@ -220,12 +219,12 @@ class Operations(pyfuse3.Operations):
         entry.st_mode = pyfuse3.ModeT(mode)
         entry.st_nlink = 1
         entry.st_uid, entry.st_gid = uid, gid
-        entry.st_rdev = _device(node)
+        entry.st_rdev = os.makedev(*node.device) if node.device and node.kind in DEVICES else 0
         entry.st_size = size
         entry.st_blksize = _BLOCK
         entry.st_blocks = -(-size // _SECTOR)
-        entry.st_atime_ns = entry.st_mtime_ns = node.modification_time * _NANO
-        entry.st_ctime_ns = node.creation_time * _NANO
+        entry.st_atime_ns = entry.st_mtime_ns = node.mtime * _NANO
+        entry.st_ctime_ns = node.ctime * _NANO
         return entry
 
     # Content
@@ -234,10 +233,12 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file."""
         node = self._inodes[inode].node
-        if (fault := content_fault(node.entry.attributes, node.entry.size)) is not None:
+        if (fault := node_fault(node, self._flist.codec)) is not None:
             raise FormatError(f"{printable(node.path)} cannot be read: {fault}")
         self._last_handle += 1
-        self._handles[self._last_handle] = _Handle(node.path, node.size, list(pieces(node)))
+        self._handles[self._last_handle] = _Handle(
+            node.path, node.size, list(pieces(node, self._flist.codec))
+        )
         return FileInfo(fh=pyfuse3.FileHandleT(self._last_handle), keep_cache=True)
 
     @_answered
@@ -285,14 +286,12 @@ class Operations(pyfuse3.Operations):
         raise FUSEError(errno.ENOSYS)
 
 
+def _pass_over(_: Node, __: str) -> None:
+    """Say nothing yet: whoever lists the directory is told."""
+
+
 def _leave_out(node: Node, why: str) -> None:
     log.warning("%s is left out: %s", printable(node.path) or "/", why)
-
-
-def _device(node: Node) -> int:
-    attributes = node.entry.attributes
-    numbers = device_numbers(attributes) if isinstance(attributes, Special) and attributes.data else None
-    return os.makedev(*numbers) if numbers else 0
 
 
 def _nothing() -> EntryAttributes:

@@ -49,8 +49,11 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
     timeout = max(timeout, 1.0)
     deadline = time.monotonic() + timeout
     names, is_one = _listed(router), len(router.all_urls()) == 1
-    store = RoutedStore.of_package(router, timeout=min(timeout, DEFAULT_TIMEOUT))
-    with closing(store), Flist.open(package) as flist, Blocks.of(flist, progress) as blocks:
+    with (
+        Flist.open(package) as flist,
+        closing(RoutedStore.of_package(router, flist.codec, timeout=min(timeout, DEFAULT_TIMEOUT))) as store,
+        Blocks.of(flist, progress) as blocks,
+    ):
         done = missing = 0
         lacking: Counter[str] = Counter()
         for batch in blocks.batches(_BATCH):

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from typing import Self
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
-from flistfs.format.zeroos.records import File
-from flistfs.reading.faults import is_block_name
 from flistfs.reading.flist import Flist
 from flistfs.stores import Store
 from flistfs.stores.copying import BATCH, Copier
 from flistfs.stores.url import shown_store
 from flistfs.tree.chunks import BlockRef
+from flistfs.tree.names import printable
 from flistfs.util.progress import Progress, Report, counting
 
 # Hashes that are asked for at a time while checking that the target has every block.
 _CHECK_BATCH = 4096
+
+# Files between two reports of the progress.
+_TELL_EVERY = 1024
 
 # Of blocks that the source cannot give, so many are kept to name the files, and so many files are named.
 _KEPT_FAULTS = 10_000
@@ -127,17 +129,15 @@ class Blocks:
 
 
 def _refs(flist: Flist, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
-    for count, directory in enumerate(flist.directories()):
-        progress(Report("list", count, 0))
-        for entry in directory.entries:
-            if isinstance(entry.attributes, File):
-                for ref in entry.attributes.blocks:
-                    if not is_block_name(ref):
-                        name = _shown(directory.location + b"/" + entry.name)
-                        raise FormatError(
-                            f"{name} has a block whose hash or key is no hash; nothing was pushed"
-                        )
-                    yield ref.hash, ref.key
+    for count, node in enumerate(flist.files()):
+        if not count % _TELL_EVERY:
+            progress(Report("list", count, 0))
+        for ref in node.blocks:
+            if not flist.codec.is_ref(ref):
+                raise FormatError(
+                    f"{printable(node.path)} has a block whose hash or key is no hash; nothing was pushed"
+                )
+            yield ref.hash, ref.key
 
 
 def _check(blocks: Blocks, target: Store, progress: Progress) -> int:
@@ -186,16 +186,4 @@ class _Faults:
 
 
 def _files_with(flist: Flist, refs: set[BlockRef]) -> list[str]:
-    names = [
-        _shown(directory.location + b"/" + entry.name)
-        for directory in flist.directories()
-        for entry in directory.entries
-        if isinstance(entry.attributes, File) and not refs.isdisjoint(entry.attributes.blocks)
-    ]
-    return sorted(names)
-
-
-def _shown(path: bytes) -> str:
-    """Make a stranger's path fit for a terminal."""
-    text = path.removeprefix(b"/").decode(errors="replace")
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return sorted(printable(node.path) for node in flist.files() if not refs.isdisjoint(node.blocks))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from flistfs.format.codecs import Block, chunk_key, encode_block
+from flistfs.format.base import Block, Codec
 from flistfs.reading.content import Piece
 from flistfs.stores import Store
 from flistfs.stores.copying import right_copy
@@ -67,14 +67,15 @@ class StoreSupply:
 class DirectorySupply:
     """Right blocks from the content of files: of the same path, else of any in a directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, codec: Codec) -> None:
         self._root = os.fsencode(root)
+        self._codec = codec
 
     def at_once(self, wanted: Wanted) -> Block | None:
         """Look at the place where the content was."""
         path = b"/".join((self._root, wanted.path))
         find = {wanted.ref.key: wanted.ref}.get
-        return next(_blocks(path, find, wanted.piece.offset, wanted.piece.length), None)
+        return next(_blocks(self._codec, path, find, wanted.piece.offset, wanted.piece.length), None)
 
     def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:
         """Look through all files."""
@@ -83,13 +84,17 @@ class DirectorySupply:
             for name in names:
                 if not missing:
                     return
-                for block in _blocks(b"/".join((folder, name)), missing.get):
+                for block in _blocks(self._codec, b"/".join((folder, name)), missing.get):
                     missing.pop(block.key, None)
                     yield block
 
 
 def _blocks(
-    path: bytes, find: Callable[[bytes], BlockRef | None], start: int = 0, length: int | None = None
+    codec: Codec,
+    path: bytes,
+    find: Callable[[bytes], BlockRef | None],
+    start: int = 0,
+    length: int | None = None,
 ) -> Iterator[Block]:
     """Make those blocks of a file's chunks that are wanted; with a length, only of the one at `start`."""
     try:
@@ -98,9 +103,9 @@ def _blocks(
                 return
             position = start
             while chunk := os.pread(file.fileno(), length or CHUNK_SIZE, position):
-                ref = find(chunk_key(chunk))
+                ref = find(codec.key(chunk))
                 # Libraries differ in a few blocks: then the same content is another block, of no use here.
-                if ref is not None and (block := encode_block(chunk)).hash == ref.hash:
+                if ref is not None and (block := codec.encode(chunk)).hash == ref.hash:
                     yield block
                 if length is not None:
                     return

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from flistfs.reading.flist import Flist, Node
-from flistfs.tree.node import Kind
+from flistfs.reading.flist import Flist
+from flistfs.tree.node import Kind, Node
 from flistfs.util.patterns import parse_pattern
 
 
@@ -25,7 +25,7 @@ class Search:
         """Say whether it is one of those: `name` is a shell pattern for the last part of its path."""
         if self.kinds is not None and node.kind not in self.kinds:
             return False
-        if self.name is not None and not fnmatch.fnmatchcase(os.fsdecode(node.entry.name), self.name):
+        if self.name is not None and not fnmatch.fnmatchcase(os.fsdecode(node.name), self.name):
             return False
         if self.min_size is None and self.max_size is None:
             return True
@@ -36,7 +36,7 @@ class Search:
 
 def search(flist: Flist, start: Node, wanted: Search) -> Iterator[Node]:
     """Walk what is wanted below a directory, or the entry itself that is none."""
-    if start.directory is None and wanted.matches(start):
+    if not (start.kind is Kind.DIRECTORY and start.whole) and wanted.matches(start):
         yield start
     yield from filter(wanted.matches, flist.walk(start))
 

@@ -6,21 +6,21 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from flistfs.format.zeroos.records import BLOCK_SIZE_UNIT, File
-from flistfs.reading.flist import Flist, Node
-from flistfs.tree.node import Kind
+from flistfs.format.base import Codec
+from flistfs.reading.flist import Flist
+from flistfs.tree.node import Kind, Node
 from flistfs.util.progress import Progress, Report, quiet
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Owner:
-    """Who owns entries: names and numbers; -1 where the flist has no number."""
+class Owner(NamedTuple):
+    """Who owns entries: names and numbers; None where the flist has no number."""
 
     user: bytes
     group: bytes
-    uid: int
-    gid: int
+    uid: int | None
+    gid: int | None
 
 
 @dataclass(slots=True)
@@ -57,38 +57,29 @@ def take_survey(flist: Flist, *, largest: int = 10, progress: Progress = quiet) 
 
 def _count(flist: Flist, survey: Survey, seen: set[bytes], progress: Progress) -> Iterator[tuple[int, bytes]]:
     root = flist.find(b"")
-    _count_node(flist, survey, root)
+    _count_node(survey, root)
     for node in flist.walk(root):
-        _count_node(flist, survey, node)
+        _count_node(survey, node)
         if node.kind is Kind.DIRECTORY:
             done = survey.kinds[Kind.DIRECTORY]
-            progress(Report("structure", done, max(done, flist.estimated_records)))
-        if isinstance(node.entry.attributes, File):
-            _count_blocks(survey, seen, node.entry.attributes, node.size)
+            progress(Report("structure", done, max(done, flist.estimated_directories)))
+        if node.kind is Kind.FILE:
+            _count_blocks(survey, seen, node, flist.codec)
             yield node.size, node.path
 
 
-def _count_node(flist: Flist, survey: Survey, node: Node) -> None:
+def _count_node(survey: Survey, node: Node) -> None:
     survey.kinds[node.kind] += 1
-    aci = flist.aci(node)
-    if aci is not None:
-        survey.owners[Owner(aci.uname, aci.gname, aci.uid, aci.gid)] += 1
+    access = node.access
+    if access is not None:
+        survey.owners[Owner(access.user, access.group, access.uid, access.gid)] += 1
 
 
-def _count_blocks(survey: Survey, seen: set[bytes], file: File, size: int) -> None:
-    survey.size += size
+def _count_blocks(survey: Survey, seen: set[bytes], file: Node, codec: Codec) -> None:
+    survey.size += file.size
     survey.blocks += len(file.blocks)
     for index, block in enumerate(file.blocks):
-        # Half the memory of the hex digits; what is no hex is at fault, and counts as it is.
-        name = _packed(block.hash)
+        name = codec.compact(block.hash)
         if name not in seen:
             seen.add(name)
-            chunk_size = file.block_size * BLOCK_SIZE_UNIT
-            survey.unique_size += max(0, min(chunk_size, size - index * chunk_size))
-
-
-def _packed(name: bytes) -> bytes:
-    try:
-        return bytes.fromhex(name.decode())
-    except ValueError:
-        return name
+            survey.unique_size += max(0, min(file.chunk_size, file.size - index * file.chunk_size))

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flistfs.errors import FormatError
-from flistfs.format.zeroos.records import Entry, Link, SubDirectory
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.tree.names import printable
-from flistfs.tree.node import Kind
+from flistfs.tree.node import Kind, Node
 from flistfs.tree.uniting import Conflict, Part, Place, Prefer, Rules, Seen, Sort, United, Why, join
 
 # Directories of an flist that are remembered: two are compared at a time, and links lead through others. Of
@@ -72,28 +71,29 @@ class FlistTree:
         """Look at an flist; with `by_time` also at when directories were modified."""
         self._flist = flist
         self._by_time = by_time
-        self._remembered: OrderedDict[bytes, Mapping[bytes, Entry]] = OrderedDict()
+        self._remembered: OrderedDict[bytes, Mapping[bytes, Node]] = OrderedDict()
         self._entry_count = 0  # with the directories
 
     def names(self, directory: bytes) -> Iterator[tuple[bytes, Seen]]:
         """Walk what is in a directory."""
-        for name, entry in self._entries(directory).items():
-            yield name, self._seen(directory, name, entry)
+        for name, node in self._entries(directory).items():
+            yield name, self._seen(node)
 
     def look(self, directory: bytes, names: Sequence[bytes]) -> dict[bytes, Seen]:
         """Look names up in a directory."""
         entries = self._entries(directory)
-        return {name: self._seen(directory, name, entries[name]) for name in names if name in entries}
+        return {name: self._seen(entries[name]) for name in names if name in entries}
 
-    def _entries(self, directory: bytes) -> Mapping[bytes, Entry]:
+    def _entries(self, directory: bytes) -> Mapping[bytes, Node]:
         if directory in self._remembered:
             self._remembered.move_to_end(directory)
             return self._remembered[directory]
         try:
-            record = self._flist.directory(directory)
+            listing = self._flist.listing(directory) or ()
         except FormatError:
-            record = None
-        entries = {} if record is None else {entry.name: entry for entry in record.entries}
+            listing = ()
+        start = len(directory) + 1 if directory else 0
+        entries = {node.path[start:]: node for node in listing}
         self._remembered[directory] = entries
         self._entry_count += 1 + len(entries)
         while len(self._remembered) > _REMEMBERED and self._entry_count > _REMEMBERED_ENTRIES:
@@ -101,28 +101,25 @@ class FlistTree:
             self._entry_count -= 1 + len(forgotten)
         return entries
 
-    def _seen(self, directory: bytes, name: bytes, entry: Entry) -> Seen:
-        node = Node(join(directory, name), entry)
-        time = entry.modification_time
-        if self._by_time and isinstance(entry.attributes, SubDirectory):
-            head = self._flist.head(node.path)
-            time = 0 if head is None else head.modification_time
+    def _seen(self, node: Node) -> Seen:
+        time = node.mtime
+        if self._by_time and node.kind is Kind.DIRECTORY:
+            directory = self._flist.directory(node.path)
+            time = 0 if directory is None else directory.mtime
         return _seen(node, time)
 
 
 def seen_of(node: Node) -> Seen:
     """Say what a node is to the rules."""
-    return _seen(node, node.modification_time)
+    return _seen(node, node.mtime)
 
 
 def _seen(node: Node, time: int) -> Seen:
-    match node.entry.attributes:
-        case SubDirectory():
-            return Seen(Sort.DIRECTORY, time=time, what=node.kind)
-        case Link(target=target):
-            return Seen(Sort.LINK, target, time, node.kind)
-        case _:
-            return Seen(Sort.OTHER, time=time, what=node.kind)
+    if node.kind is Kind.DIRECTORY:
+        return Seen(Sort.DIRECTORY, time=time, what=node.kind)
+    if node.target is not None:
+        return Seen(Sort.LINK, node.target, time, node.kind)
+    return Seen(Sort.OTHER, time=time, what=node.kind)
 
 
 class Union:

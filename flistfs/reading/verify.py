@@ -12,23 +12,22 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from flistfs.errors import BlockCorruptError, FormatError, StoreError, StoreUnavailableError
-from flistfs.format.codecs import Block, decode_block
-from flistfs.format.zeroos.records import File
+from flistfs.format.base import Block, Fault
+from flistfs.format.faults import node_fault
 from flistfs.reading.content import Piece, ahead, pieces
-from flistfs.reading.faults import Fault, content_fault, directories, package_faults, record_faults
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.reading.repair import Supply, Wanted
 from flistfs.stores import Store
 from flistfs.stores.base import printable
 from flistfs.tree.chunks import BlockRef
-from flistfs.tree.names import join
+from flistfs.tree.node import Kind
 from flistfs.util.progress import Progress, Report, quiet
 
 # References to blocks that are looked at together.
 _BATCH: Final = 4096
 
-# A block that no store has.
-_NO_BLOCK: Final = b"0" * 64
+ROUTER: Final = b"router.yaml"
+"""What stands for the path where the package's router is at fault."""
 
 _UNKNOWN: Final = -1
 
@@ -69,16 +68,18 @@ def verify(
     Raises:
         StoreError: the store can't be asked.
     """
-    report = Verified(faults=list(package_faults(flist)))
+    report = Verified(faults=list(_package_faults(flist)))
     total = 0
-    for path, directory in directories(flist):
+    for path, listing in flist.directories():
         report.directories += 1
-        progress(Report("structure", report.directories, max(report.directories, flist.estimated_records)))
-        report.faults += record_faults(flist, path, directory)
-        if not isinstance(directory, FormatError):
-            counts = [len(e.attributes.blocks) for e in directory.entries if isinstance(e.attributes, File)]
-            report.files += len(counts)
-            total += sum(counts)
+        estimated = max(report.directories, flist.estimated_directories)
+        progress(Report("structure", report.directories, estimated))
+        report.faults += flist.faults(path)
+        if isinstance(listing, FormatError):
+            continue
+        counts = [len(node.blocks) for node in listing if node.kind is Kind.FILE]
+        report.files += len(counts)
+        total += sum(counts)
     progress(Report("structure", 1, 1))
     if store is not None:
         blocks = _Blocks(store, deep=deep or supply is not None, entire=supply is not None)
@@ -94,6 +95,15 @@ def verify(
         if blocks.repaired:
             store.sync()
     return report
+
+
+def _package_faults(flist: Flist) -> Iterator[Fault]:
+    """Walk what makes readers refuse the package, for how it is packed or for its router."""
+    yield from (Fault(b"", what) for what in flist.package_faults)
+    try:
+        flist.router()
+    except FormatError as error:
+        yield Fault(ROUTER, str(error))
 
 
 def _broken(
@@ -117,13 +127,12 @@ def _broken(
 
 def _references(flist: Flist) -> Iterator[Wanted]:
     """Walk the chunks of all files that have none of the faults of records."""
-    for path, directory in directories(flist):
-        if isinstance(directory, FormatError):
+    for _, listing in flist.directories():
+        if isinstance(listing, FormatError):
             continue
-        for entry in directory.entries:
-            if isinstance(entry.attributes, File) and content_fault(entry.attributes, entry.size) is None:
-                node = Node(join(path, entry.name), entry)
-                yield from (Wanted(node.path, piece) for piece in pieces(node))
+        for node in listing:
+            if node.kind is Kind.FILE and node_fault(node, flist.codec) is None:
+                yield from (Wanted(node.path, piece) for piece in pieces(node, flist.codec))
 
 
 class _Blocks:
@@ -172,8 +181,9 @@ class _Blocks:
         return None
 
     def _name(self, ref: BlockRef) -> bytes:
-        # Half the memory of the hex digits. The key matters only where the block is opened with it.
-        return bytes.fromhex((ref.hash + ref.key if self._deep else ref.hash).decode())
+        # The key matters only where the block is opened with it.
+        codec = self._store.codec
+        return codec.compact(ref.hash) + (codec.compact(ref.key) if self._deep else b"")
 
     def _asked(self, refs: Sequence[BlockRef]) -> Iterator[_Outcome]:
         missing = self._store.missing([ref.hash for ref in refs])
@@ -181,13 +191,15 @@ class _Blocks:
 
     def _fetched(self, ref: BlockRef) -> _Outcome:
         try:
-            lengths = [len(decode_block(stored, ref)) for stored in self._store.copies(ref.hash)]
+            lengths = [len(self._store.codec.decode(stored, ref)) for stored in self._store.copies(ref.hash)]
         except BlockCorruptError as error:
             return str(error)
         except StoreUnavailableError:
             raise
         except StoreError as error:
-            self._store.missing([_NO_BLOCK])  # raises where it is the store that cannot be asked
+            self._store.missing(
+                [self._store.codec.no_block]
+            )  # raises where it is the store that cannot be asked
             return f"block {printable(ref.hash)} cannot be read: {error}"
         return lengths[0] if lengths else _missing(ref)
 

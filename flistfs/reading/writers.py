@@ -15,19 +15,18 @@ from types import TracebackType
 from typing import Final, Self
 
 from flistfs.errors import OutputError
-from flistfs.format.codecs import chunk_key
 from flistfs.reading.content import THREADS, Piece, fetch, pieces
-from flistfs.reading.flist import Node
 from flistfs.stores import Store
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.tree.names import join, printable
+from flistfs.tree.node import Node
 from flistfs.util.progress import Progress, Report
 
 # Chunks on their way at a time, each in a file that is open.
 _AHEAD: Final = 8 * THREADS
 
 # A whole chunk of zeros needs no block: what is not written of a file is zeros.
-_ZEROS: Final = chunk_key(bytes(CHUNK_SIZE))
+_ZEROS: Final = bytes(CHUNK_SIZE)
 
 
 @contextmanager
@@ -80,6 +79,7 @@ class Writers:
 
     def __init__(self, store: Store, target: Path, total: int, progress: Progress) -> None:
         self._store = store
+        self._key_of_zeros = store.codec.key(_ZEROS)
         self._target = target
         self._total = total
         self._progress = progress
@@ -103,7 +103,9 @@ class Writers:
     def write(self, descriptor: int, node: Node, complete: Callable[[int], None]) -> None:
         """Fill a new file; `complete` gets the descriptor when all is written, which is closed then."""
         waiting: deque[Piece | None] = deque(
-            piece for piece in pieces(node) if piece.ref.key != _ZEROS or piece.length != CHUNK_SIZE
+            piece
+            for piece in pieces(node, self._store.codec)
+            if piece.ref.key != self._key_of_zeros or piece.length != CHUNK_SIZE
         )
         if not waiting:
             waiting.append(None)

@@ -20,25 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, BaseRequest
 from flistfs.authoring.state.directory import SessionFolder
 from flistfs.authoring.state.journal import Stored
 from flistfs.errors import ClashError, FormatError
+from flistfs.format.base import Codec
 from flistfs.format.router import Router, format_router, without_passwords
-from flistfs.format.zeroos.records import (
-    BLOCK_SIZE_UNIT,
-    NO_ID,
-    Aci,
-    Directory,
-    Entry,
-    File,
-    Link,
-    Special,
-    SubDirectory,
-)
-from flistfs.reading.faults import device_numbers, record_faults
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.reading.union import Clash, Union, described
 from flistfs.sources.item import Item
 from flistfs.stores import Store, open_store
@@ -46,13 +34,11 @@ from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.url import StoreUrl
 from flistfs.tree.chunks import CHUNK_SIZE, chunk_length
 from flistfs.tree.names import join, printable
+from flistfs.tree.node import Access, Kind, Node
 from flistfs.tree.owners import FIRST_OWN_NUMBER, MAX_ID, said_number
 from flistfs.tree.uniting import Part, Place, Prefer, Rules
 
 _NANO = 1_000_000_000
-
-# A block that no store has.
-_NO_BLOCK = b"0" * 64
 
 # How many clashes a message names.
 _NAMED_CLASHES = 20
@@ -89,7 +75,7 @@ class BaseSource:
         self._users = _Numbers()
         self._groups = _Numbers()
         self._walked = 0
-        self._total = sum(layer.flist.estimated_records for layer in layers)
+        self._total = sum(layer.flist.estimated_directories for layer in layers)
 
     @classmethod
     def open(cls, packages: Sequence[str], *, replace_links: bool = False) -> Self:
@@ -150,55 +136,50 @@ class BaseSource:
     def _folder(self, union: Union, place: Place, folders: list[Place]) -> Iterator[Item]:
         """Walk a directory, and collect those in it."""
         found: dict[bytes, list[tuple[int, Node]]] = {}
-        directories: dict[Part, Directory] = {}
+        directories: dict[Part, Node] = {}
         for part in place.parts:
-            directories[part] = directory = _record(self.layers[part.tree], part.path)
+            directories[part], entries = _directory(self.layers[part.tree], part.path)
             self._walked += 1
-            for entry in directory.entries:
-                node = Node(join(part.path, entry.name), entry)
-                found.setdefault(entry.name, []).append((part.tree, node))
+            for node in entries:
+                found.setdefault(node.name, []).append((part.tree, node))
         head = union.own_parts(place)[-1]
-        root = Entry(b"", 0, SubDirectory(b""), b"", 0, 0)
-        yield self._item(self.layers[head.tree], place.path, root, directories[head])
+        yield self._item(self.layers[head.tree], place.path, directories[head])
         for name, candidates in sorted(found.items()):
             chosen = [candidates[index] for index in union.chosen([node for _, node in candidates])]
-            if _is_folder(chosen[0][1].entry):
+            if chosen[0][1].kind is Kind.DIRECTORY:
                 folders.append(union.below(place, name, [Part(tree, node.path) for tree, node in chosen]))
             else:
                 ((tree, node),) = chosen
-                yield self._item(self.layers[tree], join(place.path, name), node.entry)
+                yield self._item(self.layers[tree], join(place.path, name), node)
 
-    def _item(self, layer: Layer, path: bytes, entry: Entry, directory: Directory | None = None) -> Item:
-        node = Node(path, entry, directory)
-        aci = layer.flist.aci(node)
-        assert aci is not None  # noqa: S101  the type checker's: a record without it is at fault
-        uid, gid = self._owner(layer, path, aci)
-        mtime_ns = node.modification_time * _NANO
-        attributes = entry.attributes
+    def _item(self, layer: Layer, path: bytes, node: Node) -> Item:
+        """Make the item of a node, which is to be at `path`."""
+        access = node.access
+        assert access is not None  # noqa: S101  the type checker's: a node without one is at fault
+        uid, gid = self._owner(layer, path, access)
+        mtime_ns = node.mtime * _NANO
+        is_file = node.kind is Kind.FILE
         return Item(
             path=path,
-            mode=layer.flist.mode(node),
+            mode=node.mode,
             uid=uid,
             gid=gid,
             mtime_ns=mtime_ns,
             atime_ns=mtime_ns,
-            ctime_ns=node.creation_time * _NANO,
-            size=entry.size if isinstance(attributes, File) else 0,
-            rdev=_device(attributes) if isinstance(attributes, Special) else 0,
-            target=attributes.target if isinstance(attributes, Link) else b"",
-            stored=_chunks(layer, path, entry.size, attributes) if isinstance(attributes, File) else (),
+            ctime_ns=node.ctime * _NANO,
+            size=node.size if is_file else 0,
+            rdev=os.makedev(*node.device) if node.device else 0,
+            target=node.target or b"",
+            stored=_chunks(layer, path, node) if is_file else (),
         )
 
-    def _owner(self, layer: Layer, path: bytes, aci: Aci) -> tuple[int, int]:
-        uid, gid = self._users.number(aci.uid, aci.uname), self._groups.number(aci.gid, aci.gname)
+    def _owner(self, layer: Layer, path: bytes, access: Access) -> tuple[int, int]:
+        uid = self._users.number(access.uid, access.user)
+        gid = self._groups.number(access.gid, access.group)
         if uid is None or gid is None:
             raise _refusal(layer, path, f"more than {_OWN_NUMBERS} accounts have no number")
-        self.unknown_owners += _is_unknown(aci.uid, aci.uname) or _is_unknown(aci.gid, aci.gname)
+        self.unknown_owners += _is_unknown(access.uid, access.user) or _is_unknown(access.gid, access.group)
         return uid, gid
-
-
-def _is_folder(entry: Entry) -> bool:
-    return isinstance(entry.attributes, SubDirectory)
 
 
 def _clash(clashes: Sequence[Clash]) -> ClashError:
@@ -211,17 +192,18 @@ def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:
     return FormatError(f"{layer.name} cannot be gone on from: {printable(path) or '/'}: {what}")
 
 
-def _record(layer: Layer, path: bytes) -> Directory:
-    """Read a directory's record, without any fault."""
+def _directory(layer: Layer, path: bytes) -> tuple[Node, Sequence[Node]]:
+    """Return a directory and its entries, none of which has a fault."""
+    fault = next(layer.flist.faults(path), None)
+    if fault is not None:
+        raise _refusal(layer, fault.path, f"{fault.what} (flistfs verify --no-store names every fault)")
     try:
-        directory = layer.flist.directory(path)
+        directory, listing = layer.flist.directory(path), layer.flist.listing(path)
     except FormatError as error:
         raise _refusal(layer, path, str(error)) from None
-    if directory is None:  # of a sub-directory the fault of its entry was seen before
+    if directory is None or listing is None:  # of a sub-directory the fault of its entry was seen before
         raise _refusal(layer, path, "there is no root directory")
-    for fault in record_faults(layer.flist, path, directory):
-        raise _refusal(layer, fault.path, f"{fault.what} (flistfs verify --no-store names every fault)")
-    return directory
+    return directory, listing
 
 
 class _Numbers:
@@ -232,12 +214,12 @@ class _Numbers:
         self._numbers: dict[bytes, int] = {}
         self._own = 0
 
-    def number(self, number: int, name: bytes) -> int | None:
+    def number(self, number: int | None, name: bytes) -> int | None:
         """Return an account's number: the one that is noted, else what its name says, else one of our own.
 
         None if there are no more of those.
         """
-        if number != NO_ID:
+        if number is not None:
             self._given.add(number)
             return number
         if name not in self._numbers:
@@ -263,23 +245,19 @@ class _Numbers:
         }
 
 
-def _is_unknown(number: int, name: bytes) -> bool:
-    return number == NO_ID and said_number(name) is None
+def _is_unknown(number: int | None, name: bytes) -> bool:
+    return number is None and said_number(name) is None
 
 
-def _device(special: Special) -> int:
-    numbers = device_numbers(special)
-    return 0 if numbers is None else os.makedev(*numbers)
-
-
-def _chunks(layer: Layer, path: bytes, size: int, file: File) -> tuple[Stored, ...]:
-    chunk_size = file.block_size * BLOCK_SIZE_UNIT
+def _chunks(layer: Layer, path: bytes, file: Node) -> tuple[Stored, ...]:
+    size, chunk_size = file.size, file.chunk_size
     if file.blocks and chunk_size != CHUNK_SIZE:
         raise _refusal(
             layer, path, f"its blocks have {chunk_size} bytes each; sessions use {CHUNK_SIZE} only"
         )
-    if size > MAX_SIZE:
-        raise _refusal(layer, path, f"it has {size} bytes; files of a session have {MAX_SIZE} at most")
+    most = layer.flist.format.limits.file_size
+    if size > most:
+        raise _refusal(layer, path, f"it has {size} bytes; files of a session have {most} at most")
     return tuple(
         Stored(chunk_length(size, index), ref.hash, ref.key) for index, ref in enumerate(file.blocks)
     )
@@ -307,7 +285,7 @@ class Base:
             StoreError: it cannot be.
         """
         if self.is_named and self.store is not None:
-            self.store.missing([_NO_BLOCK])
+            self.store.missing([self.store.codec.no_block])
 
 
 @contextmanager
@@ -332,11 +310,22 @@ def opened_base(
             source = opened.enter_context(
                 closing(BaseSource.open(request.packages, replace_links=request.replace_links))
             )
+            _check_format(folder, source.layers)
             _note_stores(folder, store, source.layers, request)
-        blocks = _open_stores(folder, password)
+        blocks = _open_stores(folder, store.codec, password)
         if blocks is not None:
             opened.callback(blocks.close)
         yield Base(source, blocks, is_named=request is not None and request.store is not None)
+
+
+def _check_format(folder: SessionFolder, layers: Sequence[Layer]) -> None:
+    """Refuse flists of another format than the session's, whose blocks its own cannot name."""
+    wanted = folder.settings().format
+    for layer in layers:
+        if (name := layer.flist.format.name) != wanted:
+            raise FormatError(
+                f"{layer.name} has the format {name}, the session the format {wanted}; convert it first"
+            )
 
 
 def _note_stores(folder: SessionFolder, store: Store, layers: Sequence[Layer], request: BaseRequest) -> None:
@@ -357,15 +346,17 @@ def _note_stores(folder: SessionFolder, store: Store, layers: Sequence[Layer], r
     )
 
 
-def _open_stores(folder: SessionFolder, password: str | None) -> Store | None:
+def _open_stores(folder: SessionFolder, codec: Codec, password: str | None) -> Store | None:
     """Open the stores that were kept; servers that only an flist names get no password."""
     stores = [
-        open_store(str(StoreUrl("router", path=path)), reading=True, password_variable=None)
+        open_store(str(StoreUrl("router", path=path)), codec, reading=True, password_variable=None)
         for path in folder.base_routers()
     ]
     url = folder.settings().base_store
     if url is not None:
-        stores.append(open_store(url, password, reading=True, password_variable=BASE_PASSWORD_VARIABLE))
+        stores.append(
+            open_store(url, codec, password, reading=True, password_variable=BASE_PASSWORD_VARIABLE)
+        )
     if len(stores) > 1:
         return FallbackStore(stores)
     return stores[0] if stores else None

@@ -17,7 +17,7 @@ from flistfs.errors import StoreRefusedError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block, Codec
     from flistfs.format.router import Router
 
 MAX_BLOCK_SIZE: Final = 8 * 1024 * 1024
@@ -45,6 +45,10 @@ class Store(Protocol):
     Every method may raise `StoreUnavailableError` (it may work later), `StoreRefusedError` (it will not,
     until somebody changes something) or a plain `StoreError` (the store behaves in a way nobody expects).
     """
+
+    @property
+    def codec(self) -> Codec:
+        """How the blocks are made that it holds."""
 
     @property
     def url(self) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError
-from flistfs.format.codecs import Block, decode_block
+from flistfs.format.base import Block
 from flistfs.stores import Store
 from flistfs.tree.chunks import BlockRef
 
@@ -35,7 +35,7 @@ def right_copy(store: Store, ref: BlockRef) -> Block | None:
     """
     for stored in store.copies(ref.hash):
         try:
-            decode_block(stored, ref)
+            store.codec.decode(stored, ref)
         except BlockCorruptError:
             continue
         return Block(ref.hash, ref.key, (stored,))
@@ -115,7 +115,7 @@ class Copier:
                 return
             try:
                 stored = self._source.get(ref.hash)
-                decode_block(stored, ref)
+                self._source.codec.decode(stored, ref)
             except (BlockMissingError, BlockCorruptError) as error:
                 with self._lock:
                     self._note(ref, error)

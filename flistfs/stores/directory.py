@@ -36,13 +36,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
-from flistfs.format.codecs import has_hash
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block, Codec
 
 _NAME: Final = re.compile(rb"[0-9a-f]{8,255}")
 _LEFTOVER_AGE: Final = 24 * 3600.0  # seconds; no write of a block takes a day
@@ -67,14 +66,20 @@ _REFUSALS: Final = {
 class DirectoryStore:
     """A `Store` in a directory, which is made (mode 0700) when it is first needed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, codec: Codec) -> None:
         if not path.is_absolute():
             raise ValueError("the path of a directory store must be absolute")
         self._path = path
+        self._codec = codec
         self._root = os.fspath(path)
         self._tmp = path / "tmp"
         self._tmp_root = os.fspath(self._tmp)
         self._sweep()
+
+    @property
+    def codec(self) -> Codec:
+        """How its blocks are made."""
+        return self._codec
 
     @property
     def url(self) -> str:
@@ -193,7 +198,7 @@ class DirectoryStore:
             raise
         if not value:
             return False  # missing
-        if not has_hash(value, hash_):
+        if not self._codec.has_hash(value, hash_):
             return True
         with contextlib.suppress(OSError):  # another user's: it is compared again next time
             _note_compared(file)

@@ -8,19 +8,21 @@ from flistfs.stores.base import DEFAULT_TIMEOUT
 from flistfs.stores.url import PASSWORD_VARIABLE, default_store_url, parse_store_url
 
 if TYPE_CHECKING:
+    from flistfs.format.base import Codec
     from flistfs.format.router import Router
     from flistfs.stores.base import Store
 
 
 def open_store(
     url: str,
+    codec: Codec,
     password: str | None = None,
     *,
     timeout: float = DEFAULT_TIMEOUT,
     reading: bool = False,
     password_variable: str | None = PASSWORD_VARIABLE,
 ) -> Store:
-    """Make the store a URL stands for, without touching it yet: `check()` does.
+    """Make the store of a codec's blocks that a URL stands for, without touching it yet: `check()` does.
 
     `password` is used if the URL has none, and for all servers of a router whose URLs have none; `timeout`
     is in seconds without progress (servers only; see `reading_deadline`). A store for `reading` may be a
@@ -34,22 +36,28 @@ def open_store(
         from flistfs.stores.combined.routed import open_router  # noqa: PLC0415
 
         return open_router(
-            parsed, password, timeout=timeout, reading=reading, password_variable=password_variable
+            parsed,
+            codec,
+            password,
+            timeout=timeout,
+            reading=reading,
+            password_variable=password_variable,
         )
     if parsed.path is not None:
         from flistfs.stores.directory import DirectoryStore  # noqa: PLC0415
 
-        return DirectoryStore(parsed.path)
+        return DirectoryStore(parsed.path, codec)
     if parsed.scheme == "redis+cluster":
         from flistfs.stores.redis.cluster import ClusterStore  # noqa: PLC0415
 
-        return ClusterStore(parsed, timeout=timeout, password_variable=password_variable)
+        return ClusterStore(parsed, codec, timeout=timeout, password_variable=password_variable)
     from flistfs.stores.redis.server import RedisStore  # noqa: PLC0415
 
-    return RedisStore(parsed, timeout=timeout, reading=reading, password_variable=password_variable)
+    return RedisStore(parsed, codec, timeout=timeout, reading=reading, password_variable=password_variable)
 
 
 def open_flist_store(
+    codec: Codec,
     router: Router | None,
     url: str | None = None,
     password: str | None = None,
@@ -71,9 +79,10 @@ def open_flist_store(
     if url is None and router is not None:
         from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415
 
-        return RoutedStore.of_package(router, timeout=timeout, reading=reading)
+        return RoutedStore.of_package(router, codec, timeout=timeout, reading=reading)
     return open_store(
         url or default_store_url(),
+        codec,
         password,
         timeout=timeout,
         reading=reading,

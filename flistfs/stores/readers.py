@@ -72,10 +72,13 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
 
 def _check_complete(router: Router, file: Path) -> None:
     """Raise `UsageError` if the router has no server for some hashes."""
+    from flistfs.format.opening import formats  # noqa: PLC0415  few commands need it
     from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415  it imports this module
 
+    any_codec = formats()[0].codec  # nothing is stored
+
     try:
-        RoutedStore(router, str(file), timeout=DEFAULT_TIMEOUT).close()
+        RoutedStore(router, str(file), any_codec, timeout=DEFAULT_TIMEOUT).close()
     except UsageError as error:
         raise UsageError(f"the router {file} cannot be used: {error}") from None
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import enum
 import stat
+from collections.abc import Hashable
+from typing import Final, NamedTuple
+
+from flistfs.errors import FormatError
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 
 
 class Kind(enum.StrEnum):
@@ -19,7 +24,7 @@ class Kind(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-_TYPE_BITS = {
+TYPE_BITS: Final = {
     Kind.DIRECTORY: stat.S_IFDIR,
     Kind.FILE: stat.S_IFREG,
     Kind.LINK: stat.S_IFLNK,
@@ -28,3 +33,98 @@ _TYPE_BITS = {
     Kind.FIFO: stat.S_IFIFO,
     Kind.SOCKET: stat.S_IFSOCK,
 }
+"""The type bits of `st_mode`, for every known kind."""
+
+KIND_OF: Final = {bits: kind for kind, bits in TYPE_BITS.items()}
+"""The kind, for the type bits of `st_mode`."""
+
+DEVICES: Final = frozenset({Kind.CHAR, Kind.BLOCK})
+"""The kinds that have device numbers."""
+
+NO_ACCESS_MODE: Final = 0o400
+"""The permissions that readers show of an entry whose owner and mode an flist lacks."""
+
+
+class Access(NamedTuple):
+    """Owner and mode of entries; equal ones are usually one object, shared by many nodes.
+
+    `mode` is the full `st_mode`; where entries of several kinds share one record its type bits may be those
+    of another kind. `uid` and `gid` are None for an account that is known by name only. `extra` holds what
+    else the format has, in its own shape: it survives a merge of flists, and nothing else looks at it.
+    """
+
+    mode: int
+    user: bytes
+    group: bytes
+    uid: int | None
+    gid: int | None
+    extra: tuple[Hashable, ...] = ()
+
+
+# A named tuple: one is made for every entry, and a frozen dataclass takes three times as long.
+class Node(NamedTuple):
+    """An entry of a tree.
+
+    `path` is relative to the root, without a slash at either end; the root's is empty. `size` is in bytes;
+    times are whole seconds since 1970, `ctime` that of the last change of the inode. `target` is where a link
+    leads, `device` the numbers (major, minor) of a device that has proper ones. The blocks of a file are in
+    order, each of `chunk_size` plain bytes but the last.
+
+    `whole` is False for a directory that is known from its parent's entry only, because nobody has asked for
+    more, or because the flist lacks it. `held` is the access, or why it cannot be read.
+    """
+
+    path: bytes
+    kind: Kind
+    held: Access | FormatError | None
+    size: int
+    mtime: int
+    ctime: int
+    target: bytes | None = None
+    device: tuple[int, int] | None = None
+    blocks: tuple[BlockRef, ...] = ()
+    chunk_size: int = CHUNK_SIZE
+    whole: bool = True
+
+    @property
+    def name(self) -> bytes:
+        """The last part of its path."""
+        return self.path.rpartition(b"/")[2]
+
+    @property
+    def access(self) -> Access | None:
+        """Owner and mode; None if the flist lacks them.
+
+        Raises:
+            FormatError: they cannot be read; names the path.
+        """
+        if isinstance(self.held, FormatError):
+            raise self.held
+        return self.held
+
+    @property
+    def mode(self) -> int:
+        """The `st_mode`, with the type bits of its kind; raises as `access` does."""
+        access = self.access
+        permissions = stat.S_IMODE(access.mode) if access else NO_ACCESS_MODE
+        return TYPE_BITS.get(self.kind, 0) | permissions
+
+    @property
+    def user(self) -> bytes | None:
+        """The user's name; None if the flist lacks it. Raises as `access` does."""
+        return self.access.user if self.access else None
+
+    @property
+    def group(self) -> bytes | None:
+        """The group's name; None if the flist lacks it. Raises as `access` does."""
+        return self.access.group if self.access else None
+
+    @property
+    def uid(self) -> int | None:
+        """The user's number; None if the flist lacks it. Raises as `access` does."""
+        return self.access.uid if self.access else None
+
+    @property
+    def gid(self) -> int | None:
+        """The group's number; None if the flist lacks it. Raises as `access` does."""
+        return self.access.gid if self.access else None

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
-from flistfs.format.zeroos.records import NO_ID, Aci
+from flistfs.tree.node import Access
 
 FIRST_OWN_NUMBER = 2**32 - 2**16
 """From here on are the numbers of accounts that a base knows by name only: no system gives such out."""
@@ -30,45 +30,45 @@ class Owners:
     def __init__(self) -> None:
         self._is_root = os.geteuid() == 0
         self._groups = {os.getegid(), *os.getgroups()}
-        self._known: dict[Aci | None, tuple[int, int, bool]] = {None: (-1, -1, True)}
+        self._known: dict[Access | None, tuple[int, int, bool]] = {None: (-1, -1, True)}
 
-    def allowed(self, aci: Aci | None) -> tuple[int, int, bool]:
+    def allowed(self, access: Access | None) -> tuple[int, int, bool]:
         """Return the ids to give (-1: none), and whether they are others than the flist says."""
-        if aci not in self._known:
-            assert aci is not None  # noqa: S101  the type checker's
-            uid, gid = uid_of(aci), gid_of(aci)
+        if access not in self._known:
+            assert access is not None  # noqa: S101  the type checker's
+            uid, gid = uid_of(access), gid_of(access)
             may_uid = uid is not None and (self._is_root or uid == os.geteuid())
             may_gid = gid is not None and (self._is_root or gid in self._groups)
-            self._known[aci] = (
+            self._known[access] = (
                 uid if may_uid and uid is not None else -1,
                 gid if may_gid and gid is not None else -1,
                 not (may_uid and may_gid),
             )
-        return self._known[aci]
+        return self._known[access]
 
 
-def id_fault(aci: Aci) -> str | None:
+def id_fault(access: Access) -> str | None:
     """Say why user or group of an ACI are none that an account can have."""
-    for kind, number in ("user", aci.uid), ("group", aci.gid):
+    for kind, number in ("user", access.uid), ("group", access.gid):
         if _is_impossible(number):
             return f"its {kind} has the number {number}, which no account can have"
     return None
 
 
-def shown_owner(aci: Aci | None, mode: int) -> tuple[int, int, int]:
+def shown_owner(access: Access | None, mode: int) -> tuple[int, int, int]:
     """Return the user, group and mode of an entry as a mount shows them.
 
     Who is known by a name only, and not here, is root, and set-id bits are left out then: root's rights would
     be lent where another's were meant. What no account can be is nobody.
     """
-    if aci is None:
+    if access is None:
         return 0, 0, mode & ~_SET_ID
-    uid, gid = uid_of(aci), gid_of(aci)
+    uid, gid = uid_of(access), gid_of(access)
     if uid is None or gid is None:
         mode &= ~_SET_ID
     return (
-        (NOBODY if _is_impossible(aci.uid) else 0) if uid is None else uid,
-        (NOBODY if _is_impossible(aci.gid) else 0) if gid is None else gid,
+        (NOBODY if _is_impossible(access.uid) else 0) if uid is None else uid,
+        (NOBODY if _is_impossible(access.gid) else 0) if gid is None else gid,
         mode,
     )
 
@@ -76,14 +76,14 @@ def shown_owner(aci: Aci | None, mode: int) -> tuple[int, int, int]:
 # Old flists have names only: root is 0, a number is one, and for the rest this machine is asked, as tar does.
 
 
-def uid_of(aci: Aci) -> int | None:
+def uid_of(access: Access) -> int | None:
     """Return the number of the user; None for a name that nobody has here, or an impossible number."""
-    return _number(aci.uid, aci.uname, lambda name: pwd.getpwnam(name).pw_uid)
+    return _number(access.uid, access.user, lambda name: pwd.getpwnam(name).pw_uid)
 
 
-def gid_of(aci: Aci) -> int | None:
+def gid_of(access: Access) -> int | None:
     """Return the number of the group; None for a name that no group has here, or an impossible number."""
-    return _number(aci.gid, aci.gname, lambda name: grp.getgrnam(name).gr_gid)
+    return _number(access.gid, access.group, lambda name: grp.getgrnam(name).gr_gid)
 
 
 def said_number(name: bytes) -> int | None:
@@ -93,10 +93,10 @@ def said_number(name: bytes) -> int | None:
     return int(name) if name.isdigit() and len(name) <= _MAX_DIGITS and int(name) <= MAX_ID else None
 
 
-def _number(number: int, name: bytes, ask: Callable[[str], int]) -> int | None:
+def _number(number: int | None, name: bytes, ask: Callable[[str], int]) -> int | None:
     if _is_impossible(number):
         return None
-    if number != NO_ID:
+    if number is not None:
         return number
     if (said := said_number(name)) is not None:
         return said
@@ -106,5 +106,5 @@ def _number(number: int, name: bytes, ask: Callable[[str], int]) -> int | None:
         return None
 
 
-def _is_impossible(number: int) -> bool:
-    return not NO_ID <= number <= MAX_ID
+def _is_impossible(number: int | None) -> bool:
+    return number is not None and not 0 <= number <= MAX_ID

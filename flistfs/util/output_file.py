@@ -13,13 +13,12 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from flistfs.errors import OutputError
-from flistfs.format.zeroos.package import write_package
 from flistfs.util.closing import Closing
 from flistfs.util.durable import sync_folder
 from flistfs.util.scratch import Scratch
@@ -70,17 +69,16 @@ class OutputFile(Closing):
         """A path at which this process can read what was written, as long as this is open."""
         return Path(f"/proc/self/fd/{self._descriptor}")
 
-    def write(self, folder: Path) -> None:
-        """Write the catalog in `folder` as a package, flushed to the disk; what was written before is gone.
+    def write(self, work: Callable[[BinaryIO], object]) -> None:
+        """Let `work` write the content, and flush it to the disk; what was written before is gone.
 
         Raises:
-            FormatError: the folder holds no catalog.
-            OSError: the disk is full, or a folder cannot be read.
+            OSError: the disk is full.
         """
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         with open(self._descriptor, "wb", closefd=False) as file:
-            write_package(folder, file)
+            work(file)
         os.fsync(self._descriptor)
 
     def publish(self) -> None:

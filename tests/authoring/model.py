@@ -48,12 +48,13 @@ from flistfs.authoring.upload import uploader as uploader_module
 from flistfs.errors import StoreUnavailableError
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import CHUNK_SIZE, chunk_length, pieces
+from tests.generation1 import CODEC
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from flistfs.authoring.filesystem.content import Content
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -77,7 +78,7 @@ class TroubledStore(DirectoryStore):
     """A store that fails while `down` is set, and stores nothing while it is held."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, CODEC)
         self.down = False
         self.held_calls = 0
         self._open = threading.Event()

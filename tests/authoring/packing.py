@@ -16,9 +16,9 @@ from flistfs.authoring.session import open_session, seal_session
 from flistfs.authoring.state.directory import SessionFolder, Settings
 from flistfs.authoring.summaries import AddSummary
 from flistfs.sources.item import TreeSource
-from flistfs.stores import open_store
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import quiet
+from tests.generation1 import open_store
 from tests.independent_reader import Get, Node, read_flist
 
 
@@ -38,7 +38,7 @@ async def _pack(
 ) -> list[AddSummary]:
     folder = SessionFolder(where)
     lock = folder.lock()
-    folder.create(Settings("", url, generation=1, created=0))
+    folder.create(Settings("", url, format="rocksdb", created=0))
     caller = Caller(os.geteuid(), os.getegid())
     request = AddRequest((), keep_going=keep_going)
     with unwrapped(), closing(open_store(url)) as store:

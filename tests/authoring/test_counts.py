@@ -17,8 +17,9 @@ from flistfs.authoring.upload.encoder import Batch, Encoder, LocalEncoder, Store
 from flistfs.authoring.upload.known_blocks import KnownBlocks
 from flistfs.sources.data import Source
 from flistfs.sources.directory import DirectorySource, starting_points
-from flistfs.stores import Store, open_store
+from flistfs.stores import Store
 from flistfs.util.progress import quiet
+from tests.generation1 import open_store
 
 
 class Unaware(LocalEncoder):
@@ -55,7 +56,7 @@ def test_a_block_that_was_encoded_twice_is_new_once(tmp_path: Path) -> None:
     store = open_store(f"dir://{tmp_path}/blocks")
     folder = SessionFolder(tmp_path / "session")
     lock = folder.lock()
-    folder.create(Settings("", store.url, 1, 0.0))
+    folder.create(Settings("", store.url, "rocksdb", 0.0))
     session = trio.run(add_twice, folder, store, files)
     lock.release()
     (block,) = (path for path in (tmp_path / "blocks").rglob("*") if path.is_file())
@@ -93,7 +94,7 @@ def test_a_block_that_is_sent_again_is_counted_once(tmp_path: Path) -> None:
     store = open_store(f"dir://{tmp_path}/blocks")
     folder = SessionFolder(tmp_path / "session")
     lock = folder.lock()
-    folder.create(Settings("", store.url, 1, 0.0))
+    folder.create(Settings("", store.url, "rocksdb", 0.0))
 
     def stored(name: bytes) -> Path:
         (path,) = (tmp_path / "blocks").rglob(name.decode())

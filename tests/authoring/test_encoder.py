@@ -14,21 +14,19 @@ from unittest.mock import patch
 
 import pytest
 
-from flistfs.authoring.upload import encoder as encoder_module
 from flistfs.authoring.upload.encoder import LocalEncoder, StoredChunk
 from flistfs.authoring.upload.encoder_process import EncoderProcess, Settings
 from flistfs.authoring.upload.known_blocks import Known, KnownBlocks
 from flistfs.errors import StoreUnavailableError
-from flistfs.format.codecs import decode_block, encode_block
 from flistfs.sources.data import BytesSource, FileSource, Source, SpoolSource, Unreadable, file_version
-from flistfs.stores import open_store
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import BlockRef
+from tests.generation1 import CODEC, decode_block, encode_block, open_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> DirectoryStore:
-    return DirectoryStore(tmp_path / "blocks")
+    return DirectoryStore(tmp_path / "blocks", CODEC)
 
 
 def content_of(store: DirectoryStore, result: object) -> bytes:
@@ -94,7 +92,7 @@ def test_what_is_known_is_not_encoded_again(store: DirectoryStore, tmp_path: Pat
     large, small = BytesSource(os.urandom(100_000)), BytesSource(b"small")
     first = LocalEncoder(store, -1, KnownBlocks(tmp_path / "cache/known")).store([large, small])
     later = LocalEncoder(store, -1, KnownBlocks(tmp_path / "cache/known"))
-    with patch.object(encoder_module, "encode_block", side_effect=encode_block) as encoding:
+    with patch.object(type(CODEC), "encode", side_effect=encode_block) as encoding:
         second = later.store([large, small])
         third = later.store([large, small])
     assert [call.args[0] for call in encoding.call_args_list] == [b"small"]
@@ -105,7 +103,7 @@ def test_what_is_known_is_not_encoded_again(store: DirectoryStore, tmp_path: Pat
 def test_what_is_known_but_not_in_the_store_is_stored(tmp_path: Path) -> None:
     large = BytesSource(os.urandom(100_000))
     for name in ("one", "other"):
-        store = DirectoryStore(tmp_path / name)
+        store = DirectoryStore(tmp_path / name, CODEC)
         (result,) = LocalEncoder(store, -1, KnownBlocks(tmp_path / "known")).store([large]).results
         assert content_of(store, result) == large.data
 
@@ -199,11 +197,11 @@ def test_the_database_stays_within_bounds(tmp_path: Path) -> None:
 
 
 def test_a_process_does_the_same_and_may_die(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path / "blocks")
+    store = DirectoryStore(tmp_path / "blocks", CODEC)
     with (tmp_path / "spool").open("wb+") as spool:
         spool.write(b"chunk")
         spool.flush()
-        process = EncoderProcess(Settings(store.url, None), spool.fileno())
+        process = EncoderProcess(Settings(store.url, "rocksdb", None), spool.fileno())
         (result,) = process.store([SpoolSource(0, 5)]).results
         assert content_of(store, result) == b"chunk"
         assert process._running is not None
@@ -220,7 +218,7 @@ def test_a_process_does_the_same_and_may_die(tmp_path: Path) -> None:
 
 def test_a_process_hands_on_what_the_store_says(tmp_path: Path) -> None:
     with (tmp_path / "spool").open("wb+") as spool:
-        process = EncoderProcess(Settings("redis://127.0.0.1:1", "secret"), spool.fileno())
+        process = EncoderProcess(Settings("redis://127.0.0.1:1", "rocksdb", "secret"), spool.fileno())
         with pytest.raises(StoreUnavailableError, match="cannot reach"):
             process.store([SpoolSource(0, 5)])
         assert process._running is not None
@@ -228,7 +226,7 @@ def test_a_process_hands_on_what_the_store_says(tmp_path: Path) -> None:
         environment = Path(f"/proc/{process._running.process.pid}/environ").read_bytes()
         assert b"secret" not in arguments + environment
         process.close()
-    assert "secret" not in repr(Settings("redis://host", "secret"))
+    assert "secret" not in repr(Settings("redis://host", "rocksdb", "secret"))
     assert open_store("redis://host", "secret").url == "redis://host:6379"
 
 
@@ -245,7 +243,7 @@ def failing_python(folder: Path) -> Path:
 def test_a_process_that_cannot_start_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    settings = Settings(f"dir://{tmp_path}/blocks", None)
+    settings = Settings(f"dir://{tmp_path}/blocks", "rocksdb", None)
     match kind:
         case "missing":
             monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
@@ -276,10 +274,11 @@ def test_forked_processes_that_the_system_has_no_room_for_are_an_error(tmp_path:
     program = f"""
 import os, resource
 from flistfs.authoring.upload import encoder_process
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.errors import StoreUnavailableError
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), 100))
 try:
-    encoder_process.prepare("dir://{tmp_path}/blocks")
+    encoder_process.prepare("dir://{tmp_path}/blocks", ROCKSDB.codec)
 except StoreUnavailableError as error:
     print(error)
 """

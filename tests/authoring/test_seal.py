@@ -23,10 +23,10 @@ from flistfs.errors import OutputError, StoreUnavailableError
 from flistfs.format.zeroos import limits
 from flistfs.reading.flist import Flist
 from flistfs.reading.verify import verify
-from flistfs.stores import open_store
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.tree.names import MAX_PATH
 from flistfs.util.progress import Report
+from tests.generation1 import open_store
 from tests.independent_reader import Node, read_flist
 
 CALLER = Caller(os.geteuid(), os.getegid())
@@ -108,7 +108,7 @@ def sealed(
     async def run() -> SealSummary:
         state = SessionFolder(folder / "state")
         lock = state.lock()
-        state.create(Settings("", f"dir://{folder}/blocks", generation=1, created=0.0))
+        state.create(Settings("", f"dir://{folder}/blocks", format="rocksdb", created=0.0))
         store = open_store(state.settings().store)
         with trio.fail_after(60):
             async with open_session(state, store, CALLER) as session:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.stores import open_store
 from tests.e2e.commands import Home, is_mounted, umount, umount_soon, wait_until
+from tests.generation1 import open_store
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import running_redis
 from tests.trees import Snap, assert_flist_equals, make_everything, snapshot

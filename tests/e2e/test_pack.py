@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, Home, shell, wait_until
+from tests.generation1 import open_store
 from tests.independent_reader import Node, read_content, read_flist
 from tests.needs import needs_permissions
 from tests.redis_server import running_redis

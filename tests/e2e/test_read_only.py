@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.zeroos.keys import directory_key
 from flistfs.format.zeroos.records import Aci, File, encode_aci
 from flistfs.fuse import mounts
-from flistfs.stores import open_store
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.e2e.commands import Home, is_mounted, umount, wait_until
+from tests.generation1 import directory_key, open_store
 from tests.needs import needs_old_flist
 from tests.reading.making import DIR, Item, Records, change_entry, packed, records_of
 from tests.redis_server import running_redis

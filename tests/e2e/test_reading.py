@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.zeroos.keys import aci_key, directory_key
 from flistfs.format.zeroos.package import unpack_package
 from flistfs.format.zeroos.records import Aci, encode_aci
 from flistfs.reading.flist import Flist
-from flistfs.stores import open_store
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, shell, wait_until, watched
 from tests.e2e.test_seal import read_terminal
+from tests.generation1 import aci_key, directory_key, open_store
 from tests.needs import needs_old_flist
 from tests.reading.making import DIR, Item, change_entry, looks, packed, records_of
 from tests.redis_server import RedisServer, running_redis

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.stores import open_store
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.e2e.commands import Home, is_mounted, shell, umount, wait_until
+from tests.generation1 import open_store
 from tests.independent_reader import Node, read_content, read_flist
 from tests.needs import needs_old_flist
 from tests.reading.making import DIR, Item, change_entry, packed, records_of

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
-from flistfs.stores import open_store
 from tests.e2e.commands import FLISTFS, Home, is_mounted, shell
+from tests.generation1 import open_store
 from tests.independent_reader import read_flist
 from tests.redis_server import RedisServer
 from tests.trees import Snap, assert_flist_equals, make_everything, snapshot

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.codecs import encode_block
-from flistfs.stores import Store, open_store
+from flistfs.stores import Store
 from tests.e2e.commands import Home, umount, wait_until
+from tests.generation1 import encode_block, open_store
 from tests.redis_server import RedisServer, running_redis
 from tests.stores.routers import router_file
 

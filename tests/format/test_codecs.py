@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flistfs.errors import BlockCorruptError
-from flistfs.format.codecs import chunk_key, decode_block, encode_block
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 from tests.format.conftest import Vector
+from tests.generation1 import chunk_key, decode_block, encode_block
 
 # cramjam's snappy makes other bytes of these than the reference library's libsnappy 1.1.9 did.
 COMPRESSED_DIFFERENTLY = {"lines-4095-0", "lines-4096-0"}

@@ -7,15 +7,14 @@ import stat
 
 import pytest
 
-from flistfs.format.generation import Generation
-from flistfs.format.zeroos.keys import aci_key, aci_text, directory_key
 from flistfs.format.zeroos.records import Aci, decode_aci, decode_directory
 from tests.format.conftest import Records
+from tests.generation1 import aci_key, aci_text, directory_key
 
 
 def test_root_has_the_hash_of_the_empty_path() -> None:
     root = b"0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8"
-    assert directory_key(b"") == directory_key(b"", Generation.ONE) == root
+    assert directory_key(b"") == root
 
 
 def test_path_that_is_not_utf_8_has_a_key() -> None:

@@ -28,7 +28,6 @@ from flistfs.format.rocksdb.catalog import Catalog, write_catalog
 from flistfs.format.rocksdb.encoding import masked_crc32c
 from flistfs.format.rocksdb.manifest import decode_log, encode_log
 from flistfs.format.rocksdb.sst import read_footer
-from flistfs.format.zeroos.keys import aci_key, directory_key
 from flistfs.format.zeroos.package import unpack_package, write_package
 from flistfs.format.zeroos.records import (
     Aci,
@@ -45,6 +44,7 @@ from flistfs.format.zeroos.records import (
     encode_directory,
 )
 from flistfs.tree.chunks import BlockRef
+from tests.generation1 import aci_key, directory_key
 
 _TIME: Final = 1_500_000_000
 _NUMBERS: Final = (0, 1, 2, 127, 128, 255, 256, 4095, 65535, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32,

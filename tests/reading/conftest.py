@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.stores import Store, open_store
+from flistfs.stores import Store
+from tests.generation1 import open_store
 from tests.needs import needs_old_flist
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hypothesis import strategies as st
 
-from flistfs.format.codecs import encode_block
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
-from flistfs.format.zeroos.keys import aci_key, directory_key, distinct_aci_key
+from flistfs.format.zeroos.package import write_package
 from flistfs.format.zeroos.records import (
     Aci,
     Attributes,
@@ -25,10 +25,12 @@ from flistfs.format.zeroos.records import (
     encode_aci,
     encode_directory,
 )
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.stores import Store
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
+from flistfs.tree.node import Kind, Node
 from flistfs.util.output_file import OutputFile
+from tests.generation1 import aci_key, directory_key, distinct_aci_key, encode_block
 
 TYPES = {"dir": 0o040000, "file": 0o100000, "link": 0o120000, "char": 0o020000, "fifo": 0o010000}
 
@@ -137,7 +139,7 @@ def packed(package: Path, records: Records, router: bytes | None = None) -> Path
     if router is not None:
         (folder / "router.yaml").write_bytes(router)
     with OutputFile(package, force=True) as output:
-        output.write(folder)
+        output.write(partial(write_package, folder))
         output.publish()
     return package
 
@@ -188,31 +190,28 @@ class Look:
 
     kind: str
     mode: int
-    owner: tuple[bytes, bytes, int, int] | None
+    owner: tuple[bytes, bytes, int | None, int | None] | None
     mtime: int
     content: object
 
 
-def look(flist: Flist, node: Node) -> Look:
-    aci = flist.aci(node)
-    attributes = node.entry.attributes
-    content: object = attributes
-    if isinstance(attributes, File):
-        content = (node.size, tuple(block.key for block in attributes.blocks))
-    elif isinstance(attributes, SubDirectory):
-        content = None
+def look(node: Node) -> Look:
+    access = node.access
+    content: object = (node.target, node.device)
+    if node.kind is Kind.FILE:
+        content = (node.size, tuple(block.key for block in node.blocks))
     return Look(
         node.kind,
-        flist.mode(node),
-        None if aci is None else (aci.uname, aci.gname, aci.uid, aci.gid),
-        node.modification_time,
+        node.mode,
+        None if access is None else (access.user, access.group, access.uid, access.gid),
+        node.mtime,
         content,
     )
 
 
 def looks(flist: Flist) -> dict[bytes, Look]:
     """All entries of an flist, the root as b""."""
-    return {node.path: look(flist, node) for node in _all_nodes(flist)}
+    return {node.path: look(node) for node in _all_nodes(flist)}
 
 
 def _all_nodes(flist: Flist) -> Iterator[Node]:

@@ -11,11 +11,11 @@ import trio
 import trio.testing
 
 from flistfs.errors import BlockCorruptError, BlockMissingError
-from flistfs.format.codecs import encode_block
 from flistfs.reading.chunks import Chunks
 from flistfs.reading.content import Piece
 from flistfs.stores import Store
 from flistfs.stores.directory import DirectoryStore
+from tests.generation1 import CODEC, encode_block
 
 CONTENTS = [b"%d" % number * 100 for number in range(10)]
 
@@ -24,7 +24,7 @@ class CountingStore(DirectoryStore):
     """A store that counts what is asked for, and answers when it may."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, CODEC)
         self.asked: Counter[bytes] = Counter()
         self.may_answer = threading.Event()
         self.may_answer.set()

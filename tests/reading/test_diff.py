@@ -22,7 +22,7 @@ def _applied(tree: dict[bytes, Look], differences: list[Difference], other: Flis
             del tree[each.path]
             continue
         assert each.after is not None
-        new = look(other, each.after)
+        new = look(each.after)
         if each.change is Change.ADDED:
             assert each.path not in tree
             tree[each.path] = new

@@ -299,7 +299,7 @@ import os, sys
 from pathlib import Path
 from flistfs.reading.extract import extract
 from flistfs.reading.flist import Flist
-from flistfs.stores import open_store
+from tests.generation1 import open_store
 folder, store, out = sys.argv[1:]
 store = open_store(store)
 Flist.open(Path(folder)).close()  # what is imported late may not be reached by that user

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from flistfs.errors import FormatError
-from flistfs.format.zeroos.keys import directory_key
 from flistfs.format.zeroos.records import Entry, SubDirectory
 from flistfs.reading.flist import Flist
 from flistfs.reading.search import Search, Selection, search
 from flistfs.reading.verify import verify
 from flistfs.tree.names import MAX_PATH
 from flistfs.tree.node import Kind
+from tests.generation1 import directory_key
 from tests.reading.making import DIR, Item, add_entry, change_directory, looks, packed, records_of, unpacked
 
 TREE = {
@@ -164,7 +164,7 @@ def test_a_record_that_lies_about_its_length_is_refused_by_its_head_too(tmp_path
         Flist.open(unpacked(tmp_path / "a", records)) as flist,
         pytest.raises(FormatError, match="malformed directory"),
     ):
-        flist.head(b"usr")
+        flist.directory(b"usr")
 
 
 def _with_entry(name: bytes, parent: bytes = b"usr") -> dict[bytes, bytes]:
@@ -180,7 +180,9 @@ def test_a_walk_ends_at_a_name_that_is_none(tmp_path: Path, name: bytes) -> None
     with Flist.open(unpacked(tmp_path / "a", _with_entry(name))) as flist:
         with pytest.raises(FormatError, match=r"^usr is damaged: of its entry"):
             list(flist.walk(flist.find(b"")))
-        nodes = flist.children(b"usr", leave_out=lambda node, _: left_out.append(node.entry.name))
+        nodes = flist.children(
+            b"usr", leave_out=lambda node, _: left_out.append(node.path.removeprefix(b"usr/"))
+        )
         assert [node.path for node in nodes] == [b"usr/bin"]
     assert left_out == [name]
 
@@ -209,7 +211,7 @@ def test_a_record_of_another_path_is_not_walked_into(tmp_path: Path) -> None:
     records = records_of(TREE)
     change_directory(records, b"usr/bin", lambda found: replace(found, location=b"usr"))
     with Flist.open(unpacked(tmp_path / "a", records)) as flist:
-        for look in (flist.head, flist.entries, flist.find):
+        for look in (flist.directory, flist.entries, flist.find):
             with pytest.raises(
                 FormatError, match=r"usr/bin is damaged: its record says that it is elsewhere"
             ):

@@ -19,18 +19,17 @@ from flistfs.errors import (
     OutputError,
     StoreUnavailableError,
 )
-from flistfs.format.codecs import Block, encode_block
+from flistfs.format.base import Block
 from flistfs.format.rocksdb.catalog import write_catalog
-from flistfs.format.zeroos.keys import directory_key
 from flistfs.format.zeroos.package import write_package
 from flistfs.format.zeroos.records import Directory, Entry, File, SubDirectory, encode_directory
 from flistfs.reading import push as push_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import PushSummary, push
-from flistfs.stores import open_store
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import BlockRef
 from flistfs.util.progress import Report
+from tests.generation1 import CODEC, directory_key, encode_block, open_store
 from tests.redis_server import running_redis
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class Watched(DirectoryStore):
     """A directory that notes what it is asked for, and fails from a moment on."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, CODEC)
         self.got: list[bytes] = []
         self.stored: list[bytes] = []
         self.largest = 0
@@ -191,7 +190,7 @@ def test_what_is_missing_or_corrupt_is_named_and_the_rest_is_pushed(
         with pytest.raises(BlockMissingError) as caught:
             pushed(package, source, target)
         assert f"{source.url} lacks 1 of the blocks and holds 2 that are corrupt" in str(caught.value)
-        assert "in exchanged, sub/go?ne, torn; everything else was pushed" in str(caught.value)
+        assert "in exchanged, sub/go\\x1bne, torn; everything else was pushed" in str(caught.value)
         assert target.missing([good.hash]) == set()
         assert target.missing([torn.hash, exchanged.hash]) == {torn.hash, exchanged.hash}
     source.put([gone])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.codecs import Block, encode_block
-from flistfs.format.zeroos.records import File
+from flistfs.format.base import Block
 from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
 from flistfs.reading.verify import Verified, verify
-from flistfs.stores import Store, open_store
+from flistfs.stores import Store
 from flistfs.tree.chunks import CHUNK_SIZE
+from tests.generation1 import CODEC, encode_block, open_store
 from tests.reading.making import DIR, Item, change_entry, packed, records_of
 
 BIG = random.Random(1).randbytes(2 * CHUNK_SIZE + 100)
@@ -41,8 +41,7 @@ def blocks_of(package: Path) -> list[Block]:
     chunks = [BIG[:CHUNK_SIZE], BIG[CHUNK_SIZE : 2 * CHUNK_SIZE], BIG[2 * CHUNK_SIZE :], b"small"]
     found = [encode_block(chunk) for chunk in chunks]
     with Flist.open(package) as flist:
-        big = flist.find(b"d/big").entry.attributes
-        assert isinstance(big, File)
+        big = flist.find(b"d/big")
         assert big.blocks == tuple(block.ref for block in found[:3])
     return found
 
@@ -75,10 +74,12 @@ def test_wrong_and_missing_blocks_are_put_right(
     spoil(store, blocks_of(package)[:2])
     lose(store, blocks_of(package)[3])
     assert not is_right(package, store)
-    report = repaired(package, store, StoreSupply(other) if kind == "store" else DirectorySupply(rootfs))
+    report = repaired(
+        package, store, StoreSupply(other) if kind == "store" else DirectorySupply(rootfs, CODEC)
+    )
     assert report == Verified(2, 3, 4, [], repaired=3)
     assert is_right(package, store)
-    assert repaired(package, store, DirectorySupply(tmp_path / "nowhere")).repaired == 0
+    assert repaired(package, store, DirectorySupply(tmp_path / "nowhere", CODEC)).repaired == 0
 
 
 def test_content_is_found_under_other_names(package: Path, store: Store, rootfs: Path) -> None:
@@ -89,7 +90,7 @@ def test_content_is_found_under_other_names(package: Path, store: Store, rootfs:
     os.mkfifo(rootfs / "fifo")
     (rootfs / "link").symlink_to("/dev/zero")
     spoil(store, blocks_of(package)[:3])
-    assert repaired(package, store, DirectorySupply(rootfs)).repaired == 3
+    assert repaired(package, store, DirectorySupply(rootfs, CODEC)).repaired == 3
     assert is_right(package, store)
 
 
@@ -99,7 +100,7 @@ def test_what_is_found_nowhere_is_named_and_the_rest_repaired(
     with (rootfs / "d/big").open("r+b") as file:
         file.write(b"changed")
     spoil(store, blocks_of(package))
-    report = repaired(package, store, DirectorySupply(rootfs))
+    report = repaired(package, store, DirectorySupply(rootfs, CODEC))
     assert report.repaired == 3
     assert [fault.path for fault in report.faults] == [b"d/big"]
     assert blocks_of(package)[0].hash.decode() in report.faults[0].what
@@ -108,7 +109,7 @@ def test_what_is_found_nowhere_is_named_and_the_rest_repaired(
 def test_what_no_block_can_heal_is_no_reason_to_search(tmp_path: Path, store: Store, rootfs: Path) -> None:
     records = records_of(TREE, store)
     change_entry(records, b"small", lambda entry: replace(entry, size=7))
-    report = repaired(packed(tmp_path / "b.flist", records), store, DirectorySupply(rootfs))
+    report = repaired(packed(tmp_path / "b.flist", records), store, DirectorySupply(rootfs, CODEC))
     assert report.repaired == 0
     assert [fault.path for fault in report.faults] == [b"small"]
 

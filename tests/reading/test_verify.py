@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from flistfs.errors import StoreError
-from flistfs.format.codecs import encode_block
-from flistfs.format.zeroos.keys import directory_key
+from flistfs.format.zeroos import faults as faults_module
 from flistfs.format.zeroos.records import (
     Aci,
     Entry,
@@ -23,12 +22,12 @@ from flistfs.format.zeroos.records import (
     SubDirectory,
     encode_aci,
 )
-from flistfs.reading import faults as faults_module
 from flistfs.reading.flist import Flist
 from flistfs.reading.verify import Verified, verify
-from flistfs.stores import Store, open_store
+from flistfs.stores import Store
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import CHUNK_SIZE
+from tests.generation1 import CODEC, directory_key, encode_block, open_store
 from tests.reading.making import (
     DIR,
     Item,
@@ -271,7 +270,7 @@ class _BadSector(DirectoryStore):
 
 
 def test_a_deep_look_goes_on_behind_a_block_that_cannot_be_read(tmp_path: Path) -> None:
-    store = _BadSector(tmp_path / "blocks")
+    store = _BadSector(tmp_path / "blocks", CODEC)
     records = records_of({**TREE, b"z": Item(what=b"another")}, store)
     unreadable, corrupt = _block_files(store)[:2]
     store.bad = unreadable.name.encode()

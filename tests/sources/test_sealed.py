@@ -20,20 +20,20 @@ from flistfs.authoring.session import open_session
 from flistfs.authoring.state.directory import SessionFolder, Settings
 from flistfs.authoring.summaries import BaseSummary
 from flistfs.errors import ClashError, FormatError
-from flistfs.format.codecs import encode_block
-from flistfs.format.zeroos.keys import aci_key, directory_key
+from flistfs.format import opening
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.format.zeroos.records import Aci, File, Special, SpecialKind, decode_directory, encode_aci
 from flistfs.reading.diff import diff
-from flistfs.reading.flist import Flist, Node
+from flistfs.reading.flist import Flist
 from flistfs.sources import sealed as base_module
 from flistfs.sources.item import Item as Taken
 from flistfs.sources.sealed import Base, BaseSource
-from flistfs.stores import open_store
 from flistfs.tree.chunks import CHUNK_SIZE
-from flistfs.tree.node import Kind
+from flistfs.tree.node import Access, Kind, Node
 from flistfs.tree.owners import FIRST_OWN_NUMBER
 from flistfs.util.output_file import OutputFile
 from flistfs.util.progress import quiet
+from tests.generation1 import aci_key, directory_key, encode_block, open_store
 from tests.needs import needs_old_flist
 from tests.reading.making import (
     DIR,
@@ -203,9 +203,9 @@ def test_accounts_without_numbers(
     assert items[b"file"].mode == 0o100600
     accounts = Accounts({}, {}, source.named_users, source.named_groups)
     if wanted[0]:  # the top directory is root's by number
-        assert accounts.user(wanted[0]) == (uname, -1)
+        assert accounts.user(wanted[0]) == (uname, None)
     if wanted[1]:
-        assert accounts.group(wanted[1]) == (gname, -1)
+        assert accounts.group(wanted[1]) == (gname, None)
 
 
 def test_each_account_without_a_number_keeps_its_name(tmp_path: Path) -> None:
@@ -309,7 +309,8 @@ def test_what_is_at_fault_is_refused_by_its_path(
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_module, "MAX_SIZE", 7)
+    small = replace(ROCKSDB, limits=replace(ROCKSDB.limits, file_size=7))
+    monkeypatch.setitem(opening._FORMATS, "rocksdb", small)
     assert taken(tmp_path / "fits", records_of({b"file": Item(what=b"content")}))
     with pytest.raises(FormatError, match="file: it has 8 bytes; files of a session have 7 at most"):
         taken(tmp_path, records_of({b"file": Item(what=b"contents")}))
@@ -329,7 +330,7 @@ def test_what_a_flist_of_2017_becomes(tmp_path: Path) -> None:
     old = needs_old_flist()
     folder = SessionFolder(tmp_path / "session")
     folder.lock()
-    folder.create(Settings("/nowhere", f"dir://{tmp_path}/blocks", 1, 0.0), unfinished=True)
+    folder.create(Settings("/nowhere", f"dir://{tmp_path}/blocks", "rocksdb", 0.0), unfinished=True)
     assert not folder.is_open()
     summary = trio.run(_package, folder, str(old), tmp_path / "new.flist")
     assert folder.is_open()
@@ -337,18 +338,18 @@ def test_what_a_flist_of_2017_becomes(tmp_path: Path) -> None:
     with Flist.open(old) as before, Flist.open(tmp_path / "new.flist") as after:
         wanted, got = nodes(before), nodes(after)
         assert [*map(plain, wanted)] == [*map(plain, got)]
-        assert [before.mode(node) for node in wanted] == [after.mode(node) for node in got]
-        owners = [owner_of(before.aci(node)) for node in wanted]
-        assert [owner_of(after.aci(node)) for node in got] == owners
+        assert [node.mode for node in wanted] == [node.mode for node in got]
+        owners = [owner_of(node.access) for node in wanted]
+        assert [owner_of(node.access) for node in got] == owners
         assert [*diff(before, after)] == []
     assert summary.entries == len(wanted)
-    unknown = [owner for owner in owners if owner != (b"root", b"root", -1, -1)]
+    unknown = [owner for owner in owners if owner != (b"root", b"root", None, None)]
     assert summary.unknown_owners == len(unknown) > 0
 
 
-def owner_of(aci: Aci | None) -> tuple[bytes, bytes, int, int]:
-    assert aci is not None
-    return aci.uname, aci.gname, aci.uid, aci.gid
+def owner_of(access: Access | None) -> tuple[bytes, bytes, int | None, int | None]:
+    assert access is not None
+    return access.user, access.group, access.uid, access.gid
 
 
 async def _package(folder: SessionFolder, package: str, out: Path) -> BaseSummary:
@@ -362,6 +363,7 @@ async def _package(folder: SessionFolder, package: str, out: Path) -> BaseSummar
             sealing.build_package(
                 view,
                 store,
+                ROCKSDB,
                 Accounts({0: b"root"}, {0: b"root"}, base.source.named_users, base.source.named_groups),
                 SealOptions(),
                 None,
@@ -381,5 +383,4 @@ def nodes(flist: Flist) -> Sequence[Node]:
 def plain(node: Node) -> tuple[object, ...]:
     """An entry without its owner; sizes of directories are what they were on the host that sealed them."""
     size = 0 if node.kind is Kind.DIRECTORY else node.size
-    content = None if node.kind is Kind.DIRECTORY else node.entry.attributes
-    return node.path, node.kind, size, node.modification_time, node.creation_time, content
+    return node.path, node.kind, size, node.mtime, node.ctime, node.target, node.device, node.blocks

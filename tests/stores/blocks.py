@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 
-from flistfs.format.codecs import Block
+from flistfs.format.base import Block
 
 
 def block(size: int = 100, seed: int = 0) -> Block:

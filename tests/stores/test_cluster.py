@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flistfs.errors import BlockMissingError, StoreRefusedError, StoreUnavailableError
-from flistfs.stores import open_store
 from flistfs.stores.redis import server as redis_store
+from tests.generation1 import open_store
 from tests.redis_server import (
     RedisCluster,
     RedisServer,
@@ -28,7 +28,7 @@ from tests.stores.fake_server import fake_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block
 
 if shutil.which("redis-cli") is None:
     pytest.skip("redis-cli, which makes a cluster, is not there", allow_module_level=True)

@@ -11,8 +11,9 @@ from urllib.parse import quote
 import pytest
 
 from flistfs.errors import BlockMissingError, StoreRefusedError
-from flistfs.format.codecs import Block
-from flistfs.stores import MAX_BLOCK_SIZE, Store, open_store
+from flistfs.format.base import Block
+from flistfs.stores import MAX_BLOCK_SIZE, Store
+from tests.generation1 import open_store
 from tests.redis_server import free_port, running_cluster, running_redis
 from tests.stores.blocks import block, blocks, value_of
 from tests.stores.routers import router_file

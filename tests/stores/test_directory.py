@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
-from flistfs.format.codecs import Block
+from flistfs.format.base import Block
 from flistfs.stores import MAX_BLOCK_SIZE, directory
 from flistfs.stores.directory import DirectoryStore
+from tests.generation1 import CODEC
 from tests.stores.blocks import block, blocks, value_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(folder: Path) -> DirectoryStore:
-    return DirectoryStore(folder)
+    return DirectoryStore(folder, CODEC)
 
 
 def file_of(folder: Path, stored: Block) -> Path:
@@ -67,7 +68,7 @@ def test_the_folder_is_private_and_its_parents_are_not(store: DirectoryStore, fo
 def test_the_mode_of_a_folder_that_is_there_is_kept(folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.chmod(0o750)
-    store = DirectoryStore(folder)
+    store = DirectoryStore(folder, CODEC)
     store.check()
     store.put([block()])
     assert folder.stat().st_mode & 0o777 == 0o750
@@ -171,7 +172,7 @@ def whole_seconds(tmp_path: Path) -> Iterator[Path]:
 def test_whole_seconds_are_no_sign_of_a_block_that_was_compared(
     whole_seconds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = DirectoryStore(whole_seconds / "store")
+    store = DirectoryStore(whole_seconds / "store", CODEC)
     right, changed = blocks(2)
     store.put([right, changed])
     file = file_of(whole_seconds / "store", changed)
@@ -356,14 +357,14 @@ def test_old_leftovers_are_swept_and_young_ones_kept(folder: Path) -> None:
     young.touch()
     yesterday = time.time() - 25 * 3600
     os.utime(old, (yesterday, yesterday))
-    DirectoryStore(folder)
+    DirectoryStore(folder, CODEC)
     assert files_in(folder) == {young}
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "store"):
-        store = DirectoryStore(path)
+        store = DirectoryStore(path, CODEC)
         with pytest.raises(StoreRefusedError, match="not a directory"):
             store.check()
         with pytest.raises(StoreRefusedError, match="not a directory"):
@@ -378,7 +379,7 @@ def test_a_store_that_vanished_is_made_again(store: DirectoryStore, folder: Path
 
 
 def _put_all(folder: Path, sizes: int) -> None:
-    DirectoryStore(folder).put(blocks(60, sizes))
+    DirectoryStore(folder, CODEC).put(blocks(60, sizes))
 
 
 def test_several_processes(folder: Path) -> None:
@@ -390,7 +391,7 @@ def test_several_processes(folder: Path) -> None:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert files_in(folder) == {file_of(folder, one) for one in blocks(60, 5000)}
-    assert all(DirectoryStore(folder).get(one.hash) == value_of(one) for one in blocks(60, 5000))
+    assert all(DirectoryStore(folder, CODEC).get(one.hash) == value_of(one) for one in blocks(60, 5000))
 
 
 # Links that somebody has planted
@@ -441,13 +442,13 @@ def test_what_is_no_file_in_the_place_of_a_block_is_none(
 
 
 def test_a_link_in_the_place_of_the_folder_for_writing_is_not_followed(folder: Path, tmp_path: Path) -> None:
-    DirectoryStore(folder).check()
+    DirectoryStore(folder, CODEC).check()
     precious = tmp_path / "elsewhere" / "precious"
     precious.parent.mkdir()
     precious.touch()
     os.utime(precious, (0, 0))  # older than what is swept away
     (folder / "tmp").symlink_to(precious.parent)
-    store = DirectoryStore(folder)
+    store = DirectoryStore(folder, CODEC)
     assert precious.exists()
     with pytest.raises(StoreRefusedError, match="tmp is a symbolic link"):
         store.put([block()])

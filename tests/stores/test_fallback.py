@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flistfs.errors import BlockMissingError, StoreRefusedError, StoreUnavailableError
-from flistfs.stores import open_store
 from flistfs.stores.combined.fallback import FallbackStore
+from tests.generation1 import open_store
 from tests.redis_server import running_redis
 from tests.stores.blocks import block, blocks, value_of
 

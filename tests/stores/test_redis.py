@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.stores import MAX_BLOCK_SIZE, open_store
+from flistfs.stores import MAX_BLOCK_SIZE
 from flistfs.stores.redis import server as store_module
 from flistfs.stores.redis.connections import MAX_CONNECTIONS
 from flistfs.stores.redis.wire import Wire
+from tests.generation1 import open_store
 from tests.redis_server import RedisServer, free_port, running_redis
 from tests.stores.blocks import block, blocks, value_of
 from tests.stores.fake_server import Answer, FakeServer, Hangup, Shelf, bulk, fake_server

@@ -21,10 +21,11 @@ from flistfs.errors import (
     UsageError,
 )
 from flistfs.format.router import MAX_SIZE, Pool, Range, Router, Rule, parse_router, router_to
-from flistfs.stores import Store, default_store_url, open_flist_store, open_store
+from flistfs.stores import Store, default_store_url
 from flistfs.stores.combined import routed
 from flistfs.stores.combined.routed import RoutedStore
 from flistfs.stores.redis import server as redis_store
+from tests.generation1 import CODEC, open_flist_store, open_store
 from tests.redis_server import RedisServer, free_port, running_redis
 from tests.stores.blocks import blocks, value_of
 from tests.stores.routers import router_file
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block
 
 SECRET = "hunter2hunter2"
 SOME = blocks(40)
@@ -174,7 +175,7 @@ pools = st.lists(
 def test_the_servers_of_a_hash_are_those_of_the_router(rules: list[list[Rule]], numbers: list[int]) -> None:
     named = tuple(Pool(str(number), tuple(some)) for number, some in enumerate(rules))
     router = Router(named, tuple(pool.name for pool in reversed(named)))
-    store = RoutedStore(router, "router", timeout=1, reading=True)
+    store = RoutedStore(router, "router", CODEC, timeout=1, reading=True)
     edges = [int(rule.range.first.ljust(64, "0"), 16) for some in rules for rule in some]
     for number in (*numbers, *edges, *(edge - 1 for edge in edges if edge)):
         name = b"%064x" % number
@@ -361,7 +362,7 @@ def test_ranges_without_bounds_are_refused_in_bounded_time() -> None:
     rules = tuple(Rule(Range(f"{n:04X}", f"{0xFFFF - n:04X}"), f"ardb://host{n}") for n in range(12_000))
     started = time.monotonic()
     with pytest.raises(FormatError, match="too many ranges that overlap"):
-        RoutedStore.of_package(Router((Pool("p", rules),), ("p",)), timeout=1)
+        RoutedStore.of_package(Router((Pool("p", rules),), ("p",)), CODEC, timeout=1)
     assert time.monotonic() - started < 60
 
 

@@ -14,10 +14,11 @@ from flistfs.errors import BlockMissingError, StoreUnavailableError
 from flistfs.format.router import Pool, Range, Router, Rule
 from flistfs.stores.combined import routed
 from flistfs.stores.combined.routed import RoutedStore
+from tests.generation1 import CODEC
 from tests.stores.blocks import blocks, value_of
 
 if TYPE_CHECKING:
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block
     from flistfs.stores.url import StoreUrl
 
 BLOCKS = blocks(4)
@@ -75,6 +76,7 @@ class World:
         store = RoutedStore(
             Router((Pool("p", rules),), ("p",)),
             "router",
+            CODEC,
             timeout=1,
             min_replicas=self.replicas,
             reading=self.reading,

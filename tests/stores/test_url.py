@@ -10,12 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flistfs.errors import UsageError
-from flistfs.stores import default_store_url, open_store, without_password
+from flistfs.stores import default_store_url, without_password
 from flistfs.stores.combined.routed import RoutedStore
 from flistfs.stores.directory import DirectoryStore
 from flistfs.stores.redis.cluster import ClusterStore
 from flistfs.stores.redis.server import RedisStore
 from flistfs.stores.url import StoreUrl, parse_store_url
+from tests.generation1 import open_store
 from tests.stores.routers import router_file
 
 SECRET = "hunter2hunter2"

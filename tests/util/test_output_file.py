@@ -9,12 +9,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from flistfs.errors import OutputError
 from flistfs.format.rocksdb.catalog import write_catalog
+from flistfs.format.zeroos.package import write_package
 from flistfs.util.output_file import OutputFile
 from flistfs.util.scratch import Scratch
 
@@ -67,9 +69,9 @@ def umask() -> Iterator[None]:
 def test_it_appears_whole_with_the_mode_that_the_umask_leaves(catalog: Path, place: Path) -> None:
     out = place / "out.flist"
     with OutputFile(out, force=False) as output:
-        output.write(catalog)
+        output.write(partial(write_package, catalog))
         first = output.size
-        output.write(catalog)
+        output.write(partial(write_package, catalog))
         assert not out.exists()
         output.publish()
     assert out.stat().st_size == first
@@ -80,13 +82,13 @@ def test_it_appears_whole_with_the_mode_that_the_umask_leaves(catalog: Path, pla
 @pytest.mark.usefixtures("how")
 def test_what_is_not_published_is_gone(catalog: Path, place: Path) -> None:
     with OutputFile(place / "out.flist", force=False) as output:
-        output.write(catalog)
+        output.write(partial(write_package, catalog))
     assert names_in(place) == []
 
 
 def test_nobody_can_get_at_it_meanwhile(catalog: Path, place: Path) -> None:
     with OutputFile(place / "out.flist", force=False) as output:
-        output.write(catalog)
+        output.write(partial(write_package, catalog))
         assert names_in(place) == []
 
 
@@ -118,13 +120,13 @@ def test_what_was_planted_under_that_name_is_not_written_to(
 def test_what_appears_meanwhile_is_not_replaced_unless_forced(catalog: Path, place: Path) -> None:
     out = place / "out.flist"
     with OutputFile(out, force=False) as output:
-        output.write(catalog)
+        output.write(partial(write_package, catalog))
         out.write_text("somebody else's")
         with pytest.raises(OutputError, match="has appeared meanwhile"):
             output.publish()
     assert out.read_text() == "somebody else's"
     with OutputFile(out, force=True) as output:
-        output.write(catalog)
+        output.write(partial(write_package, catalog))
         output.publish()
     assert out.read_bytes().startswith(b"\x1f\x8b")
     assert names_in(place) == ["out.flist"]
@@ -142,7 +144,7 @@ def test_a_file_system_without_links_replaces_nothing_either(
     out = place / "out.flist"
     for publishes in (True, False):
         with OutputFile(place / "other", force=False) as output:
-            output.write(catalog)
+            output.write(partial(write_package, catalog))
             output._out = out
             if publishes:
                 output.publish()
@@ -192,7 +194,7 @@ def test_a_link_that_leads_nowhere_is_replaced_if_that_is_forced(catalog: Path, 
     with pytest.raises(OutputError, match="exists"):
         OutputFile(out, force=False)
     with OutputFile(out, force=True) as output:
-        output.write(catalog)
+        output.write(partial(write_package, catalog))
         output.publish()
     assert stat.S_ISREG(out.lstat().st_mode)
     assert names_in(place) == ["out.flist"]
@@ -201,7 +203,7 @@ def test_a_link_that_leads_nowhere_is_replaced_if_that_is_forced(catalog: Path, 
 def test_what_becomes_none_meanwhile_is_not_replaced_either(catalog: Path, place: Path) -> None:
     out = place / "out.flist"
     with OutputFile(out, force=True) as output:
-        output.write(catalog)
+        output.write(partial(write_package, catalog))
         os.mkfifo(out)
         with pytest.raises(OutputError, match="is a pipe"):
             output.publish()

@@ -56,7 +56,6 @@ from flistfs.authoring.state.journal import Change, Inode, Journal, Stored
 from flistfs.authoring.state.spool import Spool
 from flistfs.authoring.upload.uploader import Job, Outcome
 from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
-from flistfs.format.codecs import decode_block
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE
 from flistfs.sources.data import SpoolSource
 from flistfs.stores import Store
@@ -389,7 +388,7 @@ class Content:
         return fetch.data
 
     def _load(self, stored: Stored) -> bytes:
-        data = decode_block(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
+        data = self._store.codec.decode(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
         if len(data) != stored.length:  # of a base, nobody has seen it before
             raise BlockCorruptError(
                 f"block {stored.hash.decode()} has {len(data)} bytes where {stored.length} belong"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flistfs.format.zeroos.records import (
-    NO_ID,
-)
+from flistfs.authoring.sealing.survey import Owner
+from flistfs.tree.node import Access
 
 # The tree's own account files are read up to this many bytes.
 MAX_ACCOUNTS_SIZE = 1 << 20
@@ -30,18 +29,23 @@ class Accounts:
         """Read the tree's etc/passwd and etc/group; what is no account in them is passed over."""
         return cls(_names(passwd), _names(group))
 
-    def user(self, uid: int) -> tuple[bytes, int]:
+    def access(self, owner: Owner) -> Access:
+        """Return owner and mode as the flist is to have them."""
+        (user, uid), (group, gid) = self.user(owner.uid), self.group(owner.gid)
+        return Access(owner.mode, user, group, uid, gid)
+
+    def user(self, uid: int) -> tuple[bytes, int | None]:
         """Return the name and number that a user has in the flist."""
         return _account(uid, self.users, self.named_users)
 
-    def group(self, gid: int) -> tuple[bytes, int]:
+    def group(self, gid: int) -> tuple[bytes, int | None]:
         """Return the name and number that a group has in the flist."""
         return _account(gid, self.groups, self.named_groups)
 
 
-def _account(number: int, names: Mapping[int, bytes], named: Mapping[int, bytes]) -> tuple[bytes, int]:
+def _account(number: int, names: Mapping[int, bytes], named: Mapping[int, bytes]) -> tuple[bytes, int | None]:
     if number in named:
-        return named[number], NO_ID
+        return named[number], None
     return names.get(number, b"%d" % number), number
 
 

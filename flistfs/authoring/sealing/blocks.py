@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from flistfs.authoring.sealing.survey import (
-    join,
     walk,
 )
 from flistfs.authoring.state.journal import Stored, View
@@ -17,11 +16,12 @@ from flistfs.errors import (
     BlockMissingError,
     FlistfsError,
 )
-from flistfs.format.codecs import Block, decode_block, encode_block
+from flistfs.format.base import Block
 from flistfs.sources.excludes import Filter, nothing_excluded
 from flistfs.stores import Store
 from flistfs.stores.copying import BATCH, Copier
 from flistfs.tree.chunks import BlockRef
+from flistfs.tree.names import join
 from flistfs.util.progress import Progress, counting
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def copy_replicas(store: Store, blocks: Mapping[bytes, bytes]) -> set[bytes]:
     for block_hash, key in blocks.items():
         try:
             stored = store.get(block_hash)
-            decode_block(stored, BlockRef(block_hash, key))
+            store.codec.decode(stored, BlockRef(block_hash, key))
         except (BlockMissingError, BlockCorruptError):
             gone.add(block_hash)
         else:
@@ -159,7 +159,7 @@ def copy_replicas(store: Store, blocks: Mapping[bytes, bytes]) -> set[bytes]:
 
 def store_holes(store: Store, lengths: Iterable[int]) -> dict[int, BlockRef]:
     """Store a block of zeros of each length, as readers know no holes; they are few, so all are compared."""
-    blocks = {length: encode_block(bytes(length)) for length in sorted(lengths)}
+    blocks = {length: store.codec.encode(bytes(length)) for length in sorted(lengths)}
     hashes = [block.hash for block in blocks.values()]
     missing = store.missing(hashes)
     missing |= store.wrong([each for each in hashes if each not in missing], thorough=True)

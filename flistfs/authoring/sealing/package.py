@@ -5,13 +5,13 @@ Plain blocking functions over a view of the journal; `session` says when they ru
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from flistfs.authoring.sealing.survey import (
     checked_inode,
     clamp_time,
     entries_of,
-    join,
     known_inode,
     owner_of,
     take_survey,
@@ -36,26 +35,13 @@ from flistfs.errors import (
     JournalError,
     OutputError,
 )
-from flistfs.format.rocksdb.catalog import write_catalog
-from flistfs.format.router import Router, format_router
-from flistfs.format.zeroos.keys import aci_key, directory_key, distinct_aci_key
-from flistfs.format.zeroos.limits import check_record, entries_size
-from flistfs.format.zeroos.records import (
-    Aci,
-    Attributes,
-    Directory,
-    Entry,
-    File,
-    Link,
-    Special,
-    SpecialKind,
-    SubDirectory,
-    encode_aci,
-    encode_directory,
-)
+from flistfs.format.base import Format, TreeWriter
+from flistfs.format.router import Router
 from flistfs.sources.excludes import Filter, excluding
 from flistfs.stores import Store
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, chunk_length
+from flistfs.tree.names import join
+from flistfs.tree.node import DEVICES, KIND_OF, Access, Kind, Node
 from flistfs.util.output_file import OutputFile
 from flistfs.util.progress import Progress, Report
 
@@ -64,14 +50,6 @@ log = logging.getLogger(__name__)
 
 # Entries of a directory that are looked up together: some 0.5 MB.
 _ENTRIES_AT_ONCE = 1024
-
-
-_SPECIAL_KINDS = {
-    stat.S_IFSOCK: SpecialKind.SOCKET,
-    stat.S_IFBLK: SpecialKind.BLOCK,
-    stat.S_IFCHR: SpecialKind.CHAR,
-    stat.S_IFIFO: SpecialKind.FIFO,
-}
 
 
 class ChangedError(Exception):
@@ -89,101 +67,31 @@ def find_inode(view: View, path: bytes) -> Inode | None:
     return view.inode(ino)
 
 
-# Blocks
-
-
-# The catalog
-
-
-class _Acis:
-    """The ACIs of a tree, and which entry has which.
-
-    An ACI's usual key says neither ids nor all bits of the mode (a directory of 0777 shares it with one of
-    01777), so the later one of two that would share a key gets one of its own. The order of the owners
-    decides which, so that equal trees give equal ACIs. A file type is no reason: readers take it from
-    the entry.
-    """
-
-    def __init__(self, owners: Iterable[Owner], accounts: Accounts) -> None:
-        self._keys: dict[Owner, bytes] = {}
-        self._acis: dict[bytes, Aci] = {}
-        for owner in sorted(owners, key=lambda owner: (owner.uid, owner.gid, owner.mode)):
-            (uname, uid), (gname, gid) = accounts.user(owner.uid), accounts.group(owner.gid)
-            aci = Aci(uname=uname, gname=gname, mode=owner.mode, uid=uid, gid=gid)
-            key = aci_key(aci)
-            if not _are_alike(self._acis.setdefault(key, aci), aci):
-                key = distinct_aci_key(aci)
-                self._acis[key] = aci
-            self._keys[owner] = key
-
-    def key(self, owner: Owner) -> bytes:
-        return self._keys[owner]
-
-    def records(self) -> Iterator[tuple[bytes, bytes]]:
-        for key in sorted(self._acis):
-            yield key, encode_aci(self._acis[key])
-
-
-def _are_alike(one: Aci, other: Aci) -> bool:
-    return (one.uid, one.gid, stat.S_IMODE(one.mode)) == (other.uid, other.gid, stat.S_IMODE(other.mode))
-
-
 class _Tree:
-    """Makes the records of a tree."""
+    """The nodes of a tree, as its flist is to have them."""
 
     def __init__(
         self,
         view: View,
-        survey: Survey,
-        acis: _Acis,
+        accesses: Mapping[Owner, Access],
         holes: Mapping[int, BlockRef],
         options: SealOptions,
         excluded: Filter,
+        latest: int,
     ) -> None:
         self._view = view
         self._excluded = excluded
-        self._survey = survey
-        self._acis = acis
+        self._accesses = accesses
         self._holes = holes
         self._options = options
+        self._latest = latest
 
-    def records(self, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
-        """Make every record, in the order of their keys."""
-        return heapq.merge(self._acis.records(), self._directories(progress))
+    def directory(self, ino: int, path: bytes) -> Node:
+        """Return a directory."""
+        return self._node(path, Kind.DIRECTORY, known_inode(self._view, ino), DIRECTORY_SIZE)
 
-    def _directories(self, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
-        total = len(self._survey.directories)
-        for done, (key, ino, path) in enumerate(self._survey.directories):
-            progress(Report("catalog", done, total))
-            raw = encode_directory(self._directory(ino, path))
-            check_record(_shown(path), len(raw))
-            yield key, raw
-
-    def _directory(self, ino: int, path: bytes) -> Directory:
-        inode = known_inode(self._view, ino)
-        parent, _, name = path.rpartition(b"/")
-        return Directory(
-            name=name,
-            location=path,
-            entries=self._bounded_entries(ino, path),
-            parent=directory_key(parent) if path else b"",
-            size=DIRECTORY_SIZE,
-            aclkey=self._aclkey(inode),
-            modification_time=clamp_time(inode.mtime_ns, self._options.epoch),
-            creation_time=clamp_time(inode.ctime_ns, self._options.epoch),
-        )
-
-    def _bounded_entries(self, ino: int, path: bytes) -> list[Entry]:
-        """Make the entries of a directory; one with too many is refused before they fill the memory."""
-        entries: list[Entry] = []
-        size = 0
-        for part in self._entries(ino, path):
-            size += entries_size(part)
-            check_record(_shown(path), size)
-            entries += part
-        return entries
-
-    def _entries(self, ino: int, path: bytes) -> Iterator[list[Entry]]:
+    def children(self, ino: int, path: bytes) -> Iterator[list[Node]]:
+        """Walk the entries of a directory, by name, some at a time."""
         names = entries_of(self._view, ino, path, self._excluded)
         while part := list(islice(names, _ENTRIES_AT_ONCE)):
             inodes = self._view.inodes_among(entry.ino for entry in part if not stat.S_ISDIR(entry.kind))
@@ -191,41 +99,40 @@ class _Tree:
                 inode.ino for inode in inodes.values() if inode.chunks and inode.size <= CHUNK_SIZE
             )
             yield [
-                self._folder_entry(path, entry.name)
+                Node(join(path, entry.name), Kind.DIRECTORY, None, 0, 0, 0, whole=False)
                 if stat.S_ISDIR(entry.kind)
                 else self._entry(
-                    entry.name, checked_inode(entry.ino, inodes.get(entry.ino)), chunks.get(entry.ino)
+                    join(path, entry.name),
+                    checked_inode(entry.ino, inodes.get(entry.ino)),
+                    chunks.get(entry.ino),
                 )
                 for entry in part
             ]
 
-    def _aclkey(self, inode: Inode) -> bytes:
-        return self._acis.key(owner_of(inode, self._options.owner))
+    def _entry(self, path: bytes, inode: Inode, first: Stored | None) -> Node:
+        """Make the node of what is not a directory; `first` is the chunk of a file that has one."""
+        kind = KIND_OF[stat.S_IFMT(inode.mode)]
+        if kind is Kind.FILE:
+            return self._node(path, kind, inode, inode.size, blocks=self._blocks(inode, first))
+        if kind is Kind.LINK:
+            return self._node(path, kind, inode, len(inode.target), target=inode.target)
+        device = (os.major(inode.rdev), os.minor(inode.rdev)) if kind in DEVICES else None
+        return self._node(path, kind, inode, inode.size, device=device)
 
-    def _folder_entry(self, path: bytes, name: bytes) -> Entry:
-        # The rest of a sub-directory lies in its own record.
-        return Entry(name, 0, SubDirectory(directory_key(join(path, name))), b"", 0, 0)
-
-    def _entry(self, name: bytes, inode: Inode, first: Stored | None) -> Entry:
-        """Make the entry of what is no directory; `first` is the chunk of a file that has one."""
-        return Entry(
-            name=name,
-            size=len(inode.target) if stat.S_ISLNK(inode.mode) else inode.size,
-            attributes=self._attributes(inode, first),
-            aclkey=self._aclkey(inode),
-            modification_time=clamp_time(inode.mtime_ns, self._options.epoch),
-            creation_time=clamp_time(inode.ctime_ns, self._options.epoch),
-        )
-
-    def _attributes(self, inode: Inode, first: Stored | None) -> Attributes:
-        if stat.S_ISREG(inode.mode):
-            return File(self._blocks(inode, first))
-        if stat.S_ISLNK(inode.mode):
-            return Link(inode.target)
-        kind = _SPECIAL_KINDS[stat.S_IFMT(inode.mode)]
-        if kind in {SpecialKind.BLOCK, SpecialKind.CHAR}:
-            return Special(kind, b"%d,%d" % (os.major(inode.rdev), os.minor(inode.rdev)))
-        return Special(kind)
+    def _node(
+        self,
+        path: bytes,
+        kind: Kind,
+        inode: Inode,
+        size: int,
+        target: bytes | None = None,
+        device: tuple[int, int] | None = None,
+        blocks: tuple[BlockRef, ...] = (),
+    ) -> Node:
+        access = self._accesses[owner_of(inode, self._options.owner)]
+        mtime = clamp_time(inode.mtime_ns, self._latest)
+        ctime = clamp_time(inode.ctime_ns, self._latest)
+        return Node(path, kind, access, size, mtime, ctime, target, device, blocks)
 
     def _blocks(self, inode: Inode, first: Stored | None) -> tuple[BlockRef, ...]:
         count = -(-inode.size // CHUNK_SIZE)
@@ -246,13 +153,10 @@ class _Tree:
         return BlockRef(stored.hash, stored.key)
 
 
-def _shown(path: bytes) -> str:
-    return os.fsdecode(path) or "/"
-
-
 def build_package(
     view: View,
     store: Store,
+    format_: Format,
     accounts: Accounts,
     options: SealOptions,
     router: Router | None,
@@ -260,31 +164,31 @@ def build_package(
     scratch: Path,
     progress: Progress,
 ) -> Survey:
-    """Write the package of a tree, and the router in it, to `output`, flushed to the disk.
+    """Write the flist of a tree, with where its blocks are, to `output`, flushed to the disk.
 
-    The catalog is made in the folder `scratch`, which is made anew and removed again.
+    Temporary files lie in the directory `scratch`, which is made anew and removed again.
 
     Raises:
         ChangedError: a file has chunks that are not stored yet.
         StoreError: a block of zeros could not be stored.
-        OutputError: a disk is full, or a folder cannot be written; or a directory has too much in it.
+        OutputError: a disk is full, or a directory cannot be written; or a directory has too much in it.
     """
     if any(known_inode(view, spooled.ino).nlink for spooled in view.spooled()):
         raise ChangedError
     if options.owner is not None:  # by numbers that the user gave
         accounts = replace(accounts, named_users={}, named_groups={})
     excluded = excluding(options.exclude)
-    survey = take_survey(view, options.owner, excluded)
-    holes = store_holes(store, survey.hole_lengths)
-    tree = _Tree(view, survey, _Acis(survey.owners, accounts), holes, options, excluded)
+    survey = take_survey(view, options.owner, format_, excluded)
+    accesses = {owner: accounts.access(owner) for owner in survey.owners}
+    latest = format_.limits.latest if options.epoch is None else min(format_.limits.latest, options.epoch)
+    tree = _Tree(view, accesses, store_holes(store, survey.hole_lengths), options, excluded, latest)
     shutil.rmtree(scratch, ignore_errors=True)  # a daemon that died may have left one
     try:
         scratch.mkdir()
-        write_catalog(scratch, tree.records(progress))
-        if router is not None:
-            (scratch / "router.yaml").write_bytes(format_router(router))
-        progress(Report("package", 0, 1))
-        output.write(scratch)
+        with format_.writer(scratch, accesses.values()) as writer:
+            _write_tree(tree, survey, writer, progress)
+            progress(Report("package", 0, 1))
+            output.write(partial(writer.finish, router))
     except OSError as error:
         raise OutputError(
             f"the flist cannot be written, in {scratch.parent} or its place: {error.strerror or error}"
@@ -295,3 +199,10 @@ def build_package(
         shutil.rmtree(scratch, ignore_errors=True)
     progress(Report("package", 1, 1))
     return survey
+
+
+def _write_tree(tree: _Tree, survey: Survey, writer: TreeWriter, progress: Progress) -> None:
+    directories = sorted((writer.position(path), ino, path) for ino, path in survey.directories)
+    for done, (_, ino, path) in enumerate(directories):
+        progress(Report("catalog", done, len(directories)))
+        writer.add(tree.directory(ino, path), tree.children(ino, path))

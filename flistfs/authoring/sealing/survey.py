@@ -5,22 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 from flistfs.authoring.state.journal import ROOT_INO, Dirent, Inode, View
 from flistfs.authoring.summaries import Losses
-from flistfs.errors import JournalError
-from flistfs.format.zeroos.keys import directory_key
-from flistfs.format.zeroos.limits import check_depth
+from flistfs.errors import JournalError, OutputError
+from flistfs.format.base import Format, Limits
 from flistfs.sources.excludes import Filter, nothing_excluded
 from flistfs.tree.chunks import CHUNK_SIZE, chunk_length
-
-# Times in a record are unsigned 32-bit seconds.
-MAX_TIME = 2**32 - 1
-
-# Readers of generation 1 keep eight bits of a minor number.
-_MAX_MINOR = 255
+from flistfs.tree.names import MAX_NAME, MAX_PATH, join
 
 _NANO = 1_000_000_000
 
@@ -35,9 +29,9 @@ class Owner(NamedTuple):
 
 @dataclass(slots=True)
 class Survey:
-    """What a tree holds. Directories are (key, inode number, path), in the order of their keys."""
+    """What a tree holds. Directories are (inode number, path), in no order."""
 
-    directories: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    directories: list[tuple[int, bytes]] = field(default_factory=list)
     owners: set[Owner] = field(default_factory=set)
     hole_lengths: set[int] = field(default_factory=set)
     files: int = 0
@@ -65,11 +59,6 @@ def walk(view: View, excluded: Filter = nothing_excluded) -> Iterator[tuple[byte
         waiting += [(join(path, entry.name), entry.ino) for entry in entries if stat.S_ISDIR(entry.kind)]
 
 
-def join(path: bytes, name: bytes) -> bytes:
-    """Put a name behind a path in the tree."""
-    return path + b"/" + name if path else name
-
-
 def known_inode(view: View, ino: int) -> Inode:
     """Return an inode that some name stands for.
 
@@ -90,7 +79,9 @@ def checked_inode(ino: int, inode: Inode | None) -> Inode:
     return inode
 
 
-def take_survey(view: View, owner: tuple[int, int] | None, excluded: Filter = nothing_excluded) -> Survey:
+def take_survey(
+    view: View, owner: tuple[int, int] | None, format_: Format, excluded: Filter = nothing_excluded
+) -> Survey:
     """Look through the whole tree, save what is left out. `owner` (uid, gid) stands for everybody.
 
     Raises:
@@ -100,29 +91,32 @@ def take_survey(view: View, owner: tuple[int, int] | None, excluded: Filter = no
     survey = Survey()
     survey.losses.xattrs = int(view.setting(b"xattrs") or 0) + view.count_xattrs()
     if excluded is nothing_excluded:
-        _survey_all(survey, view, owner)
+        _survey_all(survey, view, owner, format_.limits)
     else:
-        _survey_walk(survey, view, owner, excluded)
-    survey.directories.sort()
+        _survey_walk(survey, view, owner, excluded, format_.limits)
+    held = {each.name: 0 for each in fields(Losses) if each.name not in format_.unrepresentable}
+    survey.losses = replace(survey.losses, **held)
     return survey
 
 
-def _survey_walk(survey: Survey, view: View, owner: tuple[int, int] | None, excluded: Filter) -> None:
+def _survey_walk(
+    survey: Survey, view: View, owner: tuple[int, int] | None, excluded: Filter, limits: Limits
+) -> None:
     """Look through the tree from its top."""
     for path, ino, entries in walk(view, excluded):
         _note_directory(survey, ino, path)
-        _count(survey, known_inode(view, ino), owner)
+        _count(survey, known_inode(view, ino), owner, limits)
         for entry in entries:
             if not stat.S_ISDIR(entry.kind):
-                _count(survey, known_inode(view, entry.ino), owner)
+                _count(survey, known_inode(view, entry.ino), owner, limits)
 
 
-def _survey_all(survey: Survey, view: View, owner: tuple[int, int] | None) -> None:
+def _survey_all(survey: Survey, view: View, owner: tuple[int, int] | None, limits: Limits) -> None:
     """Look through all that has a name, in the order of the journal: in half the time that a walk takes."""
     for inode in view.inodes():
         names = 1 if stat.S_ISDIR(inode.mode) else inode.nlink
         if inode.nlink:
-            _count(survey, inode, owner, names)
+            _count(survey, inode, owner, limits, names)
     folders: dict[int, list[tuple[bytes, int]]] = {}
     for parent, name, ino in view.folder_names():
         folders.setdefault(parent, []).append((name, ino))
@@ -134,14 +128,27 @@ def _survey_all(survey: Survey, view: View, owner: tuple[int, int] | None) -> No
 
 
 def _note_directory(survey: Survey, ino: int, path: bytes) -> None:
-    check_depth(path)
-    survey.directories.append((directory_key(path), ino, path))
+    _check_depth(path)
+    survey.directories.append((ino, path))
 
 
-def clamp_time(nanoseconds: int, epoch: int | None) -> int:
-    """Return whole seconds as a record holds them, not later than `epoch` (SOURCE_DATE_EPOCH)."""
-    seconds = min(max(nanoseconds // _NANO, 0), MAX_TIME)
-    return seconds if epoch is None else min(seconds, epoch)
+def _check_depth(path: bytes) -> None:
+    """Refuse a directory that lies so deep that what it may hold would have too long a path.
+
+    Raises:
+        OutputError: it does; says what to do.
+    """
+    if len(path) + 1 + MAX_NAME > MAX_PATH:
+        start = path[:MAX_NAME].decode(errors="replace")
+        raise OutputError(
+            f"a directory below {start}… has a path of {len(path):,} bytes, too many for an flist; leave it "
+            f"out, or move it up"
+        )
+
+
+def clamp_time(nanoseconds: int, latest: int) -> int:
+    """Return whole seconds since 1970, neither before that nor later than `latest`."""
+    return min(max(nanoseconds // _NANO, 0), latest)
 
 
 def owner_of(inode: Inode, owner: tuple[int, int] | None) -> Owner:
@@ -150,14 +157,16 @@ def owner_of(inode: Inode, owner: tuple[int, int] | None) -> Owner:
     return Owner(inode.mode, uid, gid)
 
 
-def _count(survey: Survey, inode: Inode, owner: tuple[int, int] | None, names: int = 1) -> None:
+def _count(
+    survey: Survey, inode: Inode, owner: tuple[int, int] | None, limits: Limits, names: int = 1
+) -> None:
     """Count what an inode is in the flist, under each of its names."""
     owned_by = owner_of(inode, owner)
     survey.owners.add(owned_by)
     losses = survey.losses
     losses.owners += names * ((owned_by.uid, owned_by.gid) != (0, 0))
     losses.set_id += names * bool(inode.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX))
-    losses.times += names * (not (0 <= inode.mtime_ns // _NANO <= MAX_TIME))
+    losses.times += names * (not (0 <= inode.mtime_ns // _NANO <= limits.latest))
     if stat.S_ISDIR(inode.mode):
         return
     losses.hard_links += names * (inode.nlink > 1)
@@ -169,7 +178,7 @@ def _count(survey: Survey, inode: Inode, owner: tuple[int, int] | None, names: i
         survey.links += names
     else:
         survey.specials += names
-        losses.large_devices += names * (os.minor(inode.rdev) > _MAX_MINOR)
+        losses.large_devices += names * (os.minor(inode.rdev) > limits.minor)
 
 
 def _hole_lengths(inode: Inode) -> set[int]:

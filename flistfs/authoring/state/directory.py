@@ -25,6 +25,8 @@ import platformdirs
 
 from flistfs.authoring.request import AddRequest
 from flistfs.errors import BusyError, FlistfsError, JournalError, SessionError
+from flistfs.format.base import Format
+from flistfs.format.opening import format_named
 from flistfs.fuse import mounts
 from flistfs.util.durable import sync_folder
 
@@ -60,7 +62,7 @@ class Settings:
 
     mountpoint: str
     store: str
-    generation: int
+    format: str
     created: float
     base_store: str | None = None
 
@@ -297,11 +299,22 @@ class SessionFolder:
                 f"this one knows {SCHEMA}); seal it with that one"
             )
         try:
-            return Settings(**json.loads(raw))
-        except (ValueError, TypeError):
+            plain = json.loads(raw)
+            if plain.pop("generation", None) == 1:  # as the first versions of flistfs had it
+                plain["format"] = "rocksdb"
+            return Settings(**plain)
+        except (ValueError, TypeError, AttributeError):
             raise JournalError(
                 f"the session in {self.path} is damaged: {self._settings} is unreadable"
             ) from None
+
+    def format(self) -> Format:
+        """Return the format of what the session seals, and of its blocks; raises as `settings` does.
+
+        Raises:
+            FormatError: this version of flistfs does not know it.
+        """
+        return format_named(self.settings().format)
 
     def exists(self) -> bool:
         """Say whether there is a session, or the result of one."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from flistfs.authoring.upload.known_blocks import Known, KnownBlocks
-from flistfs.format.codecs import Block, chunk_key, encode_block
+from flistfs.format.base import Block, Codec
 from flistfs.sources.data import BytesSource, FileSource, Source, SpoolSource, Unreadable, file_version
 from flistfs.sources.reach import open_file, why_unreadable
 from flistfs.stores import Store
@@ -75,15 +75,16 @@ class LocalEncoder:
 
     def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
         """Do what `Encoder` says."""
+        codec = self._store.codec
         chunks = [self._read(source) for source in sources]
-        keys = [None if isinstance(chunk, Unreadable) else chunk_key(chunk) for chunk in chunks]
+        keys = [None if isinstance(chunk, Unreadable) else codec.key(chunk) for chunk in chunks]
         unique = {
             key: chunk
             for key, chunk in zip(keys, chunks, strict=True)
             if key is not None and not isinstance(chunk, Unreadable)
         }
         known = self._known.find(unique)
-        blocks = _encode(unique, (key for key in unique if key not in known))
+        blocks = _encode(codec, unique, (key for key in unique if key not in known))
         known |= {key: Known(block.hash, block.size) for key, block in blocks.items()}
         started = time.monotonic()
         sizes = dict(known.values())
@@ -93,7 +94,9 @@ class LocalEncoder:
         missing |= wrong
         # Of a chunk that an earlier session met only the name of its block was at hand.
         blocks |= _encode(
-            unique, [key for key, block in known.items() if block.hash in missing and key not in blocks]
+            codec,
+            unique,
+            [key for key, block in known.items() if block.hash in missing and key not in blocks],
         )
         new = {key: block for key, block in blocks.items() if known[key].hash in missing}
         replaced = {key for key in new if known[key].hash in wrong}
@@ -134,8 +137,8 @@ class LocalEncoder:
             return Unreadable(why_unreadable(error))
 
 
-def _encode(chunks: Mapping[bytes, bytes], keys: Iterable[bytes]) -> dict[bytes, Block]:
-    return {key: encode_block(chunks[key], key=key) for key in keys}
+def _encode(codec: Codec, chunks: Mapping[bytes, bytes], keys: Iterable[bytes]) -> dict[bytes, Block]:
+    return {key: codec.encode(chunks[key], key) for key in keys}
 
 
 def _read_file(source: FileSource) -> bytes | Unreadable:

@@ -32,6 +32,8 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from flistfs.authoring.upload.encoder import Batch, LocalEncoder
 from flistfs.authoring.upload.known_blocks import KnownBlocks
 from flistfs.errors import StoreError, StoreUnavailableError
+from flistfs.format.base import Codec
+from flistfs.format.opening import format_named
 from flistfs.sources.data import Source
 from flistfs.stores import open_store
 from flistfs.util.logs import dressed
@@ -58,12 +60,13 @@ _KEPT_MEMORY = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where chunks go; handed over the socket, so that the password shows nowhere.
+    """Where chunks go, and in which format; handed over the socket, so that the password shows nowhere.
 
     `known` is the user's database of known blocks; without `log`, what is logged goes to standard error.
     """
 
     store: str
+    format: str
     password: str | None = field(repr=False)
     known: Path | None = None
     log: Path | None = None
@@ -202,7 +205,7 @@ def _last_words(running: _Running) -> str | None:
 _spares: list[_Running] = []
 
 
-def prepare(store: str) -> None:
+def prepare(store: str, codec: Codec) -> None:
     """Fork processes for encoders that will store in the store of that URL, with what that needs loaded.
 
     Only where there is no other thread, and never was one. Those that no encoder takes end with this process.
@@ -211,7 +214,7 @@ def prepare(store: str) -> None:
         UsageError: the URL makes no sense.
         StoreUnavailableError: the system takes no more processes or files.
     """
-    open_store(store).close()
+    open_store(store, codec).close()
     try:
         while len(_spares) < _PROCESSES:
             _spares.append(_fork())
@@ -292,7 +295,7 @@ def _serve(descriptor: int, standard_error: int | None = None) -> None:
         spool = reduction.recv_handle(connection)
         try:
             _log_to(settings.log)
-            store = open_store(settings.store, settings.password)
+            store = open_store(settings.store, format_named(settings.format).codec, settings.password)
             encoder = LocalEncoder(store, spool, KnownBlocks(settings.known))
         except Exception as error:  # noqa: BLE001  the other side tells the user
             connection.send(f"{_NOT_STARTED}: {error}")

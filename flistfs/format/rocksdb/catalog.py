@@ -27,7 +27,7 @@ from flistfs.util.closing import Closing
 from flistfs.util.scratch import Scratch
 
 if TYPE_CHECKING:
-    from rocksdict import Options, SstFileWriter
+    from rocksdict import Options
 
 # Files that are a database's records; some of the others would be obeyed.
 _DATABASE_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|\d+\.log")
@@ -36,31 +36,78 @@ _TABLE_NUMBER: Final = 9
 _TABLE_FORMAT: Final = 2  # the newest that RocksDB 5.2.1 reads
 
 
-def write_catalog(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
-    """Write `records`, pairs of key and value in ascending order of keys, as a catalog into `folder`.
+class CatalogWriter(Closing):
+    """A catalog in the making: takes records in ascending order of keys. Memory stays flat."""
 
-    Memory stays flat: records are taken one by one. The folder is made if need be; CURRENT is written last.
+    def __init__(self, directory: Path) -> None:
+        """Write into `directory`, which is made if need be.
+
+        Raises:
+            FormatError: RocksDB fails.
+            OSError: the directory cannot be written.
+        """
+        from rocksdict import SstFileWriter  # noqa: PLC0415  reading does without, and starts sooner
+
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._path = directory / table_name(_TABLE_NUMBER)
+        self._smallest: bytes | None = None
+        self._previous = b""
+        self._writer = SstFileWriter(options=_table_options())
+        try:
+            self._writer.open(str(self._path))
+        except Exception as error:
+            raise _rocksdb_error("cannot write the catalog", error) from error
+
+    def add(self, key: bytes, record: bytes) -> None:
+        """Add a record.
+
+        Raises:
+            FormatError: its key does not come after the last one, or RocksDB fails.
+        """
+        if self._smallest is None:
+            self._smallest = key
+        elif key <= self._previous:
+            raise FormatError(f"catalog records out of order: {key!r} after {self._previous!r}")
+        self._previous = key
+        try:
+            self._writer[key] = record
+        except Exception as error:
+            raise _rocksdb_error("cannot write the catalog", error) from error
+
+    def finish(self) -> None:
+        """Complete the files; CURRENT is written last.
+
+        Raises:
+            FormatError: there are no records, or RocksDB fails.
+            OSError: the directory cannot be written.
+        """
+        if self._smallest is None:
+            raise FormatError("a catalog needs at least one record")
+        try:
+            self._writer.finish()
+        except Exception as error:
+            raise _rocksdb_error("cannot write the catalog", error) from error
+        remove_identity(self._path)
+        size = self._path.stat().st_size
+        write_manifest(self._directory, TableFile(_TABLE_NUMBER, size, self._smallest, self._previous))
+
+    def close(self) -> None:
+        """Let go of the table. Its file goes with its directory."""
+        del self._writer
+
+
+def write_catalog(directory: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
+    """Write `records`, pairs of key and value in ascending order of keys, as a catalog into `directory`.
 
     Raises:
         FormatError: there are no records, their keys do not ascend, or RocksDB fails.
-        OSError: the folder cannot be written.
+        OSError: the directory cannot be written.
     """
-    from rocksdict import SstFileWriter  # noqa: PLC0415  reading does without, and starts sooner
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / table_name(_TABLE_NUMBER)
-    writer = SstFileWriter(options=_table_options())
-    try:
-        writer.open(str(path))
-    except Exception as error:
-        raise _rocksdb_error("cannot write the catalog", error) from error
-    smallest, largest = _add_all(writer, records)
-    try:
+    with CatalogWriter(directory) as writer:
+        for key, record in records:
+            writer.add(key, record)
         writer.finish()
-    except Exception as error:
-        raise _rocksdb_error("cannot write the catalog", error) from error
-    remove_identity(path)
-    write_manifest(folder, TableFile(_TABLE_NUMBER, path.stat().st_size, smallest, largest))
 
 
 class Catalog(Closing):
@@ -192,24 +239,6 @@ def _table_options() -> Options:
     # 1,215 kB without and 1,383 kB with snappy. Nor do the bytes then hang on the version of a library.
     options.set_compression_type(DBCompressionType.none())
     return options
-
-
-def _add_all(writer: SstFileWriter, records: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    smallest: bytes | None = None
-    previous = b""
-    for key, value in records:
-        if smallest is None:
-            smallest = key
-        elif key <= previous:
-            raise FormatError(f"catalog records out of order: {key!r} after {previous!r}")
-        previous = key
-        try:
-            writer[key] = value
-        except Exception as error:
-            raise _rocksdb_error("cannot write the catalog", error) from error
-    if smallest is None:
-        raise FormatError("a catalog needs at least one record")
-    return smallest, previous
 
 
 def _rocksdb_error(what: str, error: Exception) -> FormatError:

@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from flistfs.format.generation import Generation
 from flistfs.format.zeroos.records import Aci
 
 
-def directory_key(path: bytes, generation: Generation = Generation.ONE) -> bytes:
-    """Return the key of the directory at `path`, as the bytes of its hex digits.
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """How a generation makes keys: of a directory from its path, of an ACI from its text."""
 
-    `path` is relative to the root, with no slash at either end; the root's is empty. Generation 1 takes
-    BLAKE2b-256 of it (64 digits).
-    """
-    return _DIRECTORY_KEY[generation](path)
+    directory: Callable[[bytes], bytes]
+    aci_text: Callable[[Aci], bytes]
+    aci_digest: Callable[[bytes], bytes]
 
+    def aci(self, aci: Aci) -> bytes:
+        """Return the usual key of an ACI, which others may share."""
+        return self.aci_digest(self.aci_text(aci))
 
-def aci_text(aci: Aci, generation: Generation = Generation.ONE) -> bytes:
-    r"""Return the text that the key of `aci` hashes.
+    def distinct_aci(self, aci: Aci) -> bytes:
+        """Return a key that an ACI shares with no other: for those of one tree whose usual key is the same.
 
-    In generation 1: `user:NAME\ngroup:NAME\nmode:M\n`, where M is `oct(st_mode)[4:]`.
-    """
-    return _ACI_TEXT[generation](aci)
-
-
-def aci_key(aci: Aci, generation: Generation = Generation.ONE) -> bytes:
-    """Return the key of `aci`, as the bytes of its hex digits: MD5 of its text (32 digits) in generation 1.
-
-    Different ACIs can share a key in generation 1: it covers neither the ids nor the file type, nor the
-    set-id and sticky bits of anything but plain files, links and sockets.
-    """
-    return _ACI_KEY[generation](aci_text(aci, generation))
-
-
-def distinct_aci_key(aci: Aci, generation: Generation = Generation.ONE) -> bytes:
-    """Return a key that `aci` shares with no other: for the ACIs of one tree whose `aci_key` is the same.
-
-    Readers look an ACI up by whatever key an entry names, and never compute one.
-    """
-    full = b"%bfull mode:%o\nuid:%d\ngid:%d\n" % (aci_text(aci, generation), aci.mode, aci.uid, aci.gid)
-    return _ACI_KEY[generation](full)
+        Readers look an ACI up by whatever key an entry names, and never compute one.
+        """
+        full = b"%bfull mode:%o\nuid:%d\ngid:%d\n" % (self.aci_text(aci), aci.mode, aci.uid, aci.gid)
+        return self.aci_digest(full)
 
 
 def _blake2b_256(data: bytes) -> bytes:
@@ -63,6 +49,11 @@ def _names_and_mode(aci: Aci) -> bytes:
     return b"user:%b\ngroup:%b\nmode:%b\n" % (aci.uname, aci.gname, mode)
 
 
-_DIRECTORY_KEY: Final[Mapping[Generation, Callable[[bytes], bytes]]] = {Generation.ONE: _blake2b_256}
-_ACI_TEXT: Final[Mapping[Generation, Callable[[Aci], bytes]]] = {Generation.ONE: _names_and_mode}
-_ACI_KEY: Final[Mapping[Generation, Callable[[bytes], bytes]]] = {Generation.ONE: _md5}
+GENERATION_1: Final = Keys(_blake2b_256, _names_and_mode, _md5)
+r"""Keys as the bytes of hex digits.
+
+A directory's is BLAKE2b-256 of its path (64 digits), relative to the root, with no slash at either end. An
+ACI's is MD5 (32 digits) of `user:NAME\ngroup:NAME\nmode:M\n`, where M is `oct(st_mode)[4:]`: different ACIs
+can share one, as it covers neither the ids nor the file type, nor the set-id and sticky bits of anything but
+plain files, links and sockets.
+"""

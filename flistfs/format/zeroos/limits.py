@@ -7,7 +7,6 @@ from typing import Final
 
 from flistfs.errors import OutputError
 from flistfs.format.zeroos.records import Entry, File, Link, Special, SubDirectory
-from flistfs.tree.names import MAX_NAME, MAX_PATH
 
 READERS_LIMIT: Final = 64 << 20
 """Bytes of a directory's record from which on every 0-fs dies when its parent is listed: its decoder's limit.
@@ -49,20 +48,6 @@ def _entry_size(entry: Entry) -> int:
 def _text(value: bytes) -> int:
     """A text has a NUL at its end, and is filled up to a whole number of words."""
     return (len(value) // 8 + 1) * 8 if value else 0
-
-
-def check_depth(path: bytes) -> None:
-    """Refuse a directory that lies so deep that what it may hold would have too long a path.
-
-    Raises:
-        OutputError: it does; says what to do.
-    """
-    if len(path) + 1 + MAX_NAME > MAX_PATH:
-        start = path[:MAX_NAME].decode(errors="replace")
-        raise OutputError(
-            f"a directory below {start}… has a path of {len(path):,} bytes, too many for an flist; leave it "
-            f"out, or move it up"
-        )
 
 
 def check_record(name: str, size: int) -> None:

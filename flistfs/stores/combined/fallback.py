@@ -11,7 +11,7 @@ from flistfs.stores.combined.fanout import all_copies, first_that_has, most_tell
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block, Codec
     from flistfs.stores.base import Store
 
 
@@ -25,6 +25,11 @@ class FallbackStore:
     def __init__(self, stores: Sequence[Store]) -> None:
         """Read from these stores (at least one), in this order; they are closed with it."""
         self._stores = stores
+
+    @property
+    def codec(self) -> Codec:
+        """How the blocks of all of them are made."""
+        return self._stores[0].codec
 
     @property
     def url(self) -> str:
@@ -68,7 +73,7 @@ class FallbackStore:
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Ask one store after the other."""
-        return first_that_has(hash, self._stores, self.url, deadline or reading_deadline())
+        return first_that_has(hash, self._stores, self.codec, self.url, deadline or reading_deadline())
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
         """Return what all stores hold."""

@@ -8,11 +8,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.format.codecs import has_hash
 from flistfs.stores.base import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from flistfs.format.base import Codec
 
 _THREADS: Final = 16
 """Servers asked at the same time; more of them take turns."""
@@ -61,7 +62,9 @@ def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreErro
     return {key: _expected(answer) for key, answer in answers.items()}
 
 
-def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline: float) -> bytes:
+def first_that_has(
+    hash_: bytes, holders: Sequence[_Holder], codec: Codec, url: str, deadline: float
+) -> bytes:
     """Ask one after the other for a block; one that cannot be asked, or has it wrong, is passed over.
 
     Each gets an equal share of the time until the deadline, so that one which hangs does not keep the next
@@ -83,7 +86,7 @@ def first_that_has(hash_: bytes, holders: Sequence[_Holder], url: str, deadline:
         except StoreError as error:
             errors.append(error)
         else:
-            if len(holders) == 1 or has_hash(value, hash_):
+            if len(holders) == 1 or codec.has_hash(value, hash_):
                 return value
             wrong = wrong or value
     if errors:

@@ -49,7 +49,7 @@ from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl, parse_store_url, why
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block, Codec
     from flistfs.stores.base import Store
 
 _log = logging.getLogger(__name__)
@@ -171,6 +171,7 @@ class RoutedStore:
         self,
         router: Router,
         url: str,
+        codec: Codec,
         *,
         password: str | None = None,
         timeout: float,
@@ -194,19 +195,20 @@ class RoutedStore:
         """
         self._router = router
         self._url = url
+        self._codec = codec
         self._reading = reading
         self._timeout = timeout
         self._min_replicas = 1 if reading else min_replicas
         self._servers: dict[StoreUrl, _Server] = {}
         open_server = partial(
-            RedisStore, timeout=timeout, reading=reading, password_variable=password_variable
+            RedisStore, codec=codec, timeout=timeout, reading=reading, password_variable=password_variable
         )
         self._table = self._make_table(password, open_server)
         if not reading:
             self._table.check_complete(min_replicas or 1)
 
     @classmethod
-    def of_package(cls, router: Router, *, timeout: float, reading: bool = True) -> Self:
+    def of_package(cls, router: Router, codec: Codec, *, timeout: float, reading: bool = True) -> Self:
         """Make the store that a package's own router describes.
 
         Raises:
@@ -214,10 +216,20 @@ class RoutedStore:
         """
         try:
             return cls(
-                router, "the flist's router.yaml", timeout=timeout, reading=reading, password_variable=None
+                router,
+                "the flist's router.yaml",
+                codec,
+                timeout=timeout,
+                reading=reading,
+                password_variable=None,
             )
         except UsageError as error:
             raise FormatError(f"the flist's router.yaml cannot be used: {error}") from None
+
+    @property
+    def codec(self) -> Codec:
+        """How its blocks are made."""
+        return self._codec
 
     @property
     def url(self) -> str:
@@ -231,7 +243,7 @@ class RoutedStore:
         if usable is None or usable == without_passwords(self._router):
             return usable
         try:
-            RoutedStore(usable, self._url, timeout=self._timeout)
+            RoutedStore(usable, self._url, self._codec, timeout=self._timeout)
         except UsageError:  # a range has no server left
             return None
         return usable
@@ -306,7 +318,9 @@ class RoutedStore:
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Ask the block's servers one after the other; those that failed lately come last."""
         servers = sorted(self._route(hash), key=lambda server: server.rests)
-        return first_that_has(hash, servers, self.url, deadline or reading_deadline(self._timeout))
+        return first_that_has(
+            hash, servers, self._codec, self.url, deadline or reading_deadline(self._timeout)
+        )
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
         """Ask all of the block's servers."""
@@ -434,7 +448,13 @@ def _count(answer: set[int] | StoreError, asked: Iterable[tuple[int, _Tally]]) -
 
 
 def open_router(
-    url: StoreUrl, password: str | None, *, timeout: float, reading: bool, password_variable: str | None
+    url: StoreUrl,
+    codec: Codec,
+    password: str | None,
+    *,
+    timeout: float,
+    reading: bool,
+    password_variable: str | None,
 ) -> RoutedStore:
     """Make the store of a `router://` URL.
 
@@ -448,6 +468,7 @@ def open_router(
         return RoutedStore(
             router,
             str(url),
+            codec,
             password=password,
             timeout=timeout,
             min_replicas=url.min_replicas,

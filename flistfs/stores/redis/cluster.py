@@ -23,7 +23,6 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.format.codecs import has_hash
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
 from flistfs.stores.combined.fanout import ask_all, most_telling, only_copy
 from flistfs.stores.redis.refusals import RedirectedError, meaning_of, presentable
@@ -33,7 +32,7 @@ from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block, Codec
 
 _REDIRECTIONS: Final = 3
 """How often redis-py's client tries a command that is redirected; each time it knows more."""
@@ -75,9 +74,15 @@ class ClusterStore:
     """A `Store` on a cluster. Makes no connection before the first call."""
 
     def __init__(
-        self, url: StoreUrl, *, timeout: float, password_variable: str | None = PASSWORD_VARIABLE
+        self,
+        url: StoreUrl,
+        codec: Codec,
+        *,
+        timeout: float,
+        password_variable: str | None = PASSWORD_VARIABLE,
     ) -> None:
         self._url = url
+        self._codec = codec
         self._password_variable = password_variable
         self._timeout = timeout
         self._connecting = threading.Lock()  # held for as long as that takes, so never by `close`
@@ -85,6 +90,11 @@ class ClusterStore:
         self._client: _Client | None = None
         self._servers: dict[tuple[str, int], RedisStore] = {}
         self._closed = False
+
+    @property
+    def codec(self) -> Codec:
+        """How its blocks are made."""
+        return self._codec
 
     @property
     def url(self) -> str:
@@ -164,6 +174,7 @@ class ClusterStore:
             try:
                 return server.wrong(batch, thorough=thorough)
             except RedirectedError:
+                has_hash = self._codec.has_hash
                 return {hash_ for hash_ in batch if not all(has_hash(v, hash_) for v in self.copies(hash_))}
 
         return set().union(*self._each(hashes if thorough else (), lambda hash_: hash_, question))
@@ -273,7 +284,7 @@ class ClusterStore:
             if address not in self._servers:
                 url = StoreUrl("redis", node.host, node.port, self._url.password)
                 self._servers[address] = RedisStore(
-                    url, timeout=self._timeout, password_variable=self._password_variable
+                    url, self._codec, timeout=self._timeout, password_variable=self._password_variable
                 )
             return self._servers[address]
 

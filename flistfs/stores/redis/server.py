@@ -37,7 +37,6 @@ from flistfs.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from flistfs.format.codecs import encode_block, has_hash
 from flistfs.format.router import router_to
 from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
 from flistfs.stores.combined.fanout import only_copy
@@ -49,7 +48,7 @@ from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, parse_store_url, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from flistfs.format.codecs import Block
+    from flistfs.format.base import Block, Codec
     from flistfs.format.router import Router
     from flistfs.stores.url import StoreUrl
 
@@ -93,6 +92,7 @@ class RedisStore:
     def __init__(
         self,
         url: StoreUrl,
+        codec: Codec,
         *,
         timeout: float,
         reading: bool = False,
@@ -102,12 +102,14 @@ class RedisStore:
 
         Args:
             url: Where it is.
+            codec: How its blocks are made.
             timeout: Seconds without progress until it counts as hung (see `reading_deadline`).
             reading: Whether it is only read from, so that it need not be one that can be written to.
             password_variable: The environment variable that its password may come from, for messages; None
                 for a server that gets none because only an flist names it.
         """
         self._url = url
+        self._codec = codec
         self._timeout = timeout
         self._reading = reading
         self._password_variable = password_variable
@@ -115,6 +117,11 @@ class RedisStore:
         self._has_answered = False
         self._is_other: bool | None = None  # whether it speaks TLS where we do not, or the other way around
         self._connections = Connections(url.host, url.port, tls=url.tls, silence=timeout)
+
+    @property
+    def codec(self) -> Codec:
+        """How its blocks are made."""
+        return self._codec
 
     @property
     def url(self) -> str:
@@ -149,7 +156,7 @@ class RedisStore:
             return not self._reading and _is_zero_db(wire)
 
         if self._exchange(work):
-            self.put([_smallest_block()])
+            self.put([self._codec.encode(b"\0")])
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:  # noqa: ARG002
         """Ask for each hash with a command of its own: neither ARDB nor 0-db take several.
@@ -187,7 +194,7 @@ class RedisStore:
         for start in range(0, len(hashes) if thorough else 0, _MAX_VALUES):
             batch = hashes[start : start + _MAX_VALUES]
             deadline = reading_deadline(self._timeout) + len(batch) * _USUAL_SIZE / _SLOWEST
-            found |= self._exchange(partial(_compare, hashes=batch), deadline)
+            found |= self._exchange(partial(_compare, codec=self._codec, hashes=batch), deadline)
         return found
 
     def sync(self) -> None:
@@ -353,10 +360,10 @@ def _value(wire: Wire) -> bytes | None:
     raise NonsenseReply(f"{value!r} as the answer to GET")
 
 
-def _compare(wire: Wire, hashes: Sequence[bytes]) -> set[bytes]:
+def _compare(wire: Wire, codec: Codec, hashes: Sequence[bytes]) -> set[bytes]:
     wire.send([b"".join(command(b"GET", hash_) for hash_ in hashes)])
     values = ((hash_, _value(wire)) for hash_ in hashes)
-    return {hash_ for hash_, value in values if value is not None and not has_hash(value, hash_)}
+    return {hash_ for hash_, value in values if value is not None and not codec.has_hash(value, hash_)}
 
 
 def _log_in_to_zero_db(wire: Wire, secret: bytes, name: bytes) -> None:
@@ -378,10 +385,6 @@ def _is_zero_db(wire: Wire) -> bool:
     except ErrorReply:
         return False
     return isinstance(info, bytes) and _ZERO_DB.search(info) is not None
-
-
-def _smallest_block() -> Block:
-    return encode_block(b"\0")
 
 
 def _tell(wire: Wire, words: Sequence[bytes], answer: str) -> None:

@@ -1,0 +1,64 @@
+"""Why an entry cannot be made or read, in any format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from flistfs.errors import FormatError
+from flistfs.format.base import Codec
+from flistfs.tree.chunks import BlockRef
+from flistfs.tree.names import MAX_TARGET, printable
+from flistfs.tree.node import DEVICES, Kind, Node
+
+ALL_FAULTS: Final = "flistfs verify --no-store lists all faults"
+"""What a message about one fault ends with."""
+
+
+def damaged(path: bytes, error: FormatError) -> FormatError:
+    """Return what is wrong with the flist at a path."""
+    name = printable(path) or "/"
+    return FormatError(f"{name} is damaged: {error} ({ALL_FAULTS})")
+
+
+def node_fault(node: Node, codec: Codec) -> str | None:
+    """Return why a file cannot be read, a link not followed, or an entry not be made at all."""
+    match node.kind:
+        case Kind.FILE:
+            return file_fault(node.size, node.blocks, node.chunk_size, codec)
+        case Kind.LINK:
+            return target_fault(node.target or b"")
+        case Kind.DIRECTORY if not node.whole:
+            return "its directory is not in the flist"
+        case Kind.UNKNOWN:
+            return "it is of no known kind"
+        case kind if kind in DEVICES and node.device is None:
+            return "it is a device without proper numbers"
+    return None
+
+
+def target_fault(target: bytes) -> str | None:
+    """Return why a link cannot have a target."""
+    if not target or b"\0" in target:
+        return "its target is none that a link can have"
+    if len(target) > MAX_TARGET:
+        return f"its target has {len(target)} bytes, more than {MAX_TARGET}"
+    return None
+
+
+def file_fault(size: int, blocks: Sequence[BlockRef], chunk_size: int, codec: Codec) -> str | None:
+    """Return why a file of `size` bytes cannot be read from its blocks, each of `chunk_size` plain bytes."""
+    if not size and not blocks:
+        return None
+    if not chunk_size:
+        return "its block size is 0: reading it never ends"
+    if not blocks:
+        return f"it has {size} bytes but no blocks: reading it never ends"
+    wanted = -(-size // chunk_size)
+    if len(blocks) != wanted:
+        return f"it has {len(blocks)} blocks instead of the {wanted} that {size} bytes make"
+    if any(not block.hash for block in blocks):
+        return "it has a block with an empty hash: the whole flist cannot be mounted"
+    if not all(map(codec.is_ref, blocks)):
+        return "it has a block whose hash or key is no hash: reading it never ends"
+    return None

@@ -1,0 +1,55 @@
+"""The formats there are: by name, and by what a file is."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from flistfs.errors import FormatError
+from flistfs.format.base import Format, TreeReader
+from flistfs.format.rocksdb.generation1 import ROCKSDB
+
+_FORMATS: dict[str, Format] = {each.name: each for each in (ROCKSDB,)}
+
+
+def formats() -> tuple[Format, ...]:
+    """Return all formats, the usual one first."""
+    return tuple(_FORMATS.values())
+
+
+def format_named(name: str) -> Format:
+    """Return the format of a name.
+
+    Raises:
+        FormatError: there is none.
+    """
+    try:
+        return _FORMATS[name]
+    except KeyError:
+        known = ", ".join(_FORMATS)
+        raise FormatError(
+            f"the format {name!r} is unknown to this version of flistfs (known: {known})"
+        ) from None
+
+
+def open_tree(path: Path) -> tuple[Format, TreeReader]:
+    """Open an flist of any format: a file, or a directory that a package was unpacked into.
+
+    Raises:
+        FormatError: it is not there, damaged, or no flist.
+    """
+    format_ = _format_of(path)
+    return format_, format_.open(path)
+
+
+def _format_of(path: Path) -> Format:
+    usual, *others = formats()  # what is none of any format gets the message of the usual one
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+        if kind not in {stat.S_IFREG, stat.S_IFDIR}:  # what is read of a pipe is gone
+            return usual
+        return next((each for each in others if each.recognizes(path)), usual)
+    except FileNotFoundError:
+        raise FormatError(f"there is no file {path}") from None
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,144 @@
+"""What must not be in a catalog: what hangs or kills a reader, or makes it lose an entry.
+
+What readers do with each is known from trials with 0-fs of 2017 and of 2018. In the root's record the name is
+free: old flists have that of the package there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from flistfs.errors import FormatError
+from flistfs.format.base import Codec, Fault
+from flistfs.format.faults import file_fault, target_fault
+from flistfs.format.zeroos.keys import Keys
+from flistfs.format.zeroos.limits import READERS_LIMIT, entries_size
+from flistfs.format.zeroos.records import (
+    BLOCK_SIZE_UNIT,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Special,
+    SpecialKind,
+    SubDirectory,
+)
+from flistfs.tree.names import join, place_fault
+from flistfs.tree.node import Access
+from flistfs.tree.owners import id_fault
+
+ELSEWHERE: Final = "its record says that it is elsewhere"
+"""The fault of a directory's record that is found under the key of another path."""
+
+_DEVICE: Final = re.compile(rb"(\d{1,10}),(\d{1,10})")
+
+
+class _Catalog(Protocol):
+    def get(self, key: bytes) -> bytes | None: ...
+    def has(self, key: bytes) -> bool: ...
+
+
+class RecordFaults:
+    """Looks for faults in the records of directories."""
+
+    def __init__(
+        self,
+        catalog: _Catalog,
+        keys: Keys,
+        codec: Codec,
+        access: Callable[[bytes], Access | FormatError | None],
+    ) -> None:
+        """Look into a catalog; `access` returns what an ACI's key stands for there."""
+        self._catalog = catalog
+        self._keys = keys
+        self._codec = codec
+        self._access = access
+
+    def of(self, path: bytes, directory: Directory) -> Iterator[Fault]:
+        """Walk the faults of one directory and its entries."""
+        yield from (Fault(path, what) for what in self._of_directory(path, directory))
+        names: set[bytes] = set()
+        for entry in directory.entries:
+            child = join(path, entry.name)
+            yield from (Fault(child, what) for what in self._of_entry(child, entry))
+            if entry.name in names:
+                yield Fault(child, "its name is there twice")
+            names.add(entry.name)
+
+    def _of_directory(self, path: bytes, directory: Directory) -> Iterator[str]:
+        """Walk what is wrong with what a directory's record says of the directory itself."""
+        parent, _, name = path.rpartition(b"/")
+        if directory.location != path:
+            yield ELSEWHERE
+        if path and directory.name != name:
+            yield "its record has another name: its parent cannot be listed"
+        # What its entries take is all but exact; only where that is much is the record fetched once more.
+        if entries_size(directory.entries) > READERS_LIMIT // 2:
+            size = len(self._catalog.get(self._keys.directory(path)) or b"")
+            if size > READERS_LIMIT:
+                most = f"{READERS_LIMIT:,}"
+                yield f"its record has {size:,} bytes, over {most}: listing its parent kills the mount"
+        if path and directory.parent != self._keys.directory(parent):
+            yield "its record names another parent"
+        yield from self._of_access(directory.aclkey)
+
+    def _of_entry(self, path: bytes, entry: Entry) -> Iterator[str]:
+        if (fault := place_fault(path, entry.name)) is not None:
+            yield fault
+        match entry.attributes:
+            case SubDirectory(key=key):
+                yield from self._of_subdirectory(path, key)
+                return  # owner and mode are in its own record
+            case Special() as special:
+                yield from _special_faults(special)
+            case attributes:
+                if (fault := self._of_content(attributes, entry.size)) is not None:
+                    yield fault
+        yield from self._of_access(entry.aclkey)
+
+    def _of_content(self, attributes: File | Link | None, size: int) -> str | None:
+        match attributes:
+            case None:
+                return "it has no attributes: the whole flist cannot be mounted"
+            case File(blocks, block_size):
+                return file_fault(size, blocks, block_size * BLOCK_SIZE_UNIT, self._codec)
+            case Link(target):
+                return target_fault(target)
+
+    def _of_subdirectory(self, path: bytes, key: bytes) -> Iterator[str]:
+        try:
+            is_there = bool(key) and self._catalog.has(key)
+        except FormatError:
+            return  # the walk comes to that record, and says so
+        if not is_there:
+            yield "its directory is not in the flist: the whole flist cannot be mounted"
+        elif key != self._keys.directory(path):
+            yield "its key is that of another path"
+
+    def _of_access(self, key: bytes) -> Iterator[str]:
+        access = self._access(key)
+        if isinstance(access, FormatError):
+            yield f"its owner and mode cannot be read: {access}"
+        elif access is None:
+            yield "its owner and mode are not in the flist: readers show mode 0400"
+        elif (fault := id_fault(access)) is not None:
+            yield fault
+
+
+def device_numbers(data: bytes) -> tuple[int, int] | None:
+    """Return the numbers (major, minor) of a device; None if it has none that a device can have."""
+    match = _DEVICE.fullmatch(data)
+    if match is None:
+        return None
+    major, minor = int(match[1]), int(match[2])
+    # Linux has 12 bits for one and 20 for the other.
+    return (major, minor) if major < 1 << 12 and minor < 1 << 20 else None
+
+
+def _special_faults(special: Special) -> Iterator[str]:
+    if special.kind is SpecialKind.UNKNOWN:
+        yield "it is a special file of no known kind"
+    elif special.kind in {SpecialKind.CHAR, SpecialKind.BLOCK} and device_numbers(special.data) is None:
+        yield "it is a device without proper numbers: it vanishes"

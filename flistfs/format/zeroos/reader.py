@@ -1,0 +1,197 @@
+"""A catalog of generation 1 or 2 as a tree. Listing a directory reads one record, not the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from flistfs.errors import FormatError
+from flistfs.format.base import Codec, Fault
+from flistfs.format.faults import ALL_FAULTS, damaged
+from flistfs.format.router import MAX_SIZE, Router, parse_router
+from flistfs.format.zeroos.acis import access_of
+from flistfs.format.zeroos.faults import ELSEWHERE, RecordFaults, device_numbers
+from flistfs.format.zeroos.keys import Keys
+from flistfs.format.zeroos.records import (
+    BLOCK_SIZE_UNIT,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Special,
+    SpecialKind,
+    SubDirectory,
+    decode_aci,
+    decode_directory,
+    decode_head,
+)
+from flistfs.tree.names import join
+from flistfs.tree.node import Access, Kind, Node
+from flistfs.util.closing import Closing
+from flistfs.util.scratch import Scratch
+
+ROUTER_FILE: Final = "router.yaml"
+"""The member of a package that says where its blocks are."""
+
+_NO_METADATA: Final[Mapping[str, bytes]] = MappingProxyType({})
+
+_KINDS: Final = {
+    SpecialKind.SOCKET: Kind.SOCKET,
+    SpecialKind.BLOCK: Kind.BLOCK,
+    SpecialKind.CHAR: Kind.CHAR,
+    SpecialKind.FIFO: Kind.FIFO,
+}
+
+
+class Catalog(Protocol):
+    """The database of records inside an flist."""
+
+    @property
+    def estimated_records(self) -> int:
+        """About how many records there are."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a record; None if there is none. Raises FormatError if the catalog is damaged there."""
+
+    def has(self, key: bytes) -> bool:
+        """Return whether there is a record, in a time that does not depend on its size; raises as `get`."""
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Walk all records with their keys. Raises FormatError where the catalog is damaged."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class CatalogReader(Closing):
+    """A `TreeReader` of a catalog and the router beside it."""
+
+    metadata: Mapping[str, bytes] = _NO_METADATA
+
+    def __init__(
+        self, catalog: Catalog, scratch: Scratch, keys: Keys, codec: Codec, package_faults: Sequence[str]
+    ) -> None:
+        """Read a catalog that lies in `scratch`, with its router; both are let go of when this is closed."""
+        self.package_faults = package_faults
+        self._catalog = catalog
+        self._scratch = scratch
+        self._keys = keys
+        self._codec = codec
+        self._directory_key_size = len(keys.directory(b""))
+        self._accesses: dict[bytes, Access | FormatError | None] = {}
+        # Looking for faults after a listing, or the other way round, decodes a record once.
+        self._latest: tuple[bytes, Directory] | None = None
+
+    @property
+    def estimated_directories(self) -> int:
+        """About how many directories there are: ACIs are few."""
+        return self._catalog.estimated_records
+
+    def router(self) -> Router | None:
+        """Return what the router.yaml says, if there is one; see `TreeReader`."""
+        path: Path = self._scratch.path / ROUTER_FILE
+        try:
+            with path.open("rb") as file:
+                return parse_router(file.read(MAX_SIZE + 1))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FormatError(f"router.yaml cannot be read: {error.strerror}") from error
+
+    def directory(self, path: bytes) -> Node | None:
+        """Return a directory from its own record, whose entries are not decoded, which saves time."""
+        raw = self._catalog.get(self._keys.directory(path))
+        if raw is None:
+            return None
+        head = decode_head(raw)
+        if head.location != path:  # so no walk is longer than what the records hold
+            raise FormatError(ELSEWHERE)
+        held = self._held(path, head.aclkey)
+        return Node(path, Kind.DIRECTORY, held, head.size, head.modification_time, head.creation_time)
+
+    def listing(self, path: bytes) -> list[Node] | None:
+        """Return the entries of a directory; see `TreeReader`."""
+        directory = self._directory(path)
+        if directory is None:
+            return None
+        if directory.location != path:
+            raise FormatError(ELSEWHERE)
+        return [self._node(path, entry) for entry in sorted(directory.entries, key=_name)]
+
+    def faults(self, path: bytes) -> Iterator[Fault]:
+        """Walk the faults of a directory's record; see `TreeReader`."""
+        directory = self._directory(path)
+        if directory is None:
+            raise FormatError("there is no such directory" if path else "there is no root directory")
+        yield from RecordFaults(self._catalog, self._keys, self._codec, self._access).of(path, directory)
+
+    def files(self) -> Iterator[Node]:
+        """Walk the files of all records, in the order of the catalog."""
+        for key, raw in self._catalog.items():
+            if len(key) != self._directory_key_size:  # an ACI's
+                continue
+            try:
+                directory = decode_directory(raw)
+            except FormatError as error:
+                raise FormatError(f"a directory is damaged: {error} ({ALL_FAULTS})") from error
+            for entry in directory.entries:
+                if isinstance(entry.attributes, File):
+                    yield self._node(directory.location, entry)
+
+    def close(self) -> None:
+        """Close the catalog and remove the temporary directory."""
+        self._catalog.close()
+        self._scratch.close()
+
+    def _directory(self, path: bytes) -> Directory | None:
+        if self._latest is not None and self._latest[0] == path:
+            return self._latest[1]
+        self._latest = None
+        raw = self._catalog.get(self._keys.directory(path))
+        if raw is None:
+            return None
+        directory = decode_directory(raw)
+        self._latest = path, directory
+        return directory
+
+    def _node(self, directory: bytes, entry: Entry) -> Node:
+        path = join(directory, entry.name)
+        held = self._held(path, entry.aclkey)
+        size, mtime, ctime = entry.size, entry.modification_time, entry.creation_time
+        match entry.attributes:
+            case File(blocks, block_size):
+                chunk_size = block_size * BLOCK_SIZE_UNIT
+                return Node(path, Kind.FILE, held, size, mtime, ctime, None, None, blocks, chunk_size)
+            case SubDirectory():
+                return Node(path, Kind.DIRECTORY, held, size, mtime, ctime, whole=False)
+            case Link(target):
+                return Node(path, Kind.LINK, held, size, mtime, ctime, target)
+            case Special(kind, data):
+                device = device_numbers(data)
+                return Node(path, _KINDS.get(kind, Kind.UNKNOWN), held, size, mtime, ctime, None, device)
+        return Node(path, Kind.UNKNOWN, held, size, mtime, ctime)
+
+    def _held(self, path: bytes, key: bytes) -> Access | FormatError | None:
+        held = self._access(key)
+        return damaged(path, held) if isinstance(held, FormatError) else held
+
+    def _access(self, key: bytes) -> Access | FormatError | None:
+        """Return the access of an ACI's key; None if the flist lacks it, or why it cannot be read."""
+        try:
+            return self._accesses[key]
+        except KeyError:
+            pass
+        held: Access | FormatError | None
+        try:
+            raw = self._catalog.get(key)
+            held = None if raw is None else access_of(decode_aci(raw))
+        except FormatError as error:
+            held = error
+        self._accesses[key] = held
+        return held
+
+
+def _name(entry: Entry) -> bytes:
+    return entry.name

@@ -1,0 +1,120 @@
+"""A tree as a catalog of generation 1 or 2: records in the order of their keys, beside them a router."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+from flistfs.format.router import Router, format_router
+from flistfs.format.zeroos.acis import AciTable
+from flistfs.format.zeroos.keys import Keys
+from flistfs.format.zeroos.limits import check_record, entries_size
+from flistfs.format.zeroos.package import write_package
+from flistfs.format.zeroos.reader import ROUTER_FILE
+from flistfs.format.zeroos.records import (
+    BLOCK_SIZE_UNIT,
+    Attributes,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Special,
+    SpecialKind,
+    SubDirectory,
+    encode_directory,
+)
+from flistfs.tree.names import printable
+from flistfs.tree.node import Access, Kind, Node
+
+_SPECIAL_KINDS: Final = {
+    Kind.SOCKET: SpecialKind.SOCKET,
+    Kind.BLOCK: SpecialKind.BLOCK,
+    Kind.CHAR: SpecialKind.CHAR,
+    Kind.FIFO: SpecialKind.FIFO,
+}
+
+
+class CatalogWriter(Protocol):
+    """A catalog in the making: takes records in ascending order of keys."""
+
+    def add(self, key: bytes, record: bytes) -> None:
+        """Add a record. Raises FormatError if its key does not come after the last one."""
+
+    def finish(self) -> None:
+        """Complete the files. Raises FormatError if there are no records, OSError if a disk is full."""
+
+
+class PackageWriter:
+    """A `TreeWriter` of a catalog, packed as a gzipped tar of the files in one directory."""
+
+    def __init__(
+        self, directory: Path, catalog: CatalogWriter, keys: Keys, accesses: Iterable[Access]
+    ) -> None:
+        """Write a catalog whose files lie in `directory`; all accesses of its nodes are known beforehand."""
+        self._directory = directory
+        self._catalog = catalog
+        self._keys = keys
+        self._acis = AciTable(accesses, keys)
+        self._waiting = deque(self._acis.records())  # they lie among the directories, by key
+
+    def position(self, path: bytes) -> bytes:
+        """Return the key of a directory's record."""
+        return self._keys.directory(path)
+
+    def add(self, directory: Node, children: Iterable[Sequence[Node]]) -> None:
+        """Add a directory; one with too many entries is refused before they fill the memory."""
+        path, shown = directory.path, printable(directory.path) or "/"
+        parent, _, name = path.rpartition(b"/")
+        entries: list[Entry] = []
+        size = 0
+        for nodes in children:
+            part = [self._entry(node) for node in nodes]
+            size += entries_size(part)
+            check_record(shown, size)
+            entries += part
+        record = encode_directory(
+            Directory(
+                name=name,
+                location=path,
+                entries=entries,
+                parent=self._keys.directory(parent) if path else b"",
+                size=directory.size,
+                aclkey=self._key_of(directory),
+                modification_time=directory.mtime,
+                creation_time=directory.ctime,
+            )
+        )
+        check_record(shown, len(record))
+        key = self._keys.directory(path)
+        while self._waiting and self._waiting[0][0] < key:
+            self._catalog.add(*self._waiting.popleft())
+        self._catalog.add(key, record)
+
+    def finish(self, router: Router | None, out: BinaryIO) -> None:
+        """Complete the catalog and pack it, with the router."""
+        for key, record in self._waiting:
+            self._catalog.add(key, record)
+        self._catalog.finish()
+        if router is not None:
+            (self._directory / ROUTER_FILE).write_bytes(format_router(router))
+        write_package(self._directory, out)
+
+    def _entry(self, node: Node) -> Entry:
+        if node.kind is Kind.DIRECTORY:  # the rest of a sub-directory lies in its own record
+            return Entry(node.name, 0, SubDirectory(self._keys.directory(node.path)), b"", 0, 0)
+        return Entry(node.name, node.size, _attributes(node), self._key_of(node), node.mtime, node.ctime)
+
+    def _key_of(self, node: Node) -> bytes:
+        access = node.access
+        assert access is not None  # noqa: S101  the type checker's: a node without one is at fault
+        return self._acis.key(access)
+
+
+def _attributes(node: Node) -> Attributes:
+    if node.kind is Kind.FILE:
+        return File(node.blocks, node.chunk_size // BLOCK_SIZE_UNIT)
+    if node.kind is Kind.LINK:
+        return Link(node.target or b"")
+    return Special(_SPECIAL_KINDS[node.kind], b"%d,%d" % node.device if node.device else b"")
