@@ -55,6 +55,7 @@ class RecordFaults:
         self._keys = keys
         self._codec = codec
         self._access = access
+        self._of_accesses: dict[bytes, str | None] = {}  # by key: few entries have one of their own
 
     def of(self, path: bytes, directory: Directory) -> Iterator[Fault]:
         """Walk the faults of one directory and its entries."""
@@ -82,7 +83,8 @@ class RecordFaults:
                 yield f"its record has {size:,} bytes, over {most}: listing its parent kills the mount"
         if path and directory.parent != self._keys.directory(parent):
             yield "its record names another parent"
-        yield from self._of_access(directory.aclkey)
+        if (fault := self._of_access(directory.aclkey)) is not None:
+            yield fault
 
     def _of_entry(self, path: bytes, entry: Entry) -> Iterator[str]:
         if (fault := place_fault(path, entry.name)) is not None:
@@ -96,7 +98,8 @@ class RecordFaults:
             case attributes:
                 if (fault := self._of_content(attributes, entry.size)) is not None:
                     yield fault
-        yield from self._of_access(entry.aclkey)
+        if (fault := self._of_access(entry.aclkey)) is not None:
+            yield fault
 
     def _of_content(self, attributes: File | Link | None, size: int) -> str | None:
         match attributes:
@@ -117,14 +120,10 @@ class RecordFaults:
         elif key != self._keys.directory(path):
             yield "its key is that of another path"
 
-    def _of_access(self, key: bytes) -> Iterator[str]:
-        access = self._access(key)
-        if isinstance(access, FormatError):
-            yield f"its owner and mode cannot be read: {access}"
-        elif access is None:
-            yield "its owner and mode are not in the flist: readers show mode 0400"
-        elif (fault := id_fault(access)) is not None:
-            yield fault
+    def _of_access(self, key: bytes) -> str | None:
+        if key not in self._of_accesses:
+            self._of_accesses[key] = _access_fault(self._access(key))
+        return self._of_accesses[key]
 
 
 def device_numbers(data: bytes) -> tuple[int, int] | None:
@@ -135,6 +134,14 @@ def device_numbers(data: bytes) -> tuple[int, int] | None:
     major, minor = int(match[1]), int(match[2])
     # Linux has 12 bits for one and 20 for the other.
     return (major, minor) if major < 1 << 12 and minor < 1 << 20 else None
+
+
+def _access_fault(access: Access | FormatError | None) -> str | None:
+    if isinstance(access, FormatError):
+        return f"its owner and mode cannot be read: {access}"
+    if access is None:
+        return "its owner and mode are not in the flist: readers show mode 0400"
+    return id_fault(access)
 
 
 def _special_faults(special: Special) -> Iterator[str]:
