@@ -57,7 +57,6 @@ from flistfs.sources.excludes import Filter, excluding
 from flistfs.sources.item import TreeSource
 from flistfs.sources.sealed import Base
 from flistfs.stores import Store
-from flistfs.stores.base import printable
 from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.readers import notes_for_readers
 from flistfs.util.durable import sync_folder
@@ -500,7 +499,7 @@ class Session:
         )
         files = await trio.to_thread.run_sync(blocks.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
-            log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(hashes))
+            log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(self.store, hashes))
         if files:
             raise BlockMissingError(_lost_message(len(gone), files, self._remedy(view)))
         return gone == lost.keys()  # no file needs those
@@ -532,7 +531,7 @@ class Session:
         self.content.note_wrong(gone)
         files = await trio.to_thread.run_sync(blocks.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
-            log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(hashes))
+            log.warning("wrong in the store, of %s: %s", os.fsdecode(name), _listed(self.store, hashes))
         if files:
             raise BlockMissingError(
                 f"the store holds {_of_files(len(gone), 'wrong block', files)}. {self._cure(view)}, and seal "
@@ -617,8 +616,8 @@ def _of_files(blocks: int, word: str, files: Iterable[bytes]) -> str:
     return f"{counted} of {of}: {', '.join(names[:_NAMED_FILES])}{more}"
 
 
-def _listed(hashes: Iterable[bytes]) -> str:
-    return ", ".join(printable(block_hash) for block_hash in hashes)
+def _listed(store: Store, hashes: Iterable[bytes]) -> str:
+    return ", ".join(map(store.codec.show, hashes))
 
 
 @asynccontextmanager

@@ -12,13 +12,12 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from flistfs.errors import BlockCorruptError, FormatError, StoreError, StoreUnavailableError
-from flistfs.format.base import Block, Fault
+from flistfs.format.base import Block, Codec, Fault
 from flistfs.format.faults import node_fault
 from flistfs.reading.content import Piece, ahead, pieces
 from flistfs.reading.flist import Flist
 from flistfs.reading.repair import Supply, Wanted
 from flistfs.stores import Store
-from flistfs.stores.base import printable
 from flistfs.tree.chunks import BlockRef
 from flistfs.tree.node import Kind
 from flistfs.util.progress import Progress, Report, quiet
@@ -158,7 +157,9 @@ class _Blocks:
             self._outcomes[self._name(ref)] = outcome
         if self._entire and new:
             absent = self._store.missing([ref.hash for ref in new])
-            self._outcomes.update((self._name(ref), _missing(ref)) for ref in new if ref.hash in absent)
+            self._outcomes.update(
+                (self._name(ref), _missing(ref, self._store.codec)) for ref in new if ref.hash in absent
+            )
 
     def is_broken(self, ref: BlockRef) -> bool:
         """Say whether a block is missing or wrong."""
@@ -177,7 +178,8 @@ class _Blocks:
         if isinstance(outcome, str):
             return outcome
         if outcome not in {_UNKNOWN, piece.length}:
-            return f"block {printable(piece.ref.hash)} has {outcome} bytes where {piece.length} belong"
+            shown = self._store.codec.show(piece.ref.hash)
+            return f"block {shown} has {outcome} bytes where {piece.length} belong"
         return None
 
     def _name(self, ref: BlockRef) -> bytes:
@@ -187,7 +189,7 @@ class _Blocks:
 
     def _asked(self, refs: Sequence[BlockRef]) -> Iterator[_Outcome]:
         missing = self._store.missing([ref.hash for ref in refs])
-        return (_missing(ref) if ref.hash in missing else _UNKNOWN for ref in refs)
+        return (_missing(ref, self._store.codec) if ref.hash in missing else _UNKNOWN for ref in refs)
 
     def _fetched(self, ref: BlockRef) -> _Outcome:
         try:
@@ -200,9 +202,9 @@ class _Blocks:
             self._store.missing(
                 [self._store.codec.no_block]
             )  # raises where it is the store that cannot be asked
-            return f"block {printable(ref.hash)} cannot be read: {error}"
-        return lengths[0] if lengths else _missing(ref)
+            return f"block {self._store.codec.show(ref.hash)} cannot be read: {error}"
+        return lengths[0] if lengths else _missing(ref, self._store.codec)
 
 
-def _missing(ref: BlockRef) -> str:
-    return f"block {printable(ref.hash)} is not in the store"
+def _missing(ref: BlockRef, codec: Codec) -> str:
+    return f"block {codec.show(ref.hash)} is not in the store"

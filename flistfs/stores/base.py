@@ -113,17 +113,10 @@ class Store(Protocol):
         """Let go of connections and files. Whatever still runs in other threads ends with an error."""
 
 
-def printable(hash_: bytes) -> str:
-    """Show a block's hash to a person: hex text as it is, raw bytes as hex."""
-    if hash_.isalnum():
-        return hash_.decode("ascii")
-    return hash_.hex()
-
-
-def check_size(block: Block, url: str) -> None:
+def check_size(block: Block, codec: Codec, url: str) -> None:
     """Raise `StoreRefusedError` for a block that no store would give back (see `MAX_BLOCK_SIZE`)."""
     if block.size > MAX_BLOCK_SIZE:
         raise StoreRefusedError(
-            f"block {printable(block.hash)} of {block.size} bytes is too large for {url}: "
+            f"block {codec.show(block.hash)} of {block.size} bytes is too large for {url}: "
             f"the limit is {MAX_BLOCK_SIZE} bytes"
         )

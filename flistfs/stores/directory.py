@@ -36,14 +36,14 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError
-from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable
+from flistfs.stores.base import MAX_BLOCK_SIZE, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from flistfs.format.base import Block, Codec
 
-_NAME: Final = re.compile(rb"[0-9a-f]{8,255}")
+_NAME: Final = re.compile(r"[0-9a-f]{8,255}")
 _LEFTOVER_AGE: Final = 24 * 3600.0  # seconds; no write of a block takes a day
 _IOV_MAX: Final = 1024  # UIO_MAXIOV in Linux
 
@@ -115,7 +115,7 @@ class DirectoryStore:
     def put(self, blocks: Sequence[Block]) -> None:
         """Write the blocks that are not there, or not right, each aside and then renamed into place."""
         for block in blocks:
-            check_size(block, self.url)
+            check_size(block, self._codec, self.url)
             file = self._file(block.hash)
             with self._explained("write to"):
                 if not self._is_stored(file, block):
@@ -125,10 +125,12 @@ class DirectoryStore:
         """Read one block's file; what is larger than any block is refused unread."""
         values = self.copies(hash)
         if not values:
-            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+            raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash)}")
         (value,) = values
         if len(value) > MAX_BLOCK_SIZE:
-            raise StoreError(f"{self.url}: the file of block {printable(hash)} is too large to be a block")
+            raise StoreError(
+                f"{self.url}: the file of block {self._codec.show(hash)} is too large to be a block"
+            )
         return value
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
@@ -164,9 +166,9 @@ class DirectoryStore:
     def _file(self, hash_: bytes, checked: set[str] | None = None) -> str:
         """Return a block's path; of folders in `checked` it was seen a moment ago that they are no links."""
         # The one guard between a hash from a stranger's flist and a path.
-        if not _NAME.fullmatch(hash_):
+        name = self._codec.show(hash_)
+        if not _NAME.fullmatch(name):
             raise StoreRefusedError(f"{self.url} names blocks in lower-case hex; {hash_!r:.40} is not")
-        name = hash_.decode("ascii")
         folder = f"{self._root}/{name[0]}/{name[1]}"
         if checked is None or folder not in checked:
             self._refuse_link(f"{self._root}/{name[0]}")

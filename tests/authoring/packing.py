@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from flistfs import stores
 from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.session import open_session, seal_session
@@ -26,26 +27,29 @@ def pack(
     work: Path, *sources: TreeSource, unique: bool = True, keep_going: bool = False
 ) -> tuple[dict[bytes, Node], Get, list[AddSummary]]:
     """Put sources into a tree, one after the other, and seal it; everything lies in `work`."""
-    store, out = f"dir://{work}/blocks", work / "out.flist"
-    added = trio.run(
-        partial(_pack, work / "session", store, out, sources, unique=unique, keep_going=keep_going)
-    )
-    return read_flist(out), open_store(store).get, added
+    added = trio.run(partial(_seal, work, sources, format_="rocksdb", unique=unique, keep_going=keep_going))
+    return read_flist(work / "out.flist"), open_store(f"dir://{work}/blocks").get, added
 
 
-async def _pack(
-    where: Path, url: str, out: Path, sources: Sequence[TreeSource], *, unique: bool, keep_going: bool
+def seal_sources(work: Path, sources: Sequence[TreeSource], *, format_: str) -> Path:
+    """Put sources into a tree and seal it in a format; return the flist, beside which its blocks lie."""
+    trio.run(partial(_seal, work, sources, format_=format_, unique=True, keep_going=False))
+    return work / "out.flist"
+
+
+async def _seal(
+    work: Path, sources: Sequence[TreeSource], *, format_: str, unique: bool, keep_going: bool
 ) -> list[AddSummary]:
-    folder = SessionFolder(where)
+    folder, url = SessionFolder(work / "session"), f"dir://{work}/blocks"
     lock = folder.lock()
-    folder.create(Settings("", url, format="rocksdb", created=0))
+    folder.create(Settings("", url, format=format_, created=0))
     caller = Caller(os.geteuid(), os.getegid())
     request = AddRequest((), keep_going=keep_going)
-    with unwrapped(), closing(open_store(url)) as store:
+    with unwrapped(), closing(stores.open_store(url, folder.format().codec)) as store:
         async with open_session(folder, store, caller) as session:
             added = [
                 await session.add(source, request, quiet, owner=caller, unique=unique) for source in sources
             ]
-            await seal_session(session, folder, SealRequest(out), None, quiet)
+            await seal_session(session, folder, SealRequest(work / "out.flist"), None, quiet)
     lock.release()
     return added

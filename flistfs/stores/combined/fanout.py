@@ -8,7 +8,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.stores.base import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,7 +92,7 @@ def first_that_has(
         raise most_telling(errors)
     if wrong is not None:  # whoever opens it will say what is wrong
         return wrong
-    raise BlockMissingError(f"{url} does not hold block {printable(hash_)}")
+    raise BlockMissingError(f"{url} does not hold block {codec.show(hash_)}")
 
 
 def only_copy(hash_: bytes, get: Callable[[bytes], bytes]) -> list[bytes]:

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
 from flistfs.format.router import Router, without_passwords
-from flistfs.stores.base import check_size, printable, reading_deadline
+from flistfs.stores.base import check_size, reading_deadline
 from flistfs.stores.combined.fanout import all_copies, ask_all, first_that_has, most_telling
 from flistfs.stores.readers import read_router, usable_router
 from flistfs.stores.redis.server import RedisStore
@@ -302,10 +302,10 @@ class RoutedStore:
             raise StoreRefusedError(f"{self.url} was opened for reading")
         routes = []
         for block in blocks:
-            check_size(block, self.url)
+            check_size(block, self._codec, self.url)
             route = self._route(block.hash)
             if not route:
-                raise StoreRefusedError(f"{self.url} has no server for block {printable(block.hash)}")
+                raise StoreRefusedError(f"{self.url} has no server for block {self._codec.show(block.hash)}")
             routes.append(route)
 
         def question(store: Store, numbers: list[int]) -> set[int]:

@@ -23,7 +23,7 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from flistfs.errors import BlockMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
+from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, reading_deadline
 from flistfs.stores.combined.fanout import ask_all, most_telling, only_copy
 from flistfs.stores.redis.refusals import RedirectedError, meaning_of, presentable
 from flistfs.stores.redis.server import RedisStore
@@ -136,7 +136,7 @@ class ClusterStore:
     def put(self, blocks: Sequence[Block]) -> None:
         """Send each server what is its."""
         for block in blocks:
-            check_size(block, self.url)
+            check_size(block, self._codec, self.url)
 
         def question(server: RedisStore, batch: Sequence[Block]) -> None:
             try:
@@ -160,7 +160,7 @@ class ClusterStore:
         try:
             (value,) = self._each([hash], lambda hash_: hash_, question)
         except BlockMissingError:
-            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}") from None
+            raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash)}") from None
         return cast("bytes", value)
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
@@ -273,7 +273,7 @@ class ClusterStore:
     def _owner(self, client: _Client, hash_: bytes) -> RedisStore:
         node = self._explained(lambda: client.get_node_from_key(hash_))
         if node is None:
-            raise StoreUnavailableError(f"{self.url} has no server for block {printable(hash_)} now")
+            raise StoreUnavailableError(f"{self.url} has no server for block {self._codec.show(hash_)} now")
         return self._server(node)
 
     def _server(self, node: _Node) -> RedisStore:
@@ -292,9 +292,9 @@ class ClusterStore:
         # A range, so that no larger value is sent than a block can have; of nothing it is empty.
         value = self._follow("GETRANGE", hash_, 0, MAX_BLOCK_SIZE)
         if not isinstance(value, bytes) or len(value) > MAX_BLOCK_SIZE:
-            raise StoreError(f"{self.url}: what is stored as {printable(hash_)} is no block")
+            raise StoreError(f"{self.url}: what is stored as {self._codec.show(hash_)} is no block")
         if not value:
-            raise BlockMissingError(f"{self.url} does not hold block {printable(hash_)}")
+            raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash_)}")
         return value
 
     def _follow(self, *words: str | bytes | int) -> object:

@@ -38,7 +38,7 @@ from flistfs.errors import (
     UsageError,
 )
 from flistfs.format.router import router_to
-from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, printable, reading_deadline
+from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, reading_deadline
 from flistfs.stores.combined.fanout import only_copy
 from flistfs.stores.redis.connections import Connections, speaks_plain, speaks_tls
 from flistfs.stores.redis.refusals import meaning_of
@@ -172,7 +172,7 @@ class RedisStore:
     def put(self, blocks: Sequence[Block]) -> None:
         """Store blocks in pipelines of SETs."""
         for block in blocks:
-            check_size(block, self.url)
+            check_size(block, self._codec, self.url)
         for batch in _pipelines(blocks):
             size = sum(block.size for block in batch)
             self._exchange(partial(_store, blocks=batch), reading_deadline(self._timeout) + size / _SLOWEST)
@@ -181,7 +181,7 @@ class RedisStore:
         """Fetch one block. The server is not believed about sizes: see `MAX_BLOCK_SIZE`."""
         value = self._exchange(partial(_fetch, hash_=hash), deadline)
         if value is None:
-            raise BlockMissingError(f"{self.url} does not hold block {printable(hash)}")
+            raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash)}")
         return value
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
