@@ -130,7 +130,7 @@ def test_a_session_starts_from_flists(home: Home, redis: RedisServer) -> None:
 def test_only_a_new_session_starts_from_an_flist() -> None:
     write("one/a")
     flistfs.pack("one", "one.flist")
-    with pytest.raises(errors.UsageError, match="base_store belongs to base"):
+    with pytest.raises(errors.UsageError, match="`base_store` belongs to `base`"):
         flistfs.Session("session", base_store="dir:///nowhere")
     with pytest.raises(errors.FormatError, match="missing"):
         flistfs.Session("session", base="missing.flist")
