@@ -24,6 +24,11 @@ StoreName: TypeAlias = str | os.PathLike[str]
 _MAX_ID = 2**32 - 2
 
 
+def typed_path(path: AnyPath) -> Path:
+    """Return a path that is used at once, as it was written."""
+    return Path(os.fsdecode(path))
+
+
 def absolute_path(path: AnyPath) -> Path:
     """Make a path absolute, so that a change of the working directory makes no difference."""
     return Path(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100  absolute() would keep `..`
@@ -38,7 +43,7 @@ def absolute_paths(paths: AnyPath | Iterable[AnyPath]) -> list[Path]:
 
 def output_path(out: AnyPath) -> Path:
     """Make an output's path absolute, through links of its directory: one inside a mount is seen as such."""
-    path = Path(os.fsdecode(out))
+    path = typed_path(out)
     return Path(os.path.realpath(path.parent)) / path.name
 
 
@@ -142,7 +147,7 @@ def router_text(router: AnyPath | None, public_url: str | None) -> str | None:
     Raises:
         UsageError: both do, or readers cannot use it.
     """
-    return router_for_readers(None if router is None else Path(os.fsdecode(router)), public_url)
+    return router_for_readers(None if router is None else typed_path(router), public_url)
 
 
 def seal_request(

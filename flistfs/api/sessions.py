@@ -19,10 +19,10 @@ from flistfs.api.arguments import (
 )
 from flistfs.api.process import logged_into
 from flistfs.authoring import offline
+from flistfs.authoring.new_session import new_settings, session_directory
 from flistfs.authoring.request import PATIENCE, Passwords
-from flistfs.authoring.state.directory import SessionFolder, folder_for
+from flistfs.authoring.state.directory import SessionFolder
 from flistfs.authoring.summaries import AddSummary, SealSummary
-from flistfs.daemons.starting import new_settings
 from flistfs.errors import SessionError
 from flistfs.fuse import mounts
 from flistfs.util.closing import Closing
@@ -74,7 +74,7 @@ class Session(Closing):
         url, secret = target_store(store, password, min_replicas)
         request, base_secret = base_request(base, base_store, base_password, replace_links=replace_links)
         self._passwords = Passwords(secret, base_secret)
-        self._folder = session_directory(absolute_path(state).resolve())
+        self._folder = _directory_at(absolute_path(state).resolve())
         if not self._folder.is_open():
             offline.create(
                 self._folder,
@@ -245,7 +245,7 @@ class Session(Closing):
         self._held.close()
 
 
-def session_directory(state: Path) -> SessionFolder:
+def _directory_at(state: Path) -> SessionFolder:
     """Return the session of a state directory; `flistfs status` finds one that is new by its own path.
 
     Raises:
@@ -255,7 +255,4 @@ def session_directory(state: Path) -> SessionFolder:
     if folder.is_open():
         folder.settings()  # it is a session, of a version that we know: else nothing there may be touched
         return folder
-    try:
-        return folder_for(state, state)
-    except OSError as error:
-        raise SessionError(f"{error.filename} cannot be written: {error.strerror}") from error
+    return session_directory(state, state)

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.state.directory import State, find
+from flistfs.api.by_mountpoint import abort, find_session
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json
-from flistfs.daemons.control import ask
-from flistfs.fuse import mounts
 
 
 @click.command("abort", short_help="Throw a session away.")
@@ -24,25 +22,18 @@ def command(mountpoint: Path | None, yes: bool, as_json: bool) -> None:
     Example:
       flistfs abort --yes
     """
-    folder = find(mountpoint)
-    place = Path(folder.settings().mountpoint)
-    if folder.is_open() and not yes:
-        _confirm(place)
-    if folder.settled_state() is State.MOUNTED:
-        ask(folder.control, {"op": "abort"})
-        folder.wait_unlocked()
-    else:
-        mounts.detach_if_dead(place)
-        lock = folder.lock("flistfs abort")
-        folder.discard()
-        lock.release()
+    found = find_session(mountpoint)
+    if found.is_open and not yes:
+        _confirm(found.mountpoint)
+    abort(mountpoint)
     if as_json:
-        print_json({"mountpoint": str(place), "state_directory": str(folder.path), "aborted": True})
+        answer = {"mountpoint": found.mountpoint, "state_directory": found.state_directory}
+        print_json({**answer, "aborted": True})
     else:
-        click.echo(f"the session of {place} is gone")
+        click.echo(f"the session of {found.mountpoint} is gone")
 
 
-def _confirm(place: Path) -> None:
+def _confirm(place: str) -> None:
     try:
         click.confirm(f"Throw away everything in the session of {place}?", abort=True, err=True)
     except click.Abort:
