@@ -143,13 +143,13 @@ def test_no_directory_is_reached_from_the_top(
     tree = {path: item for level in levels for path, item in ((level, DIR), (level + b"/z", Item()))}
     records = records_of(tree, store)
     steps: list[bytes] = []
-    real_enter = extract_module._Folders._enter
+    real_enter = extract_module._Directories._enter
 
-    def enter(self: extract_module._Folders, name: bytes) -> None:
+    def enter(self: extract_module._Directories, name: bytes) -> None:
         steps.append(name)
         real_enter(self, name)
 
-    monkeypatch.setattr(extract_module._Folders, "_enter", enter)
+    monkeypatch.setattr(extract_module._Directories, "_enter", enter)
     assert _extracted(tmp_path, records, store).directories == 201
     assert steps == [b"d"] * 200 + [b".."] * 200
 
@@ -196,7 +196,7 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path: Path, store: Stor
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path, store: Store) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(OutputError, match="no directory"):
+    with pytest.raises(OutputError, match="not a directory"):
         _extracted(tmp_path, records_of(TREE, store), store)
 
 

@@ -168,11 +168,11 @@ def test_a_directory_goes_through_a_link(tmp_path: Path, prefer: str | None) -> 
 
 
 DEAD = (
-    "bin is in 0 (link) and 1 (directory): the link leads to no directory; "
+    "bin is in 0 (link) and 1 (directory): the link does not lead to a directory; "
     "--replace-links lets one take the place of the other"
 )
 FULL = (
-    "bin is in 0 (directory) and 1 (link): a link takes the place of no directory that has something in it; "
+    "bin is in 0 (directory) and 1 (link): a link does not replace a directory that is not empty; "
     "name the flists in another order, if that link leads to a directory, or --replace-links lets one take "
     "the place of the other"
 )

@@ -223,7 +223,7 @@ def test_a_target_that_loses_what_it_took(tmp_path: Path, source: Watched, targe
     blocks = [content(seed) for seed in range(10)]
     source.put(blocks)
     target.forgetful = True
-    with pytest.raises(BlockMissingError, match="has lost 10 blocks that it has acknowledged"):
+    with pytest.raises(BlockMissingError, match="has lost 10 blocks after acknowledging them"):
         pushed(make_flist(tmp_path, {b"a": blocks}), source, target)
 
 

@@ -302,7 +302,7 @@ def test_only_a_deep_look_sees_a_chunk_of_another_length(tmp_path: Path, store: 
     assert _verified(tmp_path / "shallow", records, store).faults == []
     faults = _verified(tmp_path / "deep", records, store, deep=True).faults
     assert [fault.path for fault in faults] == [FILE, FILE]
-    assert f"has 5 bytes where {CHUNK_SIZE} belong" in faults[0].what
+    assert f"has 5 bytes instead of {CHUNK_SIZE}" in faults[0].what
 
 
 @pytest.mark.parametrize("router", [b"", b"pools: {a: {00: 'http://x'}}\nlookup: [a]\n"])

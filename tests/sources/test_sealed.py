@@ -158,10 +158,10 @@ def test_layers_in_which_links_are_in_the_way_are_refused_by_all_their_names(tmp
     layers = [records_of(lower), records_of(upper)]
     with pytest.raises(ClashError) as refusal:
         taken(tmp_path, *layers)
-    said, dead = str(refusal.value), "the link leads to no directory"
+    said, dead = str(refusal.value), "the link does not lead to a directory"
     assert f"dead18 is in {tmp_path}/0 (link) and {tmp_path}/1 (directory): {dead}, full is in" in said
     assert "through is in" not in said
-    assert said.endswith("in it; --replace-links lets the later one take the place of the other")
+    assert said.endswith("not empty; --replace-links lets the later one take the place of the other")
     _, source = taken_and_source(tmp_path / "replaced", *layers, replace_links=True)
     assert list(source.hidden.values()) == [sorted(lower)]
     more: dict[bytes, Item] = {b"dead19": Item("link", b"gone")}
