@@ -83,7 +83,7 @@ def _router_as_dict(router: Router) -> dict[str, Any]:
 
 def _lines(summary: dict[str, Any]) -> Iterator[str]:
     counts = counts_by_kind({Kind(kind): count for kind, count in summary["kinds"].items()})
-    yield f"generation {summary['generation']}: {kinds(counts)}; {human_size(summary['size'])} of content"
+    yield f"format {summary['format']}: {kinds(counts)}; {human_size(summary['size'])} of content"
     yield (
         f"blocks: {summary['blocks']:,}, {summary['unique_blocks']:,} of them unique "
         f"({human_size(summary['unique_size'])} of content)"

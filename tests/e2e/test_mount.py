@@ -578,10 +578,10 @@ def test_a_mount_interrupted_while_the_daemon_is_born(home: Home, mountpoint: Pa
     assert home.json("status") == []
 
 
-@pytest.mark.parametrize("module", ["daemon", "reader"])
+@pytest.mark.parametrize("module", ["session", "reader"])
 @pytest.mark.parametrize("told", [b"", b'{"mountpoint": "/tmp/mnt", "lo'])
 def test_a_daemon_whose_command_was_killed_ends_quietly(module: str, told: bytes) -> None:
-    command = [sys.executable, "-P", "-m", f"flistfs.{module}"]
+    command = [sys.executable, "-P", "-m", f"flistfs.daemons.{module}"]
     done = subprocess.run(command, input=told, capture_output=True, check=False, timeout=TIMEOUT)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 

@@ -325,7 +325,7 @@ def test_diff_tells_equal_names_apart_by_their_numbers(home: Home) -> None:
     aci = Aci(b"root", b"root", 0o100640)
     assert records[aci_key(aci)] != encode_aci(aci)
     packed(home.path / "b.flist", {**records, aci_key(aci): encode_aci(aci)})
-    assert home.run("diff", "a.flist", "b.flist").stdout == "m file (owner root:root from 0:0 to -1:-1)\n"
+    assert home.run("diff", "a.flist", "b.flist").stdout == "m file (owner root:root from 0:0 to none)\n"
 
 
 def test_merge(home: Home, package: Path) -> None:
