@@ -42,7 +42,7 @@ from flistfs.authoring.request import (
     SealOptions,
     SealRequest,
 )
-from flistfs.authoring.state.directory import SessionFolder, Settings, folder_for
+from flistfs.authoring.state.directory import SessionDirectory, Settings, directory_for
 from flistfs.authoring.summaries import AddSummary, Losses, SealSummary
 from flistfs.errors import FlistfsError, FormatError, SessionError, UsageError
 from flistfs.fuse import mounts
@@ -138,21 +138,21 @@ class Session(Closing):
         url, secret = _store(wanted, password)
         request, base_secret = _base(base, base_store, base_password, replace_links=replace_links)
         self._passwords = Passwords(secret, base_secret)
-        self._folder = _folder(_path(state).resolve())
-        if not self._folder.is_open():
-            settings = Settings(str(self._folder.path), url, format=USUAL_FORMAT, created=time.time())
+        self._directory = _directory(_path(state).resolve())
+        if not self._directory.is_open():
+            settings = Settings(str(self._directory.path), url, format=USUAL_FORMAT, created=time.time())
             offline.create(
-                self._folder, self._passwords, settings, progress or quiet, offline=False, base=request
+                self._directory, self._passwords, settings, progress or quiet, offline=False, base=request
             )
         elif request is not None:
             raise SessionError(
-                f"{self._folder.path} has an open session already; only a new one can start from an flist"
+                f"{self._directory.path} has an open session already; only a new one can start from an flist"
             )
         self._busy = threading.Lock()
         with ExitStack() as held:
-            held.enter_context(offline.taken(self._folder, "a Python program"))
+            held.enter_context(offline.taken(self._directory, "a Python program"))
             self._go_on(None if wanted is None else url)
-            held.enter_context(_logged(self._folder.log))
+            held.enter_context(_logged(self._directory.log))
             self._held = held.pop_all()
         self._is_open = True
 
@@ -162,10 +162,10 @@ class Session(Closing):
         Raises:
             SessionError: it has another store.
         """
-        settings = self._folder.settings()
+        settings = self._directory.settings()
         if wanted not in {None, settings.store}:
             raise SessionError(
-                f"the open session in {self._folder.path} stores its blocks in {settings.store}, not in "
+                f"the open session in {self._directory.path} stores its blocks in {settings.store}, not in "
                 f"{wanted}; seal it first, or leave the store out"
             )
         mounts.detach_if_dead(Path(settings.mountpoint))
@@ -221,7 +221,7 @@ class Session(Closing):
             check_content=check_content,
         )
         with self._used():
-            return offline.add(self._folder, self._passwords, request, progress or quiet)
+            return offline.add(self._directory, self._passwords, request, progress or quiet)
 
     def seal(
         self,
@@ -267,7 +267,7 @@ class Session(Closing):
         route = _router(router, public_url)
         request = SealRequest(_path(out), force, timeout, options, route, incomplete, check_content)
         with self._used():
-            summary = offline.seal(self._folder, self._passwords, request, progress or quiet)
+            summary = offline.seal(self._directory, self._passwords, request, progress or quiet)
             self._end()
         return _seal_summary(summary)
 
@@ -278,7 +278,7 @@ class Session(Closing):
             SessionError: the session has ended.
         """
         with self._used():
-            self._folder.discard()
+            self._directory.discard()
             self._end()
 
     def close(self) -> None:
@@ -291,7 +291,7 @@ class Session(Closing):
         """Have the session for one call: others wait."""
         with self._busy:
             if not self._is_open:
-                raise SessionError(f"the session in {self._folder.path} has ended, or was closed")
+                raise SessionError(f"the session in {self._directory.path} has ended, or was closed")
             yield
 
     def _end(self) -> None:
@@ -515,18 +515,18 @@ def _paths(paths: AnyPath | Iterable[AnyPath]) -> list[Path]:
     return [_path(path) for path in ([paths] if isinstance(paths, str | bytes | os.PathLike) else paths)]
 
 
-def _folder(state: Path) -> SessionFolder:
+def _directory(state: Path) -> SessionDirectory:
     """Return the session directory; `flistfs status` finds one that is new by its own path.
 
     Raises:
         SessionError: it holds something else, or the user's state cannot be written.
     """
-    folder = SessionFolder(state)
-    if folder.is_open():
-        folder.settings()  # it is a session, of a version that we know: else nothing there may be touched
-        return folder
+    directory = SessionDirectory(state)
+    if directory.is_open():
+        directory.settings()  # it is a session, of a version that we know: else nothing there may be touched
+        return directory
     try:
-        return folder_for(state, state)
+        return directory_for(state, state)
     except OSError as error:
         raise SessionError(f"{error.filename} cannot be written: {error.strerror}") from error
 

@@ -490,16 +490,16 @@ SIZE = 3 * CHUNK_SIZE + 12_345
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file of some chunks, `tree/plain`, and an flist of it with its blocks."""
-    folder = tmp_path_factory.mktemp("large")
+    """A directory with a file of some chunks, `tree/plain`, and an flist of it with its blocks."""
+    directory = tmp_path_factory.mktemp("large")
     lines = b"".join(b"line %d\n" % number for number in range(60_000))
     content = (random_bytes(CHUNK_SIZE - 100, "large") + lines + random_bytes(SIZE, "rest"))[:SIZE]
-    (folder / "tree").mkdir()
-    (folder / "tree/plain").write_bytes(content)
+    (directory / "tree").mkdir()
+    (directory / "tree/plain").write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
-        move_to(Home(folder), patch)
-        flistfs.pack("tree", "out.flist", store=f"dir://{folder}/blocks")
-    return folder
+        move_to(Home(directory), patch)
+        flistfs.pack("tree", "out.flist", store=f"dir://{directory}/blocks")
+    return directory
 
 
 Step = Callable[[io.BufferedReader], object]

@@ -24,20 +24,20 @@ def command(mountpoint: Path | None, yes: bool, as_json: bool) -> None:
     Example:
       flistfs abort --yes
     """
-    folder = find(mountpoint)
-    place = Path(folder.settings().mountpoint)
-    if folder.is_open() and not yes:
+    directory = find(mountpoint)
+    place = Path(directory.settings().mountpoint)
+    if directory.is_open() and not yes:
         _confirm(place)
-    if folder.settled_state() is State.MOUNTED:
-        ask(folder.control, {"op": "abort"})
-        folder.wait_unlocked()
+    if directory.settled_state() is State.MOUNTED:
+        ask(directory.control, {"op": "abort"})
+        directory.wait_unlocked()
     else:
         mounts.detach_if_dead(place)
-        lock = folder.lock("flistfs abort")
-        folder.discard()
+        lock = directory.lock("flistfs abort")
+        directory.discard()
         lock.release()
     if as_json:
-        print_json({"mountpoint": str(place), "state_directory": str(folder.path), "aborted": True})
+        print_json({"mountpoint": str(place), "state_directory": str(directory.path), "aborted": True})
     else:
         click.echo(f"the session of {place} is gone")
 

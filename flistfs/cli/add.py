@@ -10,7 +10,7 @@ import click
 
 from flistfs.authoring.importing.opening import absolute_source, normal_target
 from flistfs.authoring.request import AddRequest
-from flistfs.authoring.state.directory import SessionFolder, State, find
+from flistfs.authoring.state.directory import SessionDirectory, State, find
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     check_content_option,
@@ -73,7 +73,7 @@ def command(
       flistfs add rootfs/.
       flistfs add /opt/tool --to opt --exclude '*.pyc'
     """
-    folder = find(mountpoint)
+    directory = find(mountpoint)
     request = AddRequest(
         sources=tuple(absolute_source(source) for source in sources),
         to=normal_target(to),
@@ -87,7 +87,7 @@ def command(
     )
     try:
         with progress_shown(as_json=as_json) as progress:
-            summary = _add(folder, request, progress)
+            summary = _add(directory, request, progress)
     except NoPlaceError as error:
         if as_json:
             print_json(error.as_dict())
@@ -99,18 +99,18 @@ def command(
     complain_left_out(summary)
 
 
-def _add(folder: SessionFolder, request: AddRequest, progress: Progress) -> dict[str, Any]:
-    state = folder.settled_state()
+def _add(directory: SessionDirectory, request: AddRequest, progress: Progress) -> dict[str, Any]:
+    state = directory.settled_state()
     if state is State.MOUNTED:
-        return ask(folder.control, {"op": "add", "request": request.as_dict()}, progress)
-    mountpoint = Path(folder.settings().mountpoint)
+        return ask(directory.control, {"op": "add", "request": request.as_dict()}, progress)
+    mountpoint = Path(directory.settings().mountpoint)
     if state is State.SEALED:
         raise SessionError(f"the session of {mountpoint} has ended; start one with: flistfs new {mountpoint}")
     with interrupts.loading():  # a mounted session needs none of it
         from flistfs.authoring import offline  # noqa: PLC0415
         from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
 
-    encoder_process.prepare(folder.settings().store, folder.format().codec)
-    log_to(folder.log)
-    with offline.taken(folder, "flistfs add"):
-        return asdict(offline.add(folder, passwords(), request, progress))
+    encoder_process.prepare(directory.settings().store, directory.format().codec)
+    log_to(directory.log)
+    with offline.taken(directory, "flistfs add"):
+        return asdict(offline.add(directory, passwords(), request, progress))

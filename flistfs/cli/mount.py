@@ -18,9 +18,9 @@ from click.core import ParameterSource
 from flistfs.authoring.request import USUAL_FORMAT, BaseRequest
 from flistfs.authoring.state.directory import (
     Lock,
-    SessionFolder,
+    SessionDirectory,
     Settings,
-    folder_for,
+    directory_for,
     keep_failed_start,
     sessions_root,
 )
@@ -77,7 +77,7 @@ class _Mount(click.Command):
             for place in (
                 mounts.resolve_mountpoint(Path(word)) for word in words if word[:1] not in {"", "-"}
             ):
-                if folder_for(place).exists():
+                if directory_for(place).exists():
                     keep_failed_start(place, reason)
             raise
 
@@ -235,19 +235,19 @@ def command(
             "--router and --public-url belong to a seal: add --seal-to, or give them to flistfs seal"
         )
     base = base_request(bases, base_store, replace_links=replace_links)
-    kept = folder_for(mountpoint)
+    kept = directory_for(mountpoint)
     _check_free(mountpoint, kept.path if kept.is_open() else None)
     out = _checked_output(seal_to, mountpoint)
     stores = {"the store": store or default_store_url(), "the store of the base": base_store}
     _check_outside(mountpoint, state or sessions_root(), stores)
-    folder = folder_for(mountpoint, state)
-    lock = _lock(folder)
+    directory = directory_for(mountpoint, state)
+    lock = _lock(directory)
     with lock.released_on_error():
-        resumed = folder.is_open()
+        resumed = directory.is_open()
         choose_store = _kept_store if resumed else _new_session
-        store = choose_store(folder, store, min_replicas, mountpoint, base)
+        store = choose_store(directory, store, min_replicas, mountpoint, base)
         config = launch.Config(
-            state=str(folder.path),
+            state=str(directory.path),
             lock=lock.descriptor,
             mountpoint=str(mountpoint),
             store=store,
@@ -271,7 +271,7 @@ def command(
         with progress_shown() if base else nullcontext(quiet) as progress:
             started = launch.start(config, password(), progress).get("base")
     if as_json:
-        answer = {"mountpoint": str(mountpoint), "store": store, "state": str(folder.path)}
+        answer = {"mountpoint": str(mountpoint), "store": store, "state": str(directory.path)}
         print_json({**answer, "resumed": resumed, **({"base": started} if started else {})})
     else:
         click.echo("\n".join(_mounted_lines(config, started)))
@@ -359,7 +359,7 @@ def _whose(mountpoint: Path, here: mounts.Mount) -> str:
         return f"it shows a sealed flist; end it with: umount {shlex.quote(str(mountpoint))}"
     if f"user_id={os.geteuid()}" not in options:
         return "it is another user's"
-    if folder_for(mountpoint).is_locked():
+    if directory_for(mountpoint).is_locked():
         return "flistfs status shows its session"
     return "its session is not among yours in this environment (see XDG_STATE_HOME)"
 
@@ -384,31 +384,33 @@ def _checked_output(out: Path | None, mountpoint: Path) -> Path | None:
     return out
 
 
-def _lock(folder: SessionFolder) -> Lock:
+def _lock(directory: SessionDirectory) -> Lock:
     """Take the session; a daemon whose mount has just ended may need a moment to let go of it."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            return folder.lock()
+            return directory.lock()
         except SessionError:
-            is_mounted = mounts.mount_at(Path(folder.settings().mountpoint)) if folder.exists() else None
-            if is_mounted or not folder.is_locked() or time.monotonic() > deadline:
+            is_mounted = (
+                mounts.mount_at(Path(directory.settings().mountpoint)) if directory.exists() else None
+            )
+            if is_mounted or not directory.is_locked() or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
 def _kept_store(
-    folder: SessionFolder,
+    directory: SessionDirectory,
     wanted: str | None,
     min_replicas: int | None,
     mountpoint: Path,
     base: BaseRequest | None,
 ) -> str:
     """Return the store of a session that goes on."""
-    settings = folder.settings()
+    settings = directory.settings()
     if settings.mountpoint != str(mountpoint):
         raise SessionError(
-            f"{folder.path} holds the open session of {settings.mountpoint}; seal or abort that, or choose "
+            f"{directory.path} holds the open session of {settings.mountpoint}; seal or abort it, or choose "
             f"another --state"
         )
     if base is not None:
@@ -427,12 +429,12 @@ def _kept_store(
         kept = with_min_replicas(kept, url.min_replicas)
     store = str(with_min_replicas(kept, min_replicas))
     if store != settings.store:
-        folder.change_store(store)
+        directory.change_store(store)
     return store
 
 
 def _new_session(
-    folder: SessionFolder,
+    directory: SessionDirectory,
     wanted: str | None,
     min_replicas: int | None,
     mountpoint: Path,
@@ -441,5 +443,5 @@ def _new_session(
     """Make a session, and return its store without a password."""
     store = str(with_min_replicas(parse_store_url(wanted or default_store_url()), min_replicas))
     settings = Settings(str(mountpoint), store, format=USUAL_FORMAT, created=time.time())
-    folder.create(settings, unfinished=base is not None)
+    directory.create(settings, unfinished=base is not None)
     return store

@@ -57,11 +57,11 @@ def mount_sealed(
 def _log_path(mountpoint: Path) -> Path:
     """Return an empty file for the log."""
     digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=4).hexdigest()
-    folder = platformdirs.user_state_path("flistfs") / "readers"
+    directory = platformdirs.user_state_path("flistfs") / "readers"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        log = folder / f"{digest}.log"
+        directory.mkdir(parents=True, exist_ok=True)
+        log = directory / f"{digest}.log"
         log.write_bytes(b"")
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{directory} cannot be written: {error.strerror}") from error
     return log

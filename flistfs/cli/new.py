@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import USUAL_FORMAT
-from flistfs.authoring.state.directory import Settings, folder_for
+from flistfs.authoring.state.directory import Settings, directory_for
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     any_path,
@@ -69,18 +69,18 @@ def command(
       flistfs new --from base.flist
     """
     mountpoint = mounts.resolve_mountpoint(mountpoint)
-    folder = folder_for(mountpoint, state)
+    directory = directory_for(mountpoint, state)
     url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
     with interrupts.loading():  # --help need not wait for it
         from flistfs.authoring import offline as without_mount  # noqa: PLC0415
 
-    log_to(folder.log)
+    log_to(directory.log)
     settings = Settings(str(mountpoint), url, format=USUAL_FORMAT, created=time.time())
     base = base_request(bases, base_store, replace_links=replace_links)
     with progress_shown(as_json=as_json) as progress:
-        started = without_mount.create(folder, passwords(), settings, progress, offline=offline, base=base)
+        started = without_mount.create(directory, passwords(), settings, progress, offline=offline, base=base)
     if as_json:
-        answer = {"mountpoint": str(mountpoint), "store": url, "state": str(folder.path)}
+        answer = {"mountpoint": str(mountpoint), "store": url, "state": str(directory.path)}
         print_json({**answer, "base": asdict(started)} if started else answer)
     else:
         click.echo(f"a session for {mountpoint}; blocks go to {shown_store(url)}")

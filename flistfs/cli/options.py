@@ -232,7 +232,7 @@ def parse_owner(text: str | None) -> tuple[int, int] | None:
 
 
 def absolute_output(out: Path) -> Path:
-    """Make an output's path absolute and its folder's links resolved: one inside a mount is seen as such."""
+    """Make an output's path absolute, with links resolved, so that one inside a mount is seen as such."""
     return Path(os.path.realpath(out.parent)) / out.name
 
 

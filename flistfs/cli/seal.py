@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flistfs.authoring.request import SealOptions, SealRequest
-from flistfs.authoring.state.directory import SessionFolder, State, find
+from flistfs.authoring.state.directory import SessionDirectory, State, find
 from flistfs.cli import interrupts
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (
@@ -77,15 +77,15 @@ def command(
       flistfs seal out.flist --mount /mnt/build --owner 0:0
       flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
-    folder = find(mountpoint)
-    mountpoint = Path(folder.settings().mountpoint)
+    directory = find(mountpoint)
+    mountpoint = Path(directory.settings().mountpoint)
     patterns = exclude_patterns(exclude, exclude_from)
     options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
     route = router_for_readers(router, public_url)
     request = SealRequest(absolute_output(out), force, timeout, options, route, incomplete, check_content)
     os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
     with progress_shown() as progress:
-        summary = _seal(folder, request, progress)
+        summary = _seal(directory, request, progress)
     warn_if_empty(summary, mountpoint)
     if as_json:
         print_json(summary)
@@ -94,29 +94,29 @@ def command(
         click.echo(line)
 
 
-def _seal(folder: SessionFolder, request: SealRequest, progress: Progress) -> dict[str, Any]:
-    state = folder.settled_state()
+def _seal(directory: SessionDirectory, request: SealRequest, progress: Progress) -> dict[str, Any]:
+    state = directory.settled_state()
     if state is State.MOUNTED:
         summary = ask(
-            folder.control,
+            directory.control,
             {"op": "seal", "request": request.as_dict()},
             progress,
         )
-        folder.wait_unlocked()  # so that the mount point can be used again at once
+        directory.wait_unlocked()  # so that the mount point can be used again at once
         return summary
-    mountpoint = Path(folder.settings().mountpoint)
+    mountpoint = Path(directory.settings().mountpoint)
     if state is State.SEALED:
-        result = folder.result()
+        result = directory.result()
         said = f": {result.message}" if result else ""
         raise SessionError(f"the session of {mountpoint} has ended{said}")
     with interrupts.loading():  # a seal of a mounted session needs none of it
         from flistfs.authoring import offline  # noqa: PLC0415
         from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
 
-    encoder_process.prepare(folder.settings().store, folder.format().codec)
-    log_to(folder.log)
-    with offline.taken(folder, "flistfs seal"):
-        summary = offline.seal(folder, passwords(), request, progress)
+    encoder_process.prepare(directory.settings().store, directory.format().codec)
+    log_to(directory.log)
+    with offline.taken(directory, "flistfs seal"):
+        summary = offline.seal(directory, passwords(), request, progress)
     # Not before: the mount point of a session that is kept must not look like a bare directory.
     mounts.detach_if_dead(mountpoint)
     return summary

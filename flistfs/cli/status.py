@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from flistfs.authoring.state.directory import PartialAdd, SessionFolder, State, all_folders
+from flistfs.authoring.state.directory import PartialAdd, SessionDirectory, State, all_directories
 from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json
@@ -51,7 +51,7 @@ def command(watch: bool, as_json: bool) -> None:
 
 
 def _sessions() -> list[dict[str, Any]]:
-    return [_describe(folder) for folder in all_folders()]
+    return [_describe(directory) for directory in all_directories()]
 
 
 def _all_lines(sessions: list[dict[str, Any]]) -> Iterator[str]:
@@ -96,30 +96,30 @@ def _rates(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, floa
     return {name: max(0, now[name] - before[name]) / seconds for name in ("size", "files", "new_bytes")}
 
 
-def _describe(folder: SessionFolder) -> dict[str, Any]:
+def _describe(directory: SessionDirectory) -> dict[str, Any]:
     """Gather what is known of a session; one that can't be read says why."""
-    state, holder = folder.state(), folder.holder()
+    state, holder = directory.state(), directory.holder()
     session: dict[str, Any] = {
-        "state_directory": str(folder.path),
-        "log": str(folder.log),
+        "state_directory": str(directory.path),
+        "log": str(directory.log),
         "state": state.value,
         "pid": holder.pid if holder and state in {State.MOUNTED, State.BUSY} else None,
     }
     try:
-        session |= asdict(folder.settings())
-        result = folder.result()
+        session |= asdict(directory.settings())
+        result = directory.result()
         session["result"] = asdict(result) if result else None
-        session["incomplete"] = [asdict(add) for add in folder.partial_adds()]
+        session["incomplete"] = [asdict(add) for add in directory.partial_adds()]
         if state is State.MOUNTED:
-            session |= ask(folder.control, {"op": "status"}, patience=_PATIENCE)
+            session |= ask(directory.control, {"op": "status"}, patience=_PATIENCE)
     except FlistfsError as error:
         if _has_no_mount(session):  # its daemon has not begun to listen, or has ceased to
             session["state"] = State.BUSY.value
         else:
             session["error"] = str(error)
     if session["state"] == State.BUSY.value:
-        session["at_work"] = str(folder.holder() or "a process")
-        session["log"] = str(folder.log)
+        session["at_work"] = str(directory.holder() or "a process")
+        session["log"] = str(directory.log)
     return session
 
 

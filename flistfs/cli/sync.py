@@ -6,21 +6,21 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.state.directory import SessionFolder, State, find
+from flistfs.authoring.state.directory import SessionDirectory, State, find
 from flistfs.cli.options import json_option, mount_option, timeout_option
 from flistfs.cli.output import print_json, progress_shown
 from flistfs.daemons.control import ask
 from flistfs.errors import SessionError
 
 
-def _require_mount(folder: SessionFolder) -> None:
+def _require_mount(directory: SessionDirectory) -> None:
     """Refuse a session that has no daemon which could store what is left.
 
     Raises:
         SessionError: says what to do.
         BusyError: a command is at work in it.
     """
-    state, place = folder.settled_state(), folder.settings().mountpoint
+    state, place = directory.settled_state(), directory.settings().mountpoint
     if state is State.SEALED:
         raise SessionError(f"the session of {place} has ended; start one with: flistfs mount {place}")
     if state is not State.MOUNTED:
@@ -41,9 +41,9 @@ def command(mountpoint: Path | None, timeout: float, as_json: bool) -> None:
     Example:
       make install DESTDIR=/mnt/build && flistfs sync
     """
-    folder = find(mountpoint)
-    _require_mount(folder)
+    directory = find(mountpoint)
+    _require_mount(directory)
     with progress_shown() as progress:
-        status = ask(folder.control, {"op": "sync", "timeout": timeout}, progress)
+        status = ask(directory.control, {"op": "sync", "timeout": timeout}, progress)
     if as_json:
         print_json(status)

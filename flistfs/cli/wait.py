@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.state.directory import SessionFolder, State, find_latest
+from flistfs.authoring.state.directory import SessionDirectory, State, find_latest
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json, seal_lines
@@ -29,15 +29,17 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
       make install DESTDIR=/mnt/build
       umount /mnt/build && flistfs wait --mount /mnt/build
     """
-    folder = find_latest(mountpoint)
-    if folder.state() is State.MOUNTED and not _seals_at_end(folder):
+    directory = find_latest(mountpoint)
+    if directory.state() is State.MOUNTED and not _seals_at_end(directory):
         click.echo("this mount was not told to --seal-to; waiting until it is unmounted", err=True)
-    folder.wait_unlocked()
-    result = folder.failed_start() or folder.result()
-    if result is None or (result.exit_code == 0 and folder.is_open()):  # what was sealed was the one before
-        raise SessionError(_not_sealed(folder))
+    directory.wait_unlocked()
+    result = directory.failed_start() or directory.result()
+    if result is None or (
+        result.exit_code == 0 and directory.is_open()
+    ):  # what was sealed was the one before
+        raise SessionError(_not_sealed(directory))
     if result.summary:
-        warn_if_empty(result.summary, Path(folder.settings().mountpoint))
+        warn_if_empty(result.summary, Path(directory.settings().mountpoint))
     if as_json:
         print_json(asdict(result))
     if result.exit_code:
@@ -47,15 +49,15 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
             click.echo(line)
 
 
-def _not_sealed(folder: SessionFolder) -> str:
-    name = f"the session of {folder.settings().mountpoint}"
-    if not folder.is_open():
+def _not_sealed(directory: SessionDirectory) -> str:
+    name = f"the session of {directory.settings().mountpoint}"
+    if not directory.is_open():
         return f"{name} has ended without being sealed"
     return f"{name} is not mounted, and was left without being sealed; seal it with: flistfs seal OUT.flist"
 
 
-def _seals_at_end(folder: SessionFolder) -> bool:
+def _seals_at_end(directory: SessionDirectory) -> bool:
     try:
-        return bool(ask(folder.control, {"op": "status"})["seal_to"])
+        return bool(ask(directory.control, {"op": "status"})["seal_to"])
     except FlistfsError:
         return True  # it is ending now, and is about to say

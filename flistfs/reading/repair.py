@@ -80,11 +80,11 @@ class DirectorySupply:
     def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:
         """Look through all files."""
         missing = {each.ref.key: each.ref for each in wanted}
-        for folder, _, names in os.walk(self._root):
+        for directory, _, names in os.walk(self._root):
             for name in names:
                 if not missing:
                     return
-                for block in _blocks(self._codec, b"/".join((folder, name)), missing.get):
+                for block in _blocks(self._codec, b"/".join((directory, name)), missing.get):
                     missing.pop(block.key, None)
                     yield block
 

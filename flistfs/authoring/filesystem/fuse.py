@@ -126,7 +126,7 @@ class Operations(pyfuse3.Operations):
 
         Args:
             vfs: What answers.
-            state: A folder on the disk that holds what is written.
+            state: A directory on the disk that holds what is written.
             answering: Called when the kernel has said hello, so that requests are served.
             keep_xattrs: Whether there are extended attributes.
         """

@@ -117,14 +117,14 @@ def _survey_all(survey: Survey, view: View, owner: tuple[int, int] | None, limit
         names = 1 if stat.S_ISDIR(inode.mode) else inode.nlink
         if inode.nlink:
             _count(survey, inode, owner, limits, names)
-    folders: dict[int, list[tuple[bytes, int]]] = {}
-    for parent, name, ino in view.folder_names():
-        folders.setdefault(parent, []).append((name, ino))
+    directories: dict[int, list[tuple[bytes, int]]] = {}
+    for parent, name, ino in view.directory_names():
+        directories.setdefault(parent, []).append((name, ino))
     waiting = [(b"", ROOT_INO)]
     while waiting:
         path, ino = waiting.pop()
         _note_directory(survey, ino, path)
-        waiting += [(join(path, name), child) for name, child in folders.pop(ino, ())]
+        waiting += [(join(path, name), child) for name, child in directories.pop(ino, ())]
 
 
 def _note_directory(survey: Survey, ino: int, path: bytes) -> None:

@@ -28,7 +28,7 @@ from flistfs.errors import BusyError, FlistfsError, JournalError, SessionError
 from flistfs.format.base import Format
 from flistfs.format.opening import format_named
 from flistfs.fuse import mounts
-from flistfs.util.durable import sync_folder
+from flistfs.util.durable import sync_directory
 
 SCHEMA = 1
 """Version of what lies in a session directory; another one is refused."""
@@ -140,7 +140,7 @@ class Lock:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionFolder:
+class SessionDirectory:
     """The directory of one session."""
 
     path: Path
@@ -157,7 +157,7 @@ class SessionFolder:
 
     @property
     def scratch(self) -> Path:
-        """A folder for a catalog while it is made."""
+        """A directory for a catalog while it is made."""
         return self.path / "scratch"
 
     @property
@@ -167,7 +167,7 @@ class SessionFolder:
 
     @property
     def _routers(self) -> Path:
-        """A folder for what flists say of where their blocks are."""
+        """A directory for what flists say of where their blocks are."""
         return self.path / "routers"
 
     @property
@@ -219,7 +219,7 @@ class SessionFolder:
     def finish(self) -> None:
         """Let the session be one from now on, also after a power cut."""
         _remove(self._unfinished)
-        sync_folder(self.path)
+        sync_directory(self.path)
 
     def partial_adds(self) -> list[PartialAdd]:
         """Return what was not added whole: a seal of it would be one of half a tree.
@@ -264,7 +264,7 @@ class SessionFolder:
             _write(self._incomplete, json.dumps(plain))
         else:
             _remove(self._incomplete)
-            sync_folder(self.path)
+            sync_directory(self.path)
 
     def change_store(self, url: str) -> None:
         """Let the session go on with another store (a URL without a password)."""
@@ -475,16 +475,16 @@ class SessionFolder:
 
 
 def sessions_root() -> Path:
-    """Return the folder with an entry for each of the user's sessions."""
+    """Return the directory with an entry for each of the user's sessions."""
     return platformdirs.user_state_path("flistfs") / "sessions"
 
 
 def packing_root() -> Path:
-    """Return the folder for sessions that last only as long as a command."""
+    """Return the directory for sessions that last only as long as a command."""
     return platformdirs.user_state_path("flistfs") / "packing"
 
 
-def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
+def directory_for(mountpoint: Path, state: Path | None = None) -> SessionDirectory:
     """Return the session directory of a mount point (absolute, resolved), made or not.
 
     Args:
@@ -498,13 +498,13 @@ def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
     slug = re.sub(r"[^A-Za-z0-9]+", "-", mountpoint.name).strip("-") or "root"
     entry = sessions_root() / f"{slug[:40]}-{digest}"
     if state is None:
-        return SessionFolder(entry.resolve() if entry.is_symlink() else entry)
+        return SessionDirectory(entry.resolve() if entry.is_symlink() else entry)
     state = state.absolute()
     _check_choice(state)
     if entry.is_symlink() or entry.exists():
         if entry.resolve() == state.resolve():
-            return SessionFolder(state)
-        if SessionFolder(entry).is_open():
+            return SessionDirectory(state)
+        if SessionDirectory(entry).is_open():
             raise SessionError(
                 f"{mountpoint} has an open session in {entry.resolve()}; seal or abort it first"
             )
@@ -515,7 +515,7 @@ def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
         raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     entry.symlink_to(state)
-    return SessionFolder(state)
+    return SessionDirectory(state)
 
 
 def _check_choice(state: Path) -> None:
@@ -540,48 +540,48 @@ def keep_failed_start(mountpoint: Path, error: FlistfsError) -> None:
     One that is there is left as it is, and so is the result of the one before.
     """
     with suppress(OSError, SessionError):  # a full disk, say, must not hide the reason itself
-        folder = folder_for(mountpoint)
+        directory = directory_for(mountpoint)
         # A lock that names nobody, or this process, is still held for the session that came to nothing.
-        holder = folder.holder() if folder.is_locked() else None
-        if not folder.is_open() and (holder is None or holder.pid == os.getpid()):
-            folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        holder = directory.holder() if directory.is_locked() else None
+        if not directory.is_open() and (holder is None or holder.pid == os.getpid()):
+            directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             message = f"{mountpoint} was not mounted: {error}"
-            folder.write_failed_start(Result(error.exit_code, message, time.time()))
+            directory.write_failed_start(Result(error.exit_code, message, time.time()))
 
 
-def all_folders() -> Iterator[SessionFolder]:
+def all_directories() -> Iterator[SessionDirectory]:
     """Walk the user's sessions, by mount point."""
-    return (folder for folder in _all_places() if folder.exists() or folder.is_being_made())
+    return (directory for directory in _all_places() if directory.exists() or directory.is_being_made())
 
 
-def _all_places() -> Iterator[SessionFolder]:
+def _all_places() -> Iterator[SessionDirectory]:
     """Walk the directories of the user's sessions, be there one or not."""
     root = sessions_root()
     if root.is_dir():
-        yield from (SessionFolder(entry.resolve()) for entry in sorted(root.iterdir()))
+        yield from (SessionDirectory(entry.resolve()) for entry in sorted(root.iterdir()))
 
 
-def find(mountpoint: Path | None) -> SessionFolder:
+def find(mountpoint: Path | None) -> SessionDirectory:
     """Find the session of a mount point, or the only open one.
 
     Raises:
         SessionError: there is none, or several to choose from.
     """
     if mountpoint is not None:
-        folder = folder_for(mounts.resolve_mountpoint(mountpoint))
-        if not folder.exists():
+        directory = directory_for(mounts.resolve_mountpoint(mountpoint))
+        if not directory.exists():
             raise SessionError(f"there is no session for {mountpoint}; flistfs status lists those there are")
-        return folder
-    found = [folder for folder in all_folders() if folder.is_open()]
+        return directory
+    found = [directory for directory in all_directories() if directory.is_open()]
     if not found:
         raise SessionError("there is no open session; start one with: flistfs mount MOUNTPOINT")
     if len(found) > 1:
-        names = ", ".join(folder.settings().mountpoint for folder in found)
+        names = ", ".join(directory.settings().mountpoint for directory in found)
         raise SessionError(f"there are several sessions; choose one with --mount: {names}")
     return found[0]
 
 
-def find_latest(mountpoint: Path | None) -> SessionFolder:
+def find_latest(mountpoint: Path | None) -> SessionDirectory:
     """Find the session of a mount point, sealed or not; without one the only open, else the newest result.
 
     One that could not be started counts as well.
@@ -590,11 +590,11 @@ def find_latest(mountpoint: Path | None) -> SessionFolder:
         SessionError: there is none, or there are several open ones.
     """
     if mountpoint is not None:
-        folder = folder_for(mounts.resolve_mountpoint(mountpoint))
-        return folder if folder.failed_start() else find(mountpoint)
-    if not any(folder.is_open() for folder in all_folders()):
-        ended = [(folder.failed_start() or folder.result(), folder) for folder in _all_places()]
-        finished = [(result.time, folder) for result, folder in ended if result]
+        directory = directory_for(mounts.resolve_mountpoint(mountpoint))
+        return directory if directory.failed_start() else find(mountpoint)
+    if not any(directory.is_open() for directory in all_directories()):
+        ended = [(directory.failed_start() or directory.result(), directory) for directory in _all_places()]
+        finished = [(result.time, directory) for result, directory in ended if result]
         if finished:
             return max(finished, key=lambda item: item[0])[1]
     return find(mountpoint)
@@ -615,7 +615,7 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    sync_folder(path.parent)
+    sync_directory(path.parent)
 
 
 def _remove(path: Path) -> None:

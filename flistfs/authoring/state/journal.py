@@ -60,7 +60,7 @@ _INODE = struct.Struct(">IIIIQQQqqqQ")
 _ID = struct.Struct(">Q")
 _ENTRY = struct.Struct(">QQH")
 _ORDERED_ENTRY = struct.Struct(">QH")
-_FOLDER_KIND = struct.pack(">H", stat.S_IFDIR)
+_DIRECTORY_KIND = struct.pack(">H", stat.S_IFDIR)
 _CHUNK_KEY = struct.Struct(">cQQ")
 _CHUNK_HEAD = struct.Struct(">IB")
 _BLOCK_HEAD = struct.Struct(">I")
@@ -407,10 +407,10 @@ class View:
         for key, raw in self._scan(b"d" + _ID.pack(parent)):
             yield Dirent(key[9:], *_ENTRY.unpack(raw))
 
-    def folder_names(self) -> Iterator[tuple[int, bytes, int]]:
+    def directory_names(self) -> Iterator[tuple[int, bytes, int]]:
         """Walk the names of all directories: parent, name, and the directory's own number."""
         for key, raw in self._scan(b"d"):
-            if raw.endswith(_FOLDER_KIND):
+            if raw.endswith(_DIRECTORY_KIND):
                 yield _ID.unpack_from(key, 1)[0], key[9:], _ID.unpack_from(raw)[0]
 
     def stored(self, ino: int, index: int) -> Stored | None:
@@ -505,23 +505,23 @@ def _remove_checkpoint(place: Path) -> None:
 class Journal(View):
     """The journal of a session, open for writing by this process alone."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the journal in `folder`, or make one there.
+    def __init__(self, directory: Path) -> None:
+        """Open the journal in `directory`, or make one there.
 
         Raises:
             JournalError: RocksDB found it damaged. A torn last record is what a crash leaves and is no
                 damage: the operation it belonged to had not returned.
         """
         try:
-            super().__init__(Rdict(str(folder), _options()))
+            super().__init__(Rdict(str(directory), _options()))
         except Exception as error:  # rocksdict raises nothing narrower
             reason = " ".join(str(error).split())
             raise JournalError(
-                f"the session's journal {folder} cannot be opened: {reason}; nothing in it was changed. "
+                f"the session's journal {directory} cannot be opened: {reason}; nothing in it was changed. "
                 f"What was sealed or stored before is not affected"
             ) from error
-        self._disk = Disk(folder)
-        self._held = Held(folder / "held", _HELD)
+        self._disk = Disk(directory)
+        self._held = Held(directory / "held", _HELD)
         self._recent: dict[int, Inode | None] = {}
         self._gaps: dict[tuple[int, int], int] = {}
         self._next_id = self._reserved = 0
