@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import platform
 import random
 import shutil
 import statistics
@@ -23,6 +24,8 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
+
+import python_build  # noqa: E402  beside this file
 
 from flistfs.authoring.sealing.package import lost_blocks  # noqa: E402
 from flistfs.authoring.state.directory import SessionFolder  # noqa: E402
@@ -544,6 +547,12 @@ def measure_rest(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def machine() -> dict[str, str | int]:
+    """Return what the measurements depend on beside flistfs: Python and its build, kernel, cores."""
+    cores = len(os.sched_getaffinity(0))
+    return {"python": python_build.describe(), "kernel": platform.release(), "cores": cores}
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="scripts/bench")
@@ -558,9 +567,12 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small files only, one round")
     options = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine()}
+    if not options.json:
+        print("\n".join(f"{name}: {value}" for name, value in report["machine"].items()), flush=True)
     with tempfile.TemporaryDirectory(prefix="flistfs-bench-") as folder:
         work = Path(folder)
-        report = {name: measure_input(name, work, options) for name in inputs_of(options)}
+        report.update({name: measure_input(name, work, options) for name in inputs_of(options)})
         if options.growth or not (options.input or options.quick):
             report.update(measure_rest(work, options))
     if options.json:
