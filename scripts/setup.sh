@@ -6,7 +6,7 @@
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv="$project/.venv"
 
-# What pyfuse3 is compiled with, and what mounts: pyfuse3 has no wheel.
+# For mounting, and for compiling pyfuse3, which has no wheels.
 build_packages=(fuse3 gcc libc6-dev libfuse3-dev pkg-config python3-dev python3-venv)
 
 say() { printf '\n== %s\n' "$*" >&2; }
@@ -51,7 +51,7 @@ missing_packages() {
 
 setup_packages() {
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-        die "this is no Debian-like system; install what these Debian packages hold, then call" \
+        die "this is not a Debian-like system; install the equivalents of these Debian packages, then run" \
             "${0##*/} with FLISTFS_SKIP_PACKAGES=1: $*"
     fi
     local missing
@@ -59,21 +59,21 @@ setup_packages() {
     [ ${#missing[@]} -eq 0 ] && return
     say "Installing Debian packages: ${missing[*]}"
     [ "$(id -u)" = 0 ] || command -v sudo >/dev/null \
-        || die "not root, and there is no sudo; ask an administrator for: apt-get install ${missing[*]}"
+        || die "sudo is not installed; run this as root: apt-get install ${missing[*]}"
     as_root true || true # sudo asks for its password now, not over the line that counts seconds
     run_step "Reading the lists of packages" as_root apt-get update -qq
-    # No server may start by itself here: the tests start their own.
+    # RUNLEVEL=1 keeps installed servers from starting: the tests start their own.
     run_step "Installing them" as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
         apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
 
-# On a Debian with udev everybody may open /dev/fuse; where there is no udev (a container), see to it.
+# With udev, every user may open /dev/fuse. Without it, as in a container, arrange that here.
 setup_fuse() {
     [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null \
-        || die "there is no /dev/fuse; load the fuse module, or start the container with --device /dev/fuse" \
+        || die "/dev/fuse does not exist; load the fuse module, or start the container with --device /dev/fuse" \
             "--cap-add SYS_ADMIN"
     [ -r /dev/fuse ] && [ -w /dev/fuse ] && return
-    say "Letting everybody open /dev/fuse, as udev does"
+    say "Making /dev/fuse accessible to all users, as udev does"
     as_root chmod a+rw /dev/fuse
 }
 

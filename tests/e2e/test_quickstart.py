@@ -1,4 +1,4 @@
-"""scripts/quickstart, as somebody runs it who has just cloned the project."""
+"""scripts/quickstart, run as by somebody who has just cloned the project."""
 
 from __future__ import annotations
 
