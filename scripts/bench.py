@@ -1,4 +1,4 @@
-"""The measurements of scripts/bench."""
+"""Measure flistfs for scripts/bench."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import platform
 import random
 import shutil
 import statistics
@@ -24,14 +25,15 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
+import python_build  # noqa: E402  beside this file
+
 from flistfs.authoring.sealing.blocks import lost_blocks  # noqa: E402
 from flistfs.authoring.state.directory import SessionDirectory  # noqa: E402
 from flistfs.authoring.state.journal import Journal, View  # noqa: E402
-from flistfs.format.codecs import encode_block  # noqa: E402
 from flistfs.sources.excludes import nothing_excluded  # noqa: E402
 from flistfs.tree.chunks import CHUNK_SIZE  # noqa: E402
 from flistfs.util.progress import quiet  # noqa: E402
-from tests.generation1 import open_store  # noqa: E402
+from tests.generation1 import encode_block, open_store  # noqa: E402
 from tests.redis_server import running_redis  # noqa: E402
 
 FLISTFS = Path(sys.executable).with_name("flistfs")
@@ -180,7 +182,7 @@ def codec(source: Path, threads: int) -> float:
 
 @contextmanager
 def home(work: Path, **environment: str) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Make a user's home for flistfs, in which nothing is remembered, and leave nothing of it."""
+    """Create a home directory without any state or cache of flistfs, and remove it afterwards."""
     directory = Path(tempfile.mkdtemp(dir=work))
     own = {f"XDG_{kind.upper()}_HOME": str(directory / kind) for kind in ("state", "data", "cache")}
     try:
@@ -193,7 +195,7 @@ def home(work: Path, **environment: str) -> Iterator[tuple[Path, dict[str, str]]
 def session(
     work: Path, store: str, *options: str, **environment: str
 ) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Mount a fresh session, and leave nothing of it."""
+    """Mount a new session, and discard it afterwards."""
     with home(work, **environment) as (directory, env):
         mountpoint = directory / "mount"
         mountpoint.mkdir()
@@ -304,7 +306,7 @@ def checked(view: View, url: str) -> tuple[float, int]:
 
 
 def check_of_store(source: Path, work: Path) -> float:
-    """Measure what a seal asks the store: whether it has every block. Gives the seconds for each block."""
+    """Measure how a seal asks the store for every block; return the seconds for each block."""
     with running_redis() as server, home(work) as (directory, env):
         run(FLISTFS, "new", directory / "name", "--store", server.url, env=env)
         run(FLISTFS, "add", f"{source}/.", env=env)
@@ -415,7 +417,7 @@ def after_many(work: Path, count: int) -> dict[str, float]:
 
 
 def as_files_grow(work: Path) -> dict[str, dict[str, float]]:
-    """Measure how operations get dearer with the files that a session has had."""
+    """Measure how the cost of operations grows with the files that a session has had."""
     few, many = (after_many(work, count) for count in (1_000, 100_000))
     return {what: {"few": few[what], "many": many[what], "ratio": many[what] / few[what]} for what in few}
 
@@ -466,7 +468,7 @@ def measure(source: Path, work: Path, *, scale: bool) -> dict[str, Any]:
 
 
 def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Take the median of each number; of what is no number, the last."""
+    """Return the median of each number, and the last of any other value."""
     found: dict[str, Any] = {}
     for name, value in rounds[-1].items():
         values = [each[name] for each in rounds]
@@ -511,7 +513,7 @@ def print_growth(found: dict[str, Any]) -> None:
 
 
 def inputs_of(options: argparse.Namespace) -> list[str]:
-    """Say which trees are to be copied."""
+    """Return the names of the trees to copy."""
     usual = ["small"] if options.quick else [] if options.growth else ["large", "small", "library", "many"]
     return (options.input or usual) + (["few", "million", "huge"] if options.scale else [])
 
@@ -531,7 +533,7 @@ def measure_input(name: str, work: Path, options: argparse.Namespace) -> dict[st
 
 
 def measure_rest(work: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what is no copy of a tree."""
+    """Measure everything other than copying trees."""
     found: dict[str, Any] = {}
     if not options.growth:
         found["special writes"] = medians([special_writes(work) for _ in range(options.rounds)])
@@ -542,6 +544,12 @@ def measure_rest(work: Path, options: argparse.Namespace) -> dict[str, Any]:
             if what in found:
                 show(found[what])
     return found
+
+
+def machine() -> dict[str, str | int]:
+    """Return what the measurements depend on apart from flistfs: Python and its build, kernel, cores."""
+    cores = len(os.sched_getaffinity(0))
+    return {"python": python_build.describe(), "kernel": platform.release(), "cores": cores}
 
 
 def main() -> None:
@@ -558,9 +566,12 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small files only, one round")
     options = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine()}
+    if not options.json:
+        print("\n".join(f"{name}: {value}" for name, value in report["machine"].items()), flush=True)
     with tempfile.TemporaryDirectory(prefix="flistfs-bench-") as directory:
         work = Path(directory)
-        report = {name: measure_input(name, work, options) for name in inputs_of(options)}
+        report.update({name: measure_input(name, work, options) for name in inputs_of(options)})
         if options.growth or not (options.input or options.quick):
             report.update(measure_rest(work, options))
     if options.json:
