@@ -42,7 +42,9 @@ from flistfs.authoring.request import (
     SealOptions,
     SealRequest,
 )
-from flistfs.authoring.state.directory import SessionDirectory, Settings, directory_for
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import directory_for
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.summaries import AddSummary, Losses, SealSummary
 from flistfs.errors import FlistfsError, FormatError, SessionError, UsageError
 from flistfs.fuse import mounts

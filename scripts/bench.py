@@ -29,7 +29,8 @@ import python_build  # noqa: E402  beside this file
 
 from flistfs.authoring.sealing.blocks import lost_blocks  # noqa: E402
 from flistfs.authoring.state.directory import SessionDirectory  # noqa: E402
-from flistfs.authoring.state.journal import Journal, View  # noqa: E402
+from flistfs.authoring.state.journal import Journal  # noqa: E402
+from flistfs.authoring.state.view import View  # noqa: E402
 from flistfs.sources.excludes import nothing_excluded  # noqa: E402
 from flistfs.tree.chunks import CHUNK_SIZE  # noqa: E402
 from flistfs.util.progress import quiet  # noqa: E402

@@ -22,7 +22,9 @@ from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
-from flistfs.authoring.state.directory import SessionDirectory, Settings, packing_root, partial_adds_of
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import packing_root
+from flistfs.authoring.state.settings import Settings, partial_adds_of
 from flistfs.authoring.summaries import AddSummary, BaseSummary
 from flistfs.authoring.upload.encoder_process import Settings as EncoderSettings
 from flistfs.authoring.upload.encoder_process import make_encoders

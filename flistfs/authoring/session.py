@@ -31,10 +31,12 @@ from flistfs.authoring.sealing import package as sealing
 from flistfs.authoring.sealing.accounts import MAX_ACCOUNTS_SIZE, Accounts
 from flistfs.authoring.sealing.package import ChangedError
 from flistfs.authoring.sealing.survey import Survey
-from flistfs.authoring.state.directory import PartialAdd, Result, SessionDirectory, partial_adds_of
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import FrozenView, Journal, View
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.settings import PartialAdd, Result, partial_adds_of
 from flistfs.authoring.state.spool import Spool
+from flistfs.authoring.state.view import FrozenView, View
 from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.encoder import Encoder, LocalEncoder
 from flistfs.authoring.upload.known_blocks import KnownBlocks

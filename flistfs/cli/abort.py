@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.state.directory import State, find
+from flistfs.authoring.state.finding import find
+from flistfs.authoring.state.settings import State
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json
 from flistfs.daemons.control import ask

@@ -10,7 +10,9 @@ import click
 
 from flistfs.authoring.importing.opening import absolute_source, normal_target
 from flistfs.authoring.request import AddRequest
-from flistfs.authoring.state.directory import SessionDirectory, State, find
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import find
+from flistfs.authoring.state.settings import State
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     check_content_option,

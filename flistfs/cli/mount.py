@@ -16,14 +16,10 @@ import click
 from click.core import ParameterSource
 
 from flistfs.authoring.request import USUAL_FORMAT, BaseRequest
-from flistfs.authoring.state.directory import (
-    Lock,
-    SessionDirectory,
-    Settings,
-    directory_for,
-    keep_failed_start,
-    sessions_root,
-)
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import directory_for, keep_failed_start, sessions_root
+from flistfs.authoring.state.lock import Lock
+from flistfs.authoring.state.settings import Settings
 from flistfs.cli.mount_sealed import mount_sealed
 from flistfs.cli.options import (
     Size,

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from flistfs.authoring.request import USUAL_FORMAT
-from flistfs.authoring.state.directory import Settings, directory_for
+from flistfs.authoring.state.finding import directory_for
+from flistfs.authoring.state.settings import Settings
 from flistfs.cli import interrupts
 from flistfs.cli.options import (
     any_path,

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from flistfs.authoring.request import SealOptions, SealRequest
-from flistfs.authoring.state.directory import SessionDirectory, State, find
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import find
+from flistfs.authoring.state.settings import State
 from flistfs.cli import interrupts
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (

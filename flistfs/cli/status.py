@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 
 import click
 
-from flistfs.authoring.state.directory import PartialAdd, SessionDirectory, State, all_directories
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import all_directories
+from flistfs.authoring.state.settings import PartialAdd, State
 from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.state.directory import SessionDirectory, State, find
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import find
+from flistfs.authoring.state.settings import State
 from flistfs.cli.options import json_option, mount_option, timeout_option
 from flistfs.cli.output import print_json, progress_shown
 from flistfs.daemons.control import ask

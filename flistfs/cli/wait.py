@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.state.directory import SessionDirectory, State, find_latest
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import find_latest
+from flistfs.authoring.state.settings import State
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json, seal_lines

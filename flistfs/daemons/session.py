@@ -34,7 +34,9 @@ from flistfs.authoring.request import (
     SealRequest,
 )
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
-from flistfs.authoring.state.directory import Lock, SessionDirectory, keep_failed_start
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import keep_failed_start
+from flistfs.authoring.state.lock import Lock
 from flistfs.authoring.summaries import AddSummary
 from flistfs.authoring.upload import encoder_process
 from flistfs.authoring.upload.encoder_process import Settings, make_encoders

@@ -22,7 +22,6 @@ from typing import Self
 
 from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, BaseRequest
 from flistfs.authoring.state.directory import SessionDirectory
-from flistfs.authoring.state.journal import Stored
 from flistfs.errors import ClashError, FormatError
 from flistfs.format.base import Codec
 from flistfs.format.router import Router, format_router, without_passwords
@@ -32,7 +31,7 @@ from flistfs.sources.item import Item
 from flistfs.stores import Store, open_store
 from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.url import StoreUrl
-from flistfs.tree.chunks import CHUNK_SIZE, chunk_length
+from flistfs.tree.chunks import CHUNK_SIZE, Stored, chunk_length
 from flistfs.tree.names import join, printable
 from flistfs.tree.node import Access, Kind, Node
 from flistfs.tree.owners import FIRST_OWN_NUMBER, MAX_ID, said_number

@@ -43,7 +43,7 @@ from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import spool as spool_module
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import ROOT_INO, Inode
+from flistfs.authoring.state.records import ROOT_INO, Inode
 from flistfs.authoring.upload import uploader as uploader_module
 from flistfs.errors import StoreUnavailableError
 from flistfs.stores.directory import DirectoryStore

@@ -14,7 +14,8 @@ from flistfs import stores
 from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.session import open_session, seal_session
-from flistfs.authoring.state.directory import SessionDirectory, Settings
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.summaries import AddSummary
 from flistfs.sources.item import TreeSource
 from flistfs.util.nurseries import unwrapped

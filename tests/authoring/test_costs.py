@@ -15,7 +15,8 @@ from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import journal as journal_module
 from flistfs.authoring.state.directory import SessionDirectory
-from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.authoring.state.options import journal_options
+from flistfs.authoring.state.records import ROOT_INO
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import TroubledStore
 
@@ -35,7 +36,7 @@ class Steps:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._options: list[Options] = []
-        make = journal_module._options
+        make = journal_options
 
         def make_counting() -> Options:
             options = make()
@@ -43,7 +44,7 @@ class Steps:
             self._options.append(options)
             return options
 
-        monkeypatch.setattr(journal_module, "_options", make_counting)
+        monkeypatch.setattr(journal_module, "journal_options", make_counting)
 
     def count(self) -> int:
         found = re.search(

@@ -12,7 +12,8 @@ from flistfs.authoring.filesystem.content import Counts
 from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.state.directory import SessionDirectory, Settings
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.upload.encoder import Batch, Encoder, LocalEncoder, StoredChunk
 from flistfs.authoring.upload.known_blocks import KnownBlocks
 from flistfs.sources.data import Source

@@ -15,12 +15,11 @@ from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready
 from flistfs.authoring.importing.ingest import Ingest
 from flistfs.authoring.importing.ingest import Piece as Owner
-from flistfs.authoring.state.journal import Stored
 from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
 from flistfs.errors import SourceError
 from flistfs.sources.data import BytesSource
 from flistfs.sources.item import Item, Note, Piece, Problem
-from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.tree.chunks import CHUNK_SIZE, Stored
 from flistfs.util.nurseries import unwrapped
 
 

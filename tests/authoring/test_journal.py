@@ -14,9 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flistfs.authoring.state import journal as journal_module
+from flistfs.authoring.state import options
+from flistfs.authoring.state.change import Change
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import Change, Dirent, FrozenView, Inode, Journal, Spooled, Stored, View
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import Dirent, Inode, Spooled
+from flistfs.authoring.state.view import FrozenView, View
 from flistfs.errors import JournalError
+from flistfs.tree.chunks import Stored
 
 COUNT = 40_000
 
@@ -31,8 +36,9 @@ def test_a_look_up_reads_a_few_blocks_however_many_names_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As with millions of names and the usual sizes: what tells where a key is exceeds the cache.
-    monkeypatch.setattr(journal_module, "_WRITE_BUFFER", 1 << 20)
-    monkeypatch.setattr(journal_module, "_BLOCK_CACHE", 64 << 10)
+    monkeypatch.setattr(journal_module, "WRITE_BUFFER", 1 << 20)
+    monkeypatch.setattr(options, "WRITE_BUFFER", 1 << 20)
+    monkeypatch.setattr(options, "_BLOCK_CACHE", 64 << 10)
     journal = Journal(tmp_path / "journal")
     try:
         for number in range(2, COUNT):

@@ -15,9 +15,10 @@ import trio
 from flistfs.authoring.filesystem.vfs import Attributes, Caller
 from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.state.directory import SessionDirectory, Settings
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.authoring.state.records import ROOT_INO
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.summaries import SealSummary
 from flistfs.errors import OutputError, StoreUnavailableError
 from flistfs.format.zeroos import limits

@@ -19,7 +19,7 @@ from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.authoring.state.records import ROOT_INO
 from flistfs.authoring.state.spool import Spool
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import Create, TroubledStore, Truncate, Write, play

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
-from flistfs.authoring.state.directory import SessionDirectory, State
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.settings import State
 from flistfs.fuse import mounts
 from tests.e2e.commands import (
     FLISTFS,

@@ -17,7 +17,8 @@ from flistfs.authoring.request import SealOptions
 from flistfs.authoring.sealing import package as sealing
 from flistfs.authoring.sealing.accounts import Accounts
 from flistfs.authoring.session import open_session
-from flistfs.authoring.state.directory import SessionDirectory, Settings
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.summaries import BaseSummary
 from flistfs.errors import ClashError, FormatError
 from flistfs.format import opening

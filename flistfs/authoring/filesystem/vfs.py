@@ -22,7 +22,9 @@ from dataclasses import dataclass
 import trio
 
 from flistfs.authoring.filesystem.content import MAX_SIZE, Content
-from flistfs.authoring.state.journal import ROOT_INO, Change, Dirent, Inode, Journal
+from flistfs.authoring.state.change import Change
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
 from flistfs.errors import SourceError
 from flistfs.tree.chunks import CHUNK_SIZE
 

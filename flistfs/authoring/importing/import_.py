@@ -24,8 +24,11 @@ from typing import NamedTuple
 
 from flistfs.authoring.filesystem.content import Content, Counts
 from flistfs.authoring.filesystem.vfs import MAX_NAME, MAX_TARGET, Vfs
-from flistfs.authoring.state.journal import ROOT_INO, Change, Dirent, Inode, Journal, Stored
+from flistfs.authoring.state.change import Change
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
 from flistfs.sources.item import Item, Problem
+from flistfs.tree.chunks import Stored
 from flistfs.tree.uniting import Allowance, followed
 
 # Directories whose numbers are remembered; others are looked up from the top.

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
-from flistfs.authoring.state.journal import ROOT_INO, Dirent, Inode, View
+from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
+from flistfs.authoring.state.view import View
 from flistfs.authoring.summaries import Losses
 from flistfs.errors import JournalError, OutputError
 from flistfs.format.base import Format, Limits
