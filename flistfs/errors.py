@@ -2,7 +2,7 @@
 
 Every error that is meant for the user derives from `FlistfsError`. Its text is one line that says what is
 wrong and what to do about it; its `exit_code` is what the command ends with. Any other exception that
-reaches the top is a bug in flistfs (exit code 1). The README lists the codes.
+reaches the top is a bug in flistfs (exit code 1). docs/commands.md lists the codes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The measurements of scripts/bench."""
+"""Measure flistfs for scripts/bench."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import platform
 import random
 import shutil
 import statistics
@@ -24,14 +25,16 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
+import python_build  # noqa: E402  beside this file
+
 from flistfs.authoring.sealing.blocks import lost_blocks  # noqa: E402
-from flistfs.authoring.state.directory import SessionFolder  # noqa: E402
-from flistfs.authoring.state.journal import Journal, View  # noqa: E402
-from flistfs.format.codecs import encode_block  # noqa: E402
+from flistfs.authoring.state.directory import SessionDirectory  # noqa: E402
+from flistfs.authoring.state.journal import Journal  # noqa: E402
+from flistfs.authoring.state.view import View  # noqa: E402
 from flistfs.sources.excludes import nothing_excluded  # noqa: E402
 from flistfs.tree.chunks import CHUNK_SIZE  # noqa: E402
 from flistfs.util.progress import quiet  # noqa: E402
-from tests.generation1 import open_store  # noqa: E402
+from tests.generation1 import encode_block, open_store  # noqa: E402
 from tests.redis_server import running_redis  # noqa: E402
 
 FLISTFS = Path(sys.executable).with_name("flistfs")
@@ -51,39 +54,39 @@ class Input:
     scale: bool = False
 
 
-def make_large(folder: Path) -> None:
-    with (folder / "large").open("wb") as file:
+def make_large(directory: Path) -> None:
+    with (directory / "large").open("wb") as file:
         for _ in range(1024):
             file.write(os.urandom(MIB))
 
 
-def make_small(folder: Path) -> None:
+def make_small(directory: Path) -> None:
     """5,000 files of 13 KB on average: text, as in /usr/share/doc."""
     chance = random.Random(2)
     words = [bytes(chance.choices(b"etaoinshrdlu", k=chance.randrange(2, 9))) for _ in range(2000)]
     for number in range(5000):
-        path = folder / f"d{number % 100}" / f"f{number}"
+        path = directory / f"d{number % 100}" / f"f{number}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b" ".join(chance.choices(words, k=chance.randrange(50, 4000))))
 
 
-def make_library(folder: Path) -> None:
+def make_library(directory: Path) -> None:
     """The Python standard library with its compiled files, without what is installed on top."""
     source = Path(os.__file__).parent
-    shutil.copytree(source, folder / "lib", symlinks=True, ignore=shutil.ignore_patterns("site-packages"))
-    subprocess.run([sys.executable, "-m", "compileall", "-qq", folder], check=False)
+    shutil.copytree(source, directory / "lib", symlinks=True, ignore=shutil.ignore_patterns("site-packages"))
+    subprocess.run([sys.executable, "-m", "compileall", "-qq", directory], check=False)
 
 
-def make_many(folder: Path, count: int = 100_000) -> None:
+def make_many(directory: Path, count: int = 100_000) -> None:
     for number in range(count):
-        path = folder / f"d{number % 1000}" / f"f{number}"
+        path = directory / f"d{number % 1000}" / f"f{number}"
         if number < 1000:
             path.parent.mkdir()
         path.write_bytes(b"line %d\n" % number if number % 2 else b"")
 
 
-def make_huge(folder: Path) -> None:
-    with (folder / "huge").open("wb") as file:
+def make_huge(directory: Path) -> None:
+    with (directory / "huge").open("wb") as file:
         for _ in range(8 * 1024):
             file.write(os.urandom(MIB))
 
@@ -94,9 +97,9 @@ INPUTS = {
     "library": Input("Python's standard library", make_library),
     "many": Input("100,000 tiny files in 1,000 directories", make_many),
     "few": Input(
-        "10,000 tiny files in 1,000 directories", lambda folder: make_many(folder, 10_000), scale=True
+        "10,000 tiny files in 1,000 directories", lambda directory: make_many(directory, 10_000), scale=True
     ),
-    "million": Input("1,000,000 tiny files", lambda folder: make_many(folder, 1_000_000), scale=True),
+    "million": Input("1,000,000 tiny files", lambda directory: make_many(directory, 1_000_000), scale=True),
     "huge": Input("one random file of 8 GiB", make_huge, scale=True),
 }
 
@@ -180,22 +183,22 @@ def codec(source: Path, threads: int) -> float:
 
 @contextmanager
 def home(work: Path, **environment: str) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Make a user's home for flistfs, in which nothing is remembered, and leave nothing of it."""
-    folder = Path(tempfile.mkdtemp(dir=work))
-    own = {f"XDG_{kind.upper()}_HOME": str(folder / kind) for kind in ("state", "data", "cache")}
+    """Create a home directory without any state or cache of flistfs, and remove it afterwards."""
+    directory = Path(tempfile.mkdtemp(dir=work))
+    own = {f"XDG_{kind.upper()}_HOME": str(directory / kind) for kind in ("state", "data", "cache")}
     try:
-        yield folder, {**os.environ, **own, **environment}
+        yield directory, {**os.environ, **own, **environment}
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
 
 
 @contextmanager
 def session(
     work: Path, store: str, *options: str, **environment: str
 ) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Mount a fresh session, and leave nothing of it."""
-    with home(work, **environment) as (folder, env):
-        mountpoint = folder / "mount"
+    """Mount a new session, and discard it afterwards."""
+    with home(work, **environment) as (directory, env):
+        mountpoint = directory / "mount"
         mountpoint.mkdir()
         run(FLISTFS, "mount", mountpoint, "--store", store, *options, env=env)
         try:
@@ -255,9 +258,9 @@ def through_mount(source: Path, work: Path, store: str, *options: str, **environ
 
 def packing(source: Path, work: Path, store: str) -> dict[str, float]:
     """Pack a tree into an empty store, and again into one that has all its blocks."""
-    with home(work) as (folder, env):
+    with home(work) as (directory, env):
         cold, warm = (
-            timed(lambda out=out: run(FLISTFS, "pack", source, folder / out, "--store", store, env=env))
+            timed(lambda out=out: run(FLISTFS, "pack", source, directory / out, "--store", store, env=env))
             for out in ("cold.flist", "warm.flist")
         )
     return {"cold": cold, "warm": warm}
@@ -268,10 +271,10 @@ def packing_archive(source: Path, work: Path) -> float:
     archive = work / "archive.tar"
     run("tar", "--format=posix", "-C", source, "-cf", archive, ".")
     try:
-        with home(work) as (folder, env):
-            store = f"dir://{folder}/blocks"
+        with home(work) as (directory, env):
+            store = f"dir://{directory}/blocks"
             return timed(
-                lambda: run(FLISTFS, "pack", archive, folder / "out.flist", "--store", store, env=env)
+                lambda: run(FLISTFS, "pack", archive, directory / "out.flist", "--store", store, env=env)
             )
     finally:
         archive.unlink()
@@ -282,8 +285,8 @@ def memory_of_pipe(work: Path) -> float:
     count = 3 << 10
     member = tarfile.TarInfo("large")
     member.size = count * MIB
-    with home(work) as (folder, env):
-        command = [FLISTFS, "pack", "-", folder / "out.flist", "--store", f"dir://{folder}/blocks"]
+    with home(work) as (directory, env):
+        command = [FLISTFS, "pack", "-", directory / "out.flist", "--store", f"dir://{directory}/blocks"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env) as pack:
             assert pack.stdin is not None
             pack.stdin.write(member.tobuf(tarfile.GNU_FORMAT))
@@ -304,11 +307,11 @@ def checked(view: View, url: str) -> tuple[float, int]:
 
 
 def check_of_store(source: Path, work: Path) -> float:
-    """Measure what a seal asks the store: whether it has every block. Gives the seconds for each block."""
-    with running_redis() as server, home(work) as (folder, env):
-        run(FLISTFS, "new", folder / "name", "--store", server.url, env=env)
+    """Measure how a seal asks the store for every block; return the seconds for each block."""
+    with running_redis() as server, home(work) as (directory, env):
+        run(FLISTFS, "new", directory / "name", "--store", server.url, env=env)
         run(FLISTFS, "add", f"{source}/.", env=env)
-        state = SessionFolder(Path(status_of(env)["state_directory"]))
+        state = SessionDirectory(Path(status_of(env)["state_directory"]))
         journal = Journal(state.journal)
         try:
             with journal.freeze(state.view) as view:
@@ -415,7 +418,7 @@ def after_many(work: Path, count: int) -> dict[str, float]:
 
 
 def as_files_grow(work: Path) -> dict[str, dict[str, float]]:
-    """Measure how operations get dearer with the files that a session has had."""
+    """Measure how the cost of operations grows with the files that a session has had."""
     few, many = (after_many(work, count) for count in (1_000, 100_000))
     return {what: {"few": few[what], "many": many[what], "ratio": many[what] / few[what]} for what in few}
 
@@ -466,7 +469,7 @@ def measure(source: Path, work: Path, *, scale: bool) -> dict[str, Any]:
 
 
 def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Take the median of each number; of what is no number, the last."""
+    """Return the median of each number, and the last of any other value."""
     found: dict[str, Any] = {}
     for name, value in rounds[-1].items():
         values = [each[name] for each in rounds]
@@ -511,7 +514,7 @@ def print_growth(found: dict[str, Any]) -> None:
 
 
 def inputs_of(options: argparse.Namespace) -> list[str]:
-    """Say which trees are to be copied."""
+    """Return the names of the trees to copy."""
     usual = ["small"] if options.quick else [] if options.growth else ["large", "small", "library", "many"]
     return (options.input or usual) + (["few", "million", "huge"] if options.scale else [])
 
@@ -531,7 +534,7 @@ def measure_input(name: str, work: Path, options: argparse.Namespace) -> dict[st
 
 
 def measure_rest(work: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what is no copy of a tree."""
+    """Measure everything other than copying trees."""
     found: dict[str, Any] = {}
     if not options.growth:
         found["special writes"] = medians([special_writes(work) for _ in range(options.rounds)])
@@ -542,6 +545,12 @@ def measure_rest(work: Path, options: argparse.Namespace) -> dict[str, Any]:
             if what in found:
                 show(found[what])
     return found
+
+
+def machine() -> dict[str, str | int]:
+    """Return what the measurements depend on apart from flistfs: Python and its build, kernel, cores."""
+    cores = len(os.sched_getaffinity(0))
+    return {"python": python_build.describe(), "kernel": platform.release(), "cores": cores}
 
 
 def main() -> None:
@@ -558,9 +567,12 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small files only, one round")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="flistfs-bench-") as folder:
-        work = Path(folder)
-        report = {name: measure_input(name, work, options) for name in inputs_of(options)}
+    report: dict[str, Any] = {"machine": machine()}
+    if not options.json:
+        print("\n".join(f"{name}: {value}" for name, value in report["machine"].items()), flush=True)
+    with tempfile.TemporaryDirectory(prefix="flistfs-bench-") as directory:
+        work = Path(directory)
+        report.update({name: measure_input(name, work, options) for name in inputs_of(options)})
         if options.growth or not (options.input or options.quick):
             report.update(measure_rest(work, options))
     if options.json:

@@ -91,12 +91,12 @@ def read_flist(package: Path, *, strict: bool = True, engine: Engine = "ldb") ->
 def read_records(package: Path, *, strict: bool = True, engine: Engine = "ldb") -> dict[bytes, bytes]:
     """The raw records of the package's database."""
     with tempfile.TemporaryDirectory(prefix="flist-") as name:
-        folder = Path(name)
-        _unpack(package, folder, strict=strict)
-        return dict(_scan_with_ldb(folder) if engine == "ldb" else _scan_with_rocksdict(folder))
+        directory = Path(name)
+        _unpack(package, directory, strict=strict)
+        return dict(_scan_with_ldb(directory) if engine == "ldb" else _scan_with_rocksdict(directory))
 
 
-def _unpack(package: Path, folder: Path, *, strict: bool) -> None:
+def _unpack(package: Path, directory: Path, *, strict: bool) -> None:
     """Extract as 0-fs does, every member as one flat file; strictly, nothing else may be in there."""
     if strict:
         _check_gzip_header(package)
@@ -112,10 +112,10 @@ def _unpack(package: Path, folder: Path, *, strict: bool) -> None:
             source = archive.extractfile(member)
             require(source, f"member {member.name!r} is no plain file")
             assert source is not None
-            with (folder / member.name).open("xb") as copy:
+            with (directory / member.name).open("xb") as copy:
                 shutil.copyfileobj(source, copy)
     if strict:
-        _check_names(names, (folder / "CURRENT").read_text() if "CURRENT" in names else "")
+        _check_names(names, (directory / "CURRENT").read_text() if "CURRENT" in names else "")
 
 
 def _check_gzip_header(package: Path) -> None:
@@ -144,10 +144,10 @@ def _check_names(names: list[str], current: str) -> None:
     require(any(name.endswith(".sst") for name in names), f"no table in {names}")
 
 
-def _scan_with_ldb(folder: Path) -> Iterator[tuple[bytes, bytes]]:
+def _scan_with_ldb(directory: Path) -> Iterator[tuple[bytes, bytes]]:
     """Read with the distribution's own RocksDB: older than the writer's, and built by others."""
-    # ldb says on stderr that an old OPTIONS file names a WAL folder of another machine: that is no failure.
-    scan = subprocess.run(["ldb", f"--db={folder}", "--hex", "scan"], capture_output=True, check=False)
+    # ldb says on stderr that an old OPTIONS file names a WAL directory elsewhere: that is no failure.
+    scan = subprocess.run(["ldb", f"--db={directory}", "--hex", "scan"], capture_output=True, check=False)
     require(scan.returncode == 0, f"ldb: {scan.stdout[-500:]!r} {scan.stderr[-500:]!r}")
     for line in scan.stdout.splitlines():
         match = _SCANNED.fullmatch(line)
@@ -157,10 +157,10 @@ def _scan_with_ldb(folder: Path) -> Iterator[tuple[bytes, bytes]]:
         yield bytes.fromhex(key.decode()), bytes.fromhex(value.decode())
 
 
-def _scan_with_rocksdict(folder: Path) -> Iterator[tuple[bytes, bytes]]:
+def _scan_with_rocksdict(directory: Path) -> Iterator[tuple[bytes, bytes]]:
     """Read with the library that the writer uses: quicker, less independent."""
     options = rocksdict.Options(raw_mode=True)
-    database = rocksdict.Rdict(str(folder), options, access_type=rocksdict.AccessType.read_only())
+    database = rocksdict.Rdict(str(directory), options, access_type=rocksdict.AccessType.read_only())
     try:
         yield from database.items()
     finally:

@@ -44,7 +44,7 @@ def needs_permissions() -> list[str]:
 
 
 def needs_setup() -> Path:
-    """The project's folder, if its scripts find nothing to set up in the .venv that the tests run in."""
+    """The project's directory, if its scripts find nothing to set up in the .venv that the tests run in."""
     stamp, wanted = _PROJECT / ".venv/.stamp-test", _PROJECT / "pyproject.toml"
     is_fresh = stamp.exists() and stamp.stat().st_mtime >= wanted.stat().st_mtime
     if is_fresh and Path(sys.prefix) == _PROJECT / ".venv":

@@ -1,4 +1,4 @@
-"""A real redis-server for a test, on a port of its own and in a folder of its own."""
+"""A real redis-server for a test, on a port of its own and in a directory of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RedisServer:
 
     port: int
     password: str | None
-    folder: Path
+    directory: Path
     arguments: tuple[str, ...]
     process: subprocess.Popen[bytes] = field(init=False)
 
@@ -44,10 +44,10 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, or start it again after `stop` or `kill`, and wait until it answers."""
-        with (self.folder / "log").open("ab") as log:
+        with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), *self.arguments],
-                cwd=self.folder,
+                cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -56,7 +56,7 @@ class RedisServer:
         while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"redis-server did not start:\n{(self.folder / 'log').read_text()}")
+                raise RuntimeError(f"redis-server did not start:\n{(self.directory / 'log').read_text()}")
             time.sleep(0.01)
 
     def stop(self) -> None:
@@ -180,16 +180,16 @@ def running_redis(
     arguments = ["--save", "", "--appendonly", "no", "--databases", str(databases)]
     if password:
         arguments += ["--requirepass", password]
-    with tempfile.TemporaryDirectory(prefix="flistfs-redis-") as folder:
-        server = _started(Path(folder), password, (*arguments, *extra_args))
+    with tempfile.TemporaryDirectory(prefix="flistfs-redis-") as directory:
+        server = _started(Path(directory), password, (*arguments, *extra_args))
         try:
             yield server
         finally:
             server.stop()
 
 
-def _started(folder: Path, password: str | None, arguments: tuple[str, ...]) -> RedisServer:
-    server = RedisServer(free_port(), password, folder, arguments)
+def _started(directory: Path, password: str | None, arguments: tuple[str, ...]) -> RedisServer:
+    server = RedisServer(free_port(), password, directory, arguments)
     for _ in range(_TRIES - 1):
         with contextlib.suppress(RuntimeError):
             server.start()

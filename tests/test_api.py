@@ -72,29 +72,39 @@ def contents(package: str, store: str | None = None) -> dict[bytes, bytes]:
     return {path: read_content(node, get, fast=True) for path, node in nodes.items() if node.kind == "file"}
 
 
-# What the README shows
+# What the documentation shows
 
 
-def readme_examples() -> list[str]:
-    section = (PROJECT / "README.md").read_text().partition("## From Python")[2].partition("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+def examples(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (PROJECT / document).read_text(), re.DOTALL)
 
 
-def test_every_line_of_the_readme_works(
-    home: Home, redis: RedisServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def placed(example: str, home: Home, redis: RedisServer) -> str:
+    """The example that puts /opt and /etc/ssl into an flist, with what is there in this test."""
     write("root/opt/tool/run", b"run")
     write("root/etc/ssl/openssl.cnf", b"x" * 1000 + b"the end")
-    write("rootfs/opt/old", b"old")
-    write("rootfs/cache.pyc")
-    _jumpscale, author, read = readme_examples()
     places = {'"/opt"': "root/opt", '"/etc/ssl"': "root/etc/ssl", '"/tmp/app"': "session"}
     for shown, real in places.items():
-        assert shown in author
-        author = author.replace(shown, repr(str(home.path / real)))
-    assert "ardb://host:16379" in author
+        assert shown in example
+        example = example.replace(shown, repr(str(home.path / real)))
+    assert "ardb://host:16379" in example
+    return example.replace("ardb://host:16379", redis.url.replace("redis://", "ardb://"))
+
+
+def test_the_example_of_the_readme_works(home: Home, redis: RedisServer) -> None:
+    (author,) = examples("README.md")
+    exec(placed(author, home, redis), {})
+    assert set(contents("app.flist", redis.url)) == {b"opt/tool/run", b"etc/ssl/openssl.cnf"}
+
+
+def test_every_line_of_the_documentation_works(
+    home: Home, redis: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("rootfs/opt/old", b"old")
+    write("rootfs/cache.pyc")
+    _jumpscale, author, read = examples("docs/python.md")
     names: dict[str, object] = {}
-    exec(author.replace("ardb://host:16379", redis.url.replace("redis://", "ardb://")), names)
+    exec(placed(author, home, redis), names)
     exec(read, names)
     printed = capsys.readouterr().out
     assert "0o100644 file 3 b'opt/tool/run'" in printed
@@ -490,16 +500,16 @@ SIZE = 3 * CHUNK_SIZE + 12_345
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file of some chunks, `tree/plain`, and an flist of it with its blocks."""
-    folder = tmp_path_factory.mktemp("large")
+    """A directory with a file of some chunks, `tree/plain`, and an flist of it with its blocks."""
+    directory = tmp_path_factory.mktemp("large")
     lines = b"".join(b"line %d\n" % number for number in range(60_000))
     content = (random_bytes(CHUNK_SIZE - 100, "large") + lines + random_bytes(SIZE, "rest"))[:SIZE]
-    (folder / "tree").mkdir()
-    (folder / "tree/plain").write_bytes(content)
+    (directory / "tree").mkdir()
+    (directory / "tree/plain").write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
-        move_to(Home(folder), patch)
-        flistfs.pack("tree", "out.flist", store=f"dir://{folder}/blocks")
-    return folder
+        move_to(Home(directory), patch)
+        flistfs.pack("tree", "out.flist", store=f"dir://{directory}/blocks")
+    return directory
 
 
 Step = Callable[[io.BufferedReader], object]

@@ -83,8 +83,8 @@ def member(name: str, content: bytes = b"", **fields: object) -> tuple[tarfile.T
     return info, content
 
 
-def package_of(folder: Path, *members: tuple[tarfile.TarInfo, bytes], gzip_time: int = 0) -> Path:
-    package = folder / "made-up.flist"
+def package_of(directory: Path, *members: tuple[tarfile.TarInfo, bytes], gzip_time: int = 0) -> Path:
+    package = directory / "made-up.flist"
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         for info, content in members:
@@ -247,15 +247,17 @@ def test_an_aci_of_pycapnp_with_and_without_owners(schema: Any) -> None:  # noqa
 @pytest.fixture
 def proper_package(tmp_path: Path, schema: Any) -> Path:  # noqa: ANN401
     """A package of an empty root, its database written by rocksdict."""
-    root = schema.Dir.new_message(size=4096, aclkey=FOLDER_KEY.decode(), modificationTime=1, creationTime=2)
-    aci = schema.Aci.new_message(uname="root", gname="root", mode=FOLDER.mode, uid=0, gid=0)
+    root = schema.Dir.new_message(
+        size=4096, aclkey=DIRECTORY_KEY.decode(), modificationTime=1, creationTime=2
+    )
+    aci = schema.Aci.new_message(uname="root", gname="root", mode=DIRECTORY.mode, uid=0, gid=0)
     options, tables = rocksdict.Options(raw_mode=True), rocksdict.BlockBasedOptions()
     tables.set_format_version(2)
     options.set_block_based_table_factory(tables)
     options.create_if_missing(True)
     database = rocksdict.Rdict(str(tmp_path / "database"), options)
     database[ROOT] = root.to_bytes()
-    database[FOLDER_KEY] = aci.to_bytes()
+    database[DIRECTORY_KEY] = aci.to_bytes()
     database.flush()
     database.close()
     files = sorted((tmp_path / "database").iterdir())
@@ -323,9 +325,9 @@ def test_broken_messages(raw: bytes, defect: str) -> None:
 
 NAME = b"0f" * 32
 PLAIN = Access(b"root", b"root", 0o100644, 0, 0)
-FOLDER = Access(b"root", b"root", 0o40755, 0, 0)
+DIRECTORY = Access(b"root", b"root", 0o40755, 0, 0)
 PLAIN_KEY = reader.access_key(PLAIN)
-FOLDER_KEY = reader.access_key(FOLDER)
+DIRECTORY_KEY = reader.access_key(DIRECTORY)
 ROOT = reader.directory_key(b"")
 SUB = reader.directory_key(b"sub")
 LEAF = reader.directory_key(b"sub/leaf")
@@ -343,12 +345,12 @@ def good_records() -> Records:
     return Records(
         {
             ROOT: Directory(
-                b"", b"", b"", 4096, FOLDER_KEY, 1, 2, (EMPTY, FILE, LINK, NULL, PIPE, SUB_ENTRY)
+                b"", b"", b"", 4096, DIRECTORY_KEY, 1, 2, (EMPTY, FILE, LINK, NULL, PIPE, SUB_ENTRY)
             ),
-            SUB: Directory(b"sub", b"sub", ROOT, 4096, FOLDER_KEY, 1, 2, (leaf,)),
-            LEAF: Directory(b"leaf", b"sub/leaf", SUB, 4096, FOLDER_KEY, 1, 2, ()),
+            SUB: Directory(b"sub", b"sub", ROOT, 4096, DIRECTORY_KEY, 1, 2, (leaf,)),
+            LEAF: Directory(b"leaf", b"sub/leaf", SUB, 4096, DIRECTORY_KEY, 1, 2, ()),
         },
-        {PLAIN_KEY: PLAIN, FOLDER_KEY: FOLDER},
+        {PLAIN_KEY: PLAIN, DIRECTORY_KEY: DIRECTORY},
     )
 
 
@@ -450,7 +452,7 @@ def test_a_bad_aci(access: Access, defect: str) -> None:
 def test_a_sticky_directory_may_have_another_key_than_its_text() -> None:
     records = good_records()
     key = b"5" * 32
-    records.accesses[key] = replace(FOLDER, mode=0o41755)
+    records.accesses[key] = replace(DIRECTORY, mode=0o41755)
     records.directories[LEAF] = replace(records.directories[LEAF], aclkey=key)
     assert reader.read_tree(records)[b"sub/leaf"].mode == 0o1755
 

@@ -22,9 +22,9 @@ NOW = int(time.time())
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("everything")
-    make_everything(folder)
-    return folder
+    directory = tmp_path_factory.mktemp("everything")
+    make_everything(directory)
+    return directory
 
 
 @pytest.fixture(scope="module")

@@ -65,30 +65,30 @@ GROUP = b"root:x:0:\nmakers:x:1000:builder\n"
 # Making
 
 
-def make_everything(folder: Path) -> None:
-    """Fill an empty folder with every kind of entry that a flist can hold; the same bytes each time.
+def make_everything(directory: Path) -> None:
+    """Fill an empty directory with every kind of entry that a flist can hold; the same bytes each time.
 
     Whoever is not root gets a tree without what only root can make; `AS_ROOT` says so.
     """
     umask = os.umask(0o022)
     try:
-        _make_content(folder)
+        _make_content(directory)
     finally:
         os.umask(umask)
-    folder.chmod(0o755)
-    _settle_times(folder)
-    _make_times(folder / "times")
+    directory.chmod(0o755)
+    _settle_times(directory)
+    _make_times(directory / "times")
 
 
-def _make_content(folder: Path) -> None:
+def _make_content(directory: Path) -> None:
     for make in (_make_etc, _make_sizes, _make_sparse, _make_many, _make_deep, _make_names, _make_same):
-        make(folder)
+        make(directory)
     for make in (_make_links, _make_modes, _make_specials):
-        make(folder)
+        make(directory)
     if AS_ROOT:
-        _make_devices(folder)
-        _make_owners(folder)
-    times = _below(folder, "times")
+        _make_devices(directory)
+        _make_owners(directory)
+    times = _below(directory, "times")
     for name in TIMES:
         _write(times / name, b"of %s\n" % name.encode())
 
@@ -98,9 +98,9 @@ def random_bytes(size: int, seed: str) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def _below(folder: Path, name: str) -> Path:
-    (folder / name).mkdir()
-    return folder / name
+def _below(directory: Path, name: str) -> Path:
+    (directory / name).mkdir()
+    return directory / name
 
 
 def _write(path: Path, content: bytes) -> Path:
@@ -108,33 +108,33 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-def _make_etc(folder: Path) -> None:
-    etc = _below(folder, "etc")
+def _make_etc(directory: Path) -> None:
+    etc = _below(directory, "etc")
     _write(etc / "passwd", PASSWD)
     _write(etc / "group", GROUP)
 
 
-def _make_sizes(folder: Path) -> None:
-    sizes = _below(folder, "sizes")
+def _make_sizes(directory: Path) -> None:
+    sizes = _below(directory, "sizes")
     for size in SIZES:
         _write(sizes / f"{size}", random_bytes(size, f"size {size}"))
     _write(sizes / "zeros", bytes(3 * CHUNK + 100))
     _write(sizes / "text", b"".join(b"line %d of a text\n" % number for number in range(50_000)))
 
 
-def _make_sparse(folder: Path) -> None:
+def _make_sparse(directory: Path) -> None:
     """Holes at the start, in the middle (over whole chunks) and at the end."""
-    with (folder / "sparse").open("wb") as file:
+    with (directory / "sparse").open("wb") as file:
         for start in (CHUNK + 4096, 4 * CHUNK):
             file.seek(start)
             file.write(random_bytes(70_000, f"sparse {start}"))
         file.truncate(6 * CHUNK + 12_345)
-    with (folder / "all-hole").open("wb") as file:
+    with (directory / "all-hole").open("wb") as file:
         file.truncate(CHUNK + 1)
 
 
-def _make_many(folder: Path) -> None:
-    many = _below(folder, "many")
+def _make_many(directory: Path) -> None:
+    many = _below(directory, "many")
     for number in range(5000):
         path = many / f"entry-{number:04}"
         if number % 50:
@@ -143,14 +143,14 @@ def _make_many(folder: Path) -> None:
             path.write_bytes(b"the content of %d\n" % number)
 
 
-def _make_deep(folder: Path) -> None:
-    bottom = folder.joinpath(*(f"level-{number}" for number in range(60)))
+def _make_deep(directory: Path) -> None:
+    bottom = directory.joinpath(*(f"level-{number}" for number in range(60)))
     bottom.mkdir(parents=True)
     _write(bottom / "bottom", b"down here\n")
 
 
-def _make_names(folder: Path) -> None:
-    names = _below(folder, "names")
+def _make_names(directory: Path) -> None:
+    names = _below(directory, "names")
     for name in NAMES:
         Path(os.fsdecode(os.fsencode(names) + b"/" + name)).write_bytes(b"this is " + name)
     odd = Path(os.fsdecode(os.fsencode(names) + b"/dir\xff\n "))
@@ -158,18 +158,18 @@ def _make_names(folder: Path) -> None:
     _write(odd / "inside", b"a file in a directory with an odd name\n")
 
 
-def _make_same(folder: Path) -> None:
+def _make_same(directory: Path) -> None:
     """Equal content three times over: twice as a file, once as another name of the first."""
-    same = _below(folder, "same")
+    same = _below(directory, "same")
     content = random_bytes(CHUNK + 100_000, "same")
     first = _write(same / "first", content)
     _write(same / "copy", content)
     (same / "hard").hardlink_to(first)
-    (folder / "hard-elsewhere").hardlink_to(first)
+    (directory / "hard-elsewhere").hardlink_to(first)
 
 
-def _make_links(folder: Path) -> None:
-    links = _below(folder, "links")
+def _make_links(directory: Path) -> None:
+    links = _below(directory, "links")
     targets = {
         "relative": "../etc/passwd",
         "absolute": "/etc/group",
@@ -185,9 +185,9 @@ def _make_links(folder: Path) -> None:
         (links / name).symlink_to(target)
 
 
-def _make_modes(folder: Path) -> None:
+def _make_modes(directory: Path) -> None:
     """Modes of files and directories; 0755 and 0777 are among both so that ACIs could be mixed up."""
-    modes = _below(folder, "modes")
+    modes = _below(directory, "modes")
     unreadable = (0o000, 0o111) if AS_ROOT else ()
     for mode in (*unreadable, 0o400, 0o644, 0o755, 0o777, 0o4755, 0o2755, 0o6755, 0o1644):
         _write(modes / f"file-{mode:04o}", b"mode %o\n" % mode).chmod(mode)
@@ -197,15 +197,15 @@ def _make_modes(folder: Path) -> None:
     _below(modes, "dir-empty")
 
 
-def _make_specials(folder: Path) -> None:
-    specials = _below(folder, "specials")
+def _make_specials(directory: Path) -> None:
+    specials = _below(directory, "specials")
     for name, kind in (("fifo", stat.S_IFIFO), ("socket", stat.S_IFSOCK)):
         os.mknod(specials / name, kind | 0o600)
         (specials / name).chmod(0o755 if name == "fifo" else 0o666)
 
 
-def _make_devices(folder: Path) -> None:
-    devices = _below(folder, "devices")
+def _make_devices(directory: Path) -> None:
+    devices = _below(directory, "devices")
     for name, kind, major, minor in (
         ("null", stat.S_IFCHR, 1, 3),
         ("high-char", stat.S_IFCHR, 4095, 70_000),
@@ -215,8 +215,8 @@ def _make_devices(folder: Path) -> None:
         os.mknod(devices / name, kind | 0o660, os.makedev(major, minor))
 
 
-def _make_owners(folder: Path) -> None:
-    owners = _below(folder, "owners")
+def _make_owners(directory: Path) -> None:
+    owners = _below(directory, "owners")
     for name, owner in (("root", (0, 0)), ("builder", (BUILDER, BUILDER)), ("stranger", STRANGER)):
         path = _write(owners / name, b"mine: %s\n" % name.encode())
         os.chown(path, *owner)
@@ -229,9 +229,9 @@ def _make_owners(folder: Path) -> None:
     mixed.chmod(0o6711)  # a change of owner takes these bits away, so they come last
 
 
-def _settle_times(folder: Path) -> None:
+def _settle_times(directory: Path) -> None:
     """Give every entry a time of its own, the same on each run; a directory after all that is in it."""
-    top = os.fsencode(folder)
+    top = os.fsencode(directory)
     for path in reversed(list(_paths(top))):
         name = top + b"/" + path if path else top
         found = os.lstat(name)
@@ -266,9 +266,9 @@ class Snap:
     sha256: str | None = None
 
 
-def snapshot(folder: Path) -> dict[bytes, Snap]:
-    """Every entry of a tree by its path relative to it, the folder itself as b""."""
-    top = os.fsencode(folder)
+def snapshot(directory: Path) -> dict[bytes, Snap]:
+    """Every entry of a tree by its path relative to it, the directory itself as b""."""
+    top = os.fsencode(directory)
     return {path: _snap(top + b"/" + path if path else top) for path in _paths(top)}
 
 

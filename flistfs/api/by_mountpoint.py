@@ -24,7 +24,9 @@ from flistfs.api.arguments import (
 from flistfs.api.status import Holdings, holdings_of
 from flistfs.authoring.new_session import new_settings, session_directory
 from flistfs.authoring.request import PATIENCE, AddRequest, Passwords, SealRequest
-from flistfs.authoring.state.directory import Result, SessionFolder, State, find, find_latest
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import find, find_latest
+from flistfs.authoring.state.settings import Result, State
 from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.daemons.control import ask, remote_error
 from flistfs.errors import FlistfsError, SessionError
@@ -57,8 +59,8 @@ def find_session(mountpoint: AnyPath | None = None) -> Found:
     Raises:
         SessionError: there is none, or there are several to choose from.
     """
-    folder = _find(mountpoint)
-    return Found(folder.settings().mountpoint, str(folder.path), folder.is_open())
+    directory = _find(mountpoint)
+    return Found(directory.settings().mountpoint, str(directory.path), directory.is_open())
 
 
 def new(
@@ -104,19 +106,19 @@ def new(
     request, base_secret = base_request(
         base, base_store, base_password, replace_links=replace_links, fallback_store=fallback_store
     )
-    folder = session_directory(place, None if state is None else typed_path(state))
+    directory = session_directory(place, None if state is None else typed_path(state))
     with process.loading():
         from flistfs.authoring import offline as without_mount  # noqa: PLC0415  --help need not wait for it
-    with process.logged_into(folder):
+    with process.logged_into(directory):
         started = without_mount.create(
-            folder,
+            directory,
             Passwords(secret, base_secret),
             new_settings(place, url),
             progress or quiet,
             offline=offline,
             base=request,
         )
-    return Started(str(place), url, str(folder.path), started)
+    return Started(str(place), url, str(directory.path), started)
 
 
 def add(
@@ -152,7 +154,7 @@ def add(
     Raises:
         FlistfsError: as `Session.add` does.
     """
-    folder = _find(mountpoint)
+    directory = _find(mountpoint)
     request = add_request(
         sources,
         to=to,
@@ -163,23 +165,23 @@ def add(
         check_content=check_content,
         measure=progress is not None if measure is None else measure,
     )
-    state = folder.settled_state()
+    state = directory.settled_state()
     if state is State.MOUNTED:
-        return AddSummary(**ask(folder.control, {"op": "add", "request": request.as_dict()}, progress))
+        return AddSummary(**ask(directory.control, {"op": "add", "request": request.as_dict()}, progress))
     if state is State.SEALED:
-        place = folder.settings().mountpoint
+        place = directory.settings().mountpoint
         raise SessionError(f"the session of {place} has ended; start one with: flistfs new {place}")
-    return _add_here(folder, Passwords(password, base_password), request, progress or quiet)
+    return _add_here(directory, Passwords(password, base_password), request, progress or quiet)
 
 
 def _add_here(
-    folder: SessionFolder, passwords: Passwords, request: AddRequest, progress: Progress
+    directory: SessionDirectory, passwords: Passwords, request: AddRequest, progress: Progress
 ) -> AddSummary:
     with process.loading():
         from flistfs.authoring import offline  # noqa: PLC0415  a mounted session needs none of it
-    process.prepare_encoders(folder.settings().store, folder.settings().format)
-    with process.logged_into(folder), offline.taken(folder, "flistfs add"):
-        return offline.add(folder, passwords, request, progress)
+    process.prepare_encoders(directory.settings().store, directory.settings().format)
+    with process.logged_into(directory), offline.taken(directory, "flistfs add"):
+        return offline.add(directory, passwords, request, progress)
 
 
 def seal(
@@ -223,7 +225,7 @@ def seal(
         BusyError: the mount is in use.
         FlistfsError: as `Session.seal` does.
     """
-    folder = _find(mountpoint)
+    directory = _find(mountpoint)
     request = seal_request(
         out,
         force=force,
@@ -237,28 +239,28 @@ def seal(
         check_content=check_content,
     )
     process.leave_directory()
-    state = folder.settled_state()
+    state = directory.settled_state()
     if state is State.MOUNTED:
-        summary = ask(folder.control, {"op": "seal", "request": request.as_dict()}, progress)
-        folder.wait_unlocked()  # so that the mount point can be used again at once
+        summary = ask(directory.control, {"op": "seal", "request": request.as_dict()}, progress)
+        directory.wait_unlocked()  # so that the mount point can be used again at once
         return typed_seal(summary)
     if state is State.SEALED:
-        result = folder.result()
+        result = directory.result()
         said = f": {result.message}" if result else ""
-        raise SessionError(f"the session of {folder.settings().mountpoint} has ended{said}")
-    return _seal_here(folder, Passwords(password, base_password), request, progress or quiet)
+        raise SessionError(f"the session of {directory.settings().mountpoint} has ended{said}")
+    return _seal_here(directory, Passwords(password, base_password), request, progress or quiet)
 
 
 def _seal_here(
-    folder: SessionFolder, passwords: Passwords, request: SealRequest, progress: Progress
+    directory: SessionDirectory, passwords: Passwords, request: SealRequest, progress: Progress
 ) -> SealSummary:
     with process.loading():
         from flistfs.authoring import offline  # noqa: PLC0415  a mounted session needs none of it
-    process.prepare_encoders(folder.settings().store, folder.settings().format)
-    with process.logged_into(folder), offline.taken(folder, "flistfs seal"):
-        summary = offline.seal(folder, passwords, request, progress)
+    process.prepare_encoders(directory.settings().store, directory.settings().format)
+    with process.logged_into(directory), offline.taken(directory, "flistfs seal"):
+        summary = offline.seal(directory, passwords, request, progress)
     # Not before: the mount point of a session that is kept must not look like a bare directory.
-    mounts.detach_if_dead(Path(folder.settings().mountpoint))
+    mounts.detach_if_dead(Path(directory.settings().mountpoint))
     return typed_seal(summary)
 
 
@@ -278,8 +280,8 @@ def sync(
         BusyError: a command is at work in it.
         StoreError: the store takes nothing.
     """
-    folder = _find(mountpoint)
-    state, place = folder.settled_state(), folder.settings().mountpoint
+    directory = _find(mountpoint)
+    state, place = directory.settled_state(), directory.settings().mountpoint
     if state is State.SEALED:
         raise SessionError(f"the session of {place} has ended; start one with: flistfs mount {place}")
     if state is not State.MOUNTED:
@@ -287,7 +289,7 @@ def sync(
             f"{place} is not mounted; what add puts into a session is stored when it returns, and what a "
             f"mount left is stored by flistfs seal, or once it is mounted again"
         )
-    return holdings_of(ask(folder.control, {"op": "sync", "timeout": float(timeout)}, progress))
+    return holdings_of(ask(directory.control, {"op": "sync", "timeout": float(timeout)}, progress))
 
 
 def abort(mountpoint: AnyPath | None = None) -> Found:
@@ -297,16 +299,16 @@ def abort(mountpoint: AnyPath | None = None) -> Found:
         BusyError: the mount is in use, or a command is at work in the session.
         SessionError: there is no such session.
     """
-    folder = _find(mountpoint)
-    found = Found(folder.settings().mountpoint, str(folder.path), is_open=False)
-    if folder.settled_state() is State.MOUNTED:
-        ask(folder.control, {"op": "abort"})
-        folder.wait_unlocked()
+    directory = _find(mountpoint)
+    found = Found(directory.settings().mountpoint, str(directory.path), is_open=False)
+    if directory.settled_state() is State.MOUNTED:
+        ask(directory.control, {"op": "abort"})
+        directory.wait_unlocked()
         return found
     mounts.detach_if_dead(Path(found.mountpoint))
-    lock = folder.lock("flistfs abort")
+    lock = directory.lock("flistfs abort")
     try:
-        folder.discard()
+        directory.discard()
     finally:
         lock.release()
     return found
@@ -349,12 +351,14 @@ def wait_for_end(mountpoint: AnyPath | None = None) -> Ended:
     Raises:
         SessionError: it has ended without a seal.
     """
-    folder = _find_latest(mountpoint)
-    folder.wait_unlocked()
-    result = folder.failed_start() or folder.result()
-    if result is None or (result.exit_code == 0 and folder.is_open()):  # what was sealed was the one before
-        raise SessionError(_not_sealed(folder))
-    place = folder.settings().mountpoint if result.summary else str(mountpoint or folder.path)
+    directory = _find_latest(mountpoint)
+    directory.wait_unlocked()
+    result = directory.failed_start() or directory.result()
+    if result is None or (
+        result.exit_code == 0 and directory.is_open()
+    ):  # what was sealed was the one before
+        raise SessionError(_not_sealed(directory))
+    place = directory.settings().mountpoint if result.summary else str(mountpoint or directory.path)
     return Ended(place, result)
 
 
@@ -364,25 +368,25 @@ def seals_when_unmounted(mountpoint: AnyPath | None = None) -> bool:
     Raises:
         SessionError: there is no such session.
     """
-    folder = _find_latest(mountpoint)
-    if folder.state() is not State.MOUNTED:
+    directory = _find_latest(mountpoint)
+    if directory.state() is not State.MOUNTED:
         return True
     try:
-        return bool(ask(folder.control, {"op": "status"})["seal_to"])
+        return bool(ask(directory.control, {"op": "status"})["seal_to"])
     except FlistfsError:
         return True  # it is ending now, and is about to say
 
 
-def _not_sealed(folder: SessionFolder) -> str:
-    name = f"the session of {folder.settings().mountpoint}"
-    if not folder.is_open():
+def _not_sealed(directory: SessionDirectory) -> str:
+    name = f"the session of {directory.settings().mountpoint}"
+    if not directory.is_open():
         return f"{name} has ended without being sealed"
     return f"{name} is not mounted, and was left without being sealed; seal it with: flistfs seal OUT.flist"
 
 
-def _find(mountpoint: AnyPath | None) -> SessionFolder:
+def _find(mountpoint: AnyPath | None) -> SessionDirectory:
     return find(None if mountpoint is None else typed_path(mountpoint))
 
 
-def _find_latest(mountpoint: AnyPath | None) -> SessionFolder:
+def _find_latest(mountpoint: AnyPath | None) -> SessionDirectory:
     return find_latest(None if mountpoint is None else typed_path(mountpoint))

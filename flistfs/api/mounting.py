@@ -17,7 +17,7 @@ from flistfs.api.arguments import (
     typed_path,
 )
 from flistfs.authoring.request import Passwords
-from flistfs.authoring.state.directory import folder_for, keep_failed_start
+from flistfs.authoring.state.finding import directory_for, keep_failed_start
 from flistfs.daemons import starting
 from flistfs.daemons.starting import Mounted, MountedFlist, MountOptions, MountRequest, SealedRequest
 from flistfs.errors import FlistfsError, MountError
@@ -195,7 +195,7 @@ def keep_failed_starts(words: Iterable[str], reason: FlistfsError) -> None:
     For whoever waits for the end of that mount: which of the words is the mount point, nobody knows.
     """
     for place in (mounts.resolve_mountpoint(Path(word)) for word in words if word[:1] not in {"", "-"}):
-        if folder_for(place).exists():
+        if directory_for(place).exists():
             keep_failed_start(place, reason)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flistfs.util.logs import dressed, log_to
 
 if TYPE_CHECKING:
-    from flistfs.authoring.state.directory import SessionFolder
+    from flistfs.authoring.state.directory import SessionDirectory
 
 _loading: list[Callable[[], AbstractContextManager[None]]] = []
 
@@ -51,13 +51,13 @@ def leave_directory() -> None:
 
 
 @contextmanager
-def logged_into(folder: SessionFolder) -> Iterator[None]:
+def logged_into(directory: SessionDirectory) -> Iterator[None]:
     """Write what is logged of flistfs into a session's log as well; a program's logging stays as it is."""
     if _loading:
-        log_to(folder.log)
+        log_to(directory.log)
         yield
         return
-    handler = dressed(logging.FileHandler(folder.log, delay=True, errors="backslashreplace"))
+    handler = dressed(logging.FileHandler(directory.log, delay=True, errors="backslashreplace"))
     logger = logging.getLogger("flistfs")
     logger.addHandler(handler)
     try:

@@ -21,7 +21,7 @@ from flistfs.api.process import logged_into
 from flistfs.authoring import offline
 from flistfs.authoring.new_session import new_settings, session_directory
 from flistfs.authoring.request import PATIENCE, Passwords
-from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.errors import SessionError
 from flistfs.fuse import mounts
@@ -74,25 +74,25 @@ class Session(Closing):
         url, secret = target_store(store, password, min_replicas)
         request, base_secret = base_request(base, base_store, base_password, replace_links=replace_links)
         self._passwords = Passwords(secret, base_secret)
-        self._folder = _directory_at(absolute_path(state).resolve())
-        if not self._folder.is_open():
+        self._directory = _directory_at(absolute_path(state).resolve())
+        if not self._directory.is_open():
             offline.create(
-                self._folder,
+                self._directory,
                 self._passwords,
-                new_settings(self._folder.path, url),
+                new_settings(self._directory.path, url),
                 progress or quiet,
                 offline=False,
                 base=request,
             )
         elif request is not None:
             raise SessionError(
-                f"{self._folder.path} already has an open session; only a new one can start from an flist"
+                f"{self._directory.path} already has an open session; only a new one can start from an flist"
             )
         self._busy = threading.Lock()
         with ExitStack() as held:
-            held.enter_context(offline.taken(self._folder, "a Python program"))
+            held.enter_context(offline.taken(self._directory, "a Python program"))
             self._resume(None if store is None else url)
-            held.enter_context(logged_into(self._folder))
+            held.enter_context(logged_into(self._directory))
             self._held = held.pop_all()
         self._is_open = True
 
@@ -102,10 +102,10 @@ class Session(Closing):
         Raises:
             SessionError: it has another store.
         """
-        settings = self._folder.settings()
+        settings = self._directory.settings()
         if wanted not in {None, settings.store}:
             raise SessionError(
-                f"the open session in {self._folder.path} stores its blocks in {settings.store}, not in "
+                f"the open session in {self._directory.path} stores its blocks in {settings.store}, not in "
                 f"{wanted}; seal it first, or omit `store`"
             )
         mounts.detach_if_dead(Path(settings.mountpoint))
@@ -158,7 +158,7 @@ class Session(Closing):
             measure=progress is not None,
         )
         with self._used():
-            return offline.add(self._folder, self._passwords, request, progress or quiet)
+            return offline.add(self._directory, self._passwords, request, progress or quiet)
 
     def seal(
         self,
@@ -213,7 +213,7 @@ class Session(Closing):
             check_content=check_content,
         )
         with self._used():
-            summary = offline.seal(self._folder, self._passwords, request, progress or quiet)
+            summary = offline.seal(self._directory, self._passwords, request, progress or quiet)
             self._end()
         return typed_seal(summary)
 
@@ -224,7 +224,7 @@ class Session(Closing):
             SessionError: the session has ended.
         """
         with self._used():
-            self._folder.discard()
+            self._directory.discard()
             self._end()
 
     def close(self) -> None:
@@ -237,7 +237,7 @@ class Session(Closing):
         """Have the session for one call: others wait."""
         with self._busy:
             if not self._is_open:
-                raise SessionError(f"the session in {self._folder.path} has ended, or was closed")
+                raise SessionError(f"the session in {self._directory.path} has ended, or was closed")
             yield
 
     def _end(self) -> None:
@@ -245,14 +245,14 @@ class Session(Closing):
         self._held.close()
 
 
-def _directory_at(state: Path) -> SessionFolder:
+def _directory_at(state: Path) -> SessionDirectory:
     """Return the session of a state directory; `flistfs status` finds one that is new by its own path.
 
     Raises:
         SessionError: it holds something else, or the user's state cannot be written.
     """
-    folder = SessionFolder(state)
-    if folder.is_open():
-        folder.settings()  # it is a session, of a version that we know: else nothing there may be touched
-        return folder
+    directory = SessionDirectory(state)
+    if directory.is_open():
+        directory.settings()  # it is a session, of a version that we know: else nothing there may be touched
+        return directory
     return session_directory(state, state)

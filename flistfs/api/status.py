@@ -7,14 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flistfs.authoring.state.directory import (
-    PartialAdd,
-    Result,
-    SessionFolder,
-    Settings,
-    State,
-    all_folders,
-)
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import all_directories
+from flistfs.authoring.state.settings import PartialAdd, Result, Settings, State
 from flistfs.daemons.control import ask
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.fuse import mounts
@@ -97,23 +92,23 @@ class SessionStatus:
 
 def status() -> list[SessionStatus]:
     """Return how each session of the user is. One that cannot be read says why."""
-    return [_describe(folder) for folder in all_folders()]
+    return [_describe(directory) for directory in all_directories()]
 
 
-def _describe(folder: SessionFolder) -> SessionStatus:
-    state, holder = folder.state(), folder.holder()
+def _describe(directory: SessionDirectory) -> SessionStatus:
+    state, holder = directory.state(), directory.holder()
     session = SessionStatus(
-        state_directory=str(folder.path),
-        log=str(folder.log),
+        state_directory=str(directory.path),
+        log=str(directory.log),
         state=state,
         pid=holder.pid if holder and state in {State.MOUNTED, State.BUSY} else None,
     )
     try:
-        session = replace(session, settings=folder.settings())
-        session = replace(session, result=folder.result())
-        session = replace(session, incomplete=tuple(folder.partial_adds()))
+        session = replace(session, settings=directory.settings())
+        session = replace(session, result=directory.result())
+        session = replace(session, incomplete=tuple(directory.partial_adds()))
         if state is State.MOUNTED:
-            answer = ask(folder.control, {"op": "status"}, patience=_PATIENCE)
+            answer = ask(directory.control, {"op": "status"}, patience=_PATIENCE)
             session = replace(session, activity=_typed(Activity, answer))
     except FlistfsError as error:
         if _has_no_mount(session):  # its daemon has not begun to listen, or has ceased to
@@ -121,7 +116,7 @@ def _describe(folder: SessionFolder) -> SessionStatus:
         else:
             session = replace(session, error=str(error))
     if session.state is State.BUSY:
-        session = replace(session, at_work=str(folder.holder() or "a process"))
+        session = replace(session, at_work=str(directory.holder() or "a process"))
     return session
 
 

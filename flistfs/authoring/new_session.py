@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 from flistfs.authoring.request import USUAL_FORMAT
-from flistfs.authoring.state.directory import SessionFolder, Settings, folder_for
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import directory_for
+from flistfs.authoring.state.settings import Settings
 from flistfs.errors import SessionError
 
 
@@ -21,13 +23,13 @@ def new_settings(mountpoint: Path | None, store: str, format_: str = USUAL_FORMA
     return Settings(str(mountpoint or ""), store, format=format_, created=time.time())
 
 
-def session_directory(mountpoint: Path, state: Path | None = None) -> SessionFolder:
+def session_directory(mountpoint: Path, state: Path | None = None) -> SessionDirectory:
     """Return the session directory of a mount point (absolute, resolved), which may have to be made.
 
     Raises:
         SessionError: `state` holds something else, or the user's state cannot be written.
     """
     try:
-        return folder_for(mountpoint, state)
+        return directory_for(mountpoint, state)
     except OSError as error:
         raise SessionError(f"{error.filename} cannot be written: {error.strerror}") from error

@@ -22,7 +22,9 @@ from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
-from flistfs.authoring.state.directory import SessionFolder, Settings, packing_root, partial_adds_of
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import packing_root
+from flistfs.authoring.state.settings import Settings, partial_adds_of
 from flistfs.authoring.summaries import AddSummary, BaseSummary
 from flistfs.authoring.upload.encoder_process import Settings as EncoderSettings
 from flistfs.authoring.upload.encoder_process import make_encoders
@@ -42,7 +44,7 @@ T = TypeVar("T")
 
 
 def seal(
-    folder: SessionFolder, passwords: Passwords, request: SealRequest, progress: Progress
+    directory: SessionDirectory, passwords: Passwords, request: SealRequest, progress: Progress
 ) -> dict[str, Any]:
     """Seal a session that this process has taken; returns the summary as plain data.
 
@@ -51,40 +53,44 @@ def seal(
     """
 
     async def work(session: Session) -> dict[str, Any]:
-        return await seal_session(session, folder, request, None, progress)
+        return await seal_session(session, directory, request, None, progress)
 
     try:
-        summary = _run(folder, passwords, work, timeout=request.timeout)
+        summary = _run(directory, passwords, work, timeout=request.timeout)
     except FlistfsError as error:
-        keep_failure(folder, error)
+        keep_failure(directory, error)
         raise
-    folder.end()
+    directory.end()
     return summary
 
 
-def add(folder: SessionFolder, passwords: Passwords, request: AddRequest, progress: Progress) -> AddSummary:
+def add(
+    directory: SessionDirectory, passwords: Passwords, request: AddRequest, progress: Progress
+) -> AddSummary:
     """Put directories and files into a session that this process has taken.
 
     Raises:
         FlistfsError: as `Session.add` does. The session is kept.
     """
 
-    new = folder.begin_adds(partial_adds_of(request))  # so that one which the store keeps out is noted, too
+    new = directory.begin_adds(
+        partial_adds_of(request)
+    )  # so that one which the store keeps out is noted, too
 
     async def work(session: Session) -> AddSummary:
         try:
-            source = open_directories(request, session.store.url, [folder.path])
+            source = open_directories(request, session.store.url, [directory.path])
             return await session.add(source, request, progress, owner=_caller())
         except FlistfsError:
             if not session.has_begun_adding:
-                folder.withdraw_adds(new)
+                directory.withdraw_adds(new)
             raise
 
-    return _run(folder, passwords, work, timeout=request.timeout)
+    return _run(directory, passwords, work, timeout=request.timeout)
 
 
 def create(
-    folder: SessionFolder,
+    directory: SessionDirectory,
     passwords: Passwords,
     settings: Settings,
     progress: Progress,
@@ -95,7 +101,7 @@ def create(
     """Make a session that is not mounted; returns what it started from.
 
     Raises:
-        SessionError: there is one already, or the folder cannot be written.
+        SessionError: there is one already, or the directory cannot be written.
         StoreError: the store cannot be reached, and it was not told to be offline.
         FormatError: a base is damaged, or holds what a session cannot.
     """
@@ -104,19 +110,19 @@ def create(
         log.info("a session without a mount; blocks go to %s", session.store.url)
         return await session.start(progress)
 
-    lock = folder.lock("flistfs new")
+    lock = directory.lock("flistfs new")
     try:
-        if folder.is_open():
+        if directory.is_open():
             raise SessionError(
                 f"{settings.mountpoint} has an open session already: add to it, seal it or abort it"
             )
-        folder.create(settings, unfinished=base is not None)
+        directory.create(settings, unfinished=base is not None)
         try:
-            summary = _run(folder, passwords, work, offline=offline, base=base)
+            summary = _run(directory, passwords, work, offline=offline, base=base)
         except (FlistfsError, KeyboardInterrupt):
-            folder.discard()
+            directory.discard()
             raise
-        folder.forget_result()
+        directory.forget_result()
     finally:
         lock.release()
     return summary
@@ -145,22 +151,22 @@ def pack(
     Raises:
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
     """
-    with _packing_folder(store, format_) as folder:
+    with _packing_directory(store, format_) as directory:
 
         async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
-            tree = open_tree(source, excluding(options.exclude), store, [folder.path])
+            tree = open_tree(source, excluding(options.exclude), store, [directory.path])
             reading = replace(options, check_content=request.check_content)
             added = await session.add(tree, reading, progress, owner=_caller(), unique=True)
             # What was compared, or put, when it was met need not be fetched once more.
             final = replace(request, check_content=False)
-            return added, await seal_session(session, folder, final, None, progress)
+            return added, await seal_session(session, directory, final, None, progress)
 
-        return _run(folder, passwords, work, timeout=request.timeout)
+        return _run(directory, passwords, work, timeout=request.timeout)
 
 
 @contextmanager
-def _packing_folder(store: str, format_: str) -> Iterator[SessionFolder]:
-    """Make a session's folder for as long as it is used; those that a crash left behind are removed.
+def _packing_directory(store: str, format_: str) -> Iterator[SessionDirectory]:
+    """Make a session's directory for as long as it is used; those that a crash left behind are removed.
 
     Raises:
         SessionError: it cannot be made.
@@ -170,24 +176,24 @@ def _packing_folder(store: str, format_: str) -> Iterator[SessionFolder]:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone_in(root):
             for left in root.iterdir():
-                if not SessionFolder(left).is_locked():
+                if not SessionDirectory(left).is_locked():
                     shutil.rmtree(left, ignore_errors=True)
-            folder = SessionFolder(Path(tempfile.mkdtemp(dir=root)))
-            lock = folder.lock("flistfs pack")
+            directory = SessionDirectory(Path(tempfile.mkdtemp(dir=root)))
+            lock = directory.lock("flistfs pack")
     except OSError as error:
         raise SessionError(f"{root} cannot be written: {error.strerror}") from error
     try:
-        folder.create(Settings("", store, format=format_, created=time.time()))
-        yield folder
+        directory.create(Settings("", store, format=format_, created=time.time()))
+        yield directory
     finally:
-        shutil.rmtree(folder.path, ignore_errors=True)
+        shutil.rmtree(directory.path, ignore_errors=True)
         lock.release()
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep others out who ask for the same: a folder that is new must not be taken for one left behind."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Keep others out who ask for the same: a directory that is new must not be taken for one left behind."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -196,23 +202,23 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def taken(folder: SessionFolder, command: str) -> Iterator[None]:
+def taken(directory: SessionDirectory, command: str) -> Iterator[None]:
     """Have an open session for this process alone, as the command that it is (see `Holder`).
 
     Raises:
         SessionError: another process has it, or it has ended.
     """
-    lock = folder.lock(command)
+    lock = directory.lock(command)
     try:
-        if not folder.is_open():
-            raise SessionError(f"the session in {folder.path} has ended meanwhile")
+        if not directory.is_open():
+            raise SessionError(f"the session in {directory.path} has ended meanwhile")
         yield
     finally:
         lock.release()
 
 
 def _run(
-    folder: SessionFolder,
+    directory: SessionDirectory,
     passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
     *,
@@ -228,32 +234,32 @@ def _run(
     try:
         with unwrapped():
             return run_in_thread(
-                partial(_in_session, folder, passwords, work, None if offline else timeout, base)
+                partial(_in_session, directory, passwords, work, None if offline else timeout, base)
             )
     except OSError as error:
         log.exception("the session cannot be used")
-        raise SessionError(f"the session in {folder.path} cannot be used: {error.strerror}") from error
+        raise SessionError(f"the session in {directory.path} cannot be used: {error.strerror}") from error
 
 
 async def _in_session(
-    folder: SessionFolder,
+    directory: SessionDirectory,
     passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
     timeout: float | None,
     request: BaseRequest | None,
 ) -> T:
     """Do something with an open session; without a timeout its stores need not be there."""
-    url, format_ = folder.settings().store, folder.format()
+    url, format_ = directory.settings().store, directory.format()
     store = open_store(url, format_.codec, passwords.store)
-    settings = EncoderSettings(url, format_.name, passwords.store, known_blocks_path(), folder.log)
+    settings = EncoderSettings(url, format_.name, passwords.store, known_blocks_path(), directory.log)
     try:
         if timeout is not None:
             await connect(store.check, store.url, timeout)
-        with opened_base(folder, store, passwords.base, request) as base:
+        with opened_base(directory, store, passwords.base, request) as base:
             if timeout is not None and base.store is not None:
                 await connect(base.check, base.store.url, timeout)
             async with open_session(
-                folder, store, _caller(), make_encoders=partial(make_encoders, settings), base=base
+                directory, store, _caller(), make_encoders=partial(make_encoders, settings), base=base
             ) as session:
                 return await work(session)
     finally:

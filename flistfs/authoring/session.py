@@ -31,10 +31,12 @@ from flistfs.authoring.sealing import package as sealing
 from flistfs.authoring.sealing.accounts import MAX_ACCOUNTS_SIZE, Accounts
 from flistfs.authoring.sealing.package import ChangedError
 from flistfs.authoring.sealing.survey import Survey
-from flistfs.authoring.state.directory import PartialAdd, Result, SessionFolder, partial_adds_of
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import FrozenView, Journal, View
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.settings import PartialAdd, Result, partial_adds_of
 from flistfs.authoring.state.spool import Spool
+from flistfs.authoring.state.view import FrozenView, View
 from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.encoder import Encoder, LocalEncoder
 from flistfs.authoring.upload.known_blocks import KnownBlocks
@@ -59,7 +61,7 @@ from flistfs.sources.sealed import Base
 from flistfs.stores import Store
 from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.readers import notes_for_readers
-from flistfs.util.durable import sync_folder
+from flistfs.util.durable import sync_directory
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.output_file import OutputFile
 from flistfs.util.progress import Progress, Report
@@ -98,7 +100,7 @@ class Session:
 
     def __init__(
         self,
-        folder: SessionFolder,
+        directory: SessionDirectory,
         journal: Journal,
         store: Store,
         uploader: Uploader[Chunk | Piece],
@@ -107,7 +109,7 @@ class Session:
         base: Base,
     ) -> None:
         self._base = base
-        self._folder = folder
+        self._directory = directory
         self._journal = journal
         self.store = store
         self.uploader = uploader
@@ -151,7 +153,7 @@ class Session:
             StoreError: the store can't be asked.
         """
         started = time.monotonic()
-        partial_adds = self._folder.partial_adds()
+        partial_adds = self._directory.partial_adds()
         if partial_adds and not request.incomplete:
             raise SessionError(_incomplete_message(partial_adds))
         router = await trio.to_thread.run_sync(self._router, request)
@@ -232,12 +234,12 @@ class Session:
                     sealing.build_package,
                     view,
                     self.store,
-                    self._folder.format(),
+                    self._directory.format(),
                     accounts,
                     request.options,
                     router,
                     output,
-                    self._folder.scratch,
+                    self._directory.scratch,
                     progress,
                 )
             except ChangedError:
@@ -259,10 +261,10 @@ class Session:
             OutputError: the disk with the session is full, or broken.
         """
         try:
-            return self._journal.freeze(self._folder.view)
+            return self._journal.freeze(self._directory.view)
         except OSError as error:
             raise OutputError(
-                f"the flist cannot be written: {self._folder.path}: {error.strerror}; make room there, and "
+                f"the flist cannot be written: {self._directory.path}: {error.strerror}; make room, and "
                 f"seal again"
             ) from error
 
@@ -351,12 +353,12 @@ class Session:
         to = real_target(self._journal, os.fsencode(request.to))
         if isinstance(source, DirectorySource):
             await self._fit(source, to, keep_going=request.keep_going)
-        top, made = self.vfs.make_folders(to, owner)
+        top, made = self.vfs.make_directories(to, owner)
         if invalidate is not None:
             await trio.to_thread.run_sync(invalidate, made, [parent for parent, _ in made])
         partial_adds = partial_adds_of(request)
         if partial_adds:  # a base has none, and is noted in another way
-            await self._mark(self._folder.begin_adds, partial_adds)
+            await self._mark(self._directory.begin_adds, partial_adds)
         self.has_begun_adding = True
         self._adds_at_work.update(partial_adds)
         grafter = Grafter(self._journal, self.content, self.vfs, top, unique=unique)
@@ -386,7 +388,7 @@ class Session:
         # The same may be added by another call that is still at work, and then may fail.
         if whole := [add for add in partial_adds if not self._adds_at_work[add]]:
             await trio.to_thread.run_sync(self._journal.sync)  # what is whole must be, after a power cut too
-            await self._mark(self._folder.finish_adds, whole)
+            await self._mark(self._directory.finish_adds, whole)
         after = self.content.counts
         return AddSummary(
             entries=ingest.counts.entries,
@@ -440,7 +442,7 @@ class Session:
         with self._journal.change() as change:
             change.put_setting(_NAMED, json.dumps(named).encode())
         await trio.to_thread.run_sync(self._journal.sync)
-        await trio.to_thread.run_sync(self._folder.finish)
+        await trio.to_thread.run_sync(self._directory.finish)
         progress(Report("base", 1, 1))
         return BaseSummary(
             added.entries,
@@ -622,7 +624,7 @@ def _listed(store: Store, hashes: Iterable[bytes]) -> str:
 
 @asynccontextmanager
 async def open_session(
-    folder: SessionFolder,
+    directory: SessionDirectory,
     store: Store,
     owner: Caller,
     *,
@@ -631,10 +633,10 @@ async def open_session(
     make_encoders: Callable[[int], Sequence[Encoder]] | None = None,
     base: Base | None = None,
 ) -> AsyncIterator[Session]:
-    """Open the session in a folder that this process has locked; what was left over is sent again.
+    """Open the session in a directory that this process has locked; what was left over is sent again.
 
     Args:
-        folder: Where the session lies.
+        directory: Where the session lies.
         store: Where its blocks go.
         owner: Who owns the root directory of a new one.
         keep_xattrs: Whether extended attributes live as long as the session.
@@ -648,13 +650,13 @@ async def open_session(
     """
     base = base or Base()
     token = trio.lowlevel.current_trio_token()
-    disk = Disk(folder.path)
-    journal = Journal(folder.journal)
+    disk = Disk(directory.path)
+    journal = Journal(directory.journal)
     try:
-        spool = Spool(folder.spool, (spooled.slot for spooled in journal.spooled()))
+        spool = Spool(directory.spool, (spooled.slot for spooled in journal.spooled()))
         # An fsync in the mount is of no use if the file that it wrote to has no name after a power cut.
-        sync_folder(folder.path)
-        sync_folder(folder.path.parent)
+        sync_directory(directory.path)
+        sync_directory(directory.path.parent)
 
         is_open = True
 
@@ -686,7 +688,7 @@ async def open_session(
             with unwrapped():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_settle_idle, content)
-                    yield Session(folder, journal, store, uploader, content, vfs, base)
+                    yield Session(directory, journal, store, uploader, content, vfs, base)
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -712,7 +714,7 @@ def _distribute(reports: list[Finished[Chunk | Piece]], content: Content) -> Non
 
 async def seal_session(
     session: Session,
-    folder: SessionFolder,
+    directory: SessionDirectory,
     request: SealRequest,
     unmount: Callable[[], Awaitable[None]] | None,
     progress: Progress,
@@ -728,14 +730,14 @@ async def seal_session(
         raise
     log.info("sealed %s", summary)
     plain = asdict(summary)
-    folder.write_result(Result(0, f"sealed {request.out}", time.time(), plain))
+    directory.write_result(Result(0, f"sealed {request.out}", time.time(), plain))
     return plain
 
 
-def keep_failure(folder: SessionFolder, error: FlistfsError) -> None:
+def keep_failure(directory: SessionDirectory, error: FlistfsError) -> None:
     """Keep why a session that is not mounted any more could not be sealed."""
     with suppress(OSError):  # a full disk, say, must not hide the reason itself
-        folder.write_result(Result(error.exit_code, str(error), time.time()))
+        directory.write_result(Result(error.exit_code, str(error), time.time()))
 
 
 async def _settle_idle(content: Content) -> None:

@@ -79,4 +79,11 @@ def _owners(before: Access | None, after: Access | None) -> str:
     names = owner(before), owner(after)
     if names[0] != names[1] or before is None or after is None:
         return " to ".join(map(":".join, names))
-    return f"{':'.join(names[0])} from {before.uid}:{before.gid} to {after.uid}:{after.gid}"
+    return f"{':'.join(names[0])} from {_numbers(before)} to {_numbers(after)}"
+
+
+def _numbers(access: Access) -> str:
+    """Return the numbers of user and group, as far as the flist has them."""
+    if access.uid is None and access.gid is None:
+        return "none"
+    return ":".join("none" if number is None else str(number) for number in (access.uid, access.gid))

@@ -62,7 +62,9 @@ def _as_dict(flist: Flist, survey: Survey) -> dict[str, Any]:
                 "gid": owner.gid,
                 "entries": count,
             }
-            for owner, count in sorted(survey.owners.items(), key=lambda item: (-item[1], item[0]))
+            for owner, count in sorted(
+                survey.owners.items(), key=lambda item: (-item[1], item[0].user, item[0].group, str(item[0]))
+            )
         ],
         "router": _router_as_dict(router) if router else None,
         "largest": [{"path": os.fsdecode(path), "size": size} for size, path in survey.largest],
@@ -83,13 +85,13 @@ def _router_as_dict(router: Router) -> dict[str, Any]:
 
 def _lines(summary: dict[str, Any]) -> Iterator[str]:
     counts = counts_by_kind({Kind(kind): count for kind, count in summary["kinds"].items()})
-    yield f"generation {summary['generation']}: {kinds(counts)}; {human_size(summary['size'])} of content"
+    yield f"format {summary['format']}: {kinds(counts)}; {human_size(summary['size'])} of content"
     yield (
         f"blocks: {summary['blocks']:,}, {summary['unique_blocks']:,} of them unique "
         f"({human_size(summary['unique_size'])} of content)"
     )
     for owner in summary["owners"]:
-        numbers = "" if owner["uid"] < 0 else f" ({owner['uid']}:{owner['gid']})"
+        numbers = "" if owner["uid"] is None else f" ({owner['uid']}:{owner['gid']})"
         names = printable(os.fsencode(f"{owner['user']}:{owner['group']}"))
         yield f"owner {names}{numbers}: {plural(owner['entries'], 'entry', 'entries')}"
     yield from _router_lines(summary["router"])

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from flistfs.api.status import SessionStatus, status
-from flistfs.authoring.state.directory import PartialAdd, State
+from flistfs.authoring.state.settings import PartialAdd, State
 from flistfs.cli import interrupts
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json

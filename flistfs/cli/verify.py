@@ -96,9 +96,9 @@ def command(
         raise FaultsError(f"{package} has {plural(len(report.faults), 'fault')}{asked}")
 
 
-def _looks_like_blocks(folder: Path) -> bool:
+def _looks_like_blocks(directory: Path) -> bool:
     """Whether a directory has the directories of a directory store."""
-    return any(path.is_dir() for path in folder.glob("[0-9a-f]/[0-9a-f]"))
+    return any(path.is_dir() for path in directory.glob("[0-9a-f]/[0-9a-f]"))
 
 
 @contextmanager

@@ -28,11 +28,11 @@ PATIENCE = 60.0
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
     """Give a socket's path a short form: an address holds 108 bytes, a session's path may be longer."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield f"/proc/self/fd/{directory}/{path.name}"
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
 def remote_error(message: str, exit_code: int) -> FlistfsError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Passwords
-from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.daemons.control import remote_error
 from flistfs.errors import InterruptedByUserError, MountError
 from flistfs.util.progress import Progress, Report
@@ -110,7 +110,7 @@ def start(
     Raises:
         FlistfsError: it could not start; the message says why, the exit code is the daemon's.
     """
-    log_path = SessionFolder(Path(config.state)).log if isinstance(config, Config) else Path(config.log)
+    log_path = SessionDirectory(Path(config.state)).log if isinstance(config, Config) else Path(config.log)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
         # Ctrl-C between the birth of the daemon and the `try` that ends it would leave it behind. The daemon

@@ -86,7 +86,7 @@ class _Reader:
             closing(store_of(flist, config.store, password, config.usual_store)) as store,
         ):
             if not config.offline:
-                # Makes no folder, as `check` would. A server that hangs must not keep Ctrl-C waiting.
+                # Makes no directory, as `check` would. A server that hangs must not keep Ctrl-C waiting.
                 await trio.to_thread.run_sync(store.missing, [_NO_BLOCK], abandon_on_cancel=True)
             chunks = Chunks(store, config.cache_size or DEFAULT_LIMIT)
             # From before there is a mount: the first requests are served before any other task has its turn.

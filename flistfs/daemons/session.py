@@ -34,7 +34,9 @@ from flistfs.authoring.request import (
     SealRequest,
 )
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
-from flistfs.authoring.state.directory import Lock, SessionFolder, keep_failed_start
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import keep_failed_start
+from flistfs.authoring.state.lock import Lock
 from flistfs.authoring.summaries import AddSummary
 from flistfs.authoring.upload import encoder_process
 from flistfs.authoring.upload.encoder_process import Settings, make_encoders
@@ -91,29 +93,29 @@ def main() -> NoReturn:
 
 
 def _run(config: Config) -> int:
-    folder = SessionFolder(Path(config.state))
+    directory = SessionDirectory(Path(config.state))
     ready = Ready(config.foreground)
     lock = Lock(config.lock)
-    daemon = _Daemon(config, folder, ready)
+    daemon = _Daemon(config, directory, ready)
     try:
         with unwrapped():
             heed_interrupts()
-            encoder_process.prepare(config.store, folder.format().codec)
+            encoder_process.prepare(config.store, directory.format().codec)
             code = trio.run(daemon.run)
     except FlistfsError as error:
         return _refuse(daemon, lock, error)
     except OSError as error:
         log.exception("the session cannot be used")
-        reason = f"the session in {folder.path} cannot be used: {error.strerror or error}"
+        reason = f"the session in {directory.path} cannot be used: {error.strerror or error}"
         return _refuse(daemon, lock, SessionError(reason))
     except KeyboardInterrupt:  # from before there was a mount, which would be unmounted first
         return _refuse(daemon, lock, InterruptedByUserError("interrupted before anything was mounted"))
     except Exception as error:
         log.exception("the daemon fails")
         if daemon.is_unused:
-            daemon.folder.end()
+            daemon.directory.end()
             lock.release()
-        ready.say({"error": f"the daemon failed: {error} (log: {folder.log})", "exit_code": 1})
+        ready.say({"error": f"the daemon failed: {error} (log: {directory.log})", "exit_code": 1})
         return 1
     log.info("ends with code %d", code)
     lock.release()
@@ -124,10 +126,10 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     """End because of something that the user can mend, and leave no session that was never mounted."""
     log.error("%s", error)
     if daemon.is_unused:
-        daemon.folder.end()
+        daemon.directory.end()
     lock.release()
     if daemon.is_unused:
-        keep_failed_start(Path(daemon.folder.settings().mountpoint), error)
+        keep_failed_start(Path(daemon.directory.settings().mountpoint), error)
     daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
 
@@ -135,9 +137,9 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
 class _Daemon:
     """One session, mounted."""
 
-    def __init__(self, config: Config, folder: SessionFolder, ready: Ready) -> None:
+    def __init__(self, config: Config, directory: SessionDirectory, ready: Ready) -> None:
         self._config = config
-        self.folder = folder
+        self.directory = directory
         self.ready = ready
         self.is_unused = config.is_new
         self._mountpoint = Path(config.mountpoint)
@@ -158,12 +160,12 @@ class _Daemon:
         """Serve until the mount ends, seal if told to, and return the exit code."""
         password = os.environ.pop(PASSWORD_VARIABLE, None)
         base_password = os.environ.pop(BASE_PASSWORD_VARIABLE, None)
-        store = open_store(self._config.store, self.folder.format().codec, password)
+        store = open_store(self._config.store, self.directory.format().codec, password)
         try:
             if not self._config.offline:
                 # A server that hangs must not keep Ctrl-C waiting; closing the store ends the thread.
                 await trio.to_thread.run_sync(store.check, abandon_on_cancel=True)
-            with opened_base(self.folder, store, base_password, self._base_request()) as base:
+            with opened_base(self.directory, store, base_password, self._base_request()) as base:
                 if not self._config.offline:
                     await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
                 return await self._run_session(store, password, base)
@@ -178,9 +180,9 @@ class _Daemon:
 
     async def _run_session(self, store: Store, password: str | None, base: Base) -> int:
         code = 0
-        settings = Settings(self._config.store, self.folder.format().name, password, known_blocks_path())
+        settings = Settings(self._config.store, self.directory.format().name, password, known_blocks_path())
         async with open_session(
-            self.folder,
+            self.directory,
             store,
             Caller(os.geteuid(), os.getegid()),
             keep_xattrs=self._config.keep_xattrs,
@@ -198,9 +200,9 @@ class _Daemon:
             if self._config.seal_to and not self._ended and not self._stopping:
                 code = await self._seal_at_end(session, Path(self._config.seal_to))
         if self._ended == "sealed":
-            self.folder.end()
+            self.directory.end()
         elif self._ended == "aborted":
-            self.folder.discard()
+            self.directory.discard()
         return code
 
     # The mount
@@ -209,7 +211,7 @@ class _Daemon:
         """Mount, and serve until the mount has ended and every command has its answer."""
         operations = Operations(
             session.vfs,
-            self.folder.path,
+            self.directory.path,
             answering=self._answering.set,
             keep_xattrs=self._config.keep_xattrs,
         )
@@ -217,10 +219,10 @@ class _Daemon:
         cores = loop.install(low_latency=self._config.low_latency)
         # From before there is a mount: the first requests are served before any other task has its turn.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            resumed = None if self._config.is_new else self.folder.path
+            resumed = None if self._config.is_new else self.directory.path
             init_fuse(operations, self._mountpoint, self._config.options, resumed)
             self.is_unused = False
-            self.folder.forget_result()
+            self.directory.forget_result()
             await self._serve_mounted(session, signals, cores)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
 
@@ -259,7 +261,7 @@ class _Daemon:
             try:
                 await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
             except FlistfsError as error:
-                # The mount point must not look like an empty folder to whoever still writes to it, so it is
+                # The mount point must not look like an empty directory to programs that still write, so it is
                 # left as a dead mount, which the next `flistfs mount` there takes away.
                 log.warning("%s; leaving a dead mount", error)
                 self._serving.cancel()
@@ -284,13 +286,13 @@ class _Daemon:
                     finish()
                     await self._unmount()
 
-                return await seal_session(session, self.folder, request, unmount, self._progress)
+                return await seal_session(session, self.directory, request, unmount, self._progress)
 
             try:
                 result = await _while_wanted(stream, work)
             except FlistfsError as error:
                 if self._unmounted.is_set():  # else there still is a mount to try again from
-                    keep_failure(self.folder, error)
+                    keep_failure(self.directory, error)
                 raise
             self._ended = "sealed"
         return result
@@ -332,7 +334,7 @@ class _Daemon:
         async def work(_: Callable[[], None]) -> AddSummary:
             # In a thread: the mount point is asked about, and that is for this process to answer.
             source = await trio.to_thread.run_sync(
-                open_directories, request, session.store.url, [self.folder.path, self._mountpoint]
+                open_directories, request, session.store.url, [self.directory.path, self._mountpoint]
             )
             caller = Caller(os.geteuid(), os.getegid())
             return await session.add(source, request, self._progress, owner=caller, invalidate=invalidate)
@@ -359,9 +361,9 @@ class _Daemon:
         """Seal because the mount has ended; the exit code is kept as the session's result too."""
         request = SealRequest(out, options=SealOptions(epoch=self._config.epoch), router=self._config.router)
         try:
-            await seal_session(session, self.folder, request, None, self._progress)
+            await seal_session(session, self.directory, request, None, self._progress)
         except FlistfsError as error:
-            keep_failure(self.folder, error)
+            keep_failure(self.directory, error)
             return error.exit_code
         self._ended = "sealed"
         return 0
@@ -369,7 +371,7 @@ class _Daemon:
     # Commands
 
     async def _listen(self, session: Session, commands: trio.Nursery) -> None:
-        control = self.folder.control
+        control = self.directory.control
         control.unlink(missing_ok=True)
         listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         with short_path(control) as address:
@@ -408,7 +410,7 @@ class _Daemon:
                     return {"error": str(error), "exit_code": error.exit_code, **more}
                 except Exception as error:
                     log.exception("a command failed: %r", line[:200])
-                    return {"error": f"flistfs failed: {error} (log: {self.folder.log})", "exit_code": 1}
+                    return {"error": f"flistfs failed: {error} (log: {self.directory.log})", "exit_code": 1}
                 finally:
                     nursery.cancel_scope.cancel()
         raise AssertionError("a shielded block was cancelled")

@@ -16,13 +16,9 @@ import platformdirs
 
 from flistfs.authoring.new_session import new_settings, session_directory
 from flistfs.authoring.request import BaseRequest, Passwords
-from flistfs.authoring.state.directory import (
-    Lock,
-    SessionFolder,
-    folder_for,
-    keep_failed_start,
-    sessions_root,
-)
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.finding import directory_for, keep_failed_start, sessions_root
+from flistfs.authoring.state.lock import Lock
 from flistfs.authoring.summaries import BaseSummary
 from flistfs.daemons import launch
 from flistfs.errors import (
@@ -150,7 +146,7 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
         raise UsageError(
             "`router` and `public_url` belong to a seal: add `seal_to`, or give them when sealing"
         )
-    kept = folder_for(mountpoint)
+    kept = directory_for(mountpoint)
     _check_free(mountpoint, kept.path if kept.is_open() else None)
     out = _checked_output(request.seal_to, mountpoint)
     base = request.base
@@ -159,13 +155,13 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
         "the store of the base": base.store if base else None,
     }
     _check_outside(mountpoint, request.state or sessions_root(), stores)
-    folder = session_directory(mountpoint, request.state)
-    lock = _lock(folder)
+    directory = session_directory(mountpoint, request.state)
+    lock = _lock(directory)
     with lock.released_on_error():
-        resumed = folder.is_open()
-        store = _kept_store(folder, request) if resumed else _new_session(folder, request)
+        resumed = directory.is_open()
+        store = _kept_store(directory, request) if resumed else _new_session(directory, request)
         config = launch.Config(
-            state=str(folder.path),
+            state=str(directory.path),
             lock=lock.descriptor,
             mountpoint=str(mountpoint),
             store=store,
@@ -189,7 +185,7 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
         started = launch.start(config, passwords, progress).get("base")
     os.close(lock.descriptor)  # the daemon has the lock: it belongs to the open file, which it inherited
     return Mounted(
-        str(mountpoint), store, str(folder.path), resumed, BaseSummary(**started) if started else None
+        str(mountpoint), store, str(directory.path), resumed, BaseSummary(**started) if started else None
     )
 
 
@@ -287,7 +283,7 @@ def _whose(mountpoint: Path, here: mounts.Mount) -> str:
         return f"it shows a sealed flist; end it with: umount {shlex.quote(str(mountpoint))}"
     if f"user_id={os.geteuid()}" not in options:
         return "it is another user's"
-    if folder_for(mountpoint).is_locked():
+    if directory_for(mountpoint).is_locked():
         return "flistfs status shows its session"
     return "its session is not among yours in this environment (see XDG_STATE_HOME)"
 
@@ -311,26 +307,28 @@ def _checked_output(out: Path | None, mountpoint: Path) -> Path | None:
     return out
 
 
-def _lock(folder: SessionFolder) -> Lock:
+def _lock(directory: SessionDirectory) -> Lock:
     """Take the session; a daemon whose mount has just ended may need a moment to let go of it."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            return folder.lock()
+            return directory.lock()
         except SessionError:
-            is_mounted = mounts.mount_at(Path(folder.settings().mountpoint)) if folder.exists() else None
-            if is_mounted or not folder.is_locked() or time.monotonic() > deadline:
+            is_mounted = (
+                mounts.mount_at(Path(directory.settings().mountpoint)) if directory.exists() else None
+            )
+            if is_mounted or not directory.is_locked() or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
-def _kept_store(folder: SessionFolder, request: MountRequest) -> str:
+def _kept_store(directory: SessionDirectory, request: MountRequest) -> str:
     """Return the store of a session that is resumed."""
-    settings, mountpoint = folder.settings(), request.mountpoint
+    settings, mountpoint = directory.settings(), request.mountpoint
     if settings.mountpoint != str(mountpoint):
         raise SessionError(
-            f"{folder.path} holds the open session of {settings.mountpoint}; seal or abort that, or choose "
-            f"another directory for `state`"
+            f"{directory.path} holds the open session of {settings.mountpoint}; seal or abort it, or choose "
+            f"another `state`"
         )
     if request.base is not None:
         raise SessionError(
@@ -347,15 +345,15 @@ def _kept_store(folder: SessionFolder, request: MountRequest) -> str:
         kept = with_min_replicas(kept, url.min_replicas)
     store = str(with_min_replicas(kept, request.min_replicas))
     if store != settings.store:
-        folder.change_store(store)
+        directory.change_store(store)
     return store
 
 
-def _new_session(folder: SessionFolder, request: MountRequest) -> str:
+def _new_session(directory: SessionDirectory, request: MountRequest) -> str:
     """Make a session, and return its store without a password."""
     url = parse_store_url(request.store or default_store_url())
     store = str(with_min_replicas(url, request.min_replicas))
-    folder.create(new_settings(request.mountpoint, store), unfinished=request.base is not None)
+    directory.create(new_settings(request.mountpoint, store), unfinished=request.base is not None)
     return store
 
 

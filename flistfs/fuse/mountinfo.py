@@ -69,6 +69,6 @@ def mount_at(path: Path) -> Mount | None:
 
 
 def mount_around(path: Path) -> Mount | None:
-    """Return the mount that the folder of an absolute, resolved path lies in."""
+    """Return the mount that the directory of an absolute, resolved path lies in."""
     around = [mount for mount in mounts() if path.is_relative_to(mount.path) and mount.path != path]
     return max(around, key=lambda mount: (len(mount.path.parts), mount.id), default=None)

@@ -39,7 +39,7 @@ def resolve_mountpoint(path: Path) -> Path:
     """Return the absolute path without links; the last part is never asked, as it may be a dead mount.
 
     Raises:
-        MountError: a folder on the way does not exist.
+        MountError: a directory on the way does not exist.
     """
     path = Path(os.path.normpath(Path.cwd() / path))
     with suppress(OSError):  # no link; asking a dead mount for more would fail

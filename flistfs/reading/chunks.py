@@ -1,4 +1,4 @@
-"""Chunks for readers that come again: a bounded cache, and what is likely to be read next.
+"""Chunks for repeated reads: a bounded cache, and read-ahead.
 
 All of it runs in one event loop; only `fetch` runs in threads. Between awaits nothing else runs, so that a
 chunk is either kept, on its way (whoever else wants it waits for that), or neither.
@@ -23,9 +23,9 @@ from flistfs.tree.names import printable
 log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT: Final = 64 << 20
-"""Bytes that are kept."""
+"""Bytes of chunks to cache."""
 
-# Chunks that are fetched at a time.
+# Chunks fetched at the same time.
 _FETCHERS: Final = 8
 
 
@@ -35,7 +35,7 @@ class Chunks:
     def __init__(self, store: Store, limit: int = DEFAULT_LIMIT) -> None:
         self._store = store
         self._limit = limit
-        self._kept: OrderedDict[BlockRef, bytes] = OrderedDict()  # the one that was used last is last
+        self._kept: OrderedDict[BlockRef, bytes] = OrderedDict()  # least recently used first
         self._size = 0
         self._coming: dict[BlockRef, trio.Event] = {}
         self._failures = SlowFailures()
@@ -43,7 +43,7 @@ class Chunks:
 
     @property
     def size(self) -> int:
-        """Bytes that are kept now."""
+        """Bytes cached now."""
         return self._size
 
     async def get(self, path: bytes, piece: Piece) -> bytes:
@@ -64,7 +64,7 @@ class Chunks:
         return chunk
 
     async def prefetch(self, path: bytes, pieces: Sequence[Piece]) -> None:
-        """Bring chunks in that will be wanted; errors are for whoever wants them."""
+        """Fetch chunks ahead of time; errors surface when somebody reads them."""
         for piece in pieces:
             if piece.ref in self._kept or piece.ref in self._coming:
                 continue

@@ -1,4 +1,4 @@
-"""What is in files: blocks from the store, checked, in order, fetched ahead by a few threads."""
+"""The content of files: blocks from the store, checked, in order, fetched ahead by a few threads."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def store_of(
     no password. `password_variable` is what messages call the place that the password may come from.
 
     Raises:
-        UsageError: the URL makes no sense.
-        FormatError: what the flist says makes none.
+        UsageError: the URL is invalid.
+        FormatError: the router of the flist is invalid.
     """
     router = None if url else flist.router()
     place = url or (usual if router is None else None)
@@ -79,9 +79,9 @@ def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
     """Fetch, decode and check the chunk of a file.
 
     Raises:
-        BlockMissingError: the store has it not; the message names the file.
-        BlockCorruptError: its bytes are not what the flist says.
-        StoreError: the store can't be asked.
+        BlockMissingError: the store lacks it; the message names the file.
+        BlockCorruptError: its bytes do not match the flist.
+        StoreError: the store cannot be reached.
     """
     try:
         chunk = store.codec.decode(store.get(piece.ref.hash), piece.ref)
@@ -91,7 +91,7 @@ def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
         raise BlockCorruptError(f"{printable(path)} cannot be read: {error}") from error
     if len(chunk) != piece.length:
         raise BlockCorruptError(
-            f"{printable(path)} cannot be read: a block has {len(chunk)} bytes where {piece.length} belong"
+            f"{printable(path)} cannot be read: a block has {len(chunk)} bytes instead of {piece.length}"
         )
     return chunk
 
@@ -100,15 +100,15 @@ def read(store: Store, node: Node) -> Iterator[bytes]:
     """Read a file, chunk by chunk.
 
     Raises:
-        FormatError: it is no file, or can't be read; see `fetch`.
+        FormatError: it is not a file, or cannot be read; see also `fetch`.
     """
     return ahead(lambda piece: fetch(store, node.path, piece), pieces(node, store.codec))
 
 
 def ahead(work: Callable[[_T], _R], items: Iterable[_T], *, threads: int = THREADS) -> Iterator[_R]:
-    """Do `work` on items in threads, a few ahead of what is taken; results come in the order of the items.
+    """Apply `work` to items in threads, a few ahead of the consumer; results come in the order of the items.
 
-    When it is left early nobody waits for what still runs: closing the store ends that.
+    When the consumer stops early, running work is not awaited: closing the store ends it.
     """
     pool = ThreadPoolExecutor(threads)
     running: deque[Future[_R]] = deque()

@@ -1,4 +1,4 @@
-"""What two flists have different. No block is read: files are compared by the keys of their chunks.
+"""The differences between two flists. No block is read: files are compared by the keys of their chunks.
 
 The key is the hash of a chunk's plain bytes. Hashes of blocks say less: two snappy libraries can make two
 blocks of one chunk. Change times (ctime) are not compared: they are those of the copying.
@@ -16,7 +16,7 @@ from flistfs.tree.node import Kind, Node
 
 
 class Change(enum.StrEnum):
-    """What became of a path."""
+    """How a path has changed."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -26,9 +26,9 @@ class Change(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A path that differs; `fields` says in what, where both have it.
+    """A path that differs; if both flists have it, `fields` says in what.
 
-    A path that is of another kind is removed, with all that is below it, and then added.
+    A path whose kind has changed is removed, with everything below it, and then added.
     """
 
     path: bytes
@@ -98,7 +98,7 @@ def _compared(before: Node, after: Node) -> Iterator[Difference]:
 
 
 def _content(node: Node) -> object:
-    """Return what is equal where content is: of a file size and keys, else what an entry of its kind has."""
+    """Return a value that is equal for equal content: size and keys of a file, else target or device."""
     if node.kind is Kind.FILE:
         # The chunk size of an empty file says nothing.
         return node.size, bool(node.blocks) and node.chunk_size, [block.key for block in node.blocks]

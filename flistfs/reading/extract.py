@@ -1,4 +1,4 @@
-"""An flist becomes a tree of files.
+"""Extract an flist: a tree of files on this machine.
 
 One thread makes names and directories, in the order of a walk; a few others fetch chunks and write them into
 the files that are open by then. A package comes from strangers, so nothing is reached by a path: names are
@@ -37,7 +37,7 @@ _NANO: Final = 1_000_000_000
 
 @dataclass(slots=True)
 class Extracted:
-    """What was made, and what could not be as it is in the flist.
+    """What was extracted, and what could not be made as it is in the flist.
 
     Attributes:
         foreign: Entries that belong to who extracted them, for only root may give them to their owners.
@@ -66,7 +66,7 @@ def extract(
 ) -> Extracted:
     """Make the tree of an flist in the directory `target`, which is made, or empty.
 
-    Everything is looked at before anything is made. After an error, what was made until then is left.
+    The whole flist is checked before anything is made. After an error, what has been made so far stays.
 
     Args:
         flist: What to extract.
@@ -79,7 +79,7 @@ def extract(
     Raises:
         FormatError: it has an entry that cannot be made, or none that is selected.
         OutputError: `target` is not empty, or cannot be written.
-        StoreError: the store can't be asked, or lacks a block.
+        StoreError: the store cannot be reached, or lacks a block.
     """
     chosen = partial(_is_chosen, only, devices)
     total = _check(flist, chosen, progress)
@@ -92,11 +92,11 @@ def _is_chosen(only: Selection | None, devices: bool, node: Node) -> bool:  # no
 
 
 def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> int:
-    """Refuse what cannot be made; return how many bytes of content there will be."""
+    """Refuse entries that cannot be made; return how many bytes of content there will be."""
     total = 0
     directories = 0
     is_empty = True
-    before: dict[int, bytes] = {}  # by level; entries of one name follow each other, but for what is below
+    before: dict[int, bytes] = {}  # by level: equal names follow each other, except for what is below them
     root = flist.find(b"")
     for node in flist.walk(root):
         if node.kind is Kind.DIRECTORY:
@@ -139,14 +139,14 @@ def _opened(target: Path) -> Iterator[int]:
         finally:
             os.close(descriptor)
     except FileExistsError:
-        raise OutputError(f"{target} is no directory") from None
+        raise OutputError(f"{target} is not a directory") from None
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """How an entry is to look. An id of -1 stays as it is."""
+class _Attributes:
+    """Owner, mode and times of an entry to be made. An id of -1 is left as it is."""
 
     uid: int
     gid: int
@@ -155,13 +155,13 @@ class _Look:
 
 
 class _Tree:
-    """Makes the names of a tree, and everything but content."""
+    """Makes the entries of a tree, all but their content."""
 
     def __init__(self, flist: Flist, target: Path, top: int, writers: Writers) -> None:
         self._flist = flist
         self._target = target
         self._writers = writers
-        self._folders = _Folders(top)
+        self._directories = _Directories(top)
         self._owners = Owners()
         self._found = Extracted()
         self._way: list[Node] = []  # directories from the root down to where the walk is
@@ -183,7 +183,7 @@ class _Tree:
             while self._way:
                 self._leave()
         finally:
-            self._folders.close()
+            self._directories.close()
         return self._found
 
     def _make_way(self) -> None:
@@ -195,12 +195,12 @@ class _Tree:
             self._made += 1
 
     def _leave(self) -> None:
-        """Give the innermost directory its look: all that is below it has been made."""
+        """Set the attributes of the innermost directory: everything below it has been made."""
         node = self._way.pop()
         if self._made > len(self._way):
             self._made = len(self._way)
             with explained(self._target, node.path):
-                self._folders.leave(node.path, partial(_dress, look=self._look(node)))
+                self._directories.leave(node.path, partial(_set_attributes, look=self._look(node)))
 
     def _make(self, node: Node) -> None:
         with explained(self._target, node.path):
@@ -219,7 +219,7 @@ class _Tree:
         descriptor = os.open(node.name, flags, 0o600, dir_fd=self._parent(node))
         try:
             os.ftruncate(descriptor, node.size)
-            complete = partial(self._dress_file, node, self._look(node))
+            complete = partial(self._complete_file, node, self._look(node))
         except BaseException:
             os.close(descriptor)
             raise
@@ -227,9 +227,9 @@ class _Tree:
         self._found.files += 1
         self._found.size += node.size
 
-    def _dress_file(self, node: Node, look: _Look, descriptor: int) -> None:
+    def _complete_file(self, node: Node, look: _Attributes, descriptor: int) -> None:
         with explained(self._target, node.path):
-            _dress(descriptor, look)
+            _set_attributes(descriptor, look)
 
     def _make_link(self, node: Node) -> None:
         assert node.target is not None  # noqa: S101  the type checker's
@@ -257,10 +257,10 @@ class _Tree:
         self._found.specials += 1
 
     def _parent(self, node: Node) -> int:
-        return self._folders.open(node.path.rpartition(b"/")[0])
+        return self._directories.open(node.path.rpartition(b"/")[0])
 
-    def _look(self, node: Node) -> _Look:
-        """Work out how an entry is to look, and count what it can't have."""
+    def _look(self, node: Node) -> _Attributes:
+        """Return the attributes of an entry, and count those that it cannot have here."""
         uid, gid, is_foreign = self._owners.allowed(node.access)
         mode = stat.S_IMODE(node.mode)
         if is_foreign:
@@ -269,17 +269,17 @@ class _Tree:
                 self._found.set_id += 1
                 mode &= ~(stat.S_ISUID | stat.S_ISGID)
         seconds = node.mtime
-        return _Look(uid, gid, mode, (seconds * _NANO, seconds * _NANO))
+        return _Attributes(uid, gid, mode, (seconds * _NANO, seconds * _NANO))
 
 
-def _dress(descriptor: int, look: _Look) -> None:
+def _set_attributes(descriptor: int, look: _Attributes) -> None:
     os.fchown(descriptor, look.uid, look.gid)
-    os.fchmod(descriptor, look.mode)  # after the owner: a change of that takes set-id bits away
+    os.fchmod(descriptor, look.mode)  # after the owner: changing that clears set-id bits
     os.utime(descriptor, ns=look.times)
 
 
-class _Folders:
-    """Is in one directory at a time, and goes to the next step by step: trees may be deep, open files few.
+class _Directories:
+    """Holds one directory open at a time, and moves step by step: trees may be deep, open files few.
 
     Nobody else can have moved any, as the top is closed to others until it is done; it is looked at all the
     same.
@@ -291,7 +291,7 @@ class _Folders:
         self._above: list[tuple[int, int]] = []  # device and inode of the directories on the way, top first
 
     def open(self, path: bytes) -> int:
-        """Return the descriptor of a directory, which is good until the next call."""
+        """Return the descriptor of a directory, valid until the next call."""
         while self._path and path != self._path and not path.startswith(self._path + b"/"):
             self._move_up()
         below = path[len(self._path) :].lstrip(b"/")
@@ -300,7 +300,7 @@ class _Folders:
         return self._descriptor
 
     def leave(self, path: bytes, complete: Callable[[int], None]) -> None:
-        """Do the last thing that a directory needs, which may take away the right to leave it."""
+        """Complete a directory, which may take away the right to leave it."""
         inner = os.dup(self.open(path))
         try:
             if path:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Content(io.RawIOBase):
-    """The content of a file, unbuffered; the chunk that was read last is kept."""
+    """The content of a file, unbuffered; the chunk read last is cached."""
 
     def __init__(self, store: Store, node: Node) -> None:
         """Read from `store`, which must stay open.
 
         Raises:
-            FormatError: it is no file, or its record makes no sense.
+            FormatError: it is not a file, or its entry is invalid.
         """
         self._store = store
         self._path = node.path
@@ -36,11 +36,11 @@ class Content(io.RawIOBase):
         self._kept: tuple[int, bytes] | None = None
 
     def readable(self) -> bool:
-        """Say so."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say so."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
@@ -49,7 +49,7 @@ class Content(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move the position, which may lie behind the end; there is nothing to read then."""
+        """Move the position, which may lie beyond the end; reads there return nothing."""
         self._check_open()
         starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
         if whence not in starts:
@@ -65,8 +65,8 @@ class Content(io.RawIOBase):
 
         Raises:
             BlockMissingError: the store lacks the block.
-            BlockCorruptError: its bytes are not what the flist says.
-            StoreError: the store can't be asked.
+            BlockCorruptError: its bytes do not match the flist.
+            StoreError: the store cannot be reached.
         """
         self._check_open()
         if self._position >= self._size:
@@ -80,7 +80,7 @@ class Content(io.RawIOBase):
         return len(part)
 
     def readall(self) -> bytes:
-        """Read what is left, several blocks at a time. Raises what `readinto` does."""
+        """Read the rest, several blocks at a time. Raises as `readinto` does."""
         self._check_open()
         if self._position >= self._size:
             return b""
@@ -92,7 +92,7 @@ class Content(io.RawIOBase):
         return data
 
     def close(self) -> None:
-        """Let go of the chunk; the store stays open."""
+        """Drop the cached chunk; the store stays open."""
         self._kept = None
         super().close()
 
@@ -101,7 +101,7 @@ class Content(io.RawIOBase):
             raise ValueError("the file is closed")
 
     def _index(self) -> int:
-        """Return which chunk the position is in: all are of one length, save the last."""
+        """Return the index of the chunk at the position: all but the last have the same length."""
         return self._position // self._pieces[0].length
 
     def _chunk(self, index: int) -> bytes:

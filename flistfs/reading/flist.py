@@ -22,7 +22,7 @@ class Flist(Closing):
     """An open flist; a context manager."""
 
     def __init__(self, format_: Format, reader: TreeReader) -> None:
-        """Show what `reader`, of that format, reads; it is closed with this."""
+        """Take the reader of an flist of that format; it is closed with this."""
         self.format = format_
         self._reader = reader
 
@@ -33,7 +33,7 @@ class Flist(Closing):
         Temporary files go to a temporary directory: nothing is written beside the user's files.
 
         Raises:
-            FormatError: it is not there, damaged, or no flist.
+            FormatError: it does not exist, is damaged, or is not an flist.
         """
         return cls(*open_tree(package))
 
@@ -48,12 +48,12 @@ class Flist(Closing):
 
     @property
     def metadata(self) -> Mapping[str, bytes]:
-        """What it says of itself beside the tree, by name."""
+        """What the flist says of itself besides the tree, by name."""
         return self._reader.metadata
 
     @property
     def package_faults(self) -> Sequence[str]:
-        """What keeps readers from opening it, though it could be opened here."""
+        """Why other readers would refuse it, though it could be opened here."""
         return self._reader.package_faults
 
     @property
@@ -62,7 +62,7 @@ class Flist(Closing):
         return self._reader.estimated_directories
 
     def router(self) -> Router | None:
-        """Return where it says that its blocks are, if it does. URLs may hold passwords.
+        """Return where the flist says that its blocks are, if it does. URLs may contain passwords.
 
         Raises:
             FormatError: readers would refuse it.
@@ -70,7 +70,7 @@ class Flist(Closing):
         return self._reader.router()
 
     def files(self) -> Iterator[Node]:
-        """Walk all files, in the order that takes least time.
+        """Walk all files, in the fastest order.
 
         Raises:
             FormatError: the flist is damaged.
@@ -123,7 +123,7 @@ class Flist(Closing):
         raise FormatError(f"there is no {path.decode(errors='backslashreplace')!r} in this flist")
 
     def follow(self, path: bytes) -> Node:
-        """Look a path up as a program in the tree would: links are followed, and none leads out of it.
+        """Look a path up as a program inside the tree would: links are followed, and none leads out of it.
 
         Raises:
             FormatError: there is nothing of that name, or links lead in circles.
@@ -154,21 +154,21 @@ class Flist(Closing):
     ) -> Iterator[Node]:
         """Walk the entries of a directory by name, sub-directories with all that the flist says of them.
 
-        `leave_out` is told of entries which no file system can have, and why.
+        `leave_out` is called for entries that no file system can have, with the reason.
 
         Raises:
             FormatError: there is such an entry, and no `leave_out`; or a directory is damaged.
         """
         before: bytes | None = None
         for node in self.entries(path):
-            # Not `node.name`: a name with a slash in it would pass for its last part.
+            # Not `node.name`: of a name with a slash in it, that would be the last part.
             name = node.path[len(path) + 1 :] if path else node.path
             if (fault := place_fault(node.path, name)) is not None:
                 if leave_out is None:
                     raise damaged(path, FormatError(f"of its entry '{printable(name)}': {fault}"))
                 leave_out(node, fault)
                 continue
-            # A name that is there a thousand times must not be walked into as often, on each level.
+            # A repeated name must not be walked into each time: on several levels that would multiply.
             is_new = node.path != before
             before = node.path
             if is_new and node.kind is Kind.DIRECTORY and not node.whole:

@@ -1,4 +1,4 @@
-"""Several flists become one, without a block being fetched.
+"""Merge several flists into one, without fetching a block.
 
 Directories unite, also through links (see `flistfs.tree.uniting`). Any other path that two flists have is a
 clash, even if both have the same there: somebody has to say which is wanted. An entry comes from one flist as
@@ -40,7 +40,7 @@ class Source:
 
 
 class PathsClashError(ClashError):
-    """Flists have the same paths; `clashes` says which."""
+    """Several flists have the same paths; `clashes` lists them."""
 
     def __init__(self, clashes: Sequence[Clash]) -> None:
         closed = [clash for clash in clashes if not clash.is_open]
@@ -59,7 +59,7 @@ _REMEDIES = {
 
 @dataclass(slots=True)
 class Merged:
-    """What was merged.
+    """The result of a merge.
 
     `clashes` counts paths of which one was preferred, and `hidden` names the entries that are missing because
     of that, by the names of their flists. `notes` are for the user.
@@ -133,7 +133,7 @@ def _only_format(sources: Sequence[Source]) -> Format:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one flist (by its number) has at a path."""
+    """A node, and the number of the flist that has it."""
 
     source: int
     node: Node
@@ -215,7 +215,7 @@ class _Union:
         fault = next(self._sources[source].flist.faults(path), None)
         if fault is not None:
             raise FormatError(
-                f"{self._sources[source].name} has faults, which flistfs verify shows; the first: "
+                f"{self._sources[source].name} has faults (flistfs verify lists them), the first: "
                 f"{printable(fault.path) or '/'}: {fault.what}"
             )
 
@@ -233,7 +233,7 @@ class _Union:
 
 
 def _united_router(sources: Sequence[Source], notes: list[str]) -> Router | None:
-    """Put the routers of all flists together, and note what a reader should know."""
+    """Unite the routers of all flists, and note what the user should know."""
     routers = [(source.name, source.flist.router()) for source in sources]
     if all(router is None for _, router in routers):
         return None
@@ -254,7 +254,7 @@ def _united_router(sources: Sequence[Source], notes: list[str]) -> Router | None
 
 
 def _take_pool(pools: list[Pool], pool: Pool) -> str:
-    """Add a pool unless it is there already; return its name, which is a new one if another has its own."""
+    """Add a pool unless it is there already; return its name, a new one if another pool has that name."""
     taken = {each.name: each for each in pools}
     name, number = pool.name, 2
     while name in taken and taken[name].rules != pool.rules:

@@ -32,7 +32,7 @@ from flistfs.tree.owners import shown_owner
 
 log = logging.getLogger(__name__)
 
-# Seconds that the kernel may keep names and attributes: a year, for ever.
+# Seconds for which the kernel may cache names and attributes: a year, which is for ever.
 _TIMEOUT: Final = 365 * 86400.0
 
 _BLOCK: Final = 4096
@@ -42,7 +42,7 @@ _NANO: Final = 1_000_000_000
 # Entries of directories that are kept decoded: decoding one costs 15 µs, some 1 KiB of memory holds it.
 _KEPT_ENTRIES: Final = 100_000
 
-# Chunks that are fetched ahead for who reads a file from one end to the other.
+# Chunks fetched ahead of a sequential read.
 _AHEAD: Final = 4
 
 P = ParamSpec("P")
@@ -51,7 +51,7 @@ Method = Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]
 
 
 def _answered(method: Method[P, T]) -> Method[P, T]:
-    """Answer errors to the kernel as EIO, and write them to the log: they must not end the mount."""
+    """Answer errors to the kernel with EIO, and log them: they must not end the mount."""
 
     @functools.wraps(method)
     async def answer(self: Operations, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -71,7 +71,7 @@ def _answered(method: Method[P, T]) -> Method[P, T]:
 
 @dataclass(slots=True)
 class _Inode:
-    """What the kernel knows a number of; `lookups` is how often it was told."""
+    """A node whose number the kernel knows; `lookups` counts how often it was told."""
 
     node: Node
     lookups: int = 0
@@ -79,7 +79,7 @@ class _Inode:
 
 @dataclass(slots=True)
 class _Handle:
-    """An open file: its chunks, all of one length but the last, and where reading it would go on."""
+    """An open file: its chunks, all but the last of one length, and where a sequential read continues."""
 
     path: bytes
     size: int
@@ -103,7 +103,7 @@ class Operations(pyfuse3.Operations):
             flist: What is mounted.
             chunks: Content of its files.
             nursery: Where reading ahead runs.
-            answering: Called when the kernel has said hello, so that requests are served.
+            answering: Called when the kernel has initialised the mount, so that requests are served.
         """
         super().__init__()
         self.init = answering  # type: ignore[method-assign]
@@ -111,7 +111,7 @@ class Operations(pyfuse3.Operations):
         self._chunks = chunks
         self._nursery = nursery
         root = flist.find(b"")
-        # A damaged root is an error of mounting, and not of everything that is asked afterwards.
+        # A damaged root is an error of mounting, not of every request afterwards.
         _ = root.mode
         deque(flist.children(b"", leave_out=_pass_over), maxlen=0)
         self._inodes: dict[int, _Inode] = {pyfuse3.ROOT_INODE: _Inode(root, 1)}
@@ -133,7 +133,7 @@ class Operations(pyfuse3.Operations):
         return self._entry(node, self._remember(node))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        """Let go of inodes."""
+        """Forget inodes."""
         for number, times in inode_list:
             inode = self._inodes[number]
             inode.lookups -= times
@@ -166,7 +166,7 @@ class Operations(pyfuse3.Operations):
 
     @_answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """List a directory from a cookie on."""
+        """List a directory, beginning after a cookie."""
         here = self._inodes[fh].node
         above = self._numbers.get(here.path.rpartition(b"/")[0], int(pyfuse3.ROOT_INODE))
         for cookie, name, number in ((1, b".", fh), (2, b"..", above)):
@@ -201,7 +201,7 @@ class Operations(pyfuse3.Operations):
         return listing
 
     def _remember(self, node: Node) -> int:
-        """Give a node its number, which the kernel is told once more."""
+        """Return the number of a node, and count that the kernel is told."""
         number = self._numbers.get(node.path)
         if number is None:
             number = self._last_number = self._last_number + 1
@@ -243,7 +243,7 @@ class Operations(pyfuse3.Operations):
 
     @_answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        """Read, and fetch ahead for who goes on where the last read ended."""
+        """Read, and fetch ahead if the read continues where the last one ended."""
         handle = self._handles[fh]
         end = min(off + size, handle.size)
         if off >= end:
@@ -269,7 +269,7 @@ class Operations(pyfuse3.Operations):
 
     @_answered
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        """Say that there is no room."""
+        """Report no free space."""
         data = StatvfsData()
         data.f_bsize = data.f_frsize = _BLOCK
         data.f_blocks = data.f_bfree = data.f_bavail = 0
@@ -278,16 +278,16 @@ class Operations(pyfuse3.Operations):
         return data
 
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
-        """Say that there are no extended attributes, once for the whole mount."""
+        """Report no extended attributes: after ENOSYS the kernel does not ask again."""
         raise FUSEError(errno.ENOSYS)
 
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
-        """Say that there are no extended attributes, once for the whole mount."""
+        """Report no extended attributes: after ENOSYS the kernel does not ask again."""
         raise FUSEError(errno.ENOSYS)
 
 
 def _pass_over(_: Node, __: str) -> None:
-    """Say nothing yet: whoever lists the directory is told."""
+    """Ignore an entry: it is logged when the directory is listed."""
 
 
 def _leave_out(node: Node, why: str) -> None:
@@ -295,7 +295,7 @@ def _leave_out(node: Node, why: str) -> None:
 
 
 def _nothing() -> EntryAttributes:
-    """Answer a lookup with «no such name» in a way that the kernel remembers."""
+    """Return the answer "no such name" in a form that the kernel caches."""
     entry = EntryAttributes()
     entry.st_ino = InodeT(0)
     entry.entry_timeout = _TIMEOUT

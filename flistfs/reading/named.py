@@ -1,4 +1,4 @@
-"""Whether the servers that an flist names to its readers have its blocks."""
+"""Check that the servers which an flist names to its readers have its blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flistfs.stores.base import Store
     from flistfs.util.progress import Progress
 
-# Blocks that are asked for between two looks at the clock.
+# Blocks asked for between two checks of the deadline.
 _BATCH: Final = 4096
 
 _NAMED_SERVERS: Final = 3
@@ -34,15 +34,15 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         package: The flist.
         router: What it names.
         timeout: Seconds that all of it may take; at least one.
-        progress: Is told how far it is.
+        progress: Takes reports.
 
     Returns:
-        What is to be known of that: why they were not asked, or not for all, and which of them lack blocks
-        that others have.
+        Notes for the user: why they were not asked, or not for all blocks, and which of them lack blocks that
+        others have.
 
     Raises:
         BlockMissingError: all of them lack some.
-        FormatError: the router makes no sense.
+        FormatError: the router is invalid.
     """
     from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415  few seals ask other servers
 

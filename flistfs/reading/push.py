@@ -1,7 +1,6 @@
-"""The blocks of a sealed flist, brought to another store.
+"""Copy the blocks of a sealed flist to another store.
 
-Only what the target lacks is sent, so that a push that was cut off goes on where it was when it is started
-again.
+Only what the target lacks is sent, so that an interrupted push continues where it was.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ from flistfs.tree.chunks import BlockRef
 from flistfs.tree.names import printable
 from flistfs.util.progress import Progress, Report, counting
 
-# Hashes that are asked for at a time while checking that the target has every block.
+# Hashes asked for at a time while checking that the target has every block.
 _CHECK_BATCH = 4096
 
-# Files between two reports of the progress.
+# Files between two progress reports.
 _TELL_EVERY = 1024
 
-# Of blocks that the source cannot give, so many are kept to name the files, and so many files are named.
+# How many unavailable blocks are kept, to name the files that need them, and how many files are named.
 _KEPT_FAULTS = 10_000
 _NAMED_FILES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PushSummary:
-    """What was pushed: of all `blocks`, each counted once, `sent` were not in the target before.
+    """What was pushed: of all `blocks`, each counted once, the target lacked `sent`, or had them wrong.
 
-    Or they were wrong there, as `replaced` were.
+    `replaced` counts the latter.
     """
 
     blocks: int
@@ -47,17 +46,17 @@ class PushSummary:
 def push(
     flist: Flist, source: Store, target: Store, progress: Progress, *, check_content: bool = False
 ) -> PushSummary:
-    """Bring the blocks of a flist that the target lacks, or has wrong, from the source to the target.
+    """Copy the blocks of an flist that the target lacks, or has wrong, from the source to the target.
 
     What the target has is compared where it may have changed unseen; with `check_content` all of it is.
 
-    What the source cannot give does not keep the rest from being pushed.
+    Blocks that the source cannot provide do not keep the rest from being pushed.
 
     Raises:
         BlockMissingError: the source lacks blocks that the target lacks too, or the target lost some.
         BlockCorruptError: blocks in the source are corrupt.
         FormatError: the flist is damaged.
-        StoreError: a store can't be used. What was pushed until then stays.
+        StoreError: a store cannot be used. What has been pushed so far stays.
         OutputError: the disk for temporary files is full.
     """
     faults = _Faults()
@@ -81,14 +80,14 @@ def push(
             raise faults.error(flist, source)
         if lost > 0:
             raise BlockMissingError(
-                f"{shown_store(target.url)} has lost {lost} blocks that it has acknowledged; see that it "
-                f"keeps all it is given (Redis: maxmemory-policy noeviction), and push again"
+                f"{shown_store(target.url)} has lost {lost} blocks after acknowledging them; make sure "
+                f"that it keeps all data (Redis: maxmemory-policy noeviction), and push again"
             )
         return PushSummary(len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
 
 
 class Blocks:
-    """The blocks of a flist, each once. They lie in a temporary file: there may be more than memory holds."""
+    """The blocks of an flist, each once, in a temporary file: there may be more than memory holds."""
 
     def __init__(self, table: sqlite3.Connection) -> None:
         self._table = table
@@ -135,7 +134,7 @@ def _refs(flist: Flist, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
         for ref in node.blocks:
             if not flist.codec.is_ref(ref):
                 raise FormatError(
-                    f"{printable(node.path)} has a block whose hash or key is no hash; nothing was pushed"
+                    f"{printable(node.path)} has a block with an invalid hash or key; nothing was pushed"
                 )
             yield ref.hash, ref.key
 
@@ -153,7 +152,7 @@ def _check(blocks: Blocks, target: Store, progress: Progress) -> int:
 
 
 class _Faults:
-    """Blocks that the source could not give."""
+    """Blocks that the source could not provide."""
 
     def __init__(self) -> None:
         self._missing = 0
@@ -173,7 +172,7 @@ class _Faults:
             self._kept.add(ref)
 
     def error(self, flist: Flist, source: Store) -> FlistfsError:
-        """Say what is wrong with which files."""
+        """Return an error that names the files affected."""
         kind = BlockMissingError if self._missing else BlockCorruptError
         lacks = f"lacks {self._missing} of the blocks" if self._missing else ""
         holds = f"holds {self._corrupt} that are corrupt" if self._corrupt else ""

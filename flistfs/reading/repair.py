@@ -1,4 +1,4 @@
-"""Right blocks for an flist, to go where the store has wrong ones or none.
+"""Sources of right blocks, to replace wrong ones in a store, or to fill in for missing ones.
 
 They come from another store, or are made again from files: a chunk of the right content becomes the same
 block. Whatever comes is opened first, and compared with the hash and the key that the flist says.
@@ -24,7 +24,7 @@ _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A block that is wanted, and a place in the tree where its content was."""
+    """A block to be found, and a place in the tree where its content was."""
 
     path: bytes
     piece: Piece
@@ -36,13 +36,13 @@ class Wanted:
 
 
 class Supply(Protocol):
-    """Where right blocks may be had."""
+    """A source of right blocks."""
 
     def at_once(self, wanted: Wanted) -> Block | None:
         """Return a block if it is found quickly."""
 
     def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:
-        """Yield those that are found at all, with more effort; each at most once."""
+        """Search with more effort; yield the blocks found, each at most once."""
 
 
 class StoreSupply:
@@ -55,7 +55,7 @@ class StoreSupply:
         """Fetch the block.
 
         Raises:
-            StoreError: the store can't be asked.
+            StoreError: the store cannot be reached.
         """
         return right_copy(self._store, wanted.ref)
 
@@ -80,11 +80,11 @@ class DirectorySupply:
     def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:
         """Look through all files."""
         missing = {each.ref.key: each.ref for each in wanted}
-        for folder, _, names in os.walk(self._root):
+        for directory, _, names in os.walk(self._root):
             for name in names:
                 if not missing:
                     return
-                for block in _blocks(self._codec, b"/".join((folder, name)), missing.get):
+                for block in _blocks(self._codec, b"/".join((directory, name)), missing.get):
                     missing.pop(block.key, None)
                     yield block
 
@@ -96,7 +96,7 @@ def _blocks(
     start: int = 0,
     length: int | None = None,
 ) -> Iterator[Block]:
-    """Make those blocks of a file's chunks that are wanted; with a length, only of the one at `start`."""
+    """Encode those of a file's chunks that are wanted; with a length, only the one at `start`."""
     try:
         with open(os.open(path, _FLAGS), "rb", buffering=0) as file:  # noqa: PTH123  a descriptor
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -104,11 +104,11 @@ def _blocks(
             position = start
             while chunk := os.pread(file.fileno(), length or CHUNK_SIZE, position):
                 ref = find(codec.key(chunk))
-                # Libraries differ in a few blocks: then the same content is another block, of no use here.
+                # Compression libraries differ for a few chunks: then the block is another, useless here.
                 if ref is not None and (block := codec.encode(chunk)).hash == ref.hash:
                     yield block
                 if length is not None:
                     return
                 position += len(chunk)
-    except OSError:  # what cannot be read has nothing to give
+    except OSError:  # an unreadable file is no source
         return

@@ -1,4 +1,4 @@
-"""Which entries are meant: by name, kind and size, or by patterns of paths."""
+"""Selecting entries: by name, kind and size, or by patterns of paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flistfs.util.patterns import parse_pattern
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for; what is None says nothing. Sizes are in bytes, both included, and of files."""
+    """Criteria of a search; None matches anything. Sizes are in bytes, inclusive, and apply to files only."""
 
     name: str | None = None
     kinds: frozenset[Kind] | None = None
@@ -22,7 +22,7 @@ class Search:
     max_size: int | None = None
 
     def matches(self, node: Node) -> bool:
-        """Say whether it is one of those: `name` is a shell pattern for the last part of its path."""
+        """Return whether an entry matches; `name` is a shell pattern for the last part of its path."""
         if self.kinds is not None and node.kind not in self.kinds:
             return False
         if self.name is not None and not fnmatch.fnmatchcase(os.fsdecode(node.name), self.name):
@@ -35,7 +35,7 @@ class Search:
 
 
 def search(flist: Flist, start: Node, wanted: Search) -> Iterator[Node]:
-    """Walk what is wanted below a directory, or the entry itself that is none."""
+    """Walk the matches below a directory, or `start` itself if it is not a directory."""
     if not (start.kind is Kind.DIRECTORY and start.whole) and wanted.matches(start):
         yield start
     yield from filter(wanted.matches, flist.walk(start))
@@ -49,12 +49,12 @@ class Selection:
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        """Raises UsageError for a pattern that can match nothing."""
+        """Parse patterns. Raises UsageError for one that can match nothing."""
         self._patterns = [parse_pattern(pattern) for pattern in patterns if pattern]
         self._patterns.reverse()
 
     def matches(self, node: Node) -> bool:
-        """Say whether an entry is selected."""
+        """Return whether an entry is selected."""
         path = node.path
         ends = [end for end, char in enumerate(path) if char == 0x2F]
         for pattern in self._patterns:

@@ -1,4 +1,4 @@
-"""What there is in an flist, all counted."""
+"""Statistics of an flist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flistfs.util.progress import Progress, Report, quiet
 
 
 class Owner(NamedTuple):
-    """Who owns entries: names and numbers; None where the flist has no number."""
+    """An owner of entries: names and numbers; None where the flist has no number."""
 
     user: bytes
     group: bytes
@@ -25,7 +25,7 @@ class Owner(NamedTuple):
 
 @dataclass(slots=True)
 class Survey:
-    """Counts of everything. `size` is what files hold; `unique_size` is what of it has a block of its own.
+    """Counts of everything. `size` is the content of all files; `unique_size` counts equal chunks once.
 
     The root counts as a directory. `largest` are the largest files (size, path), the largest first.
     """
@@ -49,7 +49,7 @@ def take_survey(flist: Flist, *, largest: int = 10, progress: Progress = quiet) 
     seen: set[bytes] = set()
     files = _count(flist, survey, seen, progress)
     survey.largest = heapq.nlargest(largest, files)
-    deque(files, maxlen=0)  # of which the largest 0 are found without a look
+    deque(files, maxlen=0)  # nlargest(0) does not consume them
     survey.unique_blocks = len(seen)
     progress(Report("structure", 1, 1))
     return survey

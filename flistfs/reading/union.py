@@ -16,8 +16,8 @@ from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
 from flistfs.tree.uniting import Conflict, Part, Place, Prefer, Rules, Seen, Sort, United, Why, join
 
-# Directories of an flist that are remembered: two are compared at a time, and links lead through others. Of
-# small ones more, as many may unite in one place: so many with their entries, of about 500 bytes.
+# Directories of an flist to cache: two are compared at a time, and links lead through others. More if they
+# are small, as many may unite in one place: up to this many entries, of about 500 bytes each.
 _REMEMBERED = 8
 _REMEMBERED_ENTRIES = 16 << 10
 
@@ -37,12 +37,12 @@ class Clash:
 
     @property
     def is_open(self) -> bool:
-        """Say whether it can be decided by a preference alone."""
+        """Return whether a preference alone decides it."""
         return self.why is Why.UNDECIDED
 
     @property
     def reason(self) -> str:
-        """Why no preference decides it, in words; nothing if one does."""
+        """Why no preference decides it, in words; empty if one does."""
         if self.why is Why.TWICE:
             return (
                 f"it would be there twice, through a link, as {' and as '.join(map(printable, self.twice))}"
@@ -51,13 +51,13 @@ class Clash:
 
 
 _REASONS = {
-    Why.DEAD_LINK: "the link leads to no directory",
-    Why.FULL_DIRECTORY: "a link takes the place of no directory that has something in it",
+    Why.DEAD_LINK: "the link does not lead to a directory",
+    Why.FULL_DIRECTORY: "a link does not replace a directory that is not empty",
 }
 
 
 def described(clash: Clash) -> str:
-    """Say on one line what is where."""
+    """Return one line that says what is where."""
     if clash.why is Why.TWICE:
         return f"{printable(clash.path)} in {clash.found[0][0]}: {clash.reason}"
     found = " and ".join(f"{name} ({kind})" for name, kind in clash.found)
@@ -65,7 +65,7 @@ def described(clash: Clash) -> str:
 
 
 class FlistTree:
-    """An flist as a tree that unites with others. What is damaged is for whoever walks it to say."""
+    """An flist as a tree that unites with others. Damage is reported by whoever walks it."""
 
     def __init__(self, flist: Flist, *, by_time: bool) -> None:
         """Look at an flist; with `by_time` also at when directories were modified."""
@@ -110,7 +110,7 @@ class FlistTree:
 
 
 def seen_of(node: Node) -> Seen:
-    """Say what a node is to the rules."""
+    """Return what a node is to the rules."""
     return _seen(node, node.mtime)
 
 
@@ -128,7 +128,7 @@ class Union:
     def __init__(self, flists: Sequence[tuple[str, Flist]], rules: Rules) -> None:
         """Unite flists, by their names, the later on top.
 
-        `clashes` says what keeps them from it.
+        `clashes` lists what stands in the way.
         """
         self._names = [name for name, _ in flists]
         lowest, *others = [FlistTree(flist, by_time=rules.prefer is Prefer.NEWER) for _, flist in flists]
@@ -147,7 +147,7 @@ class Union:
         return self._united.place(join(place.path, name), parts)
 
     def own_parts(self, place: Place) -> list[Part]:
-        """Return those of a directory's parts of which one gives it its attributes."""
+        """Return the parts of a directory that may give it its attributes."""
         return self._united.own_parts(place)
 
     def chosen(self, found: Sequence[Node]) -> list[int]:
@@ -155,7 +155,7 @@ class Union:
         return self._united.rules.chosen([seen_of(node) for node in found]) if len(found) > 1 else [0]
 
     def hidden(self) -> dict[str, list[bytes]]:
-        """Return what is hidden by something else, by the names of the flists that it is in."""
+        """Return the paths hidden by something else, by the names of their flists."""
         hidden: dict[str, list[bytes]] = {}
         for part in sorted(self._united.hidden):
             hidden.setdefault(self._names[part.tree], []).append(part.path)

@@ -1,4 +1,4 @@
-"""Whether an flist can be read: its records, and whether the store has every block, or even the right ones.
+"""Verify an flist: its records, and that the store has every block, or even the right ones.
 
 Two walks: the first looks for faults of the records and counts blocks, the second asks the store. So the end
 of the second is known beforehand, and no store is asked for what no block can be called.
@@ -22,24 +22,24 @@ from flistfs.tree.chunks import BlockRef
 from flistfs.tree.node import Kind
 from flistfs.util.progress import Progress, Report, quiet
 
-# References to blocks that are looked at together.
+# References to blocks checked together.
 _BATCH: Final = 4096
 
 ROUTER: Final = b"router.yaml"
-"""What stands for the path where the package's router is at fault."""
+"""Stands for the path where the fault is in the package's router."""
 
 _UNKNOWN: Final = -1
 
-# What became of a block: how many bytes its chunk has (or _UNKNOWN, if it was not fetched), or its fault.
+# The outcome for a block: how many bytes its chunk has (_UNKNOWN if it was not fetched), or its fault.
 _Outcome: TypeAlias = int | str
 
 
 @dataclass(slots=True)
 class Verified:
-    """What was looked at, and the faults in it.
+    """What was checked, and the faults found.
 
     Directories whose records cannot be read count as well; blocks that the store was asked for count once.
-    What was `repaired` is no fault any more.
+    Repaired blocks are no faults any more.
     """
 
     directories: int = 0
@@ -57,7 +57,7 @@ def verify(
     supply: Supply | None = None,
     progress: Progress = quiet,
 ) -> Verified:
-    """Look for all that is wrong with an flist.
+    """Find everything that is wrong with an flist.
 
     Without a store only its records are looked at; with one, whether it has every block; `deep` fetches,
     decrypts and checks each block, once, as each of its servers has it. With a supply, it is deep, and right
@@ -65,7 +65,7 @@ def verify(
     alike: some 200 bytes each, 400 MB for 1 TB.
 
     Raises:
-        StoreError: the store can't be asked.
+        StoreError: the store cannot be reached.
     """
     report = Verified(faults=list(_package_faults(flist)))
     total = 0
@@ -108,7 +108,7 @@ def _package_faults(flist: Flist) -> Iterator[Fault]:
 def _broken(
     flist: Flist, blocks: _Blocks, supply: Supply | None, total: int, progress: Progress
 ) -> Iterator[Wanted]:
-    """Walk the chunks that have faults, and are not repaired at once."""
+    """Walk the chunks that have faults and cannot be repaired immediately."""
     references = _references(flist)
     done = 0
     while batch := list(islice(references, _BATCH)):
@@ -135,7 +135,7 @@ def _references(flist: Flist) -> Iterator[Wanted]:
 
 
 class _Blocks:
-    """What is known of blocks, each asked for once."""
+    """What is known about blocks; each is asked for once."""
 
     def __init__(self, store: Store, *, deep: bool, entire: bool) -> None:
         """Ask a store; `entire`: a block that one of its servers lacks is missing, though another has it."""
@@ -150,7 +150,7 @@ class _Blocks:
         return len(self._outcomes)
 
     def check(self, refs: Sequence[BlockRef]) -> None:
-        """Find out about those of the blocks that are not known yet."""
+        """Check the blocks that are not known yet."""
         new = list({self._name(ref): ref for ref in refs if self._name(ref) not in self._outcomes}.values())
         outcomes = ahead(self._fetched, new) if self._deep else self._asked(new)
         for ref, outcome in zip(new, outcomes, strict=True):
@@ -162,24 +162,24 @@ class _Blocks:
             )
 
     def is_broken(self, ref: BlockRef) -> bool:
-        """Say whether a block is missing or wrong."""
+        """Return whether a block is missing or wrong."""
         return isinstance(self._outcomes[self._name(ref)], str)
 
     def repair_from(self, blocks: Iterable[Block]) -> None:
-        """Put right blocks into the store, and see that they have arrived."""
+        """Store right blocks, and check that they have arrived."""
         for block in blocks:
             self._store.put([block])
             outcome = self._outcomes[self._name(block.ref)] = self._fetched(block.ref)
             self.repaired += not isinstance(outcome, str)
 
     def fault(self, piece: Piece) -> str | None:
-        """Say what is wrong with the block of a chunk, as far as it has been checked."""
+        """Return what is wrong with the block of a chunk, as far as it has been checked."""
         outcome = self._outcomes[self._name(piece.ref)]
         if isinstance(outcome, str):
             return outcome
         if outcome not in {_UNKNOWN, piece.length}:
             shown = self._store.codec.show(piece.ref.hash)
-            return f"block {shown} has {outcome} bytes where {piece.length} belong"
+            return f"block {shown} has {outcome} bytes instead of {piece.length}"
         return None
 
     def _name(self, ref: BlockRef) -> bytes:

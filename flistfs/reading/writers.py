@@ -1,4 +1,4 @@
-"""Threads that fetch the content of files and write it, into files that are open already."""
+"""Threads that fetch the content of files and write it into files that are already open."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from flistfs.tree.names import join, printable
 from flistfs.tree.node import Node
 from flistfs.util.progress import Progress, Report
 
-# Chunks on their way at a time, each in a file that is open.
+# Chunks in flight at a time, each of which keeps a file open.
 _AHEAD: Final = 8 * THREADS
 
-# A whole chunk of zeros needs no block: what is not written of a file is zeros.
+# A whole chunk of zeros needs no block: unwritten parts of a file read as zeros.
 _ZEROS: Final = bytes(CHUNK_SIZE)
 
 
 @contextmanager
 def explained(target: Path, path: bytes) -> Iterator[None]:
-    """Turn an error of the system into one that names the path below `target`.
+    """Turn a system error into one that names the path below `target`.
 
     Raises:
         OutputError: instead of OSError.
@@ -45,7 +45,7 @@ def explained(target: Path, path: bytes) -> Iterator[None]:
 
 
 class _Output:
-    """A file that several threads write to: whoever writes the last chunk completes it."""
+    """A file that several threads write to; the one that writes the last chunk completes it."""
 
     def __init__(self, descriptor: int, chunks: int, complete: Callable[[int], None]) -> None:
         self._descriptor = descriptor
@@ -66,7 +66,7 @@ class _Output:
             self._complete(self._descriptor)
 
     def release(self) -> None:
-        """Is called once for each chunk, written or not."""
+        """Note that one chunk is done with, written or not."""
         with self._lock:
             self._users -= 1
             is_last = not self._users
@@ -97,7 +97,7 @@ class Writers:
             while error is None and self._running:
                 self._await_one()
         finally:
-            # Nobody waits for what still runs after an error: closing the store ends that.
+            # After an error, running work is not awaited: closing the store ends it.
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def write(self, descriptor: int, node: Node, complete: Callable[[int], None]) -> None:

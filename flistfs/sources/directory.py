@@ -187,19 +187,19 @@ class DirectorySource:
 
     def _walk(self, start: Start, status: os.stat_result) -> Iterator[Item | Problem]:
         path, name = start.path, start.name
-        is_folder = stat.S_ISDIR(status.st_mode)
-        if name and self._excluded(name, is_folder):
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if name and self._excluded(name, is_directory):
             return
-        if not is_folder:
+        if not is_directory:
             yield from self._file(path, name, status)
             return
         waiting = [_Place(path, name, status)]
         while waiting:
             place = waiting.pop()
             self._refuse_forbidden(start, place)
-            folders: list[_Place] = []
-            yield from self._folder(place, folders)
-            waiting += sorted(folders, reverse=True, key=lambda folder: folder.name)
+            directories: list[_Place] = []
+            yield from self._directory(place, directories)
+            waiting += sorted(directories, reverse=True, key=lambda directory: directory.name)
 
     def _refuse_forbidden(self, start: Start, place: _Place) -> None:
         what = self._forbidden.get((place.status.st_dev, place.status.st_ino))
@@ -216,7 +216,7 @@ class DirectorySource:
         except OSError as error:
             yield Problem(name, why_unreadable(error))
 
-    def _folder(self, place: _Place, folders: list[_Place]) -> Iterator[Item | Problem]:
+    def _directory(self, place: _Place, directories: list[_Place]) -> Iterator[Item | Problem]:
         """Take a directory and what is no directory in it, and collect what is.
 
         One that cannot be listed is left out itself: an empty one would pass for all that there is.
@@ -229,7 +229,7 @@ class DirectorySource:
                 for entry in entries:
                     found = self._entry(entry, path, way, prefix + entry.name)
                     if isinstance(found, _Place):
-                        folders.append(found)
+                        directories.append(found)
                     elif found is not None:
                         yield found
         except OSError as error:

@@ -13,7 +13,7 @@ Filter = Callable[[bytes, bool], bool]
 """Says of a path, and whether it is a directory, whether it is left out."""
 
 
-def nothing_excluded(path: bytes, is_folder: bool) -> bool:  # noqa: ARG001, FBT001  a Filter's signature
+def nothing_excluded(path: bytes, is_directory: bool) -> bool:  # noqa: ARG001, FBT001  a Filter's signature
     """Leave nothing out."""
     return False
 
@@ -33,9 +33,9 @@ def excluding(patterns: Sequence[str]) -> Filter:
         return nothing_excluded
     parsed.reverse()
 
-    def fits(path: bytes, is_folder: bool) -> bool:  # noqa: FBT001  a Filter's signature
+    def fits(path: bytes, is_directory: bool) -> bool:  # noqa: FBT001  a Filter's signature
         for pattern in parsed:
-            if pattern.fits(path, is_directory=is_folder):
+            if pattern.fits(path, is_directory=is_directory):
                 return not pattern.takes_back
         return False
 

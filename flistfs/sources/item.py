@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from flistfs.authoring.state.journal import Stored
 from flistfs.sources.data import Source
+from flistfs.tree.chunks import Stored
 
 
 class Piece(NamedTuple):

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, BaseRequest
-from flistfs.authoring.state.directory import SessionFolder
-from flistfs.authoring.state.journal import Stored
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.errors import ClashError, FormatError
 from flistfs.format.base import Codec
 from flistfs.format.router import Router, format_router, without_passwords
@@ -32,7 +31,7 @@ from flistfs.sources.item import Item
 from flistfs.stores import Store, open_store
 from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.url import StoreUrl
-from flistfs.tree.chunks import CHUNK_SIZE, chunk_length
+from flistfs.tree.chunks import CHUNK_SIZE, Stored, chunk_length
 from flistfs.tree.names import join, printable
 from flistfs.tree.node import Access, Kind, Node
 from flistfs.tree.owners import FIRST_OWN_NUMBER, MAX_ID, said_number
@@ -103,9 +102,9 @@ class BaseSource:
         self.hidden = union.hidden()
         waiting = [union.root()]
         while waiting:
-            folders: list[Place] = []
-            yield from self._folder(union, waiting.pop(), folders)
-            waiting += reversed(folders)
+            below: list[Place] = []
+            yield from self._walk_directory(union, waiting.pop(), below)
+            waiting += reversed(below)
 
     def measure(self) -> None:
         """Do nothing: how many records there are is known."""
@@ -133,7 +132,7 @@ class BaseSource:
         """The names of groups that have no number in the flists, by their numbers in the session."""
         return self._groups.named()
 
-    def _folder(self, union: Union, place: Place, folders: list[Place]) -> Iterator[Item]:
+    def _walk_directory(self, union: Union, place: Place, below: list[Place]) -> Iterator[Item]:
         """Walk a directory, and collect those in it."""
         found: dict[bytes, list[tuple[int, Node]]] = {}
         directories: dict[Part, Node] = {}
@@ -147,7 +146,7 @@ class BaseSource:
         for name, candidates in sorted(found.items()):
             chosen = [candidates[index] for index in union.chosen([node for _, node in candidates])]
             if chosen[0][1].kind is Kind.DIRECTORY:
-                folders.append(union.below(place, name, [Part(tree, node.path) for tree, node in chosen]))
+                below.append(union.below(place, name, [Part(tree, node.path) for tree, node in chosen]))
             else:
                 ((tree, node),) = chosen
                 yield self._item(self.layers[tree], join(place.path, name), node)
@@ -279,7 +278,7 @@ class Base:
     is_named: bool = False
 
     def check(self) -> None:
-        """See that a store which was named can be asked (blocks); it makes no folder, as its `check` would.
+        """Check that a named store answers (blocks); it makes no directory, as the `check` of a store would.
 
         Raises:
             StoreError: it cannot be.
@@ -290,12 +289,12 @@ class Base:
 
 @contextmanager
 def opened_base(
-    folder: SessionFolder, store: Store, password: str | None, request: BaseRequest | None = None
+    directory: SessionDirectory, store: Store, password: str | None, request: BaseRequest | None = None
 ) -> Iterator[Base]:
     """Open the base of a session (blocks).
 
     Args:
-        folder: The session's; with a request, where its blocks are is noted there.
+        directory: The session's; with a request, where its blocks are is noted there.
         store: The session's store.
         password: That of the store which the user named for the base's blocks.
         request: What a new session starts from.
@@ -310,17 +309,17 @@ def opened_base(
             source = opened.enter_context(
                 closing(BaseSource.open(request.packages, replace_links=request.replace_links))
             )
-            _check_format(folder, source.layers)
-            _note_stores(folder, store, source.layers, request)
-        blocks = _open_stores(folder, store.codec, password)
+            _check_format(directory, source.layers)
+            _note_stores(directory, store, source.layers, request)
+        blocks = _open_stores(directory, store.codec, password)
         if blocks is not None:
             opened.callback(blocks.close)
         yield Base(source, blocks, is_named=request is not None and request.store is not None)
 
 
-def _check_format(folder: SessionFolder, layers: Sequence[Layer]) -> None:
+def _check_format(directory: SessionDirectory, layers: Sequence[Layer]) -> None:
     """Refuse flists of another format than the session's, whose blocks its own cannot name."""
-    wanted = folder.settings().format
+    wanted = directory.settings().format
     for layer in layers:
         if (name := layer.flist.format.name) != wanted:
             raise FormatError(
@@ -328,7 +327,9 @@ def _check_format(folder: SessionFolder, layers: Sequence[Layer]) -> None:
             )
 
 
-def _note_stores(folder: SessionFolder, store: Store, layers: Sequence[Layer], request: BaseRequest) -> None:
+def _note_stores(
+    directory: SessionDirectory, store: Store, layers: Sequence[Layer], request: BaseRequest
+) -> None:
     """Keep where the base's blocks are, other than in the session's store.
 
     That is where the user said; else where each flist says, and the user's usual store if one says nothing.
@@ -340,19 +341,19 @@ def _note_stores(folder: SessionFolder, store: Store, layers: Sequence[Layer], r
         found = [layer.flist.router() for layer in layers]
         url = request.usual if None in found else None
         routers = dict.fromkeys(without_passwords(router) for router in found if router is not None)
-    folder.keep_base_stores(
-        None if url in {store.url, folder.settings().store} else url,
+    directory.keep_base_stores(
+        None if url in {store.url, directory.settings().store} else url,
         [format_router(router) for router in routers if router != store.readers_router],
     )
 
 
-def _open_stores(folder: SessionFolder, codec: Codec, password: str | None) -> Store | None:
+def _open_stores(directory: SessionDirectory, codec: Codec, password: str | None) -> Store | None:
     """Open the stores that were kept; servers that only an flist names get no password."""
     stores = [
         open_store(str(StoreUrl("router", path=path)), codec, reading=True, password_variable=None)
-        for path in folder.base_routers()
+        for path in directory.base_routers()
     ]
-    url = folder.settings().base_store
+    url = directory.settings().base_store
     if url is not None:
         stores.append(
             open_store(url, codec, password, reading=True, password_variable=BASE_PASSWORD_VARIABLE)

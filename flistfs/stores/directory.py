@@ -3,15 +3,15 @@
     a/b/abcd…     a block, named by its hash
     tmp/          files that are being written, renamed into place when they are whole
 
-Two levels of folders with 16 names each, so that a store of millions has some thousand files in a folder, and
-one of some thousand has not a folder for each: with 65,536 folders its first blocks took 1.5 times as long.
+Two levels of 16 names each, so that a store of millions has some thousand files in a directory, and one of
+some thousand does not have a directory for each: with 65,536 of them its first blocks took 1.5 times as long.
 
 Several processes may use one directory. A block is written without being flushed: `sync` flushes all of
 them at once, which is many times quicker. After a power cut before a `sync` some file systems show such a
 block as an empty or a short file: it counts as missing, where its size is known, and `put` replaces it.
 
 The directory itself may be a link. No link in it is followed, whoever has planted it: one in the place of a
-folder is an error, and one in that of a block, like all else that is no regular file, counts as missing.
+directory is an error, and one in that of a block, like all else that is no regular file, counts as missing.
 
 What a power cut or a bad disk made of a block of the right size shows only when it is compared with its name,
 and while the machine runs it does not come to be. So a block is compared once from one start of the machine
@@ -102,7 +102,7 @@ class DirectoryStore:
     def check(self) -> None:
         """Make the directory if there is none, and see that it can be read."""
         with self._explained("open"):
-            self._make_folder()
+            self._make_directory()
             os.close(os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
@@ -152,35 +152,35 @@ class DirectoryStore:
         """Flush the file system that holds the directory."""
         with self._explained("flush"):
             try:
-                folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return  # nothing was ever put
             try:
-                _syncfs(folder)
+                _syncfs(directory)
             finally:
-                os.close(folder)
+                os.close(directory)
 
     def close(self) -> None:
         """Do nothing: no file is kept open."""
 
     def _file(self, hash_: bytes, checked: set[str] | None = None) -> str:
-        """Return a block's path; of folders in `checked` it was seen a moment ago that they are no links."""
+        """Return a block's path; those in `checked` were seen a moment ago not to be links."""
         # The one guard between a hash from a stranger's flist and a path.
         name = self._codec.show(hash_)
         if not _NAME.fullmatch(name):
             raise StoreRefusedError(f"{self.url} names blocks in lower-case hex; {hash_!r:.40} is not")
-        folder = f"{self._root}/{name[0]}/{name[1]}"
-        if checked is None or folder not in checked:
+        directory = f"{self._root}/{name[0]}/{name[1]}"
+        if checked is None or directory not in checked:
             self._refuse_link(f"{self._root}/{name[0]}")
-            self._refuse_link(folder)
+            self._refuse_link(directory)
             if checked is not None:
-                checked.add(folder)
-        return f"{folder}/{name}"
+                checked.add(directory)
+        return f"{directory}/{name}"
 
-    def _refuse_link(self, folder: str) -> None:
-        """Raise StoreRefusedError if a folder of the store leads elsewhere."""
-        if os.path.islink(folder):
-            raise StoreRefusedError(f"{folder} is a symbolic link, and no folder of a store: remove it")
+    def _refuse_link(self, directory: str) -> None:
+        """Raise StoreRefusedError if a directory of the store leads elsewhere."""
+        if os.path.islink(directory):
+            raise StoreRefusedError(f"{directory} is a symbolic link, and no directory of a store: remove it")
 
     def _is_whole(self, hash_: bytes, wanted: int | None, checked: set[str]) -> bool:
         found = self._stored_size(self._file(hash_, checked))
@@ -242,7 +242,7 @@ class DirectoryStore:
         try:
             return os.open(aside, flags, 0o666)
         except FileNotFoundError:
-            self._make_folder()
+            self._make_directory()
             self._tmp.mkdir(exist_ok=True)
             return os.open(aside, flags, 0o666)
 
@@ -253,8 +253,8 @@ class DirectoryStore:
             os.makedirs(os.path.dirname(file), exist_ok=True)
             os.rename(aside, file)
 
-    def _make_folder(self) -> None:
-        # Only the store's own folder is private: mode 0700 on its parents would be a surprise.
+    def _make_directory(self) -> None:
+        # Only the store's own directory is private: mode 0700 on its parents would be a surprise.
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             self._path.mkdir(mode=0o700)
@@ -331,13 +331,13 @@ def _write_all(descriptor: int, parts: Sequence[bytes]) -> None:
             views[0] = views[0][written:]
 
 
-def _syncfs(folder: int) -> None:
+def _syncfs(directory: int) -> None:
     """Flush one file system, and hear about writes that failed; Python has no call for it."""
     try:
         syncfs = ctypes.CDLL(None, use_errno=True).syncfs
     except AttributeError:  # a C library without it
         os.sync()
         return
-    if syncfs(ctypes.c_int(folder)) != 0:
+    if syncfs(ctypes.c_int(directory)) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

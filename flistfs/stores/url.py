@@ -55,7 +55,7 @@ class StoreUrl:
     name: str | None = None
     """The argument of SELECT: a database number, or a namespace."""
     path: Path | None = None
-    """The folder of a `dir` store, the file of a `router`."""
+    """The directory of a `dir` store, the file of a `router`."""
     min_replicas: int | None = None
     """How many servers must have a block of a `router` store; None: all that its hash belongs to."""
 
@@ -157,7 +157,7 @@ def why_unreadable(url: StoreUrl) -> str | None:
 
 
 def default_store_url() -> str:
-    """Where blocks go when nobody says where: a folder among the user's data."""
+    """Where blocks go when nobody says where: a directory among the user's data."""
     return str(StoreUrl("dir", path=Path(platformdirs.user_data_dir("flistfs")) / "blocks"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 CHUNK_SIZE: Final = 512 * 1024
 """Plain bytes in a chunk; a file's last chunk may be shorter."""
@@ -31,3 +31,11 @@ def pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
 def chunk_length(size: int, index: int) -> int:
     """How many bytes of a file of `size` bytes lie in its chunk `index`."""
     return max(0, min(CHUNK_SIZE, size - index * CHUNK_SIZE))
+
+
+class Stored(NamedTuple):
+    """A chunk that the store holds: its plain length in bytes, and the block it became."""
+
+    length: int
+    hash: bytes
+    key: bytes

@@ -1,4 +1,4 @@
-"""What may be a name in an flist, and how long a path: what every walk of a tree relies on.
+"""Valid names and paths, which every walk of a tree relies on.
 
 A name that is none makes a path that is another's, or one that leads elsewhere. Longer paths than these no
 program writes; the records of all directories on the way have theirs in full, so they cost a square of it.
@@ -23,7 +23,7 @@ __all__ = ["MAX_NAME", "MAX_PATH", "name_fault", "place_fault"]
 
 
 def name_fault(name: bytes) -> str | None:
-    """Say why a name is none that a directory can list."""
+    """Return why a name is invalid in a directory; None if it is valid."""
     if not name:
         return "it has no name"
     if name in {b".", b".."} or b"/" in name or b"\0" in name:
@@ -34,18 +34,18 @@ def name_fault(name: bytes) -> str | None:
 
 
 def place_fault(path: bytes, name: bytes) -> str | None:
-    """Say why there cannot be something at `path`, of which `name` is the last part."""
+    """Return why nothing can be at `path`, whose last part is `name`; None if something can."""
     if len(path) > MAX_PATH:
         return f"its path has {len(path)} bytes, more than {MAX_PATH}"
     return name_fault(name)
 
 
 def join(path: bytes, name: bytes) -> bytes:
-    """Put a name behind a path in an flist."""
+    """Return the path of a name in a directory; the root is the empty path."""
     return path + b"/" + name if path else name
 
 
 def printable(raw: bytes) -> str:
-    """Show a name on one line: what can't be printed is escaped."""
+    """Return a name on one line, unprintable characters escaped."""
     text = raw.decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""Who may own what this process makes, and who that is on this machine."""
+"""Owners on this machine: whom files may be given to, and which account a name means."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Final
 from flistfs.tree.node import Access
 
 FIRST_OWN_NUMBER = 2**32 - 2**16
-"""From here on are the numbers of accounts that a base knows by name only: no system gives such out."""
+"""From here on, numbers stand for accounts that a base knows by name only: no system assigns these."""
 
 MAX_ID: Final = 2**32 - 2
-"""The largest number of a user or group; the one behind it stands for none."""
+"""The largest number of a user or group; the next one, -1 in 32 bits, means "none"."""
 
 NOBODY: Final = 65534
-"""Who owns what no account can, as in Linux where a number has no place."""
+"""The owner shown for an impossible number, as Linux does for one that does not fit."""
 
 _MAX_DIGITS: Final = 10
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 
 
 class Owners:
-    """Root gives to all, others to themselves and to their groups."""
+    """The owners that this process may give files to: root any, others themselves and their groups."""
 
     def __init__(self) -> None:
         self._is_root = os.geteuid() == 0
@@ -33,7 +33,7 @@ class Owners:
         self._known: dict[Access | None, tuple[int, int, bool]] = {None: (-1, -1, True)}
 
     def allowed(self, access: Access | None) -> tuple[int, int, bool]:
-        """Return the ids to give (-1: none), and whether they are others than the flist says."""
+        """Return the ids to set (-1: leave as is), and whether they differ from those in the flist."""
         if access not in self._known:
             assert access is not None  # noqa: S101  the type checker's
             uid, gid = uid_of(access), gid_of(access)
@@ -48,7 +48,7 @@ class Owners:
 
 
 def id_fault(access: Access) -> str | None:
-    """Say why user or group of an ACI are none that an account can have."""
+    """Return why user or group are impossible; None if they are possible."""
     for kind, number in ("user", access.uid), ("group", access.gid):
         if _is_impossible(number):
             return f"its {kind} has the number {number}, which no account can have"
@@ -58,8 +58,8 @@ def id_fault(access: Access) -> str | None:
 def shown_owner(access: Access | None, mode: int) -> tuple[int, int, int]:
     """Return the user, group and mode of an entry as a mount shows them.
 
-    Who is known by a name only, and not here, is root, and set-id bits are left out then: root's rights would
-    be lent where another's were meant. What no account can be is nobody.
+    An account known by name only, and unknown on this machine, becomes root, and set-id bits are dropped:
+    they would lend root's rights where another account's were meant. An impossible number becomes nobody.
     """
     if access is None:
         return 0, 0, mode & ~_SET_ID
@@ -73,21 +73,21 @@ def shown_owner(access: Access | None, mode: int) -> tuple[int, int, int]:
     )
 
 
-# Old flists have names only: root is 0, a number is one, and for the rest this machine is asked, as tar does.
+# Old flists have names only: root is 0, digits are a number, and otherwise this machine is asked, as by tar.
 
 
 def uid_of(access: Access) -> int | None:
-    """Return the number of the user; None for a name that nobody has here, or an impossible number."""
+    """Return the number of the user; None for a name unknown on this machine, or an impossible number."""
     return _number(access.uid, access.user, lambda name: pwd.getpwnam(name).pw_uid)
 
 
 def gid_of(access: Access) -> int | None:
-    """Return the number of the group; None for a name that no group has here, or an impossible number."""
+    """Return the number of the group; None for a name unknown on this machine, or an impossible number."""
     return _number(access.gid, access.group, lambda name: grp.getgrnam(name).gr_gid)
 
 
 def said_number(name: bytes) -> int | None:
-    """Return the number that a name says; None if it says none that an account can have."""
+    """Return the number that a name spells; None if it does not spell a possible one."""
     if name == b"root":
         return 0
     return int(name) if name.isdigit() and len(name) <= _MAX_DIGITS and int(name) <= MAX_ID else None

@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 
 from flistfs.errors import OutputError
 from flistfs.util.closing import Closing
-from flistfs.util.durable import sync_folder
+from flistfs.util.durable import sync_directory
 from flistfs.util.scratch import Scratch
 
 _KINDS: Final = {
@@ -53,8 +53,8 @@ class OutputFile(Closing):
         self._name: str | None = None  # beside the output, if it has one
         refuse_existing(out, force=force)
         with ExitStack() as held, _explained(out):
-            self._folder = os.open(out.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            held.callback(os.close, self._folder)
+            self._directory = os.open(out.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            held.callback(os.close, self._directory)
             self._descriptor = self._open(held)
             held.callback(os.close, self._descriptor)
             self._held = held.pop_all()
@@ -94,7 +94,7 @@ class OutputFile(Closing):
             else:
                 self._link()
         with suppress(OSError):  # it is there; a directory that may only be written cannot be opened for this
-            sync_folder(self._out.parent)
+            sync_directory(self._out.parent)
 
     def close(self) -> None:
         """Let go of it."""
@@ -103,7 +103,7 @@ class OutputFile(Closing):
     def _open(self, held: ExitStack) -> int:
         if Path("/proc/self/fd").is_dir():
             try:
-                return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._folder)
+                return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._directory)
             except OSError as error:
                 if error.errno not in _NO_UNNAMED:
                     raise
@@ -111,7 +111,7 @@ class OutputFile(Closing):
         self._name = _random_name()
         held.callback(self._forget_name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._name, flags, 0o666, dir_fd=self._folder)
+        descriptor = os.open(self._name, flags, 0o666, dir_fd=self._directory)
         scratch.note(self._out.with_name(self._name), descriptor)
         return descriptor
 
@@ -123,10 +123,10 @@ class OutputFile(Closing):
                 # For a moment there is a name, which a kill would leave.
                 self._held.enter_context(Scratch()).note(self._out.with_name(name), self._descriptor)
                 self._link_as(name)
-            os.rename(name, self._out.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            os.rename(name, self._out.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         except BaseException:
             with suppress(OSError):
-                os.unlink(name, dir_fd=self._folder)
+                os.unlink(name, dir_fd=self._directory)
             raise
 
     def _link(self) -> None:
@@ -138,19 +138,25 @@ class OutputFile(Closing):
         except OSError:
             if self._name is None:
                 raise
-            _rename_exclusively(self._folder, self._name, self._out.name)  # a file system without links
+            _rename_exclusively(self._directory, self._name, self._out.name)  # a file system without links
 
     def _link_as(self, name: str) -> None:
         if self._name is None:
             # With a directory given this is linkat(2), which finds the file behind the link in /proc.
-            os.link(f"/proc/self/fd/{self._descriptor}", name, dst_dir_fd=self._folder)
+            os.link(f"/proc/self/fd/{self._descriptor}", name, dst_dir_fd=self._directory)
         else:
-            os.link(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=False)
+            os.link(
+                self._name,
+                name,
+                src_dir_fd=self._directory,
+                dst_dir_fd=self._directory,
+                follow_symlinks=False,
+            )
 
     def _forget_name(self) -> None:
         if self._name is not None:
             with suppress(OSError):
-                os.unlink(self._name, dir_fd=self._folder)
+                os.unlink(self._name, dir_fd=self._directory)
 
 
 def check_output(out: Path, *, force: bool) -> None:
@@ -200,7 +206,7 @@ def _random_name() -> str:
     return f".flistfs-{secrets.token_hex(16)}.part"
 
 
-def _rename_exclusively(folder: int, name: str, new_name: str) -> None:
+def _rename_exclusively(directory: int, name: str, new_name: str) -> None:
     """Rename a file in a directory, unless something has the new name: renameat2(2), which Python lacks.
 
     Raises:
@@ -211,13 +217,13 @@ def _rename_exclusively(folder: int, name: str, new_name: str) -> None:
     except AttributeError:  # a C library without it
         code = errno.ENOSYS
     else:
-        if rename(folder, os.fsencode(name), folder, os.fsencode(new_name), _RENAME_NOREPLACE) == 0:
+        if rename(directory, os.fsencode(name), directory, os.fsencode(new_name), _RENAME_NOREPLACE) == 0:
             return
         code = ctypes.get_errno()
     if code not in {errno.EINVAL, errno.ENOSYS}:
         raise OSError(code, os.strerror(code))
     # A file system that can do neither: between these two lines something may appear after all.
     with suppress(FileNotFoundError):
-        os.stat(new_name, dir_fd=folder, follow_symlinks=False)
+        os.stat(new_name, dir_fd=directory, follow_symlinks=False)
         raise FileExistsError
-    os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=directory)

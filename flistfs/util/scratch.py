@@ -68,9 +68,9 @@ def _remove(path: Path, lock: int) -> None:
 
 
 @cache
-def _sweep(folder: str) -> None:
+def _sweep(directory: str) -> None:
     """Remove what processes of this user that were killed have left in a directory; never fails."""
-    with suppress(OSError), os.scandir(folder) as entries:
+    with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX):
                 with suppress(OSError), _abandoned(entry.path) as descriptor:

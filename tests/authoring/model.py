@@ -41,9 +41,9 @@ from flistfs.authoring.filesystem.vfs import (
 )
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import spool as spool_module
-from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import ROOT_INO, Inode
+from flistfs.authoring.state.records import ROOT_INO, Inode
 from flistfs.authoring.upload import uploader as uploader_module
 from flistfs.errors import StoreUnavailableError
 from flistfs.stores.directory import DirectoryStore
@@ -118,7 +118,7 @@ class TroubledStore(DirectoryStore):
 
 
 @dataclass(slots=True)
-class Folder:
+class Directory:
     """A directory on both sides; it may be removed already."""
 
     ino: int
@@ -182,7 +182,7 @@ class World:
         (base / "local").mkdir(mode=0o755)
         self.root = os.open(base / "local", os.O_RDONLY | os.O_DIRECTORY)
         self.caller = Caller(os.geteuid(), os.getegid())
-        self.folders = [Folder(ROOT_INO, self.root)]
+        self.directories = [Directory(ROOT_INO, self.root)]
         self.opened: list[Opened] = []
         self.listings: list[Listing] = []
         self.chunks: dict[int, set[int]] = {}  # by inode: the chunks of a file that were ever written
@@ -273,21 +273,21 @@ class World:
         assert my_error == their_error, f"{my_error or 'success'}, but locally {their_error or 'success'}"
         return None if my_error else (mine, other)
 
-    def folder(self, number: int) -> Folder:
-        return self.folders[number % len(self.folders)]
+    def directory(self, number: int) -> Directory:
+        return self.directories[number % len(self.directories)]
 
     def file(self, number: int, *, writable: bool = False) -> Opened | None:
         """Choose an open file."""
         found = [one for one in self.opened if one.writable or not writable]
         return found[number % len(found)] if found else None
 
-    def find(self, folder: Folder, name: bytes) -> Inode | None:
+    def find(self, directory: Directory, name: bytes) -> Inode | None:
         """Look a name up on both sides; None if there is none, or can be none."""
         if len(name) > MAX_NAME:
             return None
         found = self.both(
-            lambda: self.vfs.lookup(folder.ino, name),
-            lambda: _lstat(folder.descriptor, name),
+            lambda: self.vfs.lookup(directory.ino, name),
+            lambda: _lstat(directory.descriptor, name),
         )
         if found is None:
             return None
@@ -295,25 +295,25 @@ class World:
         assert (mine is None) == (theirs is None), f"{name!r}: {mine}, but locally {theirs}"
         return mine
 
-    def is_inside(self, folder: Folder, other: Inode) -> bool:
+    def is_inside(self, directory: Directory, other: Inode) -> bool:
         """Say whether a directory is `other` or lies in it, however deep."""
-        ino = folder.ino
+        ino = directory.ino
         while ino not in {other.ino, ROOT_INO}:
             above = self.vfs.lookup(ino, b"..")
             assert above is not None
             ino = above.ino
         return ino == other.ino
 
-    def named(self, folder: Folder, name: bytes) -> None:
+    def named(self, directory: Directory, name: bytes) -> None:
         """Note for running listings that there is a name now."""
         for listing in self.listings:
-            if listing.ino == folder.ino:
+            if listing.ino == directory.ino:
                 listing.ever.add(name)
 
-    def unnamed(self, folder: Folder, name: bytes) -> None:
+    def unnamed(self, directory: Directory, name: bytes) -> None:
         """Note for running listings that a name is gone, if only for a while."""
         for listing in self.listings:
-            if listing.ino == folder.ino:
+            if listing.ino == directory.ino:
                 listing.always.discard(name)
 
     def wrote(self, ino: int, offset: int, length: int) -> None:
@@ -328,19 +328,19 @@ class World:
 
     def compare(self) -> None:
         """See that the trees look alike: names, kinds, attributes, links; and what is open without a name."""
-        descriptors = {folder.ino: folder.descriptor for folder in self.folders}
+        descriptors = {directory.ino: directory.descriptor for directory in self.directories}
         self._alike(b"/", self.vfs.inode(ROOT_INO), os.fstat(self.root))
         identities: dict[int, int] = {}
-        folders = [ROOT_INO]
-        while folders:
-            ino = folders.pop()
+        directories = [ROOT_INO]
+        while directories:
+            ino = directories.pop()
             for name, inode, status in self._entries(ino, descriptors[ino]):
                 assert identities.setdefault(inode.ino, status.st_ino) == status.st_ino, name
                 if stat.S_ISDIR(inode.mode):
                     parent = self.vfs.lookup(inode.ino, b"..")
                     assert parent is not None
                     assert parent.ino == ino
-                    folders.append(inode.ino)
+                    directories.append(inode.ino)
         assert len(set(identities.values())) == len(identities)
         opened = [(one.ino, one.descriptor) for one in self.opened]
         for ino, descriptor in [*opened, *descriptors.items()]:
@@ -383,11 +383,11 @@ class World:
             if opened.ino not in done:
                 done.add(opened.ino)
                 await self._same_bytes(opened.ino, opened.descriptor)
-        for folder in self.folders:
-            for entry in list(self.vfs.readdir(folder.ino, 0)):
+        for directory in self.directories:
+            for entry in list(self.vfs.readdir(directory.ino, 0)):
                 if entry.kind == stat.S_IFREG and entry.ino not in done:
                     done.add(entry.ino)
-                    descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOATIME, dir_fd=folder.descriptor)
+                    descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOATIME, dir_fd=directory.descriptor)
                     try:
                         await self._same_bytes(entry.ino, descriptor)
                     finally:
@@ -433,13 +433,13 @@ class World:
         """Close what is open on the local side, save the directories that still have a name."""
         for opened in self.opened:
             os.close(opened.descriptor)
-        for folder in self.folders:
-            if not os.fstat(folder.descriptor).st_nlink:
-                os.close(folder.descriptor)
+        for directory in self.directories:
+            if not os.fstat(directory.descriptor).st_nlink:
+                os.close(directory.descriptor)
             else:
                 continue
-            folder.descriptor = -1
-        self.folders = [folder for folder in self.folders if folder.descriptor >= 0]
+            directory.descriptor = -1
+        self.directories = [directory for directory in self.directories if directory.descriptor >= 0]
         self.opened.clear()
         self.listings.clear()
 
@@ -477,24 +477,24 @@ class World:
         self.check_books()
 
 
-def _copy_database(folder: Path, to: Path) -> None:
+def _copy_database(directory: Path, to: Path) -> None:
     """Copy a RocksDB as it is at one moment, though it may be compacting."""
     while True:
         with contextlib.suppress(OSError):
-            before = {file.name: file.stat().st_size for file in folder.iterdir()}
-            shutil.copytree(folder, to, ignore=shutil.ignore_patterns("LOG*"))
-            if before == {file.name: file.stat().st_size for file in folder.iterdir()}:
+            before = {file.name: file.stat().st_size for file in directory.iterdir()}
+            shutil.copytree(directory, to, ignore=shutil.ignore_patterns("LOG*"))
+            if before == {file.name: file.stat().st_size for file in directory.iterdir()}:
                 return
         shutil.rmtree(to, ignore_errors=True)
 
 
-def _names_in(folder: int) -> list[bytes]:
-    return [os.fsencode(name) for name in os.listdir(folder)]
+def _names_in(directory: int) -> list[bytes]:
+    return [os.fsencode(name) for name in os.listdir(directory)]
 
 
-def _lstat(folder: int, name: bytes) -> os.stat_result | None:
+def _lstat(directory: int, name: bytes) -> os.stat_result | None:
     try:
-        return os.lstat(name, dir_fd=folder)
+        return os.lstat(name, dir_fd=directory)
     except FileNotFoundError:
         return None
 
@@ -529,15 +529,15 @@ class Create:
     mode: int = 0o644
 
     async def run(self, world: World) -> None:
-        folder, flags = world.folder(self.at), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOATIME
+        directory, flags = world.directory(self.at), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOATIME
         made = world.both(
-            lambda: world.vfs.create(folder.ino, self.name, self.mode, flags, world.caller),
-            lambda: os.open(self.name, flags, self.mode, dir_fd=folder.descriptor),
+            lambda: world.vfs.create(directory.ino, self.name, self.mode, flags, world.caller),
+            lambda: os.open(self.name, flags, self.mode, dir_fd=directory.descriptor),
         )
         if made:
             (_, handle), descriptor = made
             world.opened.append(Opened(handle, descriptor, writable=True))
-            world.named(folder, self.name)
+            world.named(directory, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -550,8 +550,8 @@ class Open:
     truncate: bool = False
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
-        inode = world.find(folder, self.name)
+        directory = world.directory(self.at)
+        inode = world.find(directory, self.name)
         if inode is None or not stat.S_ISREG(inode.mode):
             return
         flags = os.O_RDWR if self.writable else os.O_RDONLY
@@ -559,7 +559,7 @@ class Open:
             flags |= os.O_TRUNC
         done = await world.both_async(
             lambda: world.vfs.open(inode.ino, flags, world.caller),
-            lambda: os.open(self.name, flags | os.O_NOATIME, dir_fd=folder.descriptor),
+            lambda: os.open(self.name, flags | os.O_NOATIME, dir_fd=directory.descriptor),
         )
         if done:
             world.opened.append(Opened(*done, writable=self.writable))
@@ -702,11 +702,11 @@ class TruncateOther:
     size: int
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
-        inode = world.find(folder, self.name)
+        directory = world.directory(self.at)
+        inode = world.find(directory, self.name)
         if inode is None or stat.S_IFMT(inode.mode) in {stat.S_IFREG, stat.S_IFLNK}:
             return
-        path = _path(folder, self.name)
+        path = _path(directory, self.name)
         await world.both_async(
             lambda: world.vfs.setattr(inode.ino, Attributes(size=self.size)),
             lambda: os.truncate(path, self.size),
@@ -732,12 +732,12 @@ class Unlink:
     name: bytes
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
+        directory = world.directory(self.at)
         if world.both(
-            lambda: world.vfs.unlink(folder.ino, self.name),
-            lambda: os.unlink(self.name, dir_fd=folder.descriptor),
+            lambda: world.vfs.unlink(directory.ino, self.name),
+            lambda: os.unlink(self.name, dir_fd=directory.descriptor),
         ):
-            world.unnamed(folder, self.name)
+            world.unnamed(directory, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -749,16 +749,16 @@ class Mkdir:
     mode: int = 0o755
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
+        directory = world.directory(self.at)
         made = world.both(
-            lambda: world.vfs.mkdir(folder.ino, self.name, self.mode, world.caller),
-            lambda: os.mkdir(self.name, self.mode, dir_fd=folder.descriptor),
+            lambda: world.vfs.mkdir(directory.ino, self.name, self.mode, world.caller),
+            lambda: os.mkdir(self.name, self.mode, dir_fd=directory.descriptor),
         )
         if made:
             flags = os.O_RDONLY | os.O_DIRECTORY
-            descriptor = os.open(self.name, flags, dir_fd=folder.descriptor)
-            world.folders.append(Folder(made[0].ino, descriptor))
-            world.named(folder, self.name)
+            descriptor = os.open(self.name, flags, dir_fd=directory.descriptor)
+            world.directories.append(Directory(made[0].ino, descriptor))
+            world.named(directory, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -769,12 +769,12 @@ class Rmdir:
     name: bytes
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
+        directory = world.directory(self.at)
         if world.both(
-            lambda: world.vfs.rmdir(folder.ino, self.name),
-            lambda: os.rmdir(self.name, dir_fd=folder.descriptor),
+            lambda: world.vfs.rmdir(directory.ino, self.name),
+            lambda: os.rmdir(self.name, dir_fd=directory.descriptor),
         ):
-            world.unnamed(folder, self.name)
+            world.unnamed(directory, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -788,7 +788,7 @@ class Rename:
     flags: int = 0
 
     async def run(self, world: World) -> None:
-        old, new = world.folder(self.at), world.folder(self.to)
+        old, new = world.directory(self.at), world.directory(self.to)
         inode = world.find(old, self.name)
         other = world.find(new, self.new_name)
         exchange = bool(self.flags & RENAME_EXCHANGE)
@@ -813,7 +813,7 @@ class Link:
     new_name: bytes
 
     async def run(self, world: World) -> None:
-        old, new = world.folder(self.at), world.folder(self.to)
+        old, new = world.directory(self.at), world.directory(self.to)
         inode = world.find(old, self.name)
         if inode is None:
             return
@@ -840,7 +840,7 @@ class LinkOpened:
     new_name: bytes
 
     async def run(self, world: World) -> None:
-        opened, new = world.file(self.file), world.folder(self.to)
+        opened, new = world.file(self.file), world.directory(self.to)
         if opened is None:
             return
         if world.both(
@@ -862,12 +862,12 @@ class Symlink:
     target: bytes
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
+        directory = world.directory(self.at)
         if world.both(
-            lambda: world.vfs.symlink(folder.ino, self.name, self.target, world.caller),
-            lambda: os.symlink(self.target, self.name, dir_fd=folder.descriptor),
+            lambda: world.vfs.symlink(directory.ino, self.name, self.target, world.caller),
+            lambda: os.symlink(self.target, self.name, dir_fd=directory.descriptor),
         ):
-            world.named(folder, self.name)
+            world.named(directory, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -879,12 +879,12 @@ class Mknod:
     mode: int = stat.S_IFIFO | 0o644
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
+        directory = world.directory(self.at)
         if world.both(
-            lambda: world.vfs.mknod(folder.ino, self.name, self.mode, 0, world.caller),
-            lambda: os.mknod(self.name, self.mode, dir_fd=folder.descriptor),
+            lambda: world.vfs.mknod(directory.ino, self.name, self.mode, 0, world.caller),
+            lambda: os.mknod(self.name, self.mode, dir_fd=directory.descriptor),
         ):
-            world.named(folder, self.name)
+            world.named(directory, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -896,14 +896,14 @@ class Chmod:
     mode: int
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
-        inode = world.find(folder, self.name)
+        directory = world.directory(self.at)
+        inode = world.find(directory, self.name)
         if inode is None or stat.S_ISLNK(inode.mode):
             return
         mode = self.mode | 0o700 if stat.S_ISDIR(inode.mode) else self.mode & 0o777 | 0o600
         await world.both_async(
             lambda: world.vfs.setattr(inode.ino, Attributes(mode=mode)),
-            lambda: os.chmod(self.name, mode, dir_fd=folder.descriptor),
+            lambda: os.chmod(self.name, mode, dir_fd=directory.descriptor),
         )
 
 
@@ -917,8 +917,8 @@ class Chown:
     gid: int
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
-        inode = world.find(folder, self.name)
+        directory = world.directory(self.at)
+        inode = world.find(directory, self.name)
         if inode is None or world.caller.uid:
             return
         wanted = Attributes(
@@ -927,7 +927,9 @@ class Chown:
         )
         await world.both_async(
             lambda: world.vfs.setattr(inode.ino, wanted),
-            lambda: os.chown(self.name, self.uid, self.gid, dir_fd=folder.descriptor, follow_symlinks=False),
+            lambda: os.chown(
+                self.name, self.uid, self.gid, dir_fd=directory.descriptor, follow_symlinks=False
+            ),
         )
 
 
@@ -941,14 +943,14 @@ class Utimens:
     mtime_ns: int
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
-        inode = world.find(folder, self.name)
+        directory = world.directory(self.at)
+        inode = world.find(directory, self.name)
         if inode is None:
             return
         times = (self.atime_ns, self.mtime_ns)
         await world.both_async(
             lambda: world.vfs.setattr(inode.ino, Attributes(atime_ns=self.atime_ns, mtime_ns=self.mtime_ns)),
-            lambda: os.utime(self.name, ns=times, dir_fd=folder.descriptor, follow_symlinks=False),
+            lambda: os.utime(self.name, ns=times, dir_fd=directory.descriptor, follow_symlinks=False),
         )
 
 
@@ -959,9 +961,9 @@ class StartListing:
     at: int
 
     async def run(self, world: World) -> None:
-        folder = world.folder(self.at)
-        names = _names_in(folder.descriptor)
-        world.listings.append(Listing(folder.ino, set(names), set(names)))
+        directory = world.directory(self.at)
+        names = _names_in(directory.descriptor)
+        world.listings.append(Listing(directory.ino, set(names), set(names)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -996,10 +998,10 @@ class Forget:
     name: bytes
 
     async def run(self, world: World) -> None:
-        inode = world.find(world.folder(self.at), self.name)
+        inode = world.find(world.directory(self.at), self.name)
         if inode is not None:
             world.vfs.forget(inode.ino)
-        used = {opened.ino for opened in world.opened} | {folder.ino for folder in world.folders}
+        used = {opened.ino for opened in world.opened} | {directory.ino for directory in world.directories}
         for ino in set(world.session._journal.orphans()) - used:
             world.vfs.forget(ino)
 
@@ -1108,8 +1110,8 @@ async def _drain(world: World) -> None:
         await trio.sleep(0.0005)
 
 
-def _path(folder: Folder, name: bytes) -> bytes:
-    return b"/proc/self/fd/%d/%s" % (folder.descriptor, name)
+def _path(directory: Directory, name: bytes) -> bytes:
+    return b"/proc/self/fd/%d/%s" % (directory.descriptor, name)
 
 
 def _renameat2(old: int, name: bytes, new: int, new_name: bytes, flags: int) -> None:
@@ -1124,12 +1126,12 @@ _EPILOGUE: Sequence[Operation] = (Look(), Drain(drop=True), Look(), Die(), Look(
 
 
 def play(base: Path, operations: Sequence[Operation], tuning: Tuning | None = None) -> None:
-    """Do all operations in a new folder below `base`, and look through everything at the end.
+    """Do all operations in a new directory below `base`, and look through everything at the end.
 
     Raises:
         AssertionError: the sides differ.
     """
-    folder = Path(tempfile.mkdtemp(dir=base))
+    directory = Path(tempfile.mkdtemp(dir=base))
     old_mask = os.umask(0)
     try:
         with contextlib.ExitStack() as stack:
@@ -1148,25 +1150,25 @@ def play(base: Path, operations: Sequence[Operation], tuning: Tuning | None = No
             logger = logging.getLogger("flistfs")
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)
-            world = World(folder, chosen)
+            world = World(directory, chosen)
             try:
                 trio.run(_play, world, [*operations, *_EPILOGUE])
             finally:
                 world.close_all()
-                for left in world.folders:
+                for left in world.directories:
                     os.close(left.descriptor)
     finally:
         os.umask(old_mask)
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
 
 
 async def _play(world: World, operations: Sequence[Operation]) -> None:
     rest = iter(operations)
     ended = False
     while not ended:
-        folder = SessionFolder(world.state)
+        directory = SessionDirectory(world.state)
         # An error that is on its way out need not wait for a store that is held or down.
-        async with open_session(folder, world.store, world.caller) as session:
+        async with open_session(directory, world.store, world.caller) as session:
             world.attach(session)
             try:
                 world.revive()

@@ -14,7 +14,8 @@ from flistfs import stores
 from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.session import open_session, seal_session
-from flistfs.authoring.state.directory import SessionFolder, Settings
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.summaries import AddSummary
 from flistfs.sources.item import TreeSource
 from flistfs.util.nurseries import unwrapped
@@ -40,16 +41,16 @@ def seal_sources(work: Path, sources: Sequence[TreeSource], *, format_: str) -> 
 async def _seal(
     work: Path, sources: Sequence[TreeSource], *, format_: str, unique: bool, keep_going: bool
 ) -> list[AddSummary]:
-    folder, url = SessionFolder(work / "session"), f"dir://{work}/blocks"
-    lock = folder.lock()
-    folder.create(Settings("", url, format=format_, created=0))
+    directory, url = SessionDirectory(work / "session"), f"dir://{work}/blocks"
+    lock = directory.lock()
+    directory.create(Settings("", url, format=format_, created=0))
     caller = Caller(os.geteuid(), os.getegid())
     request = AddRequest((), keep_going=keep_going)
-    with unwrapped(), closing(stores.open_store(url, folder.format().codec)) as store:
-        async with open_session(folder, store, caller) as session:
+    with unwrapped(), closing(stores.open_store(url, directory.format().codec)) as store:
+        async with open_session(directory, store, caller) as session:
             added = [
                 await session.add(source, request, quiet, owner=caller, unique=unique) for source in sources
             ]
-            await seal_session(session, folder, SealRequest(work / "out.flist"), None, quiet)
+            await seal_session(session, directory, SealRequest(work / "out.flist"), None, quiet)
     lock.release()
     return added

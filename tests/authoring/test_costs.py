@@ -14,8 +14,9 @@ from rocksdict import Options
 from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import journal as journal_module
-from flistfs.authoring.state.directory import SessionFolder
-from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.options import journal_options
+from flistfs.authoring.state.records import ROOT_INO
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import TroubledStore
 
@@ -35,7 +36,7 @@ class Steps:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._options: list[Options] = []
-        make = journal_module._options
+        make = journal_options
 
         def make_counting() -> Options:
             options = make()
@@ -43,7 +44,7 @@ class Steps:
             self._options.append(options)
             return options
 
-        monkeypatch.setattr(journal_module, "_options", make_counting)
+        monkeypatch.setattr(journal_module, "journal_options", make_counting)
 
     def count(self) -> int:
         found = re.search(
@@ -70,7 +71,7 @@ def in_session(path: Path, scenario: Callable[[Session], Awaitable[None]]) -> No
         (path / "state").mkdir(exist_ok=True)
         store = TroubledStore(path / "blocks")
         with trio.fail_after(60):
-            async with open_session(SessionFolder(path / "state"), store, CALLER) as session:
+            async with open_session(SessionDirectory(path / "state"), store, CALLER) as session:
                 await scenario(session)
 
     trio.run(run)
@@ -103,15 +104,15 @@ async def have_had(session: Session, parent: int) -> None:
 def test_operations_pass_nothing_of_what_other_files_had(tmp_path: Path, steps: Steps) -> None:
     async def scenario(session: Session) -> None:
         vfs, content = session.vfs, session.content
-        folder = vfs.mkdir(ROOT_INO, b"folder", 0o755, CALLER).ino
-        inner = vfs.mkdir(folder, b"inner", 0o755, CALLER).ino
-        empty = vfs.mkdir(folder, b"empty", 0o755, CALLER).ino
-        files = [await write(vfs, folder, b"%d" % number) for number in range(6)]
-        large = await write(vfs, folder, b"large", bytes(3 * CHUNK_SIZE))
+        directory = vfs.mkdir(ROOT_INO, b"directory", 0o755, CALLER).ino
+        inner = vfs.mkdir(directory, b"inner", 0o755, CALLER).ino
+        empty = vfs.mkdir(directory, b"empty", 0o755, CALLER).ino
+        files = [await write(vfs, directory, b"%d" % number) for number in range(6)]
+        large = await write(vfs, directory, b"large", bytes(3 * CHUNK_SIZE))
         await content.drain()
         other = vfs.mkdir(ROOT_INO, b"other", 0o755, CALLER).ino
         await have_had(session, other)
-        spooled = await write(vfs, folder, b"spooled")
+        spooled = await write(vfs, directory, b"spooled")
 
         with steps.few("O_TRUNC"):
             handle = await vfs.open(files[0], os.O_RDWR | os.O_TRUNC, CALLER)
@@ -126,23 +127,23 @@ def test_operations_pass_nothing_of_what_other_files_had(tmp_path: Path, steps: 
             await vfs.setattr(files[1], Attributes(size=7))
             await vfs.setattr(large, Attributes(size=2 * CHUNK_SIZE))
         with steps.few("unlink"):
-            vfs.unlink(folder, b"2")
+            vfs.unlink(directory, b"2")
             vfs.forget(files[2])
-            vfs.unlink(folder, b"spooled")
+            vfs.unlink(directory, b"spooled")
             vfs.forget(spooled)
-            vfs.unlink(folder, b"large")
+            vfs.unlink(directory, b"large")
             vfs.forget(large)
         with steps.few("rename over"):
-            vfs.rename(folder, b"3", folder, b"4")
+            vfs.rename(directory, b"3", directory, b"4")
             vfs.forget(files[4])
         with steps.few("readdir"):
-            assert len(list(vfs.readdir(folder, 0))) == 6
+            assert len(list(vfs.readdir(directory, 0))) == 6
             assert not list(vfs.readdir(empty, 0))
         with steps.few("rmdir"):
-            vfs.rmdir(folder, b"inner")
+            vfs.rmdir(directory, b"inner")
             vfs.forget(inner)
         with steps.few("inodes and chunks of a directory"):
-            numbers = range(folder, files[-1] + 1)
+            numbers = range(directory, files[-1] + 1)
             assert session._journal.inodes_among(numbers)
             assert session._journal.first_chunks(numbers)
         vfs.release(handle)
@@ -153,22 +154,22 @@ def test_operations_pass_nothing_of_what_other_files_had(tmp_path: Path, steps: 
 def test_a_listing_passes_what_was_removed_from_the_directory_once(tmp_path: Path, steps: Steps) -> None:
     async def scenario(session: Session) -> None:
         vfs = session.vfs
-        folder = vfs.mkdir(ROOT_INO, b"folder", 0o755, CALLER).ino
+        directory = vfs.mkdir(ROOT_INO, b"directory", 0o755, CALLER).ino
         names: list[bytes] = []
 
         def listed() -> list[bytes]:
-            return [entry.name for entry in vfs.readdir(folder, 0)]
+            return [entry.name for entry in vfs.readdir(directory, 0)]
 
         for round in range(3):  # noqa: A001  what was removed lies before, between and behind what is there
-            await have_had(session, folder)
+            await have_had(session, directory)
             assert listed() == names
             with steps.few(f"an unchanged directory with {names}"):
                 assert listed() == names
             names.append(b"file %d" % round)
-            await write(vfs, folder, names[-1])
+            await write(vfs, directory, names[-1])
             with steps.few(f"a directory to which the last of {names} was added"):
                 assert listed() == names
-        remove(vfs, folder, names.pop(1))
+        remove(vfs, directory, names.pop(1))
         assert listed() == names
         with steps.few("a directory from which a name was removed"):
             assert listed() == names

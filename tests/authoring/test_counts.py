@@ -12,7 +12,8 @@ from flistfs.authoring.filesystem.content import Counts
 from flistfs.authoring.filesystem.vfs import Caller
 from flistfs.authoring.request import AddRequest
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.state.directory import SessionFolder, Settings
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.upload.encoder import Batch, Encoder, LocalEncoder, StoredChunk
 from flistfs.authoring.upload.known_blocks import KnownBlocks
 from flistfs.sources.data import Source
@@ -36,11 +37,11 @@ class Unaware(LocalEncoder):
         )
 
 
-async def add_twice(folder: SessionFolder, store: Store, files: Path) -> Session:
+async def add_twice(directory: SessionDirectory, store: Store, files: Path) -> Session:
     def unaware(spool: int) -> list[Encoder]:
         return [Unaware(store, spool, KnownBlocks())]
 
-    async with open_session(folder, store, Caller(0, 0), make_encoders=unaware) as session:
+    async with open_session(directory, store, Caller(0, 0), make_encoders=unaware) as session:
         for to in ("one", "two"):
             source = DirectorySource(starting_points([str(files)]))
             await session.add(source, AddRequest((), to=to), quiet, owner=Caller(0, 0))
@@ -54,26 +55,26 @@ def test_a_block_that_was_encoded_twice_is_new_once(tmp_path: Path) -> None:
     for name in "ab":
         (files / name).write_bytes(content)
     store = open_store(f"dir://{tmp_path}/blocks")
-    folder = SessionFolder(tmp_path / "session")
-    lock = folder.lock()
-    folder.create(Settings("", store.url, "rocksdb", 0.0))
-    session = trio.run(add_twice, folder, store, files)
+    directory = SessionDirectory(tmp_path / "session")
+    lock = directory.lock()
+    directory.create(Settings("", store.url, "rocksdb", 0.0))
+    session = trio.run(add_twice, directory, store, files)
     lock.release()
     (block,) = (path for path in (tmp_path / "blocks").rglob("*") if path.is_file())
     assert session.content.counts == Counts(1, block.stat().st_size, 3)
 
 
 async def lose_and_seal_again(
-    folder: SessionFolder, store: Store, stored: Callable[[bytes], Path]
+    directory: SessionDirectory, store: Store, stored: Callable[[bytes], Path]
 ) -> list[Counts]:
     """Write a file, let the store lose its block, and have it sent again."""
     seen = []
-    async with open_session(folder, store, Caller(0, 0)) as session:
+    async with open_session(directory, store, Caller(0, 0)) as session:
         _, handle = session.vfs.create(1, b"file", 0o644, os.O_WRONLY, Caller(0, 0))
         await session.vfs.write(handle, 0, b"content")
         await session.sync(60, quiet)
         seen.append(session.content.counts)
-        with session._journal.freeze(folder.view) as view:
+        with session._journal.freeze(directory.view) as view:
             ((key, name, _),) = view.blocks()
         block = stored(name)
         block.unlink()
@@ -92,15 +93,15 @@ async def lose_and_seal_again(
 
 def test_a_block_that_is_sent_again_is_counted_once(tmp_path: Path) -> None:
     store = open_store(f"dir://{tmp_path}/blocks")
-    folder = SessionFolder(tmp_path / "session")
-    lock = folder.lock()
-    folder.create(Settings("", store.url, "rocksdb", 0.0))
+    directory = SessionDirectory(tmp_path / "session")
+    lock = directory.lock()
+    directory.create(Settings("", store.url, "rocksdb", 0.0))
 
     def stored(name: bytes) -> Path:
         (path,) = (tmp_path / "blocks").rglob(name.decode())
         return path
 
-    first, again, later = trio.run(lose_and_seal_again, folder, store, stored)
+    first, again, later = trio.run(lose_and_seal_again, directory, store, stored)
     lock.release()
     assert first == again
     assert (first.new_blocks, first.shared_blocks) == (1, 0)

@@ -230,8 +230,8 @@ def test_a_process_hands_on_what_the_store_says(tmp_path: Path) -> None:
     assert open_store("redis://host", "secret").url == "redis://host:6379"
 
 
-def failing_python(folder: Path) -> Path:
-    python = folder / "python"
+def failing_python(directory: Path) -> Path:
+    python = directory / "python"
     python.write_text(
         "#!/bin/sh\necho Traceback >&2\necho 'ImportError: no module named flistfs' >&2\nexit 1\n"
     )

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flistfs.authoring.state.journal import Dirent, Journal
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import Dirent
 from flistfs.errors import NoPlaceError, SourceError
 from flistfs.sources.archive import TarSource
 from flistfs.sources.directory import DirectorySource, Start

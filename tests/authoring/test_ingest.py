@@ -15,16 +15,15 @@ from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready
 from flistfs.authoring.importing.ingest import Ingest
 from flistfs.authoring.importing.ingest import Piece as Owner
-from flistfs.authoring.state.journal import Stored
 from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
 from flistfs.errors import SourceError
 from flistfs.sources.data import BytesSource
 from flistfs.sources.item import Item, Note, Piece, Problem
-from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.tree.chunks import CHUNK_SIZE, Stored
 from flistfs.util.nurseries import unwrapped
 
 
-def folder(path: bytes) -> Item:
+def directory(path: bytes) -> Item:
     return Item(path, stat.S_IFDIR | 0o755, 0, 0, 0, 0)
 
 
@@ -113,7 +112,7 @@ async def ingested(
 def test_a_directory_comes_before_what_is_in_it() -> None:
     entries: list[Item | Problem] = []
     for number in range(200):
-        entries += [folder(b"d%d" % number), file(b"d%d/f" % number, b"x"), file(b"d%d/empty" % number)]
+        entries += [directory(b"d%d" % number), file(b"d%d/f" % number, b"x"), file(b"d%d/empty" % number)]
 
     async def run() -> list[bytes]:
         taken, _ = await ingested(entries, Uploads())
@@ -211,7 +210,7 @@ def test_a_size_that_no_file_may_have_is_refused_before_anything_is_read(size: i
 
 def test_notes_are_kept() -> None:
     async def run() -> list[str]:
-        _, ingest = await ingested([Note("one"), folder(b"d"), Note("two")], Uploads())
+        _, ingest = await ingested([Note("one"), directory(b"d"), Note("two")], Uploads())
         return ingest.notes
 
     assert trio.run(run) == ["one", "two"]
@@ -235,9 +234,9 @@ def test_memory_does_not_grow_with_extended_attributes_and_targets() -> None:
     def entries() -> Iterator[Item]:
         for number in range(64):
             if number % 2:
-                yield replace(folder(b"d%d" % number), xattrs={b"user.a": bytes(size)})
+                yield replace(directory(b"d%d" % number), xattrs={b"user.a": bytes(size)})
             else:
-                yield replace(folder(b"l%d" % number), mode=stat.S_IFLNK | 0o777, target=bytes(size))
+                yield replace(directory(b"l%d" % number), mode=stat.S_IFLNK | 0o777, target=bytes(size))
 
     tracemalloc.start()
     try:
@@ -252,6 +251,6 @@ def test_memory_does_not_grow_with_extended_attributes_and_targets() -> None:
 def test_extended_attributes_of_more_than_the_budget_go_through() -> None:
     """Also those of a file, whose chunks wait for room while they take it."""
     xattrs = {b"user.a": bytes(33 << 20)}
-    entries = [replace(folder(b"d"), xattrs=xattrs), replace(file(b"f", b"x", b"y"), xattrs=xattrs)]
+    entries = [replace(directory(b"d"), xattrs=xattrs), replace(file(b"f", b"x", b"y"), xattrs=xattrs)]
     taken, _ = trio.run(lambda: ingested(entries * 2, Uploads()))
     assert taken == [b"d", b"f"] * 2

@@ -14,9 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flistfs.authoring.state import journal as journal_module
+from flistfs.authoring.state import options
+from flistfs.authoring.state.change import Change
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import Change, Dirent, FrozenView, Inode, Journal, Spooled, Stored, View
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import Dirent, Inode, Spooled
+from flistfs.authoring.state.view import FrozenView, View
 from flistfs.errors import JournalError
+from flistfs.tree.chunks import Stored
 
 COUNT = 40_000
 
@@ -31,8 +36,9 @@ def test_a_look_up_reads_a_few_blocks_however_many_names_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As with millions of names and the usual sizes: what tells where a key is exceeds the cache.
-    monkeypatch.setattr(journal_module, "_WRITE_BUFFER", 1 << 20)
-    monkeypatch.setattr(journal_module, "_BLOCK_CACHE", 64 << 10)
+    monkeypatch.setattr(journal_module, "WRITE_BUFFER", 1 << 20)
+    monkeypatch.setattr(options, "WRITE_BUFFER", 1 << 20)
+    monkeypatch.setattr(options, "_BLOCK_CACHE", 64 << 10)
     journal = Journal(tmp_path / "journal")
     try:
         for number in range(2, COUNT):
@@ -95,7 +101,7 @@ def fill(change: Change) -> None:
     """One of everything: a directory (2) with files and a directory, chunks, blocks, orphans, settings."""
     for number in (1, 2, 9):
         change.put_inode(Inode(number, stat.S_IFDIR, 0, 0, 2, 0, 1, 0, 0, 0, 0, 1, b""))
-    change.put_name(1, Dirent(b"folder", 2, 1, stat.S_IFDIR))
+    change.put_name(1, Dirent(b"directory", 2, 1, stat.S_IFDIR))
     change.put_name(2, Dirent(b"inner", 9, 2, stat.S_IFDIR))
     for number in range(3, 9):
         change.put_inode(file(number))
@@ -112,7 +118,7 @@ def overturn(change: Change) -> None:
     """Change, remove and add to all of it."""
     for number in (2, 9):
         change.put_inode(Inode(number, stat.S_IFDIR, 5, 5, 2, 0, 1, 0, 0, 0, 0, 1, b""))
-    change.drop_name(1, Dirent(b"folder", 2, 1, stat.S_IFDIR))
+    change.drop_name(1, Dirent(b"directory", 2, 1, stat.S_IFDIR))
     change.put_name(1, Dirent(b"moved", 2, 50, stat.S_IFDIR))
     change.put_name(2, Dirent(b"a new one", 51, 51, stat.S_IFDIR))
     for number in range(3, 9):
@@ -137,10 +143,10 @@ READERS: dict[str, Callable[[View], object]] = {
     "inode": lambda view: [view.inode(number) for number in range(120)],
     "inodes_among": lambda view: view.inodes_among(range(1, 120)),
     "inodes": lambda view: [*view.inodes()],
-    "child": lambda view: [view.child(1, b"folder"), view.child(1, b"moved"), view.child(2, b"file 5")],
+    "child": lambda view: [view.child(1, b"directory"), view.child(1, b"moved"), view.child(2, b"file 5")],
     "children": lambda view: [*view.children(1), *view.children(2), *view.children(2, after=4)],
     "children_by_name": lambda view: [*view.children_by_name(1), *view.children_by_name(2)],
-    "folder_names": lambda view: [*view.folder_names()],
+    "directory_names": lambda view: [*view.directory_names()],
     "stored": lambda view: [view.stored(number, index) for number in range(3, 9) for index in range(3)],
     "first_chunks": lambda view: view.first_chunks(range(3, 9)),
     "stored_chunks": lambda view: [

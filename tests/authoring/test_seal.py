@@ -15,9 +15,10 @@ import trio
 from flistfs.authoring.filesystem.vfs import Attributes, Caller
 from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.state.directory import SessionFolder, Settings
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.authoring.state.records import ROOT_INO
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.summaries import SealSummary
 from flistfs.errors import OutputError, StoreUnavailableError
 from flistfs.format.zeroos import limits
@@ -38,8 +39,8 @@ Change = Callable[[Session], Awaitable[None]]
 async def fill(session: Session) -> None:
     """A tree with some of everything, all of it stored."""
     vfs = session.vfs
-    for folder in range(4):
-        ino = vfs.mkdir(ROOT_INO, b"folder %d" % folder, 0o755, CALLER).ino
+    for directory in range(4):
+        ino = vfs.mkdir(ROOT_INO, b"directory %d" % directory, 0o755, CALLER).ino
         for number in range(5):
             _, handle = vfs.create(ino, b"file %d" % number, 0o644, os.O_RDWR, CALLER)
             await vfs.write(handle, 0, OLD)
@@ -61,66 +62,66 @@ async def make_directories(session: Session) -> None:
     for number in range(3):
         ino = session.vfs.mkdir(ROOT_INO, b"a new one %d" % number, 0o700, CALLER).ino
         session.vfs.mkdir(ino, b"inside", 0o700, CALLER)
-        session.vfs.mkdir(child(session, b"folder 1"), b"and one %d" % number, 0o700, CALLER)
+        session.vfs.mkdir(child(session, b"directory 1"), b"and one %d" % number, 0o700, CALLER)
 
 
 async def remove(session: Session) -> None:
-    for folder in (b"folder 0", b"folder 2"):
-        ino = child(session, folder)
+    for directory in (b"directory 0", b"directory 2"):
+        ino = child(session, directory)
         for number in range(5):
-            file = child(session, folder, b"file %d" % number)
+            file = child(session, directory, b"file %d" % number)
             session.vfs.unlink(ino, b"file %d" % number)
             session.vfs.forget(file)
         session.vfs.rmdir(ino, b"inner")
-        session.vfs.rmdir(ROOT_INO, folder)
+        session.vfs.rmdir(ROOT_INO, directory)
 
 
 async def give_new_owners(session: Session) -> None:
     for number in range(5):
-        ino = child(session, b"folder 3", b"file %d" % number)
+        ino = child(session, b"directory 3", b"file %d" % number)
         await session.vfs.setattr(ino, Attributes(uid=1000 + number, gid=7, mode=stat.S_IFREG | 0o600))
 
 
 async def make_sparse(session: Session) -> None:
     for number in range(5):
         size = CHUNK_SIZE * number + 1000 * number
-        await session.vfs.setattr(child(session, b"folder 3", b"file %d" % number), Attributes(size=size))
+        await session.vfs.setattr(child(session, b"directory 3", b"file %d" % number), Attributes(size=size))
 
 
 async def write_anew(session: Session) -> None:
-    handle = await session.vfs.open(child(session, b"folder 1", b"file 1"), os.O_RDWR, CALLER)
+    handle = await session.vfs.open(child(session, b"directory 1", b"file 1"), os.O_RDWR, CALLER)
     await session.vfs.write(handle, 0, NEW)
     session.vfs.release(handle)
 
 
 async def move(session: Session) -> None:
-    session.vfs.rename(ROOT_INO, b"folder 3", child(session, b"folder 1"), b"moved")
+    session.vfs.rename(ROOT_INO, b"directory 3", child(session, b"directory 1"), b"moved")
 
 
 CHANGES = [make_directories, remove, give_new_owners, make_sparse, write_anew, move]
 
 
 def sealed(
-    folder: Path, scenario: Callable[[Session, Path], Awaitable[SealSummary]]
+    directory: Path, scenario: Callable[[Session, Path], Awaitable[SealSummary]]
 ) -> tuple[SealSummary, dict[bytes, Node]]:
     """Fill a session, seal it as `scenario` does, and return what that says and the tree of the package."""
 
     async def run() -> SealSummary:
-        state = SessionFolder(folder / "state")
+        state = SessionDirectory(directory / "state")
         lock = state.lock()
-        state.create(Settings("", f"dir://{folder}/blocks", format="rocksdb", created=0.0))
+        state.create(Settings("", f"dir://{directory}/blocks", format="rocksdb", created=0.0))
         store = open_store(state.settings().store)
         with trio.fail_after(60):
             async with open_session(state, store, CALLER) as session:
                 await fill(session)
-                summary = await scenario(session, folder / "out.flist")
+                summary = await scenario(session, directory / "out.flist")
         lock.release()
         return summary
 
     summary = trio.run(run)
-    assert not list(folder.glob("state/view*"))
-    assert not list(folder.glob(".flistfs*"))
-    return summary, read_flist(folder / "out.flist")
+    assert not list(directory.glob("state/view*"))
+    assert not list(directory.glob(".flistfs*"))
+    return summary, read_flist(directory / "out.flist")
 
 
 def meddling(session: Session, change: Change, phase: str) -> Callable[..., None]:
@@ -151,8 +152,8 @@ def test_what_changes_until_the_unmount_is_packaged_again(tmp_path: Path, change
 
     trees = []
     for scenario in (quietly, meddled):
-        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-            trees.append(without_times(sealed(Path(folder), scenario)[1]))
+        with tempfile.TemporaryDirectory(dir=tmp_path) as directory:
+            trees.append(without_times(sealed(Path(directory), scenario)[1]))
     assert trees[1] == trees[0]
 
 
@@ -173,7 +174,7 @@ def test_a_directory_with_too_much_in_it_is_refused_before_the_unmount(
         with monkeypatch.context() as small:
             small.setattr(limits, "MAX_RECORD", limit)
             with pytest.raises(
-                OutputError, match=r"directory folder \d of the tree has too much in it.*spread it"
+                OutputError, match=r"directory directory \d of the tree has too much in it.*spread it"
             ):
                 await session.seal(SealRequest(out), unmount, lambda *_: None)
         assert not unmounted
@@ -217,7 +218,7 @@ def test_a_full_disk_refuses_the_seal_and_the_tree_is_untouched(
         await session.sync(60, lambda *_: None)
         with monkeypatch.context() as full:
             full.setattr(Disk, "lacks", lambda *_: True)
-            with pytest.raises(OutputError, match="full; make room there"):
+            with pytest.raises(OutputError, match="full; make room"):
                 await session.seal(SealRequest(out), unmount, lambda *_: None)
         await write_anew(session)
         with monkeypatch.context() as full:
@@ -228,4 +229,4 @@ def test_a_full_disk_refuses_the_seal_and_the_tree_is_untouched(
         return await session.seal(SealRequest(out), unmount, lambda *_: None)
 
     summary, tree = sealed(tmp_path, scenario)
-    assert (summary.files, tree[b"folder 1/file 1"].size) == (20, len(NEW))
+    assert (summary.files, tree[b"directory 1/file 1"].size) == (20, len(NEW))

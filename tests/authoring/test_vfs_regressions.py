@@ -17,9 +17,9 @@ from flistfs.authoring.filesystem import content as content_module
 from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
 from flistfs.authoring.session import Session, open_session
-from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import ROOT_INO
+from flistfs.authoring.state.records import ROOT_INO
 from flistfs.authoring.state.spool import Spool
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import Create, TroubledStore, Truncate, Write, play
@@ -50,7 +50,7 @@ def in_session(
     async def run() -> None:
         (path / "state").mkdir()
         with trio.fail_after(20):
-            async with open_session(SessionFolder(path / "state"), store, CALLER) as session:
+            async with open_session(SessionDirectory(path / "state"), store, CALLER) as session:
                 try:
                     await scenario(session, store)
                 finally:

@@ -165,10 +165,10 @@ def umount_soon(path: Path, *command: str) -> None:
 
 
 def let_others_reach(path: Path) -> None:
-    """Open the folders on the way to a test's path, which pytest makes for their owner alone."""
-    for folder in path.parents:
-        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
-            folder.chmod(0o755)
+    """Open the directories on the way to a test's path, which pytest makes for their owner alone."""
+    for directory in path.parents:
+        if directory.is_relative_to("/tmp") and directory != Path("/tmp"):
+            directory.chmod(0o755)
 
 
 def shell(command: str, cwd: Path, **env: str) -> str:

@@ -28,9 +28,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ANSWERED_TOO_LATE = "fuse_reply_* failed with No such file or directory"
 
 
-def _detach_below(folder: Path) -> list[Path]:
-    """Take away every mount below a folder, innermost first; return those that were there."""
-    below = [mount.path for mount in mounts.mounts() if mount.path.is_relative_to(folder)]
+def _detach_below(directory: Path) -> list[Path]:
+    """Take away every mount below a directory, innermost first; return those that were there."""
+    below = [mount.path for mount in mounts.mounts() if mount.path.is_relative_to(directory)]
     for path in reversed(below):
         helper = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
         subprocess.run([*helper, str(path)], check=False, capture_output=True)

@@ -1,6 +1,6 @@
 """Kill the daemon at any moment, and see that nothing is lost that had been promised.
 
-A random workload runs in a mount. Every operation that has returned there is done again in a folder on the
+A random workload runs in a mount. Every operation that has returned there is done again in a directory on the
 ordinary disk, the record; so the record is what has to be there after a kill, and at most one operation, the
 one in flight, is not in it. Of that one either nothing or all is seen afterwards, and of a write any part of
 its own range.
@@ -29,7 +29,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.fuse import mounts
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, wait_until
 from tests.independent_reader import CHUNK, Node, read_content, read_flist
@@ -187,7 +187,7 @@ class Workload:
         self._record = record
         self._chance = chance
         self._last = 0  # number of the last name or handle
-        self._folders: list[str] = []
+        self._directories: list[str] = []
         self._files: list[str] = []
         self._links: list[str] = []
         self._size = 0
@@ -206,8 +206,8 @@ class Workload:
             (5, self._close_one),
             (8, self._rename),
             (8, self._remove),
-            (5, self._make_folder),
-            (3, self._remove_folder),
+            (5, self._make_directory),
+            (3, self._remove_directory),
             (5, self._hard_link),
             (5, self._symbolic_link),
             (6, self._change_mode),
@@ -223,13 +223,13 @@ class Workload:
 
     def _look(self) -> None:
         """Read from the record what there is."""
-        self._folders, self._files, self._links, self._size = [""], [], [], 0
-        for folder, names, files in os.walk(self._record.root):
-            where = os.path.relpath(folder, self._record.root)
+        self._directories, self._files, self._links, self._size = [""], [], [], 0
+        for directory, names, files in os.walk(self._record.root):
+            where = os.path.relpath(directory, self._record.root)
             prefix = "" if where == "." else f"{where}/"
-            self._folders += [f"{prefix}{name}" for name in names]
+            self._directories += [f"{prefix}{name}" for name in names]
             for name in files:
-                status = os.lstat(f"{folder}/{name}")
+                status = os.lstat(f"{directory}/{name}")
                 if stat.S_ISLNK(status.st_mode):
                     self._links.append(f"{prefix}{name}")
                 else:
@@ -241,9 +241,9 @@ class Workload:
         return self._last
 
     def _new_name(self) -> str:
-        folder = self._chance.choice(self._folders)
+        directory = self._chance.choice(self._directories)
         name = f"{self._chance.choice('abcdefgh')}{self._number():05}-{time.monotonic_ns() % 997}"
-        return f"{folder}/{name}" if folder else name
+        return f"{directory}/{name}" if directory else name
 
     def _any_file(self) -> str | None:
         return self._chance.choice(self._files) if self._files else None
@@ -364,8 +364,8 @@ class Workload:
 
     def _rename(self) -> Iterator[Operation]:
         kind = self._chance.random()
-        if kind < 0.2 and len(self._folders) > 1:
-            old, new = self._chance.choice(self._folders[1:]), self._new_name()
+        if kind < 0.2 and len(self._directories) > 1:
+            old, new = self._chance.choice(self._directories[1:]), self._new_name()
             if not new.startswith(f"{old}/"):
                 yield rename(old, new)
         elif kind < 0.5 and len(self._files) > 1:
@@ -381,13 +381,13 @@ class Workload:
         for name in self._chance.sample(self._files + self._links, (len(self._files) + 1) // 2):
             yield unlink(name)
 
-    def _make_folder(self) -> Iterator[Operation]:
+    def _make_directory(self) -> Iterator[Operation]:
         name = self._new_name()
         if name.count("/") < 4:
             yield mkdir(name, 0o700 | self._chance.choice(_MODES))
 
-    def _remove_folder(self) -> Iterator[Operation]:
-        empty = [name for name in self._folders[1:] if not any(self._record.path(name).iterdir())]
+    def _remove_directory(self) -> Iterator[Operation]:
+        empty = [name for name in self._directories[1:] if not any(self._record.path(name).iterdir())]
         if empty:
             yield rmdir(self._chance.choice(empty))
 
@@ -401,8 +401,8 @@ class Workload:
     def _change_mode(self) -> Iterator[Operation]:
         if name := self._any_file():
             yield chmod(name, self._chance.choice(_MODES))
-        if len(self._folders) > 1:
-            yield chmod(self._chance.choice(self._folders[1:]), 0o700 | self._chance.choice(_MODES))
+        if len(self._directories) > 1:
+            yield chmod(self._chance.choice(self._directories[1:]), 0o700 | self._chance.choice(_MODES))
 
 
 # Comparing
@@ -428,9 +428,9 @@ def _differences_of_one(record: Path, found: Path, path: str) -> Iterator[str]:
         if stat.S_IFMT(ours.st_mode) != stat.S_IFMT(theirs.st_mode):
             return
     if stat.S_ISDIR(ours.st_mode):
-        folders = sum(entry.is_dir(follow_symlinks=False) for entry in os.scandir(record / path))
-        if theirs.st_nlink != 2 + folders:
-            yield f"{path}: has {theirs.st_nlink} links and {folders} folders inside"
+        directories = sum(entry.is_dir(follow_symlinks=False) for entry in os.scandir(record / path))
+        if theirs.st_nlink != 2 + directories:
+            yield f"{path}: has {theirs.st_nlink} links and {directories} directories inside"
         yield from differences(record, found, where=path)
         return
     if ours.st_nlink != theirs.st_nlink:
@@ -565,7 +565,7 @@ class Campaign:
     def __init__(
         self, home: Home, mountpoint: Path, record: Path, seed: int, options: tuple[str, ...] = ()
     ) -> None:
-        """Start a session at `mountpoint`; `record` is a folder that does not exist yet."""
+        """Start a session at `mountpoint`; `record` is a directory that does not exist yet."""
         self._home = home
         self._mountpoint = mountpoint
         self._options = options
@@ -582,9 +582,9 @@ class Campaign:
         self._begin()
 
     @property
-    def _session(self) -> SessionFolder:
+    def _session(self) -> SessionDirectory:
         (path,) = self._home.sessions.iterdir()
-        return SessionFolder(path)
+        return SessionDirectory(path)
 
     def _begin(self) -> None:
         """Start a new session with an empty tree."""
@@ -860,20 +860,20 @@ def _leave_nothing(home: Home, mountpoint: Path) -> None:
     while mounts.mount_at(mountpoint):
         subprocess.run(["fusermount3", "-uz", str(mountpoint)], check=True)
     for path in home.sessions.glob("*"):
-        folder = SessionFolder(path)
-        if folder.is_locked() and (holder := folder.holder()):
+        directory = SessionDirectory(path)
+        if directory.is_locked() and (holder := directory.holder()):
             os.kill(holder.pid, signal.SIGKILL)
 
 
-def _loop(folder: Path, kills: int, seed: int) -> str | None:
+def _loop(directory: Path, kills: int, seed: int) -> str | None:
     """Run until so many kills are done; return what was lost, if anything was."""
-    home = Home(folder / "home")
+    home = Home(directory / "home")
     home.path.mkdir()
-    mountpoint = folder / "mnt"
+    mountpoint = directory / "mnt"
     mountpoint.mkdir()
     started = time.monotonic()
     try:
-        campaign = Campaign(home, mountpoint, folder / "record", seed)
+        campaign = Campaign(home, mountpoint, directory / "record", seed)
         told = 0
         while campaign.kills < kills:
             campaign.kill_somehow()
@@ -899,14 +899,14 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the session after a loss")
     arguments = parser.parse_args()
     click.echo(f"seed {arguments.seed}")
-    folder = Path(tempfile.mkdtemp(prefix="kill-loop-")).resolve()
-    lost = _loop(folder, arguments.kills, arguments.seed)
+    directory = Path(tempfile.mkdtemp(prefix="kill-loop-")).resolve()
+    lost = _loop(directory, arguments.kills, arguments.seed)
     if lost is not None:
         click.echo(f"seed {arguments.seed}: lost\n{re.sub('^', '  ', lost, flags=re.MULTILINE)}")
     if lost is not None and arguments.keep:
-        click.echo(f"kept in {folder}")
+        click.echo(f"kept in {directory}")
     else:
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     sys.exit(lost is not None)
 
 

@@ -19,15 +19,16 @@ from tests.redis_server import running_redis
 from tests.trees import Snap, assert_flist_equals, make_everything, snapshot
 
 
-def comparable(folder: Path) -> dict[bytes, Snap]:
+def comparable(directory: Path) -> dict[bytes, Snap]:
     """What a tree is, save what differs between file systems: directories' sizes."""
     return {
-        path: replace(snap, size=0) if snap.kind == "dir" else snap for path, snap in snapshot(folder).items()
+        path: replace(snap, size=0) if snap.kind == "dir" else snap
+        for path, snap in snapshot(directory).items()
     }
 
 
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
 def test_a_mounted_session_gets_every_kind_of_entry(home: Home, mountpoint: Path, source: Path) -> None:
@@ -75,31 +76,31 @@ def test_a_session_whose_daemon_died_can_be_added_to(home: Home, mountpoint: Pat
 def test_what_is_added_is_seen_at_once(home: Home, mountpoint: Path, source: Path) -> None:
     """The kernel has cached that names are missing, listings, sizes and pages."""
     home.run("mount", mountpoint)
-    (mountpoint / "folder").mkdir()
-    (mountpoint / "folder/old").write_bytes(b"old content")
-    (mountpoint / "folder/second").hardlink_to(mountpoint / "folder/old")
-    assert not (mountpoint / "folder/new").exists()
+    (mountpoint / "directory").mkdir()
+    (mountpoint / "directory/old").write_bytes(b"old content")
+    (mountpoint / "directory/second").hardlink_to(mountpoint / "directory/old")
+    assert not (mountpoint / "directory/new").exists()
     assert not (mountpoint / "top").exists()
-    assert names_in(mountpoint / "folder") == ["old", "second"]
-    assert (mountpoint / "folder").stat().st_nlink == 2
-    (source / "folder/inner").mkdir(parents=True)
-    (source / "folder").chmod(0o700)
-    (source / "folder/new").write_bytes(b"new")
-    (source / "folder/old").write_bytes(b"replaced by more")
+    assert names_in(mountpoint / "directory") == ["old", "second"]
+    assert (mountpoint / "directory").stat().st_nlink == 2
+    (source / "directory/inner").mkdir(parents=True)
+    (source / "directory").chmod(0o700)
+    (source / "directory/new").write_bytes(b"new")
+    (source / "directory/old").write_bytes(b"replaced by more")
     (source / "top").write_bytes(b"top")
-    with (mountpoint / "folder/old").open("rb") as held:
+    with (mountpoint / "directory/old").open("rb") as held:
         assert held.read() == b"old content"
         home.run("add", f"{source}/.")
         held.seek(0)
         assert held.read() == b"old content"
     assert (mountpoint / "top").read_bytes() == b"top"
-    assert (mountpoint / "folder/new").read_bytes() == b"new"
-    assert (mountpoint / "folder/old").read_bytes() == b"replaced by more"
-    assert (mountpoint / "folder/second").read_bytes() == b"old content"
-    assert (mountpoint / "folder/second").stat().st_nlink == 1
-    assert names_in(mountpoint / "folder") == ["inner", "new", "old", "second"]
-    assert (mountpoint / "folder").stat().st_nlink == 3
-    assert (mountpoint / "folder").stat().st_mode & 0o777 == 0o700
+    assert (mountpoint / "directory/new").read_bytes() == b"new"
+    assert (mountpoint / "directory/old").read_bytes() == b"replaced by more"
+    assert (mountpoint / "directory/second").read_bytes() == b"old content"
+    assert (mountpoint / "directory/second").stat().st_nlink == 1
+    assert names_in(mountpoint / "directory") == ["inner", "new", "old", "second"]
+    assert (mountpoint / "directory").stat().st_nlink == 3
+    assert (mountpoint / "directory").stat().st_mode & 0o777 == 0o700
     home.run("seal", "out.flist")
 
 
@@ -262,8 +263,8 @@ def test_what_would_be_read_while_it_is_written_is_refused(
     said = home.run("add", tmp_path, "--to", "all", code=11).stderr
     assert "exclude it" in said
     (tmp_path / "home/harmless").touch()
-    folders = ["mnt", "home/state", "home/data", "home/cache"]
-    home.run("add", tmp_path, *(f"--exclude=/{tmp_path.name}/{folder}" for folder in folders))
+    directories = ["mnt", "home/state", "home/data", "home/cache"]
+    home.run("add", tmp_path, *(f"--exclude=/{tmp_path.name}/{directory}" for directory in directories))
     assert (mountpoint / tmp_path.name / "home/harmless").exists()
     home.run("seal", "out.flist", "--incomplete")
 

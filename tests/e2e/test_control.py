@@ -174,9 +174,9 @@ def test_a_stranger_who_gets_at_the_socket_gets_no_answer(home: Home, mountpoint
     (control,) = home.sessions.glob("*/control")
     control.parent.chmod(0o755)
     control.chmod(0o777)
-    for folder in control.parents:
-        if folder.is_relative_to(home.path):
-            folder.chmod(0o755)
+    for directory in control.parents:
+        if directory.is_relative_to(home.path):
+            directory.chmod(0o755)
     ask = f"""
 import os, socket
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -198,7 +198,7 @@ def test_another_user_is_told_that_it_is_not_theirs(home: Home, mountpoint: Path
     home.run("mount", mountpoint)
     (control,) = home.sessions.glob("*/control")
     command = f"import flistfs.daemons.control as c; c.ask(c.Path('{control}'), {{'op': 'status'}})"
-    # That user may not be able to enter this project's folder: the process gives its rights up by itself.
+    # That user may not be able to enter this project's directory: the process gives its rights up by itself.
     drop = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
     done = subprocess.run(
         [sys.executable, "-c", f"import flistfs.daemons.control; {drop}; {command}"],

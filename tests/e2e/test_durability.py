@@ -18,7 +18,7 @@ import pytest
 
 from flistfs.authoring import offline
 from flistfs.authoring.request import Passwords, SealRequest
-from flistfs.authoring.state.directory import SessionFolder
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.errors import SessionError
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, is_mounted, umount, umount_soon, wait_until, watched
 from tests.e2e.killing import Campaign, compare_flist, differences
@@ -26,9 +26,9 @@ from tests.independent_reader import CHUNK, read_flist
 from tests.redis_server import free_port
 
 
-def only_session(home: Home) -> SessionFolder:
+def only_session(home: Home) -> SessionDirectory:
     (path,) = home.sessions.iterdir()
-    return SessionFolder(path)
+    return SessionDirectory(path)
 
 
 def signal_daemon(home: Home, number: signal.Signals) -> None:
@@ -168,8 +168,8 @@ def test_an_end_keeps_the_session(home: Home, mountpoint: Path, record: Path, en
     record.mkdir()
     with home.started("mount", mountpoint, "--foreground") as process:
         wait_until(lambda: is_mounted(mountpoint), "it is mounted")
-        for folder in (mountpoint, record):
-            (folder / "file").write_bytes(bytes(range(256)) * 4096)
+        for directory in (mountpoint, record):
+            (directory / "file").write_bytes(bytes(range(256)) * 4096)
         if end.startswith("SIG"):
             process.send_signal(signal.Signals[end])
         else:
@@ -247,14 +247,14 @@ def test_a_session_that_has_ended_meanwhile_is_not_sealed_as_an_empty_one(
     home.run("mount", mountpoint)
     (mountpoint / "file").touch()
     kill(home)
-    folder = only_session(home)
+    directory = only_session(home)
     home.run("seal", "out.flist")
     # So it goes for a second command that looked at the session before the first one was done.
     request = SealRequest(home.path / "second.flist")
-    with pytest.raises(SessionError, match="ended"), offline.taken(folder, "a test"):
-        offline.seal(folder, Passwords(None, None), request, lambda *_: None)
+    with pytest.raises(SessionError, match="ended"), offline.taken(directory, "a test"):
+        offline.seal(directory, Passwords(None, None), request, lambda *_: None)
     assert not request.out.exists()
-    assert not folder.is_open()
+    assert not directory.is_open()
 
 
 # Damage
@@ -270,7 +270,7 @@ class Damaged:
     names: list[bytes]
 
     @property
-    def session(self) -> SessionFolder:
+    def session(self) -> SessionDirectory:
         """The session, as it was before any damage."""
         return only_session(self.home)
 
@@ -289,10 +289,10 @@ class Damaged:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
     """Make the session once, and end it after the last test."""
-    folder = tmp_path_factory.mktemp("damage").resolve()
-    home = Home(folder / "home")
+    directory = tmp_path_factory.mktemp("damage").resolve()
+    home = Home(directory / "home")
     home.path.mkdir()
-    mountpoint = folder / "mnt"
+    mountpoint = directory / "mnt"
     mountpoint.mkdir()
     names = []
     for round_ in range(2):
@@ -312,7 +312,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
         else:
             kill(home)
     session = only_session(home)
-    kept = folder / "kept"
+    kept = directory / "kept"
     shutil.copytree(session.path, kept, ignore=shutil.ignore_patterns("control"))
     damaged = Damaged(home, mountpoint, kept, [name.encode() for name in names])
     yield damaged
@@ -326,7 +326,7 @@ def damaged(prepared: Damaged) -> Damaged:
     return prepared
 
 
-def largest(session: SessionFolder, pattern: str) -> Path:
+def largest(session: SessionDirectory, pattern: str) -> Path:
     return max(session.journal.glob(pattern), key=lambda path: path.stat().st_size)
 
 
@@ -381,7 +381,7 @@ DAMAGES = [
 ]
 
 
-def assert_refused(said: subprocess.CompletedProcess[str], session: SessionFolder) -> None:
+def assert_refused(said: subprocess.CompletedProcess[str], session: SessionDirectory) -> None:
     assert len(said.stderr.splitlines()) == 1, said.stderr
     assert "the session's journal" in said.stderr or str(session.path) in said.stderr
     assert "damaged" in said.stderr or "cannot be opened" in said.stderr

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
-from flistfs.authoring.state.directory import SessionFolder, State
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.settings import State
 from flistfs.fuse import mounts
 from tests.e2e.commands import (
     FLISTFS,
@@ -489,18 +490,18 @@ def test_what_is_wrong_with_a_command_is_no_dead_daemon(home: Home, mountpoint: 
     home.expected_log += ["cannot be mounted", "router.yaml", "none.flist"]
     (home.path / "router.yaml").write_text('pools:\n  a:\n    "00:FF": ardb://host\nlookup: [a]\n')
 
-    def folders() -> list[SessionFolder]:
-        return [SessionFolder(path) for path in home.sessions.iterdir()] if home.sessions.is_dir() else []
+    def directories() -> list[SessionDirectory]:
+        return [SessionDirectory(path) for path in home.sessions.iterdir()] if home.sessions.is_dir() else []
 
     for options, code, _ in WRONG:
         home.run("mount", mountpoint, *options, code=code)
-        assert not [folder for folder in folders() if folder.exists()], options
+        assert not [directory for directory in directories() if directory.exists()], options
     home.run("mount", mountpoint)
     umount(mountpoint)
     home.run("wait", code=5)
     for options, _, code in WRONG:
         home.run("mount", mountpoint, *options, code=code)
-        assert [folder.state() for folder in folders()] == [State.UNMOUNTED], options
+        assert [directory.state() for directory in directories()] == [State.UNMOUNTED], options
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -578,10 +579,10 @@ def test_a_mount_interrupted_while_the_daemon_is_born(home: Home, mountpoint: Pa
     assert home.json("status") == []
 
 
-@pytest.mark.parametrize("module", ["daemon", "reader"])
+@pytest.mark.parametrize("module", ["session", "reader"])
 @pytest.mark.parametrize("told", [b"", b'{"mountpoint": "/tmp/mnt", "lo'])
 def test_a_daemon_whose_command_was_killed_ends_quietly(module: str, told: bytes) -> None:
-    command = [sys.executable, "-P", "-m", f"flistfs.{module}"]
+    command = [sys.executable, "-P", "-m", f"flistfs.daemons.{module}"]
     done = subprocess.run(command, input=told, capture_output=True, check=False, timeout=TIMEOUT)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 

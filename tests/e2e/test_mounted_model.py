@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.commands import Home
-from tests.e2e.test_roundtrip import blocks_in_folder
+from tests.e2e.test_roundtrip import blocks_in_directory
 from tests.independent_reader import read_flist
 from tests.trees import assert_flist_equals, snapshot
 
@@ -151,7 +151,7 @@ def test_the_mount_does_what_a_local_file_system_does(home: Home, roots: tuple[P
     mountpoint = roots[0]
     wanted = snapshot(mountpoint)
     home.run("seal", "out.flist")
-    assert_flist_equals(read_flist(home.path / "out.flist"), wanted, blocks_in_folder(home), fast=True)
+    assert_flist_equals(read_flist(home.path / "out.flist"), wanted, blocks_in_directory(home), fast=True)
 
 
 def holds_fifo(root: Path) -> bool:

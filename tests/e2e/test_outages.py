@@ -64,8 +64,8 @@ def content(number: int, size: int) -> bytes:
 class Writer:
     """Writes one file after the other while its `with` block runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._stop = threading.Event()
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run)
@@ -87,7 +87,7 @@ class Writer:
             while not self._stop.wait(0.01):
                 number = len(self.written)
                 name, data = f"file{number}", content(number, number * 37_003 % 1_500_000)
-                (self._folder / name).write_bytes(data)
+                (self._directory / name).write_bytes(data)
                 self.written[name] = data
         except OSError as error:
             self._error = error
@@ -444,9 +444,9 @@ def test_writers_wait_while_the_spool_is_full_and_go_on_by_themselves(
         assert 7 << 20 < size < 12 << 20
         assert home.status()["spooled_bytes"] < 12 << 20
         # Only writers wait.
-        (mountpoint / "folder").mkdir()
-        (mountpoint / "small").rename(mountpoint / "folder/small")
-        assert (mountpoint / "folder/small").read_bytes() == contents["small"]
+        (mountpoint / "directory").mkdir()
+        (mountpoint / "small").rename(mountpoint / "directory/small")
+        assert (mountpoint / "directory/small").read_bytes() == contents["small"]
         with (mountpoint / "large").open("rb") as file:
             assert file.read(1 << 20) == contents["large"][: 1 << 20]
         assert (mountpoint / "large").stat().st_size == size
@@ -458,12 +458,12 @@ def test_writers_wait_while_the_spool_is_full_and_go_on_by_themselves(
     wait_until(lambda: home.status()["waiting_writers"] == 0, "nobody waits")
     told = [line for line in home.logs().splitlines() if "writers wait" in line]
     assert len(told) < 4, "one line is enough for one wait"
-    seal_and_compare(home, server, {"folder/small": contents["small"], "large": contents["large"]})
+    seal_and_compare(home, server, {"directory/small": contents["small"], "large": contents["large"]})
 
 
-def looks_within(seconds: float, folder: Path) -> bool:
+def looks_within(seconds: float, directory: Path) -> bool:
     """Say whether a directory can be looked into."""
-    command = ["stat", str(folder / "first"), str(folder / "none")]
+    command = ["stat", str(directory / "first"), str(directory / "none")]
     try:
         looked = subprocess.run(command, capture_output=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -533,17 +533,17 @@ def test_only_reading_what_is_away_fails_while_the_store_is_down(
 # A full disk
 
 
-def fill(folder: Path) -> dict[str, bytes]:
+def fill(directory: Path) -> dict[str, bytes]:
     """Write files until the disk is full; those that were written whole."""
     written: dict[str, bytes] = {}
     for number in range(1000):
         name, data = f"full{number}", content(number, 900_000)
         try:
-            (folder / name).write_bytes(data)
+            (directory / name).write_bytes(data)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            (folder / name).unlink(missing_ok=True)
+            (directory / name).unlink(missing_ok=True)
             return written
         written[name] = data
     raise AssertionError("the disk is never full")
@@ -642,12 +642,12 @@ CHUNK = 512 << 10
 # Reads a piece across the border of two chunks of each file at the same time, and says how many were right.
 READ_ACROSS = """
 import os, sys, threading
-folder, count, chunk = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+directory, count, chunk = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 right = []
 together = threading.Barrier(count)
 
 def read(number):
-    file = os.open(f"{folder}/stored{number}", os.O_RDONLY)
+    file = os.open(f"{directory}/stored{number}", os.O_RDONLY)
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
     together.wait()
     if os.pread(file, 65536, chunk - 32768) == bytes([number]) * 32768 + bytes([number + 100]) * 32768:

@@ -183,9 +183,9 @@ def test_fsync_of_files_and_directories(mounted: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
             os.fdatasync(file.fileno())
-    folder = os.open(mounted, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    directory = os.open(mounted, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
 
 
 def test_set_group_id_directories(mounted: Path) -> None:
@@ -309,14 +309,14 @@ def test_copying_what_is_listed_comes_to_an_end(mounted: Path) -> None:
             made += 1
             assert made < 100
     assert made == 20
-    folder = os.open(mounted, os.O_RDONLY)
+    directory = os.open(mounted, os.O_RDONLY)
     try:
-        assert len(os.listdir(folder)) == 40  # noqa: PTH208  the descriptor is listed twice
+        assert len(os.listdir(directory)) == 40  # noqa: PTH208  the descriptor is listed twice
         (mounted / "late").touch()
-        os.lseek(folder, 0, os.SEEK_SET)
-        assert len(os.listdir(folder)) == 41  # noqa: PTH208
+        os.lseek(directory, 0, os.SEEK_SET)
+        assert len(os.listdir(directory)) == 41  # noqa: PTH208
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
 def test_locks(mounted: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import Home, shell
-from tests.e2e.test_roundtrip import blocks_in_folder
+from tests.e2e.test_roundtrip import blocks_in_directory
 from tests.independent_reader import read_flist
 from tests.trees import assert_flist_equals, snapshot
 
@@ -26,7 +26,7 @@ def seal_and_compare(home: Home, mountpoint: Path) -> None:
     wanted = snapshot(mountpoint)
     home.run("seal", "out.flist")
     assert_flist_equals(
-        read_flist(home.path / "out.flist"), wanted, blocks_in_folder(home), fast=True, ignore={"ctime"}
+        read_flist(home.path / "out.flist"), wanted, blocks_in_directory(home), fast=True, ignore={"ctime"}
     )
 
 
@@ -86,10 +86,10 @@ def test_a_python_environment_with_a_package(home: Home, mountpoint: Path, sourc
     )
     (source / "backend.py").write_text(
         "import zipfile, pathlib\n"
-        "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
+        "def build_wheel(directory, config_settings=None, metadata_directory=None):\n"
         "    name = 'greeter-1-py3-none-any.whl'\n"
         "    info = 'greeter-1.dist-info/'\n"
-        "    with zipfile.ZipFile(pathlib.Path(folder, name), 'w') as wheel:\n"
+        "    with zipfile.ZipFile(pathlib.Path(directory, name), 'w') as wheel:\n"
         "        wheel.writestr('greeter.py', 'print(\"hello\")')\n"
         "        wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\\nName: greeter\\nVersion: 1')\n"
         "        wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\\nTag: py3-none-any\\n')\n"

@@ -1,4 +1,4 @@
-"""scripts/quickstart, as somebody runs it who has just cloned the project."""
+"""scripts/quickstart, run as by somebody who has just cloned the project."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def quickstart(home: Home, *arguments: str | Path, code: int = 0) -> subprocess.
 def test_it_can_be_repeated(home: Home, source: Path) -> None:
     (source / "first").write_text("1")
     said = quickstart(home, source).stdout
-    assert "That was an flist of" in said
+    assert said.startswith("This will:\n  1. mount ")  # nothing is left to install
+    assert "This is an flist of" in said
     assert set(read_flist(home.path / "quickstart.flist")) == {b"", b"first"}
     (source / "second").write_text("2")
     quickstart(home, source)
@@ -46,3 +47,9 @@ def test_an_output_of_the_users_is_not_replaced(home: Home, source: Path) -> Non
     assert (home.path / "mine.flist").read_text() == "precious"
     quickstart(home, source, "other.flist")
     assert set(read_flist(home.path / "other.flist")) == {b""}
+
+
+def test_steps_are_shown_on_a_terminal_only(home: Home, source: Path) -> None:
+    shown = quickstart(home, source).stderr
+    assert "Copying: " in shown
+    assert "\r" not in shown

@@ -325,7 +325,7 @@ def test_diff_tells_equal_names_apart_by_their_numbers(home: Home) -> None:
     aci = Aci(b"root", b"root", 0o100640)
     assert records[aci_key(aci)] != encode_aci(aci)
     packed(home.path / "b.flist", {**records, aci_key(aci): encode_aci(aci)})
-    assert home.run("diff", "a.flist", "b.flist").stdout == "m file (owner root:root from 0:0 to -1:-1)\n"
+    assert home.run("diff", "a.flist", "b.flist").stdout == "m file (owner root:root from 0:0 to none)\n"
 
 
 def test_merge(home: Home, package: Path) -> None:
@@ -369,7 +369,7 @@ def test_merge_through_links(home: Home) -> None:
     assert home.json("stat", "out.flist", "usr/bin/sh")
     for prefer in ("first", "last", "newer"):
         clashed = home.run("merge", "-o", "not.flist", "app.flist", "usr.flist", "--prefer", prefer, code=12)
-        why = "a link takes the place of no directory that has something in it"
+        why = "a link does not replace a directory that is not empty"
         assert clashed.stdout == f"bin: app.flist (directory), usr.flist (link): {why}\n"
         assert "--replace-links" in clashed.stderr
     replaced = ["merge", "-o", "other.flist", "usr.flist", "app.flist", "--replace-links"]

@@ -36,8 +36,8 @@ TREE = {
 BLOCKS = 6  # of the tree, each once
 
 
-def store_at(folder: Path) -> str:
-    return f"dir://{folder}"
+def store_at(directory: Path) -> str:
+    return f"dir://{directory}"
 
 
 def make_base(home: Home, store: str, name: str = "base.flist") -> Path:
@@ -45,9 +45,9 @@ def make_base(home: Home, store: str, name: str = "base.flist") -> Path:
     return packed(home.path / name, records_of(TREE, open_store(store)))
 
 
-def held(folder: Path) -> int:
+def held(directory: Path) -> int:
     """Blocks in a directory."""
-    return sum(path.is_file() and len(path.name) == 64 for path in folder.rglob("*"))
+    return sum(path.is_file() and len(path.name) == 64 for path in directory.rglob("*"))
 
 
 def served(server: RedisServer, command: str) -> int:

@@ -41,7 +41,7 @@ def blocks_in_redis(server: RedisServer) -> Callable[[bytes], bytes | None]:
     return get
 
 
-def blocks_in_folder(home: Home) -> Callable[[bytes], bytes | None]:
+def blocks_in_directory(home: Home) -> Callable[[bytes], bytes | None]:
     store = open_store(f"dir://{home.blocks}")
     return store.get
 
@@ -100,7 +100,7 @@ def test_a_directory_store_holds_the_same(home: Home, mountpoint: Path, source: 
     shell('cp -a "$SOURCE"/. .', cwd=mountpoint, SOURCE=str(source))
     home.run("seal", "out.flist")
     assert_flist_equals(
-        read_flist(home.path / "out.flist"), snapshot(source), blocks_in_folder(home), fast=True
+        read_flist(home.path / "out.flist"), snapshot(source), blocks_in_directory(home), fast=True
     )
 
 
@@ -134,7 +134,7 @@ def test_what_build_tools_do(home: Home, mountpoint: Path, source: Path) -> None
     wanted = snapshot(mountpoint)
     home.run("seal", "out.flist")
     nodes = read_flist(home.path / "out.flist")
-    assert_flist_equals(nodes, wanted, blocks_in_folder(home), fast=True)
+    assert_flist_equals(nodes, wanted, blocks_in_directory(home), fast=True)
     assert nodes[b"d/c"].kind == "dir"
     assert b"a" not in nodes
     assert nodes[b"usr/bin/again"].blocks == nodes[b"usr/bin/program"].blocks
@@ -249,9 +249,9 @@ def test_old_rocksdb_tools_agree_with_the_package(home: Home, mountpoint: Path, 
     for number in range(50):
         (mountpoint / str(number)).mkdir()
     home.run("seal", "out.flist")
-    folder = tmp_path / "unpacked"
-    folder.mkdir()
-    shell('tar -xzf "$PACKAGE"', cwd=folder, PACKAGE=str(home.path / "out.flist"))
-    assert "OK" in shell("ldb --db=. checkconsistency", cwd=folder)
-    lines = subprocess.run(["ldb", f"--db={folder}", "scan", "--hex"], capture_output=True, check=True)
+    directory = tmp_path / "unpacked"
+    directory.mkdir()
+    shell('tar -xzf "$PACKAGE"', cwd=directory, PACKAGE=str(home.path / "out.flist"))
+    assert "OK" in shell("ldb --db=. checkconsistency", cwd=directory)
+    lines = subprocess.run(["ldb", f"--db={directory}", "scan", "--hex"], capture_output=True, check=True)
     assert len(lines.stdout.splitlines()) == 51 + 1  # directories, and the one ACI they share

@@ -15,7 +15,7 @@ import pytest
 
 from flistfs.format.router import format_router, parse_router, router_to
 from tests.e2e.commands import Home, is_mounted, umount, wait_until
-from tests.e2e.test_roundtrip import blocks_in_folder, blocks_in_redis
+from tests.e2e.test_roundtrip import blocks_in_directory, blocks_in_redis
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import RedisServer, running_cluster, running_redis
 from tests.stores.routers import router_file
@@ -44,10 +44,10 @@ def held(server: RedisServer) -> int:
     return int(server.command("DBSIZE")[1:])
 
 
-def write_files(folder: Path, count: int = 40) -> dict[bytes, bytes]:
+def write_files(directory: Path, count: int = 40) -> dict[bytes, bytes]:
     contents = {b"%03d" % number: os.urandom(3000) for number in range(count)}
     for name, content in contents.items():
-        (folder / os.fsdecode(name)).write_bytes(content)
+        (directory / os.fsdecode(name)).write_bytes(content)
     return contents
 
 
@@ -481,7 +481,7 @@ def test_push_from_where_the_flist_says_that_its_blocks_are(home: Home, mountpoi
         home.run("seal", "out.flist")
         to = f"dir://{home.blocks}"
         assert home.json("push", "out.flist", "--to", to)["sent"] == 10
-    get = blocks_in_folder(home)
+    get = blocks_in_directory(home)
     assert all(
         read_content(node, get)
         for node in read_flist(home.path / "out.flist").values()

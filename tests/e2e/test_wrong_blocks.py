@@ -18,9 +18,9 @@ CONTENT = {f"file{number}": os.urandom(3000) for number in range(5)}
 BLOCKS = [encode_block(content) for content in CONTENT.values()]
 
 
-def write(folder: Path) -> None:
+def write(directory: Path) -> None:
     for name, content in CONTENT.items():
-        (folder / name).write_bytes(content)
+        (directory / name).write_bytes(content)
 
 
 def spoil(server: RedisServer, count: int = 2) -> None:

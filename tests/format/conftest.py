@@ -39,9 +39,9 @@ def real_flist() -> Path:
 
 @pytest.fixture(scope="session")
 def real_records(real_flist: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
-    folder = tmp_path_factory.mktemp("real")
-    unpack_package(real_flist, folder)
-    with Catalog.open(folder) as catalog:
+    directory = tmp_path_factory.mktemp("real")
+    unpack_package(real_flist, directory)
+    with Catalog.open(directory) as catalog:
         return list(catalog.items())
 
 

@@ -45,8 +45,8 @@ def records(request: pytest.FixtureRequest) -> Records:
     return SHAPES[request.param]()
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+def _files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
 def _run(*command: str) -> str:
@@ -88,12 +88,12 @@ def test_rocksdb_5_2_1_knows_all_that_is_used(tmp_path: Path, records: Records) 
 
 
 def test_nothing_of_this_machine_is_in_it(tmp_path: Path) -> None:
-    folder = tmp_path / "a-telling-folder"
-    write_catalog(folder, [(b"k", b"v")])
+    directory = tmp_path / "a-telling-directory"
+    write_catalog(directory, [(b"k", b"v")])
     # Names of a few letters ("root", "vm") are found in other words; RocksDB calls the fields "identity".
-    names = [socket.gethostname(), getpass.getuser(), folder.name, str(Path.home()), str(Path.cwd())]
+    names = [socket.gethostname(), getpass.getuser(), directory.name, str(Path.home()), str(Path.cwd())]
     telling = [b"identity", b"SST Writer", *(name.encode() for name in names if len(name) > 5)]
-    for name, content in _files(folder).items():
+    for name, content in _files(directory).items():
         assert [secret for secret in telling if secret in content] == [], name
 
 

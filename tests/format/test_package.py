@@ -24,9 +24,9 @@ from tests.format.conftest import Records
 RECORDS = [(b"%03d" % number, b"value" * number) for number in range(200)]
 
 
-def _packed(folder: Path) -> bytes:
+def _packed(directory: Path) -> bytes:
     out = io.BytesIO()
-    write_package(folder, out)
+    write_package(directory, out)
     return out.getvalue()
 
 
@@ -51,24 +51,24 @@ def _archive(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.GNU_FO
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Path:
-    folder = tmp_path / "catalog"
-    write_catalog(folder, RECORDS)
-    return folder
+    directory = tmp_path / "catalog"
+    write_catalog(directory, RECORDS)
+    return directory
 
 
 @pytest.fixture
 def unpack(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
     def run(raw: bytes, **options: int) -> dict[str, bytes]:
-        package, folder = tmp_path / "x.flist", tmp_path / "unpacked"
+        package, directory = tmp_path / "x.flist", tmp_path / "unpacked"
         package.write_bytes(raw)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         try:
-            unpack_package(package, folder, **options)
+            unpack_package(package, directory, **options)
         finally:
             # Whatever happens, nothing is written elsewhere, and nothing but plain files.
             assert {path.name for path in tmp_path.iterdir()} <= {"x.flist", "unpacked", "catalog"}
-            assert all(path.is_file() and not path.is_symlink() for path in folder.glob("*"))
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
+            assert all(path.is_file() and not path.is_symlink() for path in directory.glob("*"))
+        return {path.name: path.read_bytes() for path in directory.iterdir()}
 
     return run
 
@@ -79,7 +79,7 @@ Unpack = Callable[..., dict[str, bytes]]
 def test_members_are_the_allowed_ones_and_say_nothing(catalog: Path) -> None:
     for name in ("LOG", "LOCK", "IDENTITY", "OPTIONS-000005", "rocksdict-config.json", "000003.log", "junk"):
         (catalog / name).touch()
-    (catalog / "folder.sst").mkdir()
+    (catalog / "directory.sst").mkdir()
     (catalog / "router.yaml").write_bytes(b"lookup: []\n")
     with tarfile.open(fileobj=io.BytesIO(_packed(catalog))) as archive:
         members = archive.getmembers()
@@ -113,7 +113,7 @@ def test_catalog_with_records_in_a_log_is_not_packed(catalog: Path) -> None:
         _packed(catalog)
 
 
-def test_folder_without_catalog_is_not_packed(tmp_path: Path) -> None:
+def test_directory_without_catalog_is_not_packed(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no catalog"):
         _packed(tmp_path)
 
@@ -127,7 +127,7 @@ def test_real_flist_unpacks(real_flist: Path, real_records: Records, tmp_path: P
 
 
 @pytest.mark.parametrize("name", [".", "./", "/"])
-def test_member_for_the_top_folder_is_passed_over(name: str, unpack: Unpack) -> None:
+def test_member_for_the_top_directory_is_passed_over(name: str, unpack: Unpack) -> None:
     assert unpack(gzip.compress(_archive(_member(name, kind=tarfile.DIRTYPE), CURRENT))).keys() == {"CURRENT"}
 
 
@@ -140,10 +140,10 @@ HOSTILE = {
     "absolute elsewhere": _member("/etc/000001.sst", b"x"),
     "upward": _member("../000001.sst", b"x"),
     "upward in disguise": _member("./../000001.sst", b"x"),
-    "the folder above": _member("..", b"x"),
-    "the folder above, as a folder": _member("..", kind=tarfile.DIRTYPE),
-    "in a sub-folder": _member("folder/000001.sst", b"x"),
-    "a sub-folder": _member("folder", kind=tarfile.DIRTYPE),
+    "the directory above": _member("..", b"x"),
+    "the directory above, as a directory": _member("..", kind=tarfile.DIRTYPE),
+    "in a sub-directory": _member("directory/000001.sst", b"x"),
+    "a sub-directory": _member("directory", kind=tarfile.DIRTYPE),
     "symbolic link": _member("000001.sst", kind=tarfile.SYMTYPE),
     "hard link": _member("000001.sst", kind=tarfile.LNKTYPE),
     "character device": _member("000001.sst", kind=tarfile.CHRTYPE),
@@ -253,12 +253,12 @@ def test_what_no_reader_needs_may_be_large_and_is_not_written(unpack: Unpack) ->
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
-    folder, package = tmp_path / "catalog", tmp_path / "x.flist"
-    write_catalog(folder, ((b"%03d" % number, bytes(1 << 20)) for number in range(48)))
+    directory, package = tmp_path / "catalog", tmp_path / "x.flist"
+    write_catalog(directory, ((b"%03d" % number, bytes(1 << 20)) for number in range(48)))
     tracemalloc.start()
     try:
         with package.open("wb") as out:
-            write_package(folder, out)
+            write_package(directory, out)
         unpack_package(package, tmp_path / "out")
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -316,13 +316,13 @@ def test_damaged_archives_unpack_or_are_refused(
     damaged = bytearray(_archive(*members, form=form))
     for _ in range(data.draw(st.integers(1, 8))):
         damaged[data.draw(st.integers(0, 4095))] = data.draw(st.integers(0, 255))
-    folder = tmp_path_factory.mktemp("fuzz")
-    (folder / "x.flist").write_bytes(gzip.compress(bytes(damaged), 1))
+    directory = tmp_path_factory.mktemp("fuzz")
+    (directory / "x.flist").write_bytes(gzip.compress(bytes(damaged), 1))
     try:
-        unpack_package(folder / "x.flist", folder / "out", limit=1 << 20)
+        unpack_package(directory / "x.flist", directory / "out", limit=1 << 20)
     except FormatError:
         return
-    assert (folder / "out" / "CURRENT").is_file()
+    assert (directory / "out" / "CURRENT").is_file()
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

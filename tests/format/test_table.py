@@ -86,7 +86,9 @@ def test_what_is_kept_of_a_table_is_bounded(tmp_path: Path, monkeypatch: pytest.
 # Databases of every kind
 
 
-def _database(folder: Path, records: Records, change: Callable[[Options, BlockBasedOptions], object]) -> Path:
+def _database(
+    directory: Path, records: Records, change: Callable[[Options, BlockBasedOptions], object]
+) -> Path:
     """Let RocksDB make a database; return a copy of it as it is after a crash."""
     options, table = Options(raw_mode=True), BlockBasedOptions()
     options.set_compression_type(DBCompressionType.none())
@@ -95,7 +97,7 @@ def _database(folder: Path, records: Records, change: Callable[[Options, BlockBa
     table.set_checksum_type(ChecksumType.crc32c())
     change(options, table)
     options.set_block_based_table_factory(table)
-    database = Rdict(str(folder / "made"), options=options)
+    database = Rdict(str(directory / "made"), options=options)
     for number, (key, value) in enumerate(records):
         database[key] = b"old" if number % 5 == 0 else value
     database[b"gone"] = b"1"
@@ -103,12 +105,12 @@ def _database(folder: Path, records: Records, change: Callable[[Options, BlockBa
     for key, value in records[::5]:
         database[key] = value
     del database[b"gone"]
-    (folder / "copy").mkdir()
-    for path in (folder / "made").iterdir():
+    (directory / "copy").mkdir()
+    for path in (directory / "made").iterdir():
         if path.suffix in {".sst", ".log"} or path.name.startswith(("CURRENT", "MANIFEST")):
-            shutil.copy(path, folder / "copy")
+            shutil.copy(path, directory / "copy")
     database.close()
-    return folder / "copy"
+    return directory / "copy"
 
 
 KINDS: dict[str, Callable[[Options, BlockBasedOptions], object]] = {
@@ -126,14 +128,14 @@ KINDS: dict[str, Callable[[Options, BlockBasedOptions], object]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_databases_of_every_kind_are_read(tmp_path: Path, kind: str) -> None:
     records = _records(300)
-    folder = _database(tmp_path, records, KINDS[kind])
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with Catalog.open(folder) as catalog:
+    directory = _database(tmp_path, records, KINDS[kind])
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with Catalog.open(directory) as catalog:
         assert list(catalog.items()) == records
         assert all(catalog.get(key) == value and catalog.has(key) for key, value in records)
         assert catalog.get(b"gone") is None
         assert not catalog.has(b"gone")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
 def test_the_real_flist_is_read_as_rocksdb_reads_it(
@@ -153,10 +155,10 @@ def test_the_real_flist_is_read_as_rocksdb_reads_it(
 @pytest.mark.parametrize("cut", [1, 100, 5000])
 def test_what_is_left_of_a_log_is_for_rocksdb_to_say(tmp_path: Path, direct: list[Path], cut: int) -> None:
     records = _records(30)
-    folder = _database(tmp_path, records, KINDS["as in 2017"])
-    (log,) = (path for path in folder.glob("*.log") if path.stat().st_size)
+    directory = _database(tmp_path, records, KINDS["as in 2017"])
+    (log,) = (path for path in directory.glob("*.log") if path.stat().st_size)
     log.write_bytes(log.read_bytes()[:-cut])
-    with Catalog.open(folder) as catalog:
+    with Catalog.open(directory) as catalog:
         assert dict(catalog.items()).keys() <= {*dict(records), b"gone"}
     assert len(direct) == 1
 
@@ -299,9 +301,9 @@ def test_however_it_ends_is_an_error(
 
 
 def test_nothing_of_it_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = _database(tmp_path, _records(30), KINDS["format 6"])
+    directory = _database(tmp_path, _records(30), KINDS["format 6"])
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    with Catalog.open(folder) as catalog:
+    with Catalog.open(directory) as catalog:
         assert list((tmp_path / "tmp").iterdir()) == []
         assert len(list(catalog.items())) == 30

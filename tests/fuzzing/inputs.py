@@ -88,18 +88,18 @@ class Base:
                 return dict(catalog.items())
 
 
-def make_base(folder: Path) -> Base:
+def make_base(directory: Path) -> Base:
     """Make the sound archive and flist in a directory."""
-    folder.mkdir()
-    (folder / "base.tar").write_bytes(_archive())
-    store = f"dir://{folder / 'blocks'}"
-    pack_source(folder / "base.tar", folder / "base.flist", store=store, epoch=_TIME)
-    return _base(folder)
+    directory.mkdir()
+    (directory / "base.tar").write_bytes(_archive())
+    store = f"dir://{directory / 'blocks'}"
+    pack_source(directory / "base.tar", directory / "base.flist", store=store, epoch=_TIME)
+    return _base(directory)
 
 
-def _base(folder: Path) -> Base:
-    store = f"dir://{folder / 'blocks'}"
-    return Base((folder / "base.tar").read_bytes(), folder / "base.flist", store)
+def _base(directory: Path) -> Base:
+    store = f"dir://{directory / 'blocks'}"
+    return Base((directory / "base.tar").read_bytes(), directory / "base.flist", store)
 
 
 def _archive() -> bytes:
@@ -407,12 +407,12 @@ def make_input(base: Base, kind: str, seed: int) -> bytes:
 class Maker:
     """Makes inputs in a process of its own: commands are forked from this one, so no RocksDB may run here."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make the sound ones in `folder`, which is made."""
-        command = [sys.executable, "-m", "tests.fuzzing.inputs", str(folder)]
+    def __init__(self, directory: Path) -> None:
+        """Make the sound ones in `directory`, which is made."""
+        command = [sys.executable, "-m", "tests.fuzzing.inputs", str(directory)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
-        self.base = _base(folder)
+        self.base = _base(directory)
 
     def __enter__(self) -> Self:
         return self
@@ -433,8 +433,8 @@ class Maker:
             raise RuntimeError("the process that makes inputs has ended")
 
 
-def _make_all(folder: Path) -> None:
-    base = make_base(folder)
+def _make_all(directory: Path) -> None:
+    base = make_base(directory)
     print("made", flush=True)
     for line in sys.stdin:
         kind, seed, path = line.rstrip("\n").split(" ", 2)

@@ -126,20 +126,20 @@ def _attributes(item: Item, store: Store | None) -> Attributes:
             return Special(SpecialKind.FIFO)
 
 
-def unpacked(folder: Path, records: Records) -> Path:
+def unpacked(directory: Path, records: Records) -> Path:
     """Write records as the directory that a package is unpacked into."""
-    write_catalog(folder, sorted(records.items()))
-    return folder
+    write_catalog(directory, sorted(records.items()))
+    return directory
 
 
 def packed(package: Path, records: Records, router: bytes | None = None) -> Path:
     """Write records as a package."""
-    folder = package.with_suffix(".unpacked")
-    unpacked(folder, records)
+    directory = package.with_suffix(".unpacked")
+    unpacked(directory, records)
     if router is not None:
-        (folder / "router.yaml").write_bytes(router)
+        (directory / "router.yaml").write_bytes(router)
     with OutputFile(package, force=True) as output:
-        output.write(partial(write_package, folder))
+        output.write(partial(write_package, directory))
         output.publish()
     return package
 
@@ -220,9 +220,9 @@ def _all_nodes(flist: Flist) -> Iterator[Node]:
     yield from flist.walk(root)
 
 
-def catalog_of(folder: Path) -> Records:
+def catalog_of(directory: Path) -> Records:
     """The records of an unpacked flist."""
-    with Catalog.open(folder) as catalog:
+    with Catalog.open(directory) as catalog:
         return dict(catalog.items())
 
 
@@ -249,12 +249,12 @@ _whats = {
 @st.composite
 def trees(draw: st.DrawFn, names: st.SearchStrategy[bytes] = _names) -> dict[bytes, Item]:
     """A few levels of entries, with the root among them."""
-    tree = {b"": _folder(draw)}
+    tree = {b"": _drawn_directory(draw)}
     _fill(draw, tree, b"", 3, names)
     return tree
 
 
-def _folder(draw: st.DrawFn) -> Item:
+def _drawn_directory(draw: st.DrawFn) -> Item:
     return replace(DIR, mode=draw(st.sampled_from([0o755, 0o1777])), mtime=draw(st.integers(1, 3)))
 
 
@@ -264,7 +264,7 @@ def _fill(
     for name in draw(st.lists(names, unique=True, max_size=4)):
         below = path + b"/" + name if path else name
         if depth and draw(st.booleans()):
-            tree[below] = _folder(draw)
+            tree[below] = _drawn_directory(draw)
             _fill(draw, tree, below, depth - 1, names)
         else:
             leaf = draw(_leaves)

@@ -36,9 +36,9 @@ def _applied(tree: dict[bytes, Look], differences: list[Difference], other: Flis
 @given(trees(), trees())
 def test_a_diff_applied_brings_one_to_the_other(one: dict[bytes, Item], other: dict[bytes, Item]) -> None:
     with (
-        tempfile.TemporaryDirectory() as folder,
-        Flist.open(unpacked(Path(folder) / "a", records_of(one))) as before,
-        Flist.open(unpacked(Path(folder) / "b", records_of(other))) as after,
+        tempfile.TemporaryDirectory() as directory,
+        Flist.open(unpacked(Path(directory) / "a", records_of(one))) as before,
+        Flist.open(unpacked(Path(directory) / "b", records_of(other))) as after,
     ):
         differences = list(diff(before, after))
         assert _applied(looks(before), differences, after) == looks(after)
@@ -51,8 +51,8 @@ def test_a_diff_applied_brings_one_to_the_other(one: dict[bytes, Item], other: d
 @given(trees())
 def test_a_tree_does_not_differ_from_itself(tree: dict[bytes, Item]) -> None:
     with (
-        tempfile.TemporaryDirectory() as folder,
-        Flist.open(unpacked(Path(folder) / "a", records_of(tree))) as one,
+        tempfile.TemporaryDirectory() as directory,
+        Flist.open(unpacked(Path(directory) / "a", records_of(tree))) as one,
     ):
         assert list(diff(one, one)) == []
 

@@ -53,10 +53,10 @@ AS_ROOT = os.geteuid() == 0
 
 
 def _extracted(
-    folder: Path, records: Records, store: Store, only: Selection | None = None, *, devices: bool = True
+    directory: Path, records: Records, store: Store, only: Selection | None = None, *, devices: bool = True
 ) -> Extracted:
-    with Flist.open(unpacked(folder / "unpacked", records)) as flist:
-        return extract(flist, store, folder / "out", only=only, devices=devices)
+    with Flist.open(unpacked(directory / "unpacked", records)) as flist:
+        return extract(flist, store, directory / "out", only=only, devices=devices)
 
 
 def _owned_by_me(tree: Tree) -> dict[bytes, Item]:
@@ -143,13 +143,13 @@ def test_no_directory_is_reached_from_the_top(
     tree = {path: item for level in levels for path, item in ((level, DIR), (level + b"/z", Item()))}
     records = records_of(tree, store)
     steps: list[bytes] = []
-    real_enter = extract_module._Folders._enter
+    real_enter = extract_module._Directories._enter
 
-    def enter(self: extract_module._Folders, name: bytes) -> None:
+    def enter(self: extract_module._Directories, name: bytes) -> None:
         steps.append(name)
         real_enter(self, name)
 
-    monkeypatch.setattr(extract_module._Folders, "_enter", enter)
+    monkeypatch.setattr(extract_module._Directories, "_enter", enter)
     assert _extracted(tmp_path, records, store).directories == 201
     assert steps == [b"d"] * 200 + [b".."] * 200
 
@@ -175,7 +175,7 @@ def test_a_link_that_appears_in_the_way_is_not_followed(
     def make_and_replace(name: bytes, mode: int, *, dir_fd: int | None = None) -> None:
         make(name, mode, dir_fd=dir_fd)
         if dir_fd is None:
-            return  # a temporary folder, or the top one
+            return  # a temporary directory, or the top one
         os.rmdir(name, dir_fd=dir_fd)
         os.symlink(os.fsencode(tmp_path / "elsewhere"), name, dir_fd=dir_fd)
 
@@ -196,7 +196,7 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path: Path, store: Stor
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path, store: Store) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(OutputError, match="no directory"):
+    with pytest.raises(OutputError, match="not a directory"):
         _extracted(tmp_path, records_of(TREE, store), store)
 
 
@@ -300,11 +300,11 @@ from pathlib import Path
 from flistfs.reading.extract import extract
 from flistfs.reading.flist import Flist
 from tests.generation1 import open_store
-folder, store, out = sys.argv[1:]
+directory, store, out = sys.argv[1:]
 store = open_store(store)
-Flist.open(Path(folder)).close()  # what is imported late may not be reached by that user
+Flist.open(Path(directory)).close()  # what is imported late may not be reached by that user
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-with Flist.open(Path(folder)) as flist:
+with Flist.open(Path(directory)) as flist:
     found = extract(flist, store, Path(out))
 print(found.foreign, found.set_id, *map(os.fsdecode, found.devices))
 """
@@ -322,13 +322,13 @@ def test_what_others_than_root_may_not_is_counted(tmp_path: Path, store: Store) 
         },
         store,
     )
-    folder = unpacked(tmp_path / "unpacked", records)
-    for path in (folder, tmp_path / "blocks", *(tmp_path / "blocks").rglob("*")):
+    directory = unpacked(tmp_path / "unpacked", records)
+    for path in (directory, tmp_path / "blocks", *(tmp_path / "blocks").rglob("*")):
         path.chmod(0o755)
     (tmp_path / "out").mkdir()
     os.chown(tmp_path / "out", 65534, 65534)
     done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, folder, store.url, tmp_path / "out"],
+        [sys.executable, "-c", AS_NOBODY, directory, store.url, tmp_path / "out"],
         capture_output=True,
         text=True,
         check=False,

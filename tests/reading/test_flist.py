@@ -41,13 +41,13 @@ def test_a_package_and_its_directory_are_the_same(tmp_path: Path) -> None:
 
 
 def test_the_user_s_directory_stays_as_it_is(tmp_path: Path) -> None:
-    folder = unpacked(tmp_path / "a", records_of(TREE))
-    folder.joinpath("rocksdict-config.json").write_text("what a reader must not obey")
-    folder.chmod(0o555)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with Flist.open(folder) as flist:
+    directory = unpacked(tmp_path / "a", records_of(TREE))
+    directory.joinpath("rocksdict-config.json").write_text("what a reader must not obey")
+    directory.chmod(0o555)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with Flist.open(directory) as flist:
         assert flist.find(b"usr/bin").kind is Kind.DIRECTORY
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
 def test_an_unpacked_real_flist_is_read_with_its_log(tmp_path: Path, real_flist: Path) -> None:
@@ -59,11 +59,11 @@ def test_an_unpacked_real_flist_is_read_with_its_log(tmp_path: Path, real_flist:
 
 @pytest.mark.parametrize("with_a_pipe", [False, True])
 def test_a_directory_that_is_no_flist_is_refused(tmp_path: Path, with_a_pipe: bool) -> None:  # noqa: FBT001
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "directory").mkdir()
     if with_a_pipe:  # which must not be waited for
-        os.mkfifo(tmp_path / "folder/CURRENT")
+        os.mkfifo(tmp_path / "directory/CURRENT")
     with pytest.raises(FormatError, match="no unpacked flist"):
-        Flist.open(tmp_path / "folder")
+        Flist.open(tmp_path / "directory")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ SETTLED = ("first", "last", "newer")
 
 
 def merged(
-    folder: Path,
+    directory: Path,
     all_records: Sequence[Records],
     prefer: str | None = None,
     *,
@@ -52,12 +52,12 @@ def merged(
     force: bool = False,
 ) -> dict[bytes, Look]:
     """Merge flists with these records, check the result with other readers, and return what is in it."""
-    names = [unpacked(folder / f"{number}", records) for number, records in enumerate(all_records)]
+    names = [unpacked(directory / f"{number}", records) for number, records in enumerate(all_records)]
     sources = [Source(name.name, Flist.open(name)) for name in names]
     try:
         merge(
             sources,
-            folder / "out.flist",
+            directory / "out.flist",
             prefer=Prefer(prefer) if prefer else None,
             replace_links=replace_links,
             force=force,
@@ -65,8 +65,8 @@ def merged(
     finally:
         for source in sources:
             source.flist.close()
-    nodes = read_flist(folder / "out.flist", engine="rocksdict")
-    with Flist.open(folder / "out.flist") as flist:
+    nodes = read_flist(directory / "out.flist", engine="rocksdict")
+    with Flist.open(directory / "out.flist") as flist:
         assert verify(flist, None).faults == []
         found = looks(flist)
     assert {path: (node.mode, node.mtime, node.uid, node.gid) for path, node in nodes.items()} == {
@@ -77,8 +77,8 @@ def merged(
 
 def looks_of(tree: Tree) -> dict[bytes, Look]:
     with (
-        tempfile.TemporaryDirectory() as folder,
-        Flist.open(unpacked(Path(folder) / "a", records_of(tree))) as flist,
+        tempfile.TemporaryDirectory() as directory,
+        Flist.open(unpacked(Path(directory) / "a", records_of(tree))) as flist,
     ):
         return looks(flist)
 
@@ -92,20 +92,20 @@ def looks_of(tree: Tree) -> dict[bytes, Look]:
 def test_a_preferred_union(all_trees: list[dict[bytes, Item]], prefer: str, *, replace_links: bool) -> None:
     wanted = united(all_trees, prefer, replace_links=replace_links)
     all_records = [records_of(tree) for tree in all_trees]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         if wanted is None:
             with pytest.raises(PathsClashError, match="--replace-links"):
-                merged(Path(folder), all_records, prefer, replace_links=replace_links)
+                merged(Path(directory), all_records, prefer, replace_links=replace_links)
             return
-        found = merged(Path(folder), all_records, prefer, replace_links=replace_links)
+        found = merged(Path(directory), all_records, prefer, replace_links=replace_links)
     assert found == looks_of(wanted)
 
 
 @MANY
 @given(trees(st.sampled_from([b"a", b"b"])), trees(st.sampled_from([b"c", b"d"])))
 def test_disjoint_trees_become_their_union(one: dict[bytes, Item], other: dict[bytes, Item]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        found = merged(Path(folder), [records_of(one), records_of(other)])
+    with tempfile.TemporaryDirectory() as directory:
+        found = merged(Path(directory), [records_of(one), records_of(other)])
     assert found == looks_of({**other, **one})
 
 
@@ -120,33 +120,33 @@ def test_clashes_are_all_paths_that_both_have_but_directories(
 
     wanted = {path for path in one if is_clash(path)}
     assume(all({one[path].kind, other[path].kind} != {"dir", "link"} for path in wanted))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         records = [records_of(one), records_of(other)]
         if not wanted:
-            merged(Path(folder), records)
+            merged(Path(directory), records)
             return
         with pytest.raises(PathsClashError) as caught:
-            merged(Path(folder), records)
+            merged(Path(directory), records)
         assert [clash.path for clash in caught.value.clashes] == sorted(wanted)
-        assert not (Path(folder) / "out.flist").exists()
+        assert not (Path(directory) / "out.flist").exists()
 
 
 @pytest.mark.parametrize(("prefer", "kind"), [("first", "file"), ("last", "directory"), ("newer", "file")])
 def test_a_file_against_directories(tmp_path: Path, prefer: str, kind: str) -> None:
     file = records_of({b"x": Item(mtime=9)})
-    folders = [
+    directories = [
         records_of({b"x": replace(DIR, mtime=3), b"x/a": Item()}),
         records_of({b"x": replace(DIR, mtime=5), b"x/b": Item()}),
     ]
-    found = merged(tmp_path, [file, *folders], prefer)
+    found = merged(tmp_path, [file, *directories], prefer)
     assert found[b"x"].kind == kind
     assert set(found) == ({b"", b"x"} if kind == "file" else {b"", b"x", b"x/a", b"x/b"})
 
 
 def test_a_file_in_between_hides_what_is_below_it(tmp_path: Path) -> None:
     """Merged by the last, flists are what layers are."""
-    folder, file = {b"x": DIR, b"x/a": Item()}, {b"x": Item()}
-    found = merged(tmp_path, [records_of(folder), records_of(file), records_of({b"x": DIR})], "last")
+    directory, file = {b"x": DIR, b"x/a": Item()}, {b"x": Item()}
+    found = merged(tmp_path, [records_of(directory), records_of(file), records_of({b"x": DIR})], "last")
     assert set(found) == {b"", b"x"}
 
 
@@ -168,11 +168,11 @@ def test_a_directory_goes_through_a_link(tmp_path: Path, prefer: str | None) -> 
 
 
 DEAD = (
-    "bin is in 0 (link) and 1 (directory): the link leads to no directory; "
+    "bin is in 0 (link) and 1 (directory): the link does not lead to a directory; "
     "--replace-links lets one take the place of the other"
 )
 FULL = (
-    "bin is in 0 (directory) and 1 (link): a link takes the place of no directory that has something in it; "
+    "bin is in 0 (directory) and 1 (link): a link does not replace a directory that is not empty; "
     "name the flists in another order, if that link leads to a directory, or --replace-links lets one take "
     "the place of the other"
 )
@@ -304,18 +304,18 @@ def test_directories_that_have_too_much_together_are_refused(
     assert not (tmp_path / "not/out.flist").exists()
 
 
-def _with_router(folder: Path, name: bytes, host: bytes | None) -> Source:
+def _with_router(directory: Path, name: bytes, host: bytes | None) -> Source:
     router = None if host is None else ROUTER % (b"main", host, b"main")
-    package = packed(folder / f"{os.fsdecode(name)}.flist", records_of({name: Item()}), router)
+    package = packed(directory / f"{os.fsdecode(name)}.flist", records_of({name: Item()}), router)
     return Source(package.name, Flist.open(package))
 
 
-def _merged_routers(folder: Path, *hosts: bytes | None) -> tuple[Merged, Flist]:
-    sources = [_with_router(folder, b"%d" % number, host) for number, host in enumerate(hosts)]
-    result = merge(sources, folder / "out.flist")
+def _merged_routers(directory: Path, *hosts: bytes | None) -> tuple[Merged, Flist]:
+    sources = [_with_router(directory, b"%d" % number, host) for number, host in enumerate(hosts)]
+    result = merge(sources, directory / "out.flist")
     for source in sources:
         source.flist.close()
-    return result, Flist.open(folder / "out.flist")
+    return result, Flist.open(directory / "out.flist")
 
 
 def test_routers_unite(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def content(seed: int, size: int = 2000) -> Block:
     return encode_block(random.Random(seed).randbytes(size))
 
 
-def make_flist(folder: Path, files: dict[bytes, Sequence[Block]], name: str = "out.flist") -> Path:
+def make_flist(directory: Path, files: dict[bytes, Sequence[Block]], name: str = "out.flist") -> Path:
     """Package files with these blocks, those with a slash in their names in a directory `sub`."""
     entries: dict[bytes, list[Entry]] = {b"": [], b"sub": []}
     for path, blocks in files.items():
@@ -55,9 +55,9 @@ def make_flist(folder: Path, files: dict[bytes, Sequence[Block]], name: str = "o
         )
         for path, inside in entries.items()
     }
-    scratch = folder / f"{name}.scratch"
+    scratch = directory / f"{name}.scratch"
     write_catalog(scratch, sorted(records.items()))
-    package = folder / name
+    package = directory / name
     with package.open("wb") as file:
         write_package(scratch, file)
     return package
@@ -223,7 +223,7 @@ def test_a_target_that_loses_what_it_took(tmp_path: Path, source: Watched, targe
     blocks = [content(seed) for seed in range(10)]
     source.put(blocks)
     target.forgetful = True
-    with pytest.raises(BlockMissingError, match="has lost 10 blocks that it has acknowledged"):
+    with pytest.raises(BlockMissingError, match="has lost 10 blocks after acknowledging them"):
         pushed(make_flist(tmp_path, {b"a": blocks}), source, target)
 
 

@@ -67,7 +67,7 @@ def _entry(path: bytes, **fields: object) -> Change:
     return lambda records: change_entry(records, path, lambda entry: replace(entry, **fields))  # type: ignore[arg-type]
 
 
-def _folder(**fields: object) -> Change:
+def _directory(**fields: object) -> Change:
     return lambda records: change_directory(records, b"d", lambda found: replace(found, **fields))  # type: ignore[arg-type]
 
 
@@ -92,11 +92,11 @@ def _named(name: bytes) -> Change:
 
 
 def _aci_of(path: bytes) -> bytes:
-    (key,) = (key for key in records_of({path: TREE[path]}) if len(key) == 32 and key != _folder_aci())
+    (key,) = (key for key in records_of({path: TREE[path]}) if len(key) == 32 and key != _directory_aci())
     return key
 
 
-def _folder_aci() -> bytes:
+def _directory_aci() -> bytes:
     (key,) = (key for key in records_of({}) if len(key) == 32)
     return key
 
@@ -150,11 +150,11 @@ DEFECTS: dict[str, tuple[Change, bytes, str]] = {
     "no name": (_named(b""), b"d/", "no name"),
     "a long name": (_named(b"n" * 256), b"d/" + b"n" * 256, "256 bytes"),
     "a name twice": (_named(b"link"), b"d/link", "twice"),
-    "another name in the record": (_folder(name=b"e"), b"d", "another name"),
-    "another place in the record": (_folder(location=b"e/d"), b"d", "elsewhere"),
-    "another parent in the record": (_folder(parent=directory_key(b"d")), b"d", "another parent"),
+    "another name in the record": (_directory(name=b"e"), b"d", "another name"),
+    "another place in the record": (_directory(location=b"e/d"), b"d", "elsewhere"),
+    "another parent in the record": (_directory(parent=directory_key(b"d")), b"d", "another parent"),
     "no ACI of a file": (_entry(b"d/empty", aclkey=b"0" * 32), b"d/empty", "mode 0400"),
-    "no ACI of a directory": (_folder(aclkey=b""), b"d", "mode 0400"),
+    "no ACI of a directory": (_directory(aclkey=b""), b"d", "mode 0400"),
     "an ACI that is none": (
         lambda records: records.update({_aci_of(b"d/empty"): b"junk"}),
         b"d/empty",
@@ -180,8 +180,10 @@ DEFECTS: dict[str, tuple[Change, bytes, str]] = {
 }
 
 
-def _verified(folder: Path, records: Records, store: Store | None = None, *, deep: bool = False) -> Verified:
-    with Flist.open(unpacked(folder, records)) as flist:
+def _verified(
+    directory: Path, records: Records, store: Store | None = None, *, deep: bool = False
+) -> Verified:
+    with Flist.open(unpacked(directory, records)) as flist:
         return verify(flist, store, deep=deep)
 
 
@@ -221,9 +223,9 @@ def test_what_is_right_has_no_faults(tmp_path: Path, store: Store) -> None:
 @settings(max_examples=20)
 @given(trees())
 def test_no_sound_tree_has_faults(tmp_path_factory: pytest.TempPathFactory, tree: dict[bytes, Item]) -> None:
-    folder = tmp_path_factory.mktemp("sound")
-    store = open_store(f"dir://{folder / 'blocks'}")
-    assert _verified(folder / "a", records_of(tree, store), store, deep=True).faults == []
+    directory = tmp_path_factory.mktemp("sound")
+    store = open_store(f"dir://{directory / 'blocks'}")
+    assert _verified(directory / "a", records_of(tree, store), store, deep=True).faults == []
 
 
 def _block_files(store: Store) -> list[Path]:
@@ -302,7 +304,7 @@ def test_only_a_deep_look_sees_a_chunk_of_another_length(tmp_path: Path, store: 
     assert _verified(tmp_path / "shallow", records, store).faults == []
     faults = _verified(tmp_path / "deep", records, store, deep=True).faults
     assert [fault.path for fault in faults] == [FILE, FILE]
-    assert f"has 5 bytes where {CHUNK_SIZE} belong" in faults[0].what
+    assert f"has 5 bytes instead of {CHUNK_SIZE}" in faults[0].what
 
 
 @pytest.mark.parametrize("router", [b"", b"pools: {a: {00: 'http://x'}}\nlookup: [a]\n"])
@@ -313,29 +315,29 @@ def test_a_router_that_readers_refuse_is_a_fault(tmp_path: Path, router: bytes) 
 
 
 def test_a_package_that_readers_fail_to_open_is_a_fault(tmp_path: Path) -> None:
-    folder = unpacked(tmp_path / "unpacked", records_of(TREE))
+    directory = unpacked(tmp_path / "unpacked", records_of(TREE))
     for name, arcname, count in (("dot", "./", 1), ("top", "/", 0)):
         with tarfile.open(tmp_path / name, "w:gz", format=tarfile.USTAR_FORMAT) as archive:
             top = tarfile.TarInfo(arcname)
             top.type = tarfile.DIRTYPE
             archive.addfile(top)
-            for path in folder.iterdir():
+            for path in directory.iterdir():
                 archive.add(path, path.name)
         with Flist.open(tmp_path / name) as flist:
             faults = verify(flist, None).faults
         assert [fault.path for fault in faults] == [b""] * count
-    with Flist.open(folder) as flist:
+    with Flist.open(directory) as flist:
         assert verify(flist, None).faults == []
 
 
 def test_a_damaged_table_is_faults_and_no_end(tmp_path: Path) -> None:
     tree = {b"dir-%03d" % number: DIR for number in range(300)}
-    folder = unpacked(tmp_path / "a", records_of(tree))
-    table = folder / "000009.sst"
+    directory = unpacked(tmp_path / "a", records_of(tree))
+    table = directory / "000009.sst"
     raw = bytearray(table.read_bytes())
     raw[60_000] ^= 1
     table.write_bytes(raw)
-    with Flist.open(folder) as flist:
+    with Flist.open(directory) as flist:
         faults = verify(flist, None).faults
     assert 0 < len(faults) < 300
     assert all("checksum" in fault.what for fault in faults)

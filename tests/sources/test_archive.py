@@ -229,11 +229,11 @@ def test_an_empty_file() -> None:
 
 
 SOUND = archive(
-    (member("folder", type=tarfile.DIRTYPE), b""),
-    (member("folder/file", pax_headers={"mtime": "12.5", "SCHILY.xattr.user.x": "y"}), b"content" * 100),
+    (member("directory", type=tarfile.DIRTYPE), b""),
+    (member("directory/file", pax_headers={"mtime": "12.5", "SCHILY.xattr.user.x": "y"}), b"content" * 100),
     (member("n" * 150), b"long name"),
-    (member("link", type=tarfile.SYMTYPE, linkname="folder/file"), b""),
-    (member("hard", type=tarfile.LNKTYPE, linkname="folder/file"), b""),
+    (member("link", type=tarfile.SYMTYPE, linkname="directory/file"), b""),
+    (member("hard", type=tarfile.LNKTYPE, linkname="directory/file"), b""),
     (member("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3), b""),
 )
 SPARSE = (

@@ -17,7 +17,8 @@ from flistfs.authoring.request import SealOptions
 from flistfs.authoring.sealing import package as sealing
 from flistfs.authoring.sealing.accounts import Accounts
 from flistfs.authoring.session import open_session
-from flistfs.authoring.state.directory import SessionFolder, Settings
+from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.summaries import BaseSummary
 from flistfs.errors import ClashError, FormatError
 from flistfs.format import opening
@@ -66,16 +67,16 @@ TREE = {
 }
 
 
-def taken(folder: Path, *all_records: Records, replace_links: bool = False) -> dict[bytes, Taken]:
+def taken(directory: Path, *all_records: Records, replace_links: bool = False) -> dict[bytes, Taken]:
     """What a session takes of flists with these records, the later on top."""
-    items, _ = taken_and_source(folder, *all_records, replace_links=replace_links)
+    items, _ = taken_and_source(directory, *all_records, replace_links=replace_links)
     return items
 
 
 def taken_and_source(
-    folder: Path, *all_records: Records, replace_links: bool = False
+    directory: Path, *all_records: Records, replace_links: bool = False
 ) -> tuple[dict[bytes, Taken], BaseSource]:
-    names = [str(unpacked(folder / f"{number}", records)) for number, records in enumerate(all_records)]
+    names = [str(unpacked(directory / f"{number}", records)) for number, records in enumerate(all_records)]
     source = BaseSource.open(names, replace_links=replace_links)
     try:
         items = list(source.items())
@@ -139,12 +140,12 @@ def test_layers_are_what_taking_one_after_the_other_gives(
     layers: list[dict[bytes, Item]], *, replace_links: bool
 ) -> None:
     wanted = united(layers, replace_links=replace_links)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         if wanted is None:
             with pytest.raises(ClashError):
-                taken(Path(folder), *map(records_of, layers), replace_links=replace_links)
+                taken(Path(directory), *map(records_of, layers), replace_links=replace_links)
             return
-        items = taken(Path(folder), *map(records_of, layers), replace_links=replace_links)
+        items = taken(Path(directory), *map(records_of, layers), replace_links=replace_links)
     assert set(items) == set(wanted)
     for path, item in wanted.items():
         assert_same(items[path], item)
@@ -158,10 +159,10 @@ def test_layers_in_which_links_are_in_the_way_are_refused_by_all_their_names(tmp
     layers = [records_of(lower), records_of(upper)]
     with pytest.raises(ClashError) as refusal:
         taken(tmp_path, *layers)
-    said, dead = str(refusal.value), "the link leads to no directory"
+    said, dead = str(refusal.value), "the link does not lead to a directory"
     assert f"dead18 is in {tmp_path}/0 (link) and {tmp_path}/1 (directory): {dead}, full is in" in said
     assert "through is in" not in said
-    assert said.endswith("in it; --replace-links lets the later one take the place of the other")
+    assert said.endswith("not empty; --replace-links lets the later one take the place of the other")
     _, source = taken_and_source(tmp_path / "replaced", *layers, replace_links=True)
     assert list(source.hidden.values()) == [sorted(lower)]
     more: dict[bytes, Item] = {b"dead19": Item("link", b"gone")}
@@ -328,12 +329,12 @@ def test_a_base_that_is_not_there_leaves_none_of_the_others_open(tmp_path: Path)
 def test_what_a_flist_of_2017_becomes(tmp_path: Path) -> None:
     """All is the same but for what directories' sizes are, accounts that are known by name only too."""
     old = needs_old_flist()
-    folder = SessionFolder(tmp_path / "session")
-    folder.lock()
-    folder.create(Settings("/nowhere", f"dir://{tmp_path}/blocks", "rocksdb", 0.0), unfinished=True)
-    assert not folder.is_open()
-    summary = trio.run(_package, folder, str(old), tmp_path / "new.flist")
-    assert folder.is_open()
+    directory = SessionDirectory(tmp_path / "session")
+    directory.lock()
+    directory.create(Settings("/nowhere", f"dir://{tmp_path}/blocks", "rocksdb", 0.0), unfinished=True)
+    assert not directory.is_open()
+    summary = trio.run(_package, directory, str(old), tmp_path / "new.flist")
+    assert directory.is_open()
     assert not (tmp_path / "blocks").exists()  # no block was asked for
     with Flist.open(old) as before, Flist.open(tmp_path / "new.flist") as after:
         wanted, got = nodes(before), nodes(after)
@@ -352,14 +353,14 @@ def owner_of(access: Access | None) -> tuple[bytes, bytes, int | None, int | Non
     return access.user, access.group, access.uid, access.gid
 
 
-async def _package(folder: SessionFolder, package: str, out: Path) -> BaseSummary:
-    store = open_store(folder.settings().store)
+async def _package(directory: SessionDirectory, package: str, out: Path) -> BaseSummary:
+    store = open_store(directory.settings().store)
     base = Base(BaseSource.open([package]))
     assert base.source is not None
-    async with open_session(folder, store, Caller(0, 0), base=base) as session:
+    async with open_session(directory, store, Caller(0, 0), base=base) as session:
         summary = await session.start(quiet)
         assert summary is not None
-        with OutputFile(out, force=False) as output, session._journal.freeze(folder.view) as view:
+        with OutputFile(out, force=False) as output, session._journal.freeze(directory.view) as view:
             sealing.build_package(
                 view,
                 store,
@@ -368,7 +369,7 @@ async def _package(folder: SessionFolder, package: str, out: Path) -> BaseSummar
                 SealOptions(),
                 None,
                 output,
-                folder.scratch,
+                directory.scratch,
                 quiet,
             )
             output.publish()

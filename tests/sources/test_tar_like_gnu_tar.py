@@ -89,9 +89,9 @@ class Tree:
     fifos: set[bytes] = field(default_factory=set)
     times: tuple[int, ...] = (0,)
 
-    def make(self, folder: Path) -> None:
-        (folder / "d/d").mkdir(parents=True)
-        top = os.fsencode(folder) + b"/"
+    def make(self, directory: Path) -> None:
+        (directory / "d/d").mkdir(parents=True)
+        top = os.fsencode(directory) + b"/"
         for name, file in self.files.items():
             with Path(os.fsdecode(top + name)).open("wb") as out:
                 for position, data in file.parts:

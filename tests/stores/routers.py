@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def router_file(folder: Path, *pools: dict[str, str]) -> Path:
+def router_file(directory: Path, *pools: dict[str, str]) -> Path:
     """Write a router of these pools: URLs by range."""
-    file = folder / "router.yaml"
+    file = directory / "router.yaml"
     named = {str(number): pool for number, pool in enumerate(pools)}
     file.write_text(json.dumps({"pools": named, "lookup": list(named)}))
     return file

@@ -27,11 +27,11 @@ PASSWORD = "s3cret: with @ / and ü"
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
+    directory = tmp_path_factory.mktemp("tls")
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key.pem -out cert.pem"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
-    return folder
+    subprocess.run([*command.split(), *names], cwd=directory, check=True, capture_output=True)
+    return directory
 
 
 KINDS = [
@@ -51,7 +51,7 @@ KINDS = [
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     match request.param:
         case "dir":
-            yield f"dir://{tmp_path_factory.mktemp('store')}/a folder/blocks".replace(" ", "%20")
+            yield f"dir://{tmp_path_factory.mktemp('store')}/a directory/blocks".replace(" ", "%20")
         case "redis":
             with running_redis() as server:
                 yield server.url
@@ -68,8 +68,8 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
                 yield f"router://{file}"
         case "router with replicas":
             with running_redis() as one, running_redis() as two:
-                folder = tmp_path_factory.mktemp("router")
-                file = router_file(folder, {"00:FF": one.url, "0:f": two.url, "00:7f": f"{one.url}/0"})
+                directory = tmp_path_factory.mktemp("router")
+                file = router_file(directory, {"00:FF": one.url, "0:f": two.url, "00:7f": f"{one.url}/0"})
                 yield f"router://{file}"
         case "cluster" | "cluster with password":
             if shutil.which("redis-cli") is None:
@@ -78,9 +78,9 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             with running_cluster(password) as cluster:
                 yield cluster.url.replace(PASSWORD, quote(PASSWORD, safe=""))
         case _:
-            folder = request.getfixturevalue("certificate")
+            directory = request.getfixturevalue("certificate")
             port = str(free_port())
-            files = ["--tls-cert-file", f"{folder}/cert.pem", "--tls-key-file", f"{folder}/key.pem"]
+            files = ["--tls-cert-file", f"{directory}/cert.pem", "--tls-key-file", f"{directory}/key.pem"]
             with running_redis("--tls-port", port, "--tls-auth-clients", "no", *files):
                 yield f"rediss://localhost:{port}"
 
@@ -88,8 +88,8 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def store(url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     if url.startswith("rediss"):
-        folder: Path = request.getfixturevalue("certificate")
-        monkeypatch.setenv("SSL_CERT_FILE", f"{folder}/cert.pem")
+        directory: Path = request.getfixturevalue("certificate")
+        monkeypatch.setenv("SSL_CERT_FILE", f"{directory}/cert.pem")
     opened = open_store(url)
     yield opened
     opened.close()

@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Path:
     return tmp_path / "parent" / "store"
 
 
 @pytest.fixture
-def store(folder: Path) -> DirectoryStore:
-    return DirectoryStore(folder, CODEC)
+def store(root: Path) -> DirectoryStore:
+    return DirectoryStore(root, CODEC)
 
 
-def file_of(folder: Path, stored: Block) -> Path:
+def file_of(root: Path, stored: Block) -> Path:
     name = stored.hash.decode()
-    return folder / name[0] / name[1] / name
+    return root / name[0] / name[1] / name
 
 
-def files_in(folder: Path) -> set[Path]:
-    return {path for path in folder.rglob("*") if not path.is_dir()}
+def files_in(root: Path) -> set[Path]:
+    return {path for path in root.rglob("*") if not path.is_dir()}
 
 
 def failing(code: int) -> Callable[..., NoReturn]:
@@ -49,47 +49,47 @@ def failing(code: int) -> Callable[..., NoReturn]:
     return fail
 
 
-def test_nothing_is_made_before_it_is_needed(store: DirectoryStore, folder: Path) -> None:
+def test_nothing_is_made_before_it_is_needed(store: DirectoryStore, root: Path) -> None:
     assert store.missing([block().hash]) == {block().hash}
     store.sync()
-    assert not folder.parent.exists()
+    assert not root.parent.exists()
 
 
-def test_the_folder_is_private_and_its_parents_are_not(store: DirectoryStore, folder: Path) -> None:
+def test_the_directory_is_private_and_its_parents_are_not(store: DirectoryStore, root: Path) -> None:
     previous = os.umask(0o022)
     try:
         store.check()
     finally:
         os.umask(previous)
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert folder.parent.stat().st_mode & 0o777 == 0o755
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert root.parent.stat().st_mode & 0o777 == 0o755
 
 
-def test_the_mode_of_a_folder_that_is_there_is_kept(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    folder.chmod(0o750)
-    store = DirectoryStore(folder, CODEC)
+def test_the_mode_of_a_directory_that_is_there_is_kept(root: Path) -> None:
+    root.mkdir(parents=True)
+    root.chmod(0o750)
+    store = DirectoryStore(root, CODEC)
     store.check()
     store.put([block()])
-    assert folder.stat().st_mode & 0o777 == 0o750
+    assert root.stat().st_mode & 0o777 == 0o750
 
 
-def test_layout(store: DirectoryStore, folder: Path) -> None:
+def test_layout(store: DirectoryStore, root: Path) -> None:
     store.put([block()])
-    assert files_in(folder) == {file_of(folder, block())}
-    assert file_of(folder, block()).read_bytes() == value_of(block())
+    assert files_in(root) == {file_of(root, block())}
+    assert file_of(root, block()).read_bytes() == value_of(block())
 
 
-def test_a_block_that_is_there_is_not_written_again(store: DirectoryStore, folder: Path) -> None:
+def test_a_block_that_is_there_is_not_written_again(store: DirectoryStore, root: Path) -> None:
     store.put([block()])
-    before = file_of(folder, block()).stat()
+    before = file_of(root, block()).stat()
     store.put([block()])
-    after = file_of(folder, block()).stat()
+    after = file_of(root, block()).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
 def test_a_block_is_compared_once_a_boot(
-    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written, right, wrong = blocks(3)
     store.put([written, right, wrong])
@@ -104,14 +104,14 @@ def test_a_block_is_compared_once_a_boot(
     monkeypatch.setattr(directory, "_read", watched)
     assert store.wrong(names, thorough=False) == set()
     assert read == []  # it was written by the store itself, a moment ago
-    file_of(folder, wrong).write_bytes(b"x" * wrong.size)
+    file_of(root, wrong).write_bytes(b"x" * wrong.size)
     yesterday = int(time.time()) - 10**9
     for one in (right, wrong):
-        os.utime(file_of(folder, one), (yesterday, yesterday))
+        os.utime(file_of(root, one), (yesterday, yesterday))
     for _ in range(2):  # what is wrong stays so, what is right is not read again
         assert store.wrong(names, thorough=False) == {wrong.hash}
-    assert sorted(read) == sorted(str(file_of(folder, one)) for one in (right, wrong, wrong))
-    assert file_of(folder, right).stat().st_mtime > yesterday
+    assert sorted(read) == sorted(str(file_of(root, one)) for one in (right, wrong, wrong))
+    assert file_of(root, right).stat().st_mtime > yesterday
     store.put([wrong])
     assert store.get(wrong.hash) == value_of(wrong)
     read.clear()
@@ -121,9 +121,9 @@ def test_a_block_is_compared_once_a_boot(
     assert len(read) == 3
 
 
-def test_a_block_that_somebody_wrote_into_is_compared(store: DirectoryStore, folder: Path) -> None:
+def test_a_block_that_somebody_wrote_into_is_compared(store: DirectoryStore, root: Path) -> None:
     store.put([block()])
-    with file_of(folder, block()).open("r+b") as file:
+    with file_of(root, block()).open("r+b") as file:
         file.seek(50)
         file.write(b"changed")
     assert store.missing([block().hash], {block().hash: block().size}) == set()
@@ -131,15 +131,15 @@ def test_a_block_that_somebody_wrote_into_is_compared(store: DirectoryStore, fol
 
 
 def test_what_the_disk_cannot_read_any_more_is_wrong_and_written_anew(
-    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put([block()])
-    before = file_of(folder, block()).stat().st_ino
+    before = file_of(root, block()).stat().st_ino
     with monkeypatch.context() as patch:
         patch.setattr(directory, "_read", failing(errno.EIO))
         assert store.wrong([block().hash], thorough=True) == {block().hash}
         store.put([block()])
-    assert file_of(folder, block()).stat().st_ino != before
+    assert file_of(root, block()).stat().st_ino != before
     assert store.get(block().hash) == value_of(block())
 
 
@@ -184,12 +184,12 @@ def test_whole_seconds_are_no_sign_of_a_block_that_was_compared(
 
 
 def test_a_time_that_was_put_back_says_nothing(
-    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`cp -p`, `rsync -a` and `touch -r` do that."""
     monkeypatch.setattr(directory, "_booted", lambda: 0.0)
     store.put([block()])
-    file = file_of(folder, block())
+    file = file_of(root, block())
     compared = file.stat().st_mtime_ns - 100 * 10**9  # as if it was so long ago
     file.write_bytes(b"x" * block().size)
     os.utime(file, ns=(compared, compared))
@@ -214,10 +214,10 @@ def test_what_was_compared_in_another_boot_or_in_the_future_is_compared(
 
 @pytest.mark.parametrize("seconds", [10**9, -(10**9)])
 def test_a_time_of_another_boot_or_of_the_future_says_nothing(
-    store: DirectoryStore, folder: Path, seconds: int
+    store: DirectoryStore, root: Path, seconds: int
 ) -> None:
     store.put([block()])
-    file = file_of(folder, block())
+    file = file_of(root, block())
     file.write_bytes(b"x" * block().size)
     other = int(time.time()) + seconds
     os.utime(file, (other, other))
@@ -225,19 +225,19 @@ def test_a_time_of_another_boot_or_of_the_future_says_nothing(
 
 
 def test_a_file_that_may_not_be_marked_is_compared_again(
-    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put([block()])
-    file_of(folder, block()).write_bytes(value_of(block()))
+    file_of(root, block()).write_bytes(value_of(block()))
     monkeypatch.setattr(directory, "_note_compared", failing(errno.EPERM))
     assert store.wrong([block().hash], thorough=False) == set()
 
 
-def test_what_a_power_cut_left_is_replaced(store: DirectoryStore, folder: Path) -> None:
+def test_what_a_power_cut_left_is_replaced(store: DirectoryStore, root: Path) -> None:
     empty, short = block(seed=1), block(seed=2)
     store.put([empty, short])
-    os.truncate(file_of(folder, empty), 0)
-    os.truncate(file_of(folder, short), 10)
+    os.truncate(file_of(root, empty), 0)
+    os.truncate(file_of(root, short), 10)
     assert store.missing([empty.hash]) == {empty.hash}
     with pytest.raises(BlockMissingError):
         store.get(empty.hash)
@@ -258,7 +258,7 @@ def test_what_a_power_cut_left_is_replaced(store: DirectoryStore, folder: Path) 
         b"\xff" * 16,
     ],
 )
-def test_names_that_are_not_hashes_are_refused(store: DirectoryStore, folder: Path, name: bytes) -> None:
+def test_names_that_are_not_hashes_are_refused(store: DirectoryStore, root: Path, name: bytes) -> None:
     for attempt in (
         lambda: store.get(name),
         lambda: store.missing([name]),
@@ -266,7 +266,7 @@ def test_names_that_are_not_hashes_are_refused(store: DirectoryStore, folder: Pa
     ):
         with pytest.raises(StoreRefusedError, match="lower-case hex"):
             attempt()
-    assert not folder.exists()
+    assert not root.exists()
 
 
 def test_a_name_with_a_line_end_is_refused(store: DirectoryStore) -> None:
@@ -274,14 +274,14 @@ def test_a_name_with_a_line_end_is_refused(store: DirectoryStore) -> None:
         store.get(b"ab" * 32 + b"\n")
 
 
-def test_a_file_that_is_no_block_is_not_read(store: DirectoryStore, folder: Path) -> None:
-    huge = file_of(folder, block(seed=1))
+def test_a_file_that_is_no_block_is_not_read(store: DirectoryStore, root: Path) -> None:
+    huge = file_of(root, block(seed=1))
     huge.parent.mkdir(parents=True)
     with huge.open("wb") as sparse:
         sparse.truncate(MAX_BLOCK_SIZE * 1000)
     with pytest.raises(StoreError, match="too large"):
         store.get(block(seed=1).hash)
-    link = file_of(folder, block(seed=2))
+    link = file_of(root, block(seed=2))
     link.parent.mkdir(parents=True)
     link.symlink_to("/etc/passwd")
     assert store.missing([block(seed=2).hash]) == {block(seed=2).hash}
@@ -291,15 +291,15 @@ def test_a_file_that_is_no_block_is_not_read(store: DirectoryStore, folder: Path
 
 @pytest.mark.parametrize("call", ["writev", "open", "rename"])
 def test_a_failing_disk(
-    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     store.put([block(seed=1)])
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing(errno.ENOSPC))
         with pytest.raises(StoreRefusedError, match="disk is full") as caught:
             store.put([block(seed=2)])
-    assert str(folder) in str(caught.value)
-    assert files_in(folder) == {file_of(folder, block(seed=1))}
+    assert str(root) in str(caught.value)
+    assert files_in(root) == {file_of(root, block(seed=1))}
     store.put([block(seed=2)])
     assert store.get(block(seed=2).hash) == value_of(block(seed=2))
 
@@ -329,7 +329,7 @@ def test_a_really_full_disk(store: DirectoryStore) -> None:
 
 
 def test_short_writes_are_continued(
-    store: DirectoryStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.writev
     monkeypatch.setattr(os, "writev", lambda descriptor, views: real(descriptor, [views[0][:7]]))
@@ -349,19 +349,19 @@ def test_syncfs_reports_what_the_kernel_says() -> None:
         directory._syncfs(-1)
 
 
-def test_old_leftovers_are_swept_and_young_ones_kept(folder: Path) -> None:
-    tmp = folder / "tmp"
+def test_old_leftovers_are_swept_and_young_ones_kept(root: Path) -> None:
+    tmp = root / "tmp"
     tmp.mkdir(parents=True)
     old, young = tmp / "old", tmp / "young"
     old.touch()
     young.touch()
     yesterday = time.time() - 25 * 3600
     os.utime(old, (yesterday, yesterday))
-    DirectoryStore(folder, CODEC)
-    assert files_in(folder) == {young}
+    DirectoryStore(root, CODEC)
+    assert files_in(root) == {young}
 
 
-def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "store"):
         store = DirectoryStore(path, CODEC)
@@ -371,38 +371,38 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
             store.put([block()])
 
 
-def test_a_store_that_vanished_is_made_again(store: DirectoryStore, folder: Path) -> None:
+def test_a_store_that_vanished_is_made_again(store: DirectoryStore, root: Path) -> None:
     store.put([block(seed=1)])
-    folder.rename(folder.with_name("moved"))
+    root.rename(root.with_name("moved"))
     store.put([block(seed=2)])
-    assert files_in(folder) == {file_of(folder, block(seed=2))}
+    assert files_in(root) == {file_of(root, block(seed=2))}
 
 
-def _put_all(folder: Path, sizes: int) -> None:
-    DirectoryStore(folder, CODEC).put(blocks(60, sizes))
+def _put_all(root: Path, sizes: int) -> None:
+    DirectoryStore(root, CODEC).put(blocks(60, sizes))
 
 
-def test_several_processes(folder: Path) -> None:
+def test_several_processes(root: Path) -> None:
     context = multiprocessing.get_context("spawn")  # pytest has threads: no fork
-    processes = [context.Process(target=_put_all, args=(folder, 5000)) for _ in range(3)]
+    processes = [context.Process(target=_put_all, args=(root, 5000)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert files_in(folder) == {file_of(folder, one) for one in blocks(60, 5000)}
-    assert all(DirectoryStore(folder, CODEC).get(one.hash) == value_of(one) for one in blocks(60, 5000))
+    assert files_in(root) == {file_of(root, one) for one in blocks(60, 5000)}
+    assert all(DirectoryStore(root, CODEC).get(one.hash) == value_of(one) for one in blocks(60, 5000))
 
 
 # Links that somebody has planted
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_a_link_in_the_place_of_a_folder_is_not_followed(
-    store: DirectoryStore, folder: Path, tmp_path: Path, depth: int
+def test_a_link_in_the_place_of_a_directory_is_not_followed(
+    store: DirectoryStore, root: Path, tmp_path: Path, depth: int
 ) -> None:
     store.put([block()])
-    planted = file_of(folder, block()).parents[2 - depth]
+    planted = file_of(root, block()).parents[2 - depth]
     planted.rename(tmp_path / "elsewhere")
     planted.symlink_to(tmp_path / "elsewhere")
     before = files_in(tmp_path / "elsewhere")
@@ -427,10 +427,10 @@ def plant_link(path: Path, elsewhere: Path) -> None:
     ids=["link", "pipe", "device"],
 )
 def test_what_is_no_file_in_the_place_of_a_block_is_none(
-    store: DirectoryStore, folder: Path, tmp_path: Path, plant: Callable[[Path, Path], None]
+    store: DirectoryStore, root: Path, tmp_path: Path, plant: Callable[[Path, Path], None]
 ) -> None:
     store.put([block()])
-    file = file_of(folder, block())
+    file = file_of(root, block())
     file.unlink()
     plant(file, tmp_path / "elsewhere")
     assert store.missing([block().hash]) == {block().hash}
@@ -441,14 +441,14 @@ def test_what_is_no_file_in_the_place_of_a_block_is_none(
     assert store.get(block().hash) == value_of(block())
 
 
-def test_a_link_in_the_place_of_the_folder_for_writing_is_not_followed(folder: Path, tmp_path: Path) -> None:
-    DirectoryStore(folder, CODEC).check()
+def test_a_link_in_the_place_of_the_directory_for_writing_is_not_followed(root: Path, tmp_path: Path) -> None:
+    DirectoryStore(root, CODEC).check()
     precious = tmp_path / "elsewhere" / "precious"
     precious.parent.mkdir()
     precious.touch()
     os.utime(precious, (0, 0))  # older than what is swept away
-    (folder / "tmp").symlink_to(precious.parent)
-    store = DirectoryStore(folder, CODEC)
+    (root / "tmp").symlink_to(precious.parent)
+    store = DirectoryStore(root, CODEC)
     assert precious.exists()
     with pytest.raises(StoreRefusedError, match="tmp is a symbolic link"):
         store.put([block()])

@@ -62,8 +62,8 @@ def opened(file: Path, query: str = "", *, reading: bool = False, password: str 
     return open_store(f"router://{file}{query}", password, timeout=2, reading=reading)
 
 
-def replicas(folder: Path, servers: list[RedisServer]) -> Path:
-    return router_file(folder, *({"00:FF": server.url} for server in servers))
+def replicas(directory: Path, servers: list[RedisServer]) -> Path:
+    return router_file(directory, *({"00:FF": server.url} for server in servers))
 
 
 def put_on(server: RedisServer, some: list[Block]) -> None:

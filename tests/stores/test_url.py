@@ -155,7 +155,7 @@ def test_open_store_picks_the_kind(tmp_path: Path) -> None:
     assert isinstance(open_store(f"router://{router}"), RoutedStore)
 
 
-def test_the_default_store_is_a_folder_among_the_users_data(
+def test_the_default_store_is_a_directory_among_the_users_data(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "my data"))

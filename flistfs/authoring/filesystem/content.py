@@ -51,8 +51,10 @@ from typing import Protocol
 
 import trio
 
+from flistfs.authoring.state.change import Change
 from flistfs.authoring.state.disk import Disk
-from flistfs.authoring.state.journal import Change, Inode, Journal, Stored
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import Inode
 from flistfs.authoring.state.spool import Spool
 from flistfs.authoring.upload.uploader import Job, Outcome
 from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
@@ -60,7 +62,7 @@ from flistfs.format.zeroos.limits import MAX_FILE_SIZE
 from flistfs.sources.data import SpoolSource
 from flistfs.stores import Store
 from flistfs.stores.slow import SlowFailures
-from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, chunk_length, pieces
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, Stored, chunk_length, pieces
 
 log = logging.getLogger(__name__)
 

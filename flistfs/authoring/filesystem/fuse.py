@@ -27,7 +27,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, SetattrFields, StatvfsData
 
 from flistfs.authoring.filesystem.vfs import DIRECTORY_SIZE, MAX_NAME, Attributes, Caller, Vfs, allocated
-from flistfs.authoring.state.journal import ROOT_INO, Inode
+from flistfs.authoring.state.records import ROOT_INO, Inode
 from flistfs.errors import FlistfsError
 from flistfs.fuse.serving import may_access
 from flistfs.tree.chunks import CHUNK_SIZE
@@ -126,7 +126,7 @@ class Operations(pyfuse3.Operations):
 
         Args:
             vfs: What answers.
-            state: A folder on the disk that holds what is written.
+            state: A directory on the disk that holds what is written.
             answering: Called when the kernel has said hello, so that requests are served.
             keep_xattrs: Whether there are extended attributes.
         """

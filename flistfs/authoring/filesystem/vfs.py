@@ -22,7 +22,9 @@ from dataclasses import dataclass
 import trio
 
 from flistfs.authoring.filesystem.content import MAX_SIZE, Content
-from flistfs.authoring.state.journal import ROOT_INO, Change, Dirent, Inode, Journal
+from flistfs.authoring.state.change import Change
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
 from flistfs.errors import SourceError
 from flistfs.tree.chunks import CHUNK_SIZE
 
@@ -241,12 +243,12 @@ class Vfs:
         """Make a new inode with a name."""
         _check_name(name)
         self._content.check_names()
-        folder = self._folder(parent)
+        directory = self._directory(parent)
         if self._journal.child(parent, name) is not None:
             raise _fail(errno.EEXIST)
         gid = caller.gid
-        if folder.mode & stat.S_ISGID:
-            gid = folder.gid
+        if directory.mode & stat.S_ISGID:
+            gid = directory.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
         now = _now()
@@ -270,25 +272,25 @@ class Vfs:
         with self._journal.change() as change:
             change.put_inode(inode)
             change.put_name(parent, Dirent(name, ino, self._journal.next_id(), stat.S_IFMT(mode)))
-            change.put_inode(_grown(folder, 1, int(is_dir), now))
+            change.put_inode(_grown(directory, 1, int(is_dir), now))
         self._changed()
         self.totals.add(inode, 1)
         return inode
 
-    def _folder(self, ino: int) -> Inode:
+    def _directory(self, ino: int) -> Inode:
         """Return a directory that something may be made in."""
-        folder = self.inode(ino)
-        if not stat.S_ISDIR(folder.mode):
+        directory = self.inode(ino)
+        if not stat.S_ISDIR(directory.mode):
             raise _fail(errno.ENOTDIR)
-        if folder.nlink == 0:  # removed, but still somebody's working directory
+        if directory.nlink == 0:  # removed, but still somebody's working directory
             raise _fail(errno.ENOENT)
-        return folder
+        return directory
 
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
         """Make a directory."""
         return self._make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), caller)
 
-    def make_folders(self, path: bytes, caller: Caller) -> tuple[int, list[tuple[int, bytes]]]:
+    def make_directories(self, path: bytes, caller: Caller) -> tuple[int, list[tuple[int, bytes]]]:
         """Make the directories of a path that are not there yet.
 
         Returns the last one's number, and what was made: the names, each with its parent's number.
@@ -333,7 +335,7 @@ class Vfs:
         if inode.nlink == 0:
             raise _fail(errno.ENOENT)
         self._content.check_names()
-        folder = self._folder(parent)
+        directory = self._directory(parent)
         if self._journal.child(parent, name) is not None:
             raise _fail(errno.EEXIST)
         now = _now()
@@ -341,7 +343,7 @@ class Vfs:
         with self._journal.change() as change:
             change.put_inode(inode)
             change.put_name(parent, Dirent(name, ino, self._journal.next_id(), stat.S_IFMT(inode.mode)))
-            change.put_inode(_grown(folder, 1, 0, now))
+            change.put_inode(_grown(directory, 1, 0, now))
         self._changed()
         return inode
 
@@ -396,14 +398,14 @@ class Vfs:
         """Move a name, over an existing one unless `flags` forbids it, or exchange two."""
         _check_name(new_name)
         entry = self._entry(parent, name)
-        target_folder = self._folder(new_parent)
+        target_directory = self._directory(new_parent)
         other = self._journal.child(new_parent, new_name)
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
             raise _fail(errno.EINVAL)
         if flags & RENAME_NOREPLACE and other is not None:
             raise _fail(errno.EEXIST)
         if entry.kind == stat.S_IFDIR:
-            self._check_not_inside(entry.ino, target_folder)
+            self._check_not_inside(entry.ino, target_directory)
         if flags & RENAME_EXCHANGE:
             if other is None:
                 raise _fail(errno.ENOENT)
@@ -416,12 +418,12 @@ class Vfs:
             return  # two names of one file: POSIX wants both to stay
         self._changed()
 
-    def _check_not_inside(self, ino: int, folder: Inode) -> None:
+    def _check_not_inside(self, ino: int, directory: Inode) -> None:
         """Refuse to move a directory into itself."""
-        while folder.ino != ROOT_INO:
-            if folder.ino == ino:
+        while directory.ino != ROOT_INO:
+            if directory.ino == ino:
                 raise _fail(errno.EINVAL)
-            folder = self.inode(folder.parent)
+            directory = self.inode(directory.parent)
 
     def _move(
         self, parent: int, entry: Dirent, new_parent: int, new_name: bytes, other: Dirent | None
@@ -439,17 +441,17 @@ class Vfs:
         if is_dir:
             moved = moved._replace(parent=new_parent)
         with self._journal.change() as change:
-            folders = _Folders(self, now)
+            directories = _Directories(self, now)
             change.drop_name(parent, entry)
-            folders.grow(parent, -1, -is_dir)
+            directories.grow(parent, -1, -is_dir)
             if other is not None:
                 change.drop_name(new_parent, other)
-                folders.grow(new_parent, -1, -int(other.kind == stat.S_IFDIR))
+                directories.grow(new_parent, -1, -int(other.kind == stat.S_IFDIR))
                 self._lose_name(change, self.inode(other.ino), now)
             change.put_name(new_parent, Dirent(new_name, entry.ino, cookie, entry.kind))
-            folders.grow(new_parent, 1, is_dir)
+            directories.grow(new_parent, 1, is_dir)
             change.put_inode(moved)
-            folders.put(change)
+            directories.put(change)
 
     def _check_replaceable(self, entry: Dirent, other: Dirent) -> None:
         if other.kind == stat.S_IFDIR:
@@ -465,18 +467,18 @@ class Vfs:
             return
         now = _now()
         with self._journal.change() as change:
-            folders = _Folders(self, now)
+            directories = _Directories(self, now)
             change.put_name(parent, other._replace(name=entry.name, cookie=entry.cookie))
             change.put_name(new_parent, entry._replace(name=other.name, cookie=other.cookie))
             delta = int(other.kind == stat.S_IFDIR) - int(entry.kind == stat.S_IFDIR)
-            folders.grow(parent, 0, delta)
-            folders.grow(new_parent, 0, -delta)
-            for moved, folder in ((entry, new_parent), (other, parent)):
+            directories.grow(parent, 0, delta)
+            directories.grow(new_parent, 0, -delta)
+            for moved, directory in ((entry, new_parent), (other, parent)):
                 inode = self.inode(moved.ino)._replace(ctime_ns=now)
                 if moved.kind == stat.S_IFDIR:
-                    inode = inode._replace(parent=folder)
+                    inode = inode._replace(parent=directory)
                 change.put_inode(inode)
-            folders.put(change)
+            directories.put(change)
 
     # Attributes
 
@@ -658,29 +660,29 @@ class Vfs:
         self.changes += 1
 
 
-class _Folders:
+class _Directories:
     """The directories that a rename changes, which may be one and the same."""
 
     def __init__(self, vfs: Vfs, now: int) -> None:
         self._vfs = vfs
         self._now = now
-        self._folders: dict[int, Inode] = {}
+        self._directories: dict[int, Inode] = {}
 
-    def grow(self, ino: int, entries: int, folders: int) -> None:
+    def grow(self, ino: int, entries: int, directories: int) -> None:
         """Count entries and sub-directories in or out."""
-        folder = self._folders.get(ino) or self._vfs.inode(ino)
-        self._folders[ino] = _grown(folder, entries, folders, self._now)
+        directory = self._directories.get(ino) or self._vfs.inode(ino)
+        self._directories[ino] = _grown(directory, entries, directories, self._now)
 
     def put(self, change: Change) -> None:
         """Write them."""
-        for folder in self._folders.values():
-            change.put_inode(folder)
+        for directory in self._directories.values():
+            change.put_inode(directory)
 
 
-def _grown(folder: Inode, entries: int, folders: int, now: int) -> Inode:
+def _grown(directory: Inode, entries: int, directories: int, now: int) -> Inode:
     """Return a directory with that many entries and sub-directories more."""
-    return folder._replace(
-        size=folder.size + entries, nlink=folder.nlink + folders, mtime_ns=now, ctime_ns=now
+    return directory._replace(
+        size=directory.size + entries, nlink=directory.nlink + directories, mtime_ns=now, ctime_ns=now
     )
 
 

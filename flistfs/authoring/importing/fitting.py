@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from flistfs.authoring.state.journal import ROOT_INO, Inode, Journal
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import ROOT_INO, Inode
 from flistfs.errors import SourceError
 from flistfs.sources.excludes import Filter
 from flistfs.sources.reach import file_within_reach, within_reach

@@ -24,8 +24,11 @@ from typing import NamedTuple
 
 from flistfs.authoring.filesystem.content import Content, Counts
 from flistfs.authoring.filesystem.vfs import MAX_NAME, MAX_TARGET, Vfs
-from flistfs.authoring.state.journal import ROOT_INO, Change, Dirent, Inode, Journal, Stored
+from flistfs.authoring.state.change import Change
+from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
 from flistfs.sources.item import Item, Problem
+from flistfs.tree.chunks import Stored
 from flistfs.tree.uniting import Allowance, followed
 
 # Directories whose numbers are remembered; others are looked up from the top.
@@ -115,7 +118,7 @@ class Grafter:
         self._top = top
         self._unique = unique
         self._top_is_named = False
-        self._folders: OrderedDict[bytes, _Known] = OrderedDict()
+        self._directories: OrderedDict[bytes, _Known] = OrderedDict()
 
     def graft(self, batch: Sequence[Ready]) -> Grafted:
         """Put items into the tree, all in one change.
@@ -153,13 +156,13 @@ class Grafter:
         if not item.path:
             self._put_top(draft, item)
             return
-        folder, _, name = item.path.rpartition(b"/")
-        parent, allowance = self._folder(draft, folder, maker=item if item.makes_parents else None)
+        directory, _, name = item.path.rpartition(b"/")
+        parent, allowance = self._directory(draft, directory, maker=item if item.makes_parents else None)
         if len(name) > MAX_NAME:
             raise _RefusedError(f"its name is longer than {MAX_NAME} bytes")
         existing = draft.child(parent.ino, name)
         if stat.S_ISDIR(item.mode):
-            self._put_folder(draft, item, parent, allowance, existing, done)
+            self._put_directory(draft, item, parent, allowance, existing, done)
             return
         inode = self._other_name(draft, item) if item.link is not None else None
         if inode is not None and existing is not None and existing.ino == inode.ino:
@@ -174,11 +177,11 @@ class Grafter:
     def _put_top(self, draft: _Draft, item: Item) -> None:
         if not stat.S_ISDIR(item.mode):
             raise _RefusedError("it has no name")
-        top, _ = self._folder(draft, b"")
+        top, _ = self._directory(draft, b"")
         self._top_is_named = True
         self._give_attributes(draft, top, item)
 
-    def _folder(self, draft: _Draft, path: bytes, *, maker: Item | None = None) -> tuple[Inode, Allowance]:
+    def _directory(self, draft: _Draft, path: bytes, *, maker: Item | None = None) -> tuple[Inode, Allowance]:
         """Find a directory below the top, and what its path left of the allowance; links are followed.
 
         What is missing is made for the item `maker`, if there is one.
@@ -202,7 +205,7 @@ class Grafter:
         return inode, allowance
 
     def _remembered(self, draft: _Draft, path: bytes) -> tuple[Inode, Allowance] | None:
-        known = self._folders.get(path) if path else _Known(self._top, Allowance())
+        known = self._directories.get(path) if path else _Known(self._top, Allowance())
         inode = None if known is None else draft.inode(known.ino)
         if known is None or inode is None or inode.nlink == 0:
             return None
@@ -241,12 +244,12 @@ class Grafter:
         return inode
 
     def _remember(self, path: bytes, ino: int, allowance: Allowance) -> None:
-        self._folders[path] = _Known(ino, replace(allowance))
-        self._folders.move_to_end(path)
-        while len(self._folders) > _REMEMBERED:
-            self._folders.popitem(last=False)
+        self._directories[path] = _Known(ino, replace(allowance))
+        self._directories.move_to_end(path)
+        while len(self._directories) > _REMEMBERED:
+            self._directories.popitem(last=False)
 
-    def _put_folder(
+    def _put_directory(
         self,
         draft: _Draft,
         item: Item,
@@ -283,9 +286,9 @@ class Grafter:
             raise _RefusedError("something that is no directory is there already")
         return inode
 
-    def _give_attributes(self, draft: _Draft, folder: Inode, item: Item) -> None:
+    def _give_attributes(self, draft: _Draft, directory: Inode, item: Item) -> None:
         draft.put(
-            folder._replace(
+            directory._replace(
                 mode=item.mode,
                 uid=item.uid,
                 gid=item.gid,
@@ -294,7 +297,7 @@ class Grafter:
                 ctime_ns=_ctime(item),
             )
         )
-        self._vfs.adopt_xattrs(draft.change, folder.ino, item.xattrs)
+        self._vfs.adopt_xattrs(draft.change, directory.ino, item.xattrs)
 
     def _check_replaceable(self, existing: Dirent | None) -> None:
         if existing is None:
@@ -306,9 +309,9 @@ class Grafter:
 
     def _other_name(self, draft: _Draft, item: Item) -> Inode:
         """Find the file that an item is a further name of."""
-        folder, _, name = (item.link or b"").rpartition(b"/")
+        directory, _, name = (item.link or b"").rpartition(b"/")
         try:
-            parent, _ = self._folder(draft, folder)
+            parent, _ = self._directory(draft, directory)
             entry = draft.child(parent.ino, name)
         except _RefusedError:
             entry = None
@@ -328,13 +331,13 @@ class Grafter:
         return inode
 
     def _make(self, draft: _Draft, item: Item, *, parent: int = 0, chunks: int = 0) -> Inode:
-        is_folder = stat.S_ISDIR(item.mode)
+        is_directory = stat.S_ISDIR(item.mode)
         inode = Inode(
             ino=self._journal.next_id(),
             mode=item.mode,
             uid=item.uid,
             gid=item.gid,
-            nlink=2 if is_folder else 1,
+            nlink=2 if is_directory else 1,
             rdev=item.rdev,
             size=len(item.target) or item.size,
             chunks=chunks,
@@ -357,7 +360,7 @@ class Grafter:
         if existing is not None:
             draft.change.drop_name(parent.ino, existing)
             if existing.kind == stat.S_IFLNK:
-                self._folders.clear()  # what was found through it
+                self._directories.clear()  # what was found through it
             self._lose_name(draft, existing, done)
         draft.put_name(parent.ino, entry._replace(cookie=self._journal.next_id()))
         parent = draft.changed.get(parent.ino, parent)

@@ -71,9 +71,9 @@ def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) 
 def _forbidden(store: str, session: Iterable[Path]) -> dict[tuple[int, int], str]:
     found = {}
     places = [(path, "where this session lies") for path in session]
-    folder = parse_store_url(store).path
-    if folder is not None:
-        places.append((folder, "the store"))
+    directory = parse_store_url(store).path
+    if directory is not None:
+        places.append((directory, "the store"))
     for path, what in places:
         with suppress(OSError):
             status = path.stat()

@@ -10,7 +10,7 @@ from itertools import islice
 from flistfs.authoring.sealing.survey import (
     walk,
 )
-from flistfs.authoring.state.journal import Stored, View
+from flistfs.authoring.state.view import View
 from flistfs.errors import (
     BlockCorruptError,
     BlockMissingError,
@@ -20,7 +20,7 @@ from flistfs.format.base import Block
 from flistfs.sources.excludes import Filter, nothing_excluded
 from flistfs.stores import Store
 from flistfs.stores.copying import BATCH, Copier
-from flistfs.tree.chunks import BlockRef
+from flistfs.tree.chunks import BlockRef, Stored
 from flistfs.tree.names import join
 from flistfs.util.progress import Progress, counting
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flistfs.authoring.sealing.blocks import needed_in_batches
-from flistfs.authoring.state.journal import View
+from flistfs.authoring.state.view import View
 from flistfs.sources.excludes import Filter
 from flistfs.stores import Store
 from flistfs.stores.copying import right_copy

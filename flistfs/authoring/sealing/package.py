@@ -29,7 +29,8 @@ from flistfs.authoring.sealing.survey import (
     owner_of,
     take_survey,
 )
-from flistfs.authoring.state.journal import ROOT_INO, Inode, Stored, View
+from flistfs.authoring.state.records import ROOT_INO, Inode
+from flistfs.authoring.state.view import View
 from flistfs.errors import (
     FormatError,
     JournalError,
@@ -39,7 +40,7 @@ from flistfs.format.base import Format, TreeWriter
 from flistfs.format.router import Router
 from flistfs.sources.excludes import Filter, excluding
 from flistfs.stores import Store
-from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, chunk_length
+from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, Stored, chunk_length
 from flistfs.tree.names import join
 from flistfs.tree.node import DEVICES, KIND_OF, Access, Kind, Node
 from flistfs.util.output_file import OutputFile

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
-from flistfs.authoring.state.journal import ROOT_INO, Dirent, Inode, View
+from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
+from flistfs.authoring.state.view import View
 from flistfs.authoring.summaries import Losses
 from flistfs.errors import JournalError, OutputError
 from flistfs.format.base import Format, Limits
@@ -117,14 +118,14 @@ def _survey_all(survey: Survey, view: View, owner: tuple[int, int] | None, limit
         names = 1 if stat.S_ISDIR(inode.mode) else inode.nlink
         if inode.nlink:
             _count(survey, inode, owner, limits, names)
-    folders: dict[int, list[tuple[bytes, int]]] = {}
-    for parent, name, ino in view.folder_names():
-        folders.setdefault(parent, []).append((name, ino))
+    directories: dict[int, list[tuple[bytes, int]]] = {}
+    for parent, name, ino in view.directory_names():
+        directories.setdefault(parent, []).append((name, ino))
     waiting = [(b"", ROOT_INO)]
     while waiting:
         path, ino = waiting.pop()
         _note_directory(survey, ino, path)
-        waiting += [(join(path, name), child) for name, child in folders.pop(ino, ())]
+        waiting += [(join(path, name), child) for name, child in directories.pop(ino, ())]
 
 
 def _note_directory(survey: Survey, ino: int, path: bytes) -> None:

@@ -6,29 +6,23 @@ point finds its session again. With a state directory of the user's choice the e
 
 from __future__ import annotations
 
-import enum
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import platformdirs
-
-from flistfs.authoring.request import AddRequest
-from flistfs.errors import BusyError, FlistfsError, JournalError, SessionError
+from flistfs.authoring.state.lock import Holder, Lock
+from flistfs.authoring.state.settings import PartialAdd, Result, Settings, State
+from flistfs.errors import BusyError, JournalError, SessionError
 from flistfs.format.base import Format
 from flistfs.format.opening import format_named
 from flistfs.fuse import mounts
-from flistfs.util.durable import sync_folder
+from flistfs.util.durable import sync_directory
 
 SCHEMA = 1
 """Version of what lies in a session directory; another one is refused."""
@@ -43,104 +37,8 @@ _DAEMON_AT_WORK = 20.0
 _GLANCE = 0.5
 
 
-class State(enum.Enum):
-    """What a session is like, seen from outside."""
-
-    MOUNTED = "mounted"
-    BUSY = "busy"
-    SEALED = "sealed"
-    UNMOUNTED = "unmounted"
-    DIED = "died"
-
-
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a session is made with. The stores' URLs have no passwords.
-
-    `base_store` is where blocks of the flists that it started from are, if not in its own store.
-    """
-
-    mountpoint: str
-    store: str
-    format: str
-    created: float
-    base_store: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PartialAdd:
-    """A source that is not in the tree with all it has: its add failed, was broken off, or is still at work.
-
-    `source` and `to` are those of an `AddRequest`.
-    """
-
-    source: str
-    to: str
-
-    def __str__(self) -> str:
-        """Return what the user asked for."""
-        return f"{self.source} to {self.to}" if self.to else self.source
-
-
-def partial_adds_of(request: AddRequest) -> list[PartialAdd]:
-    """Return what is not added whole while a request is carried out."""
-    return [PartialAdd(source, request.to) for source in request.sources]
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The process that took a session last and did not end cleanly: it has it, or died.
-
-    `command` is what it is, for a session without a mount; empty for a mount's daemon.
-    """
-
-    pid: int
-    command: str = ""
-
-    def __str__(self) -> str:
-        """Return how a message names it."""
-        return f"{self.command} (process {self.pid})" if self.command else f"process {self.pid}"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How the last seal of a session ended; `summary` is there if it went well."""
-
-    exit_code: int
-    message: str
-    time: float
-    summary: dict[str, Any] | None = None
-
-
-class Lock:
-    """The lock of a session directory; its file names the process that holds it.
-
-    It belongs to the open file, so that it can be handed to a child process without a gap.
-    """
-
-    def __init__(self, descriptor: int, command: str = "") -> None:
-        """Hold the lock of an open and locked file, in the name of this process (see `Holder`)."""
-        self.descriptor = descriptor
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n{command}".strip().encode(), 0)
-
-    def release(self) -> None:
-        """Let go after a clean end: nobody is named any more."""
-        os.ftruncate(self.descriptor, 0)
-        os.close(self.descriptor)
-
-    @contextmanager
-    def released_on_error(self) -> Iterator[None]:
-        """Let go if a block fails whose success hands the lock to somebody else."""
-        try:
-            yield
-        except BaseException:
-            self.release()
-            raise
-
-
-@dataclass(frozen=True, slots=True)
-class SessionFolder:
+class SessionDirectory:
     """The directory of one session."""
 
     path: Path
@@ -157,7 +55,7 @@ class SessionFolder:
 
     @property
     def scratch(self) -> Path:
-        """A folder for a catalog while it is made."""
+        """A directory for a catalog while it is made."""
         return self.path / "scratch"
 
     @property
@@ -167,7 +65,7 @@ class SessionFolder:
 
     @property
     def _routers(self) -> Path:
-        """A folder for what flists say of where their blocks are."""
+        """A directory for what flists say of where their blocks are."""
         return self.path / "routers"
 
     @property
@@ -218,8 +116,8 @@ class SessionFolder:
 
     def finish(self) -> None:
         """Let the session be one from now on, also after a power cut."""
-        _remove(self._unfinished)
-        sync_folder(self.path)
+        remove_files(self._unfinished)
+        sync_directory(self.path)
 
     def partial_adds(self) -> list[PartialAdd]:
         """Return what was not added whole: a seal of it would be one of half a tree.
@@ -263,8 +161,8 @@ class SessionFolder:
         if plain := [asdict(add) for add in adds]:
             _write(self._incomplete, json.dumps(plain))
         else:
-            _remove(self._incomplete)
-            sync_folder(self.path)
+            remove_files(self._incomplete)
+            sync_directory(self.path)
 
     def change_store(self, url: str) -> None:
         """Let the session go on with another store (a URL without a password)."""
@@ -449,155 +347,29 @@ class SessionFolder:
 
     def forget_result(self) -> None:
         """Forget how the last seal ended, as something new has begun."""
-        _remove(self._result)
-        _remove(self._failed_start)
+        remove_files(self._result)
+        remove_files(self._failed_start)
 
     def end(self) -> None:
         """Remove what a session needs no more that is over; its log and result stay."""
         self._drop_journal()
         files = (self.spool, self.control, self._unfinished, self._incomplete)
         for part in (*files, self.scratch, self.view, self._routers):
-            _remove(part)
+            remove_files(part)
 
     def discard(self) -> None:
         """Remove the session, whole: nothing of it is left to be sealed, or to be seen."""
         self.end()
         self.forget_result()
-        _remove(self._settings)
+        remove_files(self._settings)
 
     def _drop_journal(self) -> None:
         """Let the session be over at once: half a journal must never be taken for one."""
         gone = self.path / "journal.gone"
-        _remove(gone)
+        remove_files(gone)
         if self.journal.exists():
             self.journal.rename(gone)
-            _remove(gone)
-
-
-def sessions_root() -> Path:
-    """Return the folder with an entry for each of the user's sessions."""
-    return platformdirs.user_state_path("flistfs") / "sessions"
-
-
-def packing_root() -> Path:
-    """Return the folder for sessions that last only as long as a command."""
-    return platformdirs.user_state_path("flistfs") / "packing"
-
-
-def folder_for(mountpoint: Path, state: Path | None = None) -> SessionFolder:
-    """Return the session directory of a mount point (absolute, resolved), made or not.
-
-    Args:
-        mountpoint: Where the session is mounted.
-        state: A directory of the user's choice, which is linked to, so that the session is found later.
-
-    Raises:
-        SessionError: the mount point has an open session elsewhere, or the choice cannot be a directory.
-    """
-    digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=4).hexdigest()
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", mountpoint.name).strip("-") or "root"
-    entry = sessions_root() / f"{slug[:40]}-{digest}"
-    if state is None:
-        return SessionFolder(entry.resolve() if entry.is_symlink() else entry)
-    state = state.absolute()
-    _check_choice(state)
-    if entry.is_symlink() or entry.exists():
-        if entry.resolve() == state.resolve():
-            return SessionFolder(state)
-        if SessionFolder(entry).is_open():
-            raise SessionError(
-                f"{mountpoint} has an open session in {entry.resolve()}; seal or abort it first"
-            )
-        _remove(entry)
-    try:  # first, as a link to what cannot be would be in the way of every later session here
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
-    entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    entry.symlink_to(state)
-    return SessionFolder(state)
-
-
-def _check_choice(state: Path) -> None:
-    """Refuse a state directory that holds something else than a session: making one would remove things.
-
-    Raises:
-        SessionError: says so.
-    """
-    try:
-        names = {path.name for path in state.iterdir()}
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
-    if names - {"lock"} and "schema" not in names:
-        raise SessionError(f"{state} is not empty and holds no session; choose an empty directory")
-
-
-def keep_failed_start(mountpoint: Path, error: FlistfsError) -> None:
-    """Keep why no session could be started at a mount point, for whoever waits for its end.
-
-    One that is there is left as it is, and so is the result of the one before.
-    """
-    with suppress(OSError, SessionError):  # a full disk, say, must not hide the reason itself
-        folder = folder_for(mountpoint)
-        # A lock that names nobody, or this process, is still held for the session that came to nothing.
-        holder = folder.holder() if folder.is_locked() else None
-        if not folder.is_open() and (holder is None or holder.pid == os.getpid()):
-            folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            message = f"{mountpoint} was not mounted: {error}"
-            folder.write_failed_start(Result(error.exit_code, message, time.time()))
-
-
-def all_folders() -> Iterator[SessionFolder]:
-    """Walk the user's sessions, by mount point."""
-    return (folder for folder in _all_places() if folder.exists() or folder.is_being_made())
-
-
-def _all_places() -> Iterator[SessionFolder]:
-    """Walk the directories of the user's sessions, be there one or not."""
-    root = sessions_root()
-    if root.is_dir():
-        yield from (SessionFolder(entry.resolve()) for entry in sorted(root.iterdir()))
-
-
-def find(mountpoint: Path | None) -> SessionFolder:
-    """Find the session of a mount point, or the only open one.
-
-    Raises:
-        SessionError: there is none, or several to choose from.
-    """
-    if mountpoint is not None:
-        folder = folder_for(mounts.resolve_mountpoint(mountpoint))
-        if not folder.exists():
-            raise SessionError(f"there is no session for {mountpoint}; flistfs status lists those there are")
-        return folder
-    found = [folder for folder in all_folders() if folder.is_open()]
-    if not found:
-        raise SessionError("there is no open session; start one with: flistfs mount MOUNTPOINT")
-    if len(found) > 1:
-        names = ", ".join(folder.settings().mountpoint for folder in found)
-        raise SessionError(f"there are several sessions; choose one with --mount: {names}")
-    return found[0]
-
-
-def find_latest(mountpoint: Path | None) -> SessionFolder:
-    """Find the session of a mount point, sealed or not; without one the only open, else the newest result.
-
-    One that could not be started counts as well.
-
-    Raises:
-        SessionError: there is none, or there are several open ones.
-    """
-    if mountpoint is not None:
-        folder = folder_for(mounts.resolve_mountpoint(mountpoint))
-        return folder if folder.failed_start() else find(mountpoint)
-    if not any(folder.is_open() for folder in all_folders()):
-        ended = [(folder.failed_start() or folder.result(), folder) for folder in _all_places()]
-        finished = [(result.time, folder) for result, folder in ended if result]
-        if finished:
-            return max(finished, key=lambda item: item[0])[1]
-    return find(mountpoint)
+            remove_files(gone)
 
 
 def _read_result(path: Path) -> Result | None:
@@ -615,10 +387,11 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    sync_folder(path.parent)
+    sync_directory(path.parent)
 
 
-def _remove(path: Path) -> None:
+def remove_files(path: Path) -> None:
+    """Remove a file or a directory with everything below it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -25,11 +25,11 @@ _GOOD_FOR = 0.05
 
 
 class Disk:
-    """The file system that holds a folder."""
+    """The file system that holds a directory."""
 
-    def __init__(self, folder: Path) -> None:
-        """Watch the file system of `folder`."""
-        self._folder = os.fspath(folder)
+    def __init__(self, directory: Path) -> None:
+        """Watch the file system of `directory`."""
+        self._directory = os.fspath(directory)
         self._plenty_until = 0.0
 
     def default_spool_limit(self) -> int:
@@ -64,7 +64,7 @@ class Disk:
 
     def _look(self) -> tuple[int, int]:
         """Return the bytes that are free, and those of the whole disk."""
-        disk = os.statvfs(self._folder)
+        disk = os.statvfs(self._directory)
         return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
 
 

@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flistfs.authoring.state.journal import Stored
 from flistfs.authoring.upload.encoder import Encoder
 from flistfs.errors import StoreError, StoreUnavailableError
 from flistfs.sources.data import Source, Unreadable
+from flistfs.tree.chunks import Stored
 
 log = logging.getLogger(__name__)
 

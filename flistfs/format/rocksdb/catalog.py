@@ -119,20 +119,20 @@ class Catalog(Closing):
         self._changes = changes
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open the catalog in `folder` (blocks): also one that an old RocksDB left with data in its log.
+    def open(cls, directory: Path) -> Self:
+        """Open the catalog in `directory` (blocks): also one that an old RocksDB left with data in its log.
 
-        Nothing in the folder is changed.
+        Nothing in the directory is changed.
 
         Raises:
             FormatError: there is no catalog there, or it cannot be opened.
             OutputError: the disk for temporary files is full.
         """
-        # RocksDB would make the folder and say something about a missing file.
-        if not (folder / "CURRENT").is_file():
-            raise FormatError(f"there is no catalog in {folder}")
+        # RocksDB would make the directory and say something about a missing file.
+        if not (directory / "CURRENT").is_file():
+            raise FormatError(f"there is no catalog in {directory}")
         try:
-            return cls(*_open(folder))
+            return cls(*_open(directory))
         except FormatError as error:
             raise FormatError(f"the catalog cannot be opened: {error}") from error
 
@@ -189,36 +189,36 @@ class Catalog(Closing):
                 yield key, value
 
 
-def _open(folder: Path) -> tuple[Table, Changes]:
+def _open(directory: Path) -> tuple[Table, Changes]:
     try:
-        return _open_directly(folder)
+        return _open_directly(directory)
     except UnsupportedTableError:
         pass
     try:
-        return _open_rewritten(folder)
+        return _open_rewritten(directory)
     except OSError as error:
         raise OutputError(f"temporary files cannot be written: {error.strerror}") from error
 
 
-def _open_rewritten(folder: Path) -> tuple[Table, Changes]:
+def _open_rewritten(directory: Path) -> tuple[Table, Changes]:
     with Scratch() as scratch:
         # RocksDB leaves files beside the database, and obeys some that it finds there.
         source, target = scratch.path / "database", scratch.path / "catalog"
         source.mkdir()
-        for path in folder.iterdir():
+        for path in directory.iterdir():
             if _DATABASE_FILE.fullmatch(path.name) and path.is_file():
                 (source / path.name).symlink_to(path.resolve())
         rewrite_catalog(source, target)
         return _open_directly(target)
 
 
-def _open_directly(folder: Path) -> tuple[Table, Changes]:
-    contents = read_manifest(folder)
-    path = folder / table_name(contents.table.number)
+def _open_directly(directory: Path) -> tuple[Table, Changes]:
+    contents = read_manifest(directory)
+    path = directory / table_name(contents.table.number)
     if not path.is_file() or path.stat().st_size != contents.table.size:
         raise FormatError(f"table {path.name} is missing, or has another size than it should have")
-    numbers = sorted(int(log.stem) for log in folder.iterdir() if _LOG.fullmatch(log.name))
-    changes = read_logs(folder / f"{number:06}.log" for number in numbers if number >= contents.log_number)
+    numbers = sorted(int(log.stem) for log in directory.iterdir() if _LOG.fullmatch(log.name))
+    changes = read_logs(directory / f"{number:06}.log" for number in numbers if number >= contents.log_number)
     return Table.open(path), changes
 
 

@@ -136,8 +136,8 @@ def _confine(size: int) -> None:
         resource.setrlimit(limit, (bound, bound))
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -74,15 +74,15 @@ class Field:
     values: tuple[int | bytes, ...]
 
 
-def write_manifest(folder: Path, table: TableFile) -> None:
+def write_manifest(directory: Path, table: TableFile) -> None:
     """Write MANIFEST and CURRENT for a catalog that is `table` alone; CURRENT comes last.
 
     Raises:
-        OSError: `folder` cannot be written.
+        OSError: `directory` cannot be written.
     """
     name = f"MANIFEST-{_MANIFEST_NUMBER:06}"
-    (folder / name).write_bytes(encode_log(_version_edit(table)))
-    (folder / "CURRENT").write_bytes(name.encode() + b"\n")
+    (directory / name).write_bytes(encode_log(_version_edit(table)))
+    (directory / "CURRENT").write_bytes(name.encode() + b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ class Contents:
     log_number: int
 
 
-def read_manifest(folder: Path) -> Contents:
-    """Return what the database in `folder` is, if it has a single table.
+def read_manifest(directory: Path) -> Contents:
+    """Return what the database in `directory` is, if it has a single table.
 
     Raises:
         UnsupportedTableError: it has none or several, another order, or a MANIFEST not known here.
@@ -102,7 +102,7 @@ def read_manifest(folder: Path) -> Contents:
     """
     tables: dict[int, TableFile] = {}
     log_number = 0
-    for field in _current_fields(folder):
+    for field in _current_fields(directory):
         match field.tag:
             case Tag.LOG_NUMBER:
                 log_number = cast(int, field.values[0])
@@ -176,11 +176,11 @@ def decode_log(raw: bytes) -> Iterator[bytes]:
         raise FormatError("malformed MANIFEST: the last record lacks its end")
 
 
-def _current_fields(folder: Path) -> list[Field]:
-    current = read_file(folder / "CURRENT", _MAX_CURRENT)
+def _current_fields(directory: Path) -> list[Field]:
+    current = read_file(directory / "CURRENT", _MAX_CURRENT)
     if not _CURRENT.fullmatch(current):
         raise FormatError("CURRENT names no MANIFEST")
-    raw = read_file(folder / current.decode().strip(), _MAX_MANIFEST)
+    raw = read_file(directory / current.decode().strip(), _MAX_MANIFEST)
     try:
         return parse_manifest(raw)
     except FormatError as error:

@@ -1,9 +1,8 @@
 """The package: a gzip-compressed tar of a catalog's files, which is what a sealed flist is.
 
-Readers open every member as a plain file in one folder, so a package has plain files at the top level and
-nothing else: no folder, not even `./`. Of what RocksDB puts into a folder only CURRENT, the MANIFEST and the
-tables belong into a package, and the optional router.yaml: an OPTIONS file of a newer RocksDB makes older
-tools fail.
+Readers open every member as a plain file in one directory, so a package has plain files at the top level and
+nothing else: no directory, not even `./`. Of a database only CURRENT, the MANIFEST and the tables belong
+in a package, and the optional router.yaml: an OPTIONS file of a newer RocksDB makes older tools fail.
 
 A package comes from strangers. Unpacking takes nothing from a member but its content and the name that it
 was checked to have.
@@ -36,7 +35,7 @@ MAX_MEMBERS: Final = 10_000
 
 _PACKED: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|router\.yaml")
 # Old packages have records in a log. What else they carry is of no use for reading, and some of it would be
-# obeyed: rocksdict takes its options from a file in the folder.
+# obeyed: rocksdict takes its options from a file in the directory.
 _TAKEN: Final = re.compile(_PACKED.pattern + r"|\d+\.log")
 _DOT: Final = "the package has a member `./`, which readers fail to open: pack its files, not their directory"
 _LEVEL: Final = 6  # 36 MB/s of the catalog of a real flist; level 9 makes 7 MB/s, and 1.3 % less of it
@@ -44,17 +43,17 @@ _COPY_SIZE: Final = 1 << 20
 _PLAIN_TYPES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
 
 
-def write_package(folder: Path, out: BinaryIO) -> None:
-    """Write the catalog in `folder`, and the router.yaml beside it if there is one, to `out` as a package.
+def write_package(directory: Path, out: BinaryIO) -> None:
+    """Write the catalog in `directory`, and the router.yaml beside it if there is one, to `out` as a package.
 
     Members come in the order of their names, with fixed times, owners and modes, and the gzip header names
     nothing: equal files make equal bytes. Memory stays flat.
 
     Raises:
-        FormatError: the folder holds no catalog, or one with records in a log, which would be left out.
-        OSError: the folder cannot be read, or `out` not written.
+        FormatError: the directory holds no catalog, or one with records in a log, which would be left out.
+        OSError: the directory cannot be read, or `out` not written.
     """
-    members = _members(folder)
+    members = _members(directory)
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=out, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
@@ -64,20 +63,20 @@ def write_package(folder: Path, out: BinaryIO) -> None:
                 archive.addfile(_header(member), content)
 
 
-def unpack_package(package: Path, folder: Path, *, limit: int | None = None) -> list[str]:
-    """Unpack what belongs to the catalog in the file `package` into `folder`, which is made if need be.
+def unpack_package(package: Path, directory: Path, *, limit: int | None = None) -> list[str]:
+    """Unpack what belongs to the catalog in the file `package` into `directory`, which is made if need be.
 
     Returns what is wrong with the package for readers, though it can be unpacked. Members that reading does
-    not need are passed over, as is a member for the top folder itself, which old packages have under the name
-    `/`. `limit` bounds the bytes of all in the archive, taken or not; by default it is `FREE_UNPACKED`,
-    or `MAX_RATIO` times the size of `package`, and never more than `MAX_UNPACKED`. After an error, what was
-    unpacked until then is left in `folder`.
+    not need are skipped, as is one for the top directory itself, which old packages have, named `/`. `limit`
+    bounds the bytes of all members in the archive, taken or not; by default it is `FREE_UNPACKED`, or
+    `MAX_RATIO` times the size of `package`, and never more than `MAX_UNPACKED`. After an error, what has been
+    unpacked so far is left in `directory`.
 
     Raises:
         FormatError: `package` cannot be read; is no gzip-compressed tar, or a damaged one; holds a member
             that is no plain file at the top level, or one twice; holds more than `limit` bytes or
             `MAX_MEMBERS` members; or holds no CURRENT.
-        OutputError: `folder` cannot be written.
+        OutputError: `directory` cannot be written.
     """
     try:
         raw = package.open("rb")
@@ -89,20 +88,20 @@ def unpack_package(package: Path, folder: Path, *, limit: int | None = None) -> 
         if limit is None:
             limit = min(max(FREE_UNPACKED, MAX_RATIO * os.fstat(raw.fileno()).st_size), MAX_UNPACKED)
         try:
-            return _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), folder)
+            return _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), directory)
         except FormatError as error:
             raise FormatError(f"{package} is no flist that can be read: {error}") from error
 
 
-def link_package(unpacked: Path, folder: Path) -> None:
-    """Put links to what belongs to the catalog in the directory `unpacked` into `folder`.
+def link_package(unpacked: Path, directory: Path) -> None:
+    """Put links to what belongs to the catalog in the directory `unpacked` into `directory`.
 
     For what opens a catalog and leaves files beside it: the directory of a user stays as it is, and large
     tables are not copied.
 
     Raises:
         FormatError: `unpacked` cannot be read, or holds no CURRENT.
-        OutputError: `folder` cannot be written.
+        OutputError: `directory` cannot be written.
     """
     try:
         members = [path for path in unpacked.iterdir() if _TAKEN.fullmatch(path.name) and path.is_file()]
@@ -112,18 +111,18 @@ def link_package(unpacked: Path, folder: Path) -> None:
         raise FormatError(f"{unpacked} is no unpacked flist: there is no CURRENT in it")
     try:
         for member in members:
-            (folder / member.name).symlink_to(member.resolve())
+            (directory / member.name).symlink_to(member.resolve())
     except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot write into {directory}: {error.strerror}") from error
 
 
-def _members(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+def _members(directory: Path) -> list[Path]:
+    files = sorted(path for path in directory.iterdir() if path.is_file())
     for path in files:
         if path.suffix == ".log" and path.stat().st_size > 0:
-            raise FormatError(f"the catalog in {folder} has records in {path.name}, not all in tables")
-    if not (folder / "CURRENT").is_file():
-        raise FormatError(f"there is no catalog in {folder}")
+            raise FormatError(f"the catalog in {directory} has records in {path.name}, not all in tables")
+    if not (directory / "CURRENT").is_file():
+        raise FormatError(f"there is no catalog in {directory}")
     return [path for path in files if _PACKED.fullmatch(path.name)]
 
 
@@ -134,12 +133,12 @@ def _header(member: Path) -> tarfile.TarInfo:
     return header  # time 0, owner and group 0 without a name: TarInfo's own
 
 
-def _unpack(source: TarStream, folder: Path) -> list[str]:
+def _unpack(source: TarStream, directory: Path) -> list[str]:
     seen: set[str] = set()
     faults: list[str] = []
     try:
         with source.open() as archive:
-            folder.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(parents=True, exist_ok=True)
             for count, member in enumerate(source.members(archive), 1):
                 if count > MAX_MEMBERS:
                     raise FormatError(f"it has more than {MAX_MEMBERS} members")
@@ -151,20 +150,20 @@ def _unpack(source: TarStream, folder: Path) -> list[str]:
                 if name in seen:
                     raise FormatError(f"member {name!r} is there twice")
                 seen.add(name)
-                _copy(archive, member, folder / name if _TAKEN.fullmatch(name) else None)
+                _copy(archive, member, directory / name if _TAKEN.fullmatch(name) else None)
         source.drain()
     except (tarfile.TarError, ValueError, OverflowError) as error:
         # tarfile lets ValueError out where a number or a text in an extended header is none.
         raise FormatError(f"it is no tar archive, or damaged ({error})") from error
     except OSError as error:
-        raise OutputError(f"cannot unpack into {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot unpack into {directory}: {error.strerror}") from error
     if "CURRENT" not in seen:
         raise FormatError("it has no member CURRENT")
     return faults
 
 
 def _checked_name(member: tarfile.TarInfo) -> str | None:
-    """Return the name of a plain file at the top level, or None for the top folder itself."""
+    """Return the name of a plain file at the top level, or None for the top directory itself."""
     if member.isdir() and member.name in ("", ".", "/"):
         return None
     if member.type not in _PLAIN_TYPES or member.issparse():

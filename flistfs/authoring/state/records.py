@@ -1,0 +1,111 @@
+"""The records of a session's journal: values, and their bytes (the keys are described in `journal`)."""
+
+from __future__ import annotations
+
+import errno
+import stat
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flistfs.errors import JournalError
+from flistfs.tree.chunks import Stored
+
+ROOT_INO = 1  # what the kernel calls the root of every FUSE mount
+
+
+INODE = struct.Struct(">IIIIQQQqqqQ")
+
+
+ID = struct.Struct(">Q")
+
+
+ENTRY = struct.Struct(">QQH")
+
+
+ORDERED_ENTRY = struct.Struct(">QH")
+
+
+DIRECTORY_KIND = struct.pack(">H", stat.S_IFDIR)
+
+
+CHUNK_KEY = struct.Struct(">cQQ")
+
+
+CHUNK_HEAD = struct.Struct(">IB")
+
+
+BLOCK_HEAD = struct.Struct(">I")
+
+
+class Inode(NamedTuple):
+    """An inode. A tuple and no dataclass: `_make` of the unpacked fields costs 0.4 µs, a dataclass 2 µs.
+
+    `size` is in bytes; for a directory it counts its entries. `chunks` counts a file's chunks that are not
+    holes. Times are nanoseconds since 1970, and may be negative. `parent` is that of a directory, else 0.
+    """
+
+    ino: int
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    rdev: int
+    size: int
+    chunks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    parent: int
+    target: bytes
+
+
+class Dirent(NamedTuple):
+    """A name in a directory. `kind` is the type bits of the inode's mode (`stat.S_IFMT`)."""
+
+    name: bytes
+    ino: int
+    cookie: int
+    kind: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A chunk in the spool that is not stored yet."""
+
+    ino: int
+    index: int
+    slot: int
+
+
+def inode_from(ino: int, raw: bytes) -> Inode:
+    """Return the inode that a record holds."""
+    fields = INODE.unpack_from(raw)
+    return Inode._make((ino, *fields, raw[INODE.size :]))
+
+
+def stored_from(raw: bytes) -> Stored:
+    """Return the stored chunk that a record holds."""
+    length, hash_length = CHUNK_HEAD.unpack_from(raw)
+    split = CHUNK_HEAD.size + hash_length
+    return Stored(length, raw[CHUNK_HEAD.size : split], raw[split:])
+
+
+def os_error(what: str, error: Exception) -> OSError:
+    """Make an error of what rocksdict raises, which is nothing narrower than Exception."""
+    number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+    return OSError(number, f"{what}: {' '.join(str(error).split())}")
+
+
+def behind(prefix: bytes) -> bytes:
+    """Return the first key behind all that begin with `prefix`, which is not all \\xff."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1])
+
+
+def damaged(reason: str) -> JournalError:
+    """Return the error for a journal that RocksDB cannot read."""
+    return JournalError(
+        f"the session's journal is damaged: {' '.join(reason.split())}. What was sealed or stored before is "
+        f"not affected"
+    )
