@@ -13,6 +13,7 @@ import click
 
 from flistfs.api import process
 from flistfs.cli import interrupts, streams
+from flistfs.cli.messages import spoken
 from flistfs.cli.secrets import hide_passwords
 from flistfs.errors import FlistfsError, OutputError
 
@@ -106,4 +107,4 @@ def _run() -> int:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"flistfs: {streams.on_one_line(message)}", err=True)
+    click.echo(f"flistfs: {streams.on_one_line(spoken(message))}", err=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from flistfs.cli.messages import spoken
 from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError
 from flistfs.tree.owners import FIRST_OWN_NUMBER
@@ -176,7 +177,7 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
     for note in summary.get("notes", ()):
-        yield f"note: {note}"
+        yield f"note: {spoken(note)}"
     if summary.get("store_trouble"):
         yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
     for name, text in _LOSSES.items():

@@ -15,6 +15,7 @@ import click
 from flistfs.api.status import SessionStatus, status
 from flistfs.authoring.state.settings import PartialAdd, State
 from flistfs.cli import interrupts
+from flistfs.cli.messages import spoken
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json
 from flistfs.cli.streams import on_one_line
@@ -166,6 +167,6 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
         yield f"  incomplete: {name} was not added whole: add it again, or seal --incomplete"
     if session.get("result"):
         result = session["result"]
-        yield f"  last seal, {_clock(result['time'])}: {result['message']}"
+        yield f"  last seal, {_clock(result['time'])}: {spoken(result['message'])}"
     if "error" in session:
-        yield f"  error: {session['error']}"
+        yield f"  error: {spoken(session['error'])}"

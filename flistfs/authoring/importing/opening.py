@@ -30,7 +30,7 @@ def normal_target(path: str) -> str:
     """
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if ".." in parts:
-        raise SourceError(f"--to {path}: .. is not taken there; name the directory itself")
+        raise SourceError(f"`to` {path}: .. is not taken there; name the directory itself")
     return "/".join(parts)
 
 
