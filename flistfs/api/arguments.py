@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, SealRequest
 from flistfs.authoring.summaries import Losses, SealSummary
-from flistfs.errors import UsageError
+from flistfs.errors import SourceError, UsageError
 from flistfs.sources.excludes import excluding
 from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import default_store_url, named_store, parse_store_url, with_min_replicas
@@ -191,14 +191,12 @@ def add_request(
         UsageError: there is no source, or a pattern is invalid.
         SourceError: `to` has `..` in it.
     """
-    from flistfs.authoring.importing.opening import absolute_source, normal_target  # noqa: PLC0415  heavy
-
     typed = tuple(map(os.fsdecode, sources))
     if not typed:
         raise UsageError("there is nothing to add; name a directory or a file")
     return AddRequest(
-        sources=tuple(map(absolute_source, typed)),
-        to=normal_target(os.fsdecode(to)),
+        sources=tuple(map(_absolute_source, typed)),
+        to=_normal_target(os.fsdecode(to)),
         exclude=checked_patterns(exclude),
         keep_going=keep_going,
         timeout=timeout,
@@ -207,6 +205,24 @@ def add_request(
         typed=typed,
         check_content=check_content,
     )
+
+
+def _absolute_source(source: str) -> str:
+    """Make a source's path absolute, and keep the `/.` at its end that stands for what is in it."""
+    end = "/." if source in {".", "/"} or source.endswith("/.") else ""
+    return os.path.abspath(source).rstrip("/") + end  # noqa: PTH100  a Path would drop the dot
+
+
+def _normal_target(path: str) -> str:
+    """Write a directory of the tree without slashes at its ends.
+
+    Raises:
+        SourceError: it has `..` in it, which means one thing before a link is followed and another after it.
+    """
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise SourceError(f"`to` {path}: .. is not taken there; name the directory itself")
+    return "/".join(parts)
 
 
 def typed_seal(plain: dict[str, Any]) -> SealSummary:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from flistfs.cli.secrets import password
 from flistfs.daemons.starting import Mounted
 from flistfs.errors import FlistfsError, UsageError
 from flistfs.stores.url import shown_store
-from flistfs.util.progress import quiet
 
 
 class _Mount(click.Command):
@@ -186,7 +184,7 @@ def command(
         return
     if cache_size is not None:
         raise UsageError("--cache-size belongs to --read-only")
-    with progress_shown() if bases else nullcontext(quiet) as progress:
+    with progress_shown() as progress:
         mounted = mount(
             mountpoint,
             store=store,
