@@ -708,7 +708,9 @@ def imported_by(code: str) -> set[str]:
 def test_importing_costs_nothing() -> None:
     heavy = {"trio", "rocksdict", "redis", "pyfuse3", "click", "flistfs.api", "logging"}
     assert imported_by("import flistfs; flistfs.FlistfsError; flistfs.errors").isdisjoint(heavy)
-    light = imported_by("import flistfs.cli.command_line, flistfs.cli.add, flistfs.cli.mount, flistfs.cli.seal")
+    light = imported_by(
+        "import flistfs.cli.command_line, flistfs.cli.add, flistfs.cli.mount, flistfs.cli.seal"
+    )
     assert light.isdisjoint({"trio", "rocksdict", "redis", "pyfuse3", "capnp", "flistfs.authoring.offline"})
     assert "flistfs.api" in imported_by("import flistfs; flistfs.Session")
     assert imported_by("from flistfs import *").isdisjoint({"pyfuse3", "click", "flistfs.cli"})
