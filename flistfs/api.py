@@ -59,7 +59,7 @@ from flistfs.stores.readers import router_for_readers
 from flistfs.stores.url import named_store, parse_store_url
 from flistfs.tree.names import printable
 from flistfs.tree.node import Access, Kind, Node
-from flistfs.tree.uniting import Prefer
+from flistfs.tree.rules import Prefer
 from flistfs.util.closing import Closing
 from flistfs.util.logs import dressed
 from flistfs.util.output_file import check_output

@@ -20,9 +20,12 @@ from typing import Any, cast
 
 import trio
 
-from flistfs.authoring.filesystem.content import Chunk, Content
-from flistfs.authoring.filesystem.vfs import Caller, Vfs
-from flistfs.authoring.importing.fitting import DEAD_LINK, JournalTree, real_target
+from flistfs.authoring.base import Base
+from flistfs.authoring.filesystem.chunks import Chunk
+from flistfs.authoring.filesystem.content import Content
+from flistfs.authoring.filesystem.values import Caller
+from flistfs.authoring.filesystem.vfs import Vfs
+from flistfs.authoring.importing.fitting import JournalTree, real_target
 from flistfs.authoring.importing.import_ import Grafted, Grafter
 from flistfs.authoring.importing.ingest import MAX_PROBLEMS, Ingest, Piece
 from flistfs.authoring.request import AddRequest, SealRequest
@@ -52,12 +55,13 @@ from flistfs.errors import (
     SessionError,
     StoreUnavailableError,
 )
+from flistfs.format.base import Format
 from flistfs.format.router import Router, parse_router
 from flistfs.reading.named import check_named
 from flistfs.sources.directory import DirectorySource
 from flistfs.sources.excludes import Filter, excluding
+from flistfs.sources.fitting import DEAD_LINK
 from flistfs.sources.item import TreeSource
-from flistfs.sources.sealed import Base
 from flistfs.stores import Store
 from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.stores.readers import notes_for_readers
@@ -101,6 +105,7 @@ class Session:
     def __init__(
         self,
         directory: SessionDirectory,
+        format_: Format,
         journal: Journal,
         store: Store,
         uploader: Uploader[Chunk | Piece],
@@ -109,6 +114,7 @@ class Session:
         base: Base,
     ) -> None:
         self._base = base
+        self._format = format_
         self._directory = directory
         self._journal = journal
         self.store = store
@@ -234,7 +240,7 @@ class Session:
                     sealing.build_package,
                     view,
                     self.store,
-                    self._directory.format(),
+                    self._format,
                     accounts,
                     request.options,
                     router,
@@ -367,6 +373,7 @@ class Session:
             grafter,
             self.uploader.submit,
             changed,
+            max_size=self.content.max_size,
             keep_going=request.keep_going,
             check_content=request.check_content,
         )
@@ -625,6 +632,7 @@ def _listed(store: Store, hashes: Iterable[bytes]) -> str:
 @asynccontextmanager
 async def open_session(
     directory: SessionDirectory,
+    format_: Format,
     store: Store,
     owner: Caller,
     *,
@@ -638,6 +646,7 @@ async def open_session(
     Args:
         directory: Where the session lies.
         store: Where its blocks go.
+        format_: How it is to be sealed, and its blocks made.
         owner: Who owns the root directory of a new one.
         keep_xattrs: Whether extended attributes live as long as the session.
         spool_limit: Bytes that may wait to be stored; by default what suits the disk.
@@ -680,6 +689,7 @@ async def open_session(
                 store if base.store is None else FallbackStore([store, base.store]),
                 uploader.submit,
                 uploader.sync_store,
+                max_size=format_.limits.file_size,
                 disk=disk,
                 spool_limit=disk.default_spool_limit() if spool_limit is None else spool_limit,
                 is_stuck=lambda: uploader.status().trouble is not None,
@@ -688,7 +698,7 @@ async def open_session(
             with unwrapped():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_settle_idle, content)
-                    yield Session(directory, journal, store, uploader, content, vfs, base)
+                    yield Session(directory, format_, journal, store, uploader, content, vfs, base)
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):

@@ -16,17 +16,8 @@ from flistfs.sources.data import BytesSource
 from flistfs.sources.decompress import Decompressed, Raw
 from flistfs.sources.excludes import Filter, nothing_excluded
 from flistfs.sources.item import Item, Note, Piece, Problem
-from flistfs.sources.tar import (
-    BLOCK,
-    DIRECTORY,
-    FILE,
-    HARD_LINK,
-    BadMember,
-    Member,
-    MemberError,
-    TarReader,
-    is_header,
-)
+from flistfs.sources.tar import DIRECTORY, FILE, HARD_LINK, BadMember, Member, TarReader
+from flistfs.sources.tar_headers import BLOCK, MemberError, is_header
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.util.input_file import InputFile
 

@@ -30,15 +30,8 @@ from unittest.mock import patch
 import trio
 
 from flistfs.authoring.filesystem import content as content_module
-from flistfs.authoring.filesystem.vfs import (
-    MAX_NAME,
-    RENAME_EXCHANGE,
-    Attributes,
-    Caller,
-    Totals,
-    Vfs,
-    allocated,
-)
+from flistfs.authoring.filesystem.values import Attributes, Caller, Totals, allocated
+from flistfs.authoring.filesystem.vfs import RENAME_EXCHANGE, Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import spool as spool_module
 from flistfs.authoring.state.directory import SessionDirectory
@@ -46,8 +39,10 @@ from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.records import ROOT_INO, Inode
 from flistfs.authoring.upload import uploader as uploader_module
 from flistfs.errors import StoreUnavailableError
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import CHUNK_SIZE, chunk_length, pieces
+from flistfs.tree.names import MAX_NAME
 from tests.generation1 import CODEC
 
 if TYPE_CHECKING:
@@ -1168,7 +1163,7 @@ async def _play(world: World, operations: Sequence[Operation]) -> None:
     while not ended:
         directory = SessionDirectory(world.state)
         # An error that is on its way out need not wait for a store that is held or down.
-        async with open_session(directory, world.store, world.caller) as session:
+        async with open_session(directory, ROCKSDB, world.store, world.caller) as session:
             world.attach(session)
             try:
                 world.revive()

@@ -11,12 +11,14 @@ import pytest
 import trio
 from rocksdict import Options
 
-from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
+from flistfs.authoring.filesystem.values import Attributes, Caller
+from flistfs.authoring.filesystem.vfs import Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import journal as journal_module
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.options import journal_options
 from flistfs.authoring.state.records import ROOT_INO
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import TroubledStore
 
@@ -71,7 +73,7 @@ def in_session(path: Path, scenario: Callable[[Session], Awaitable[None]]) -> No
         (path / "state").mkdir(exist_ok=True)
         store = TroubledStore(path / "blocks")
         with trio.fail_after(60):
-            async with open_session(SessionDirectory(path / "state"), store, CALLER) as session:
+            async with open_session(SessionDirectory(path / "state"), ROCKSDB, store, CALLER) as session:
                 await scenario(session)
 
     trio.run(run)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import trio
 
-from flistfs.authoring.filesystem.content import Counts
-from flistfs.authoring.filesystem.vfs import Caller
+from flistfs.authoring.filesystem.chunks import Counts
+from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.request import AddRequest
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.upload.encoder import Batch, Encoder, LocalEncoder, StoredChunk
 from flistfs.authoring.upload.known_blocks import KnownBlocks
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.sources.data import Source
 from flistfs.sources.directory import DirectorySource, starting_points
 from flistfs.stores import Store
@@ -41,7 +42,7 @@ async def add_twice(directory: SessionDirectory, store: Store, files: Path) -> S
     def unaware(spool: int) -> list[Encoder]:
         return [Unaware(store, spool, KnownBlocks())]
 
-    async with open_session(directory, store, Caller(0, 0), make_encoders=unaware) as session:
+    async with open_session(directory, ROCKSDB, store, Caller(0, 0), make_encoders=unaware) as session:
         for to in ("one", "two"):
             source = DirectorySource(starting_points([str(files)]))
             await session.add(source, AddRequest((), to=to), quiet, owner=Caller(0, 0))
@@ -69,7 +70,7 @@ async def lose_and_seal_again(
 ) -> list[Counts]:
     """Write a file, let the store lose its block, and have it sent again."""
     seen = []
-    async with open_session(directory, store, Caller(0, 0)) as session:
+    async with open_session(directory, ROCKSDB, store, Caller(0, 0)) as session:
         _, handle = session.vfs.create(1, b"file", 0o644, os.O_WRONLY, Caller(0, 0))
         await session.vfs.write(handle, 0, b"content")
         await session.sync(60, quiet)

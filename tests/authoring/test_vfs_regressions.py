@@ -14,13 +14,14 @@ import trio
 import trio.testing
 
 from flistfs.authoring.filesystem import content as content_module
-from flistfs.authoring.filesystem.content import MAX_SIZE
-from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
+from flistfs.authoring.filesystem.values import Attributes, Caller
+from flistfs.authoring.filesystem.vfs import Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.records import ROOT_INO
 from flistfs.authoring.state.spool import Spool
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import Create, TroubledStore, Truncate, Write, play
 
@@ -50,7 +51,7 @@ def in_session(
     async def run() -> None:
         (path / "state").mkdir()
         with trio.fail_after(20):
-            async with open_session(SessionDirectory(path / "state"), store, CALLER) as session:
+            async with open_session(SessionDirectory(path / "state"), ROCKSDB, store, CALLER) as session:
                 try:
                     await scenario(session, store)
                 finally:
@@ -195,12 +196,12 @@ def test_a_drain_waits_for_what_was_there_though_it_was_added_to(tmp_path: Path)
 def test_a_file_ends_where_its_record_would_be_too_large(tmp_path: Path) -> None:
     async def scenario(session: Session, _: TroubledStore) -> None:
         handle = await new_file(session.vfs, b"large", b"x")
-        await session.vfs.setattr(handle >> 1, Attributes(size=MAX_SIZE))
-        for size in (MAX_SIZE + 1, 1 << 50):
+        await session.vfs.setattr(handle >> 1, Attributes(size=ROCKSDB.limits.file_size))
+        for size in (ROCKSDB.limits.file_size + 1, 1 << 50):
             with pytest.raises(OSError, match="File too large"):
                 await session.vfs.setattr(handle >> 1, Attributes(size=size))
         with pytest.raises(OSError, match="File too large"):
-            await session.vfs.write(handle, MAX_SIZE, b"x")
+            await session.vfs.write(handle, ROCKSDB.limits.file_size, b"x")
 
     in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
 

@@ -47,10 +47,10 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
 
 import trio
 
+from flistfs.authoring.filesystem.chunks import Chunk, ChunkId, ContentStatus, Copy, Counts, SpooledChunks
 from flistfs.authoring.state.change import Change
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import Journal
@@ -58,16 +58,12 @@ from flistfs.authoring.state.records import Inode
 from flistfs.authoring.state.spool import Spool
 from flistfs.authoring.upload.uploader import Job, Outcome
 from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
-from flistfs.format.zeroos.limits import MAX_FILE_SIZE
 from flistfs.sources.data import SpoolSource
 from flistfs.stores import Store
 from flistfs.stores.slow import SlowFailures
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, Stored, chunk_length, pieces
 
 log = logging.getLogger(__name__)
-
-# The largest file, in bytes; above it is EFBIG.
-MAX_SIZE = MAX_FILE_SIZE
 
 # A chunk that nobody wrote to for this long is settled even if its file is still open, in seconds.
 SETTLE_AFTER = 2.0
@@ -98,78 +94,8 @@ _SPOOLED_CHUNKS = 100_000
 # The journal's setting with the hashes, in hex, of blocks that a seal found wrong in the store.
 _WRONG = b"wrong"
 
-ChunkId = tuple[int, int]  # inode number, index of the chunk in the file
 
 _Part = tuple[int, int, int]  # see `pieces`
-
-
-@dataclass(slots=True, eq=False)
-class Chunk:
-    """A spooled chunk.
-
-    `length` is in bytes, `written` on the monotonic clock; `version` counts the changes, and `reported` is
-    the latest one of which a block was stored. `counted` is the one that was counted as stored: what is sent
-    again, since the store has lost it say, is counted once. `durable` says that an fsync covers it: its slot
-    may go only when its block survives a power cut too.
-    """
-
-    ino: int
-    index: int
-    slot: int
-    length: int
-    version: int = 0
-    durable: bool = False
-    written: float = 0.0
-    reported: int = -1
-    counted: int = -1
-
-
-class _Chunks:
-    """The spooled chunks of all files, found by file: a walk of the journal would pass all that ever were."""
-
-    def __init__(self) -> None:
-        self._files: dict[int, dict[int, Chunk]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Chunk]:
-        for chunks in self._files.values():
-            yield from chunks.values()
-
-    def get(self, ino: int, index: int) -> Chunk | None:
-        """Return a chunk, if it is spooled."""
-        return self.of(ino).get(index)
-
-    def of(self, ino: int) -> Mapping[int, Chunk]:
-        """Return those of a file, by index."""
-        return self._files.get(ino, _NO_CHUNKS)
-
-    def add(self, chunk: Chunk) -> None:
-        """Add one that is not there."""
-        self._files.setdefault(chunk.ino, {})[chunk.index] = chunk
-        self._count += 1
-
-    def remove(self, chunk: Chunk) -> None:
-        """Take one out."""
-        chunks = self._files[chunk.ino]
-        del chunks[chunk.index]
-        if not chunks:
-            del self._files[chunk.ino]
-        self._count -= 1
-
-
-_NO_CHUNKS: Mapping[int, Chunk] = {}
-
-
-@dataclass(slots=True)
-class _Copy:
-    """The slot of a stored chunk. `durable` says that it survives a power cut."""
-
-    slot: int
-    length: int
-    durable: bool = False
 
 
 @dataclass(slots=True)
@@ -189,58 +115,6 @@ class _Fetched:
     data: bytes
 
 
-class _Kept(Protocol):
-    """What the uploader says of a chunk that it stored."""
-
-    @property
-    def stored(self) -> Stored: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def is_new(self) -> bool: ...
-    @property
-    def replaced(self) -> bool: ...
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones.
-
-    `replaced_blocks` went over wrong ones.
-    """
-
-    new_blocks: int = 0
-    new_bytes: int = 0
-    shared_blocks: int = 0
-    replaced_blocks: int = 0
-
-    def add(self, outcomes: Iterable[_Kept], journal: Journal) -> None:
-        """Count chunks that were stored, each block as new once.
-
-        Two encoders that meet the same chunk at the same time both find that the store lacks its block.
-        """
-        noted: set[bytes] = set()
-        for outcome in outcomes:
-            block = outcome.stored.hash
-            if outcome.is_new and block not in noted and not journal.has_block(outcome.stored):
-                self.new_blocks += 1
-                self.new_bytes += outcome.size
-            else:
-                self.shared_blocks += 1
-            noted.add(block)
-            self.replaced_blocks += outcome.replaced
-
-
-@dataclass(frozen=True, slots=True)
-class ContentStatus:
-    """How full the spool is: chunks that are not stored yet, their bytes, and copies kept for reading."""
-
-    spooled_chunks: int
-    spooled_bytes: int
-    cached_chunks: int
-    waiting_writers: int
-
-
 class Content:
     """The chunks of all files of a session."""
 
@@ -252,6 +126,7 @@ class Content:
         submit: Callable[[Job[Chunk]], None],
         sync_store: Callable[[], None],
         *,
+        max_size: int,
         disk: Disk,
         spool_limit: int,
         is_stuck: Callable[[], bool],
@@ -264,10 +139,12 @@ class Content:
             store: Chunks that are in no slot are fetched from it.
             submit: Gets every settled chunk, to be stored.
             sync_store: Makes what was stored survive a power cut (blocks).
+            max_size: Bytes of the largest file that the format can hold; above it is EFBIG.
             disk: What the spool lies on.
             spool_limit: Writers wait while more bytes than this wait to be stored.
             is_stuck: Says whether the store takes nothing now.
         """
+        self.max_size = max_size
         self._journal = journal
         self._spool = spool
         self._store = store
@@ -278,9 +155,9 @@ class Content:
         self.trouble: str | None = None  # why what is stored cannot be noted, so that it is stored again
         self._is_stuck = is_stuck
         self._synced = False  # whether anybody ever asked for anything to survive a power cut
-        self._chunks = _Chunks()
+        self._chunks = SpooledChunks()
         self._unsettled: OrderedDict[ChunkId, Chunk] = OrderedDict()
-        self._cached: OrderedDict[ChunkId, _Copy] = OrderedDict()
+        self._cached: OrderedDict[ChunkId, Copy] = OrderedDict()
         self._cached_bytes = 0
         self._spooled_bytes = 0
         self._fetches: dict[Stored, _Fetch] = {}
@@ -830,7 +707,7 @@ class Content:
 
     def _keep(self, chunk_id: ChunkId, slot: int, length: int) -> None:
         """Keep a stored chunk's slot for reading back, and let the oldest ones go."""
-        self._cached[chunk_id] = _Copy(slot, length)
+        self._cached[chunk_id] = Copy(slot, length)
         self._cached_bytes += length
         while len(self._cached) > _CACHED_CHUNKS or self._cached_bytes > _CACHED_BYTES:
             if not self._evict():

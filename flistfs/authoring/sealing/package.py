@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from flistfs.authoring.filesystem.vfs import DIRECTORY_SIZE
+from flistfs.authoring.filesystem.values import DIRECTORY_SIZE
 from flistfs.authoring.request import SealOptions
 from flistfs.authoring.sealing.accounts import Accounts
 from flistfs.authoring.sealing.blocks import store_holes
