@@ -197,7 +197,7 @@ class World:
 
     @property
     def content(self) -> Content:
-        return self.session.content
+        return self.session.parts.content
 
     def attach(self, session: Session) -> None:
         """Go on with a session that was opened just now."""
@@ -345,7 +345,7 @@ class World:
         entries = list(self.vfs.readdir(ino, 0))
         names = sorted(entry.name for entry in entries)
         assert names == sorted(_names_in(descriptor))
-        assert names == [entry.name for entry in self.session._journal.children_by_name(ino)]
+        assert names == [entry.name for entry in self.session.parts.journal.children_by_name(ino)]
         for entry in entries:
             inode, status = self.vfs.inode(entry.ino), os.lstat(entry.name, dir_fd=descriptor)
             self._alike(entry.name, inode, status)
@@ -399,7 +399,7 @@ class World:
 
     def check_books(self) -> None:
         """See that the content's, the spool's and the tree's counts are right."""
-        content, journal = self.content, self.session._journal
+        content, journal = self.content, self.session.parts.journal
         spooled = {(one.ino, one.index): one.slot for one in journal.spooled()}
         assert spooled == {(chunk.ino, chunk.index): chunk.slot for chunk in content._chunks}
         assert content._spooled_bytes == sum(chunk.length for chunk in content._chunks)
@@ -465,7 +465,7 @@ class World:
     def revive(self) -> None:
         """See that only what has a name came back."""
         self.store.down = False
-        journal = self.session._journal
+        journal = self.session.parts.journal
         assert not list(journal.orphans())
         assert all(inode.nlink for inode in journal.inodes())
         self.compare()
@@ -997,7 +997,7 @@ class Forget:
         if inode is not None:
             world.vfs.forget(inode.ino)
         used = {opened.ino for opened in world.opened} | {directory.ino for directory in world.directories}
-        for ino in set(world.session._journal.orphans()) - used:
+        for ino in set(world.session.parts.journal.orphans()) - used:
             world.vfs.forget(ino)
 
 
@@ -1055,7 +1055,7 @@ class Hold:
         world.tune()
         world.content.settle_all()
         end = time.monotonic() + 0.2
-        uploader = world.session.uploader
+        uploader = world.session.parts.uploader
         while uploader.status().queued and not world.store.held_calls and time.monotonic() < end:  # noqa: ASYNC110 - threads
             await trio.sleep(0.0005)
 
@@ -1101,7 +1101,7 @@ class Die:
 
 async def _drain(world: World) -> None:
     await world.content.drain()
-    while world.session.uploader.status().queued:  # noqa: ASYNC110 - threads
+    while world.session.parts.uploader.status().queued:  # noqa: ASYNC110 - threads
         await trio.sleep(0.0005)
 
 
@@ -1191,7 +1191,7 @@ async def _tidy(world: World) -> None:
     for opened in world.opened:
         world.vfs.release(opened.handle)
     world.close_all()
-    for ino in list(world.session._journal.orphans()):
+    for ino in list(world.session.parts.journal.orphans()):
         world.vfs.forget(ino)
     world.check_books()
     world.compare()

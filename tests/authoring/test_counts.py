@@ -62,7 +62,7 @@ def test_a_block_that_was_encoded_twice_is_new_once(tmp_path: Path) -> None:
     session = trio.run(add_twice, directory, store, files)
     lock.release()
     (block,) = (path for path in (tmp_path / "blocks").rglob("*") if path.is_file())
-    assert session.content.counts == Counts(1, block.stat().st_size, 3)
+    assert session.parts.content.counts == Counts(1, block.stat().st_size, 3)
 
 
 async def lose_and_seal_again(
@@ -74,20 +74,20 @@ async def lose_and_seal_again(
         _, handle = session.vfs.create(1, b"file", 0o644, os.O_WRONLY, Caller(0, 0))
         await session.vfs.write(handle, 0, b"content")
         await session.sync(60, quiet)
-        seen.append(session.content.counts)
-        with session._journal.freeze(directory.view) as view:
+        seen.append(session.parts.content.counts)
+        with session.parts.journal.freeze(directory.view) as view:
             ((key, name, _),) = view.blocks()
         block = stored(name)
         block.unlink()
-        with session._journal.change() as change:  # as a seal does that finds it missing
+        with session.parts.journal.change() as change:  # as a seal does that finds it missing
             change.drop_block(key)
-        assert session.content.store_again({name}) == {name}
+        assert session.parts.content.store_again({name}) == {name}
         await session.sync(60, quiet)
         assert block.exists()
-        seen.append(session.content.counts)
+        seen.append(session.parts.content.counts)
         await session.vfs.write(handle, 0, b"another")
         await session.sync(60, quiet)
-        seen.append(session.content.counts)
+        seen.append(session.parts.content.counts)
         session.vfs.release(handle)
     return seen
 

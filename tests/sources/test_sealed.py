@@ -361,7 +361,7 @@ async def _package(directory: SessionDirectory, package: str, out: Path) -> Base
     async with open_session(directory, ROCKSDB, store, Caller(0, 0), base=base) as session:
         summary = await session.start(quiet)
         assert summary is not None
-        with OutputFile(out, force=False) as output, session._journal.freeze(directory.view) as view:
+        with OutputFile(out, force=False) as output, session.parts.journal.freeze(directory.view) as view:
             sealing.build_package(
                 view,
                 store,
