@@ -203,7 +203,7 @@ class Content:
             return self._join(ino, parts, fetched)
 
     def _parts(self, ino: int, offset: int, length: int) -> list[_Part]:
-        """Say which pieces of chunks a read gives (see `pieces`): those that are in the file now."""
+        """Return which pieces of chunks a read gives (see `pieces`): those that are in the file now."""
         inode = self._journal.inode(ino)
         if inode is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -425,7 +425,7 @@ class Content:
         return int(was_hole)
 
     def _is_hole(self, inode: Inode, index: int) -> bool:
-        """Say whether a chunk that is not spooled is a hole."""
+        """Return whether a chunk that is not spooled is a hole."""
         if inode.chunks == 0:  # a new file's: nobody need be asked
             return True
         return (inode.ino, index) not in self._cached and self._journal.stored(inode.ino, index) is None
@@ -535,7 +535,7 @@ class Content:
         self._submit(Job(chunk, chunk.version, source, chunk.durable, check_content=bool(self._wrong)))
 
     def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
-        """Take note of what the uploader stored."""
+        """Note what the uploader stored."""
         counts = replace(self.counts)
         try:
             uncounted = (each for each in outcomes if each.job.owner.counted != each.job.version)
@@ -584,12 +584,12 @@ class Content:
         return done
 
     def _is_current(self, job: Job[Chunk]) -> bool:
-        """Say whether a job's chunk is still there and is what it was when the job was made."""
+        """Return whether a job's chunk is still there and is what it was when the job was made."""
         chunk = job.owner
         return self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.version == job.version
 
     def _must_last(self, job: Job[Chunk]) -> bool:
-        """Say whether an fsync has come to cover a chunk since the job was made.
+        """Return whether an fsync has come to cover a chunk since the job was made.
 
         Then it is sent once more, to be reported when its block lasts; that encodes and sends nothing.
         """
@@ -664,7 +664,7 @@ class Content:
         return saved
 
     def note_wrong(self, hashes: set[bytes]) -> None:
-        """Take note of the blocks that a seal found wrong in the store, also for later daemons.
+        """Note the blocks that a seal found wrong in the store, also for later daemons.
 
         Until each is stored once more, what is written is compared with what is there.
         """
@@ -716,7 +716,7 @@ class Content:
             self._make_room()
 
     def _evict(self) -> bool:
-        """Let the oldest copy go that no write waits for; say whether there was one."""
+        """Let the oldest copy go that no write waits for; return whether there was one."""
         oldest = next((chunk_id for chunk_id in self._cached if chunk_id not in self._pins), None)
         if oldest is None:
             return False

@@ -142,7 +142,7 @@ class Vfs:
         self._listings[handle].end = self._journal.next_id()
 
     def listed(self, handle: int) -> int:
-        """Say which directory a listing is of."""
+        """Return which directory a listing is of."""
         return self._listings[handle].ino
 
     def listing(self, handle: int, after: int) -> Iterator[Dirent]:
@@ -505,7 +505,7 @@ class Vfs:
             change.put_xattr(ino, name, value)
 
     def took(self, made: Iterable[Inode]) -> None:
-        """Take note of inodes that were put into the tree past the operations here."""
+        """Note inodes that were put into the tree past the operations here."""
         for inode in made:
             self.totals.add(inode, 1)
         self._changed()
