@@ -167,7 +167,7 @@ class TarSource:
         yield item
 
     def _leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
-        """Say whether an entry is left out, or anything that it lies in."""
+        """Return whether an entry is left out, or anything that it lies in."""
         if not path or self._excluded is nothing_excluded:
             return False
         parts = path.split(b"/")

@@ -72,7 +72,7 @@ class SourceTree:
         self._excluded = excluded
 
     def has(self, path: bytes) -> bool:
-        """Say whether a path is one of the source's own, not of a directory that it goes to."""
+        """Return whether a path is one of the source's own, not of a directory that it goes to."""
         return path == self._top or is_below(path, self._top)
 
     def name(self, path: bytes) -> bytes:

@@ -103,7 +103,7 @@ class BaseSource:
         """Do nothing: how many records there are is known."""
 
     def extent(self, size: int) -> tuple[int, int]:  # noqa: ARG002  a TreeSource's signature
-        """Say how many directories of how many were walked; those that unite count once for each layer."""
+        """Return how many directories of how many were walked; those that unite count once for each layer."""
         return min(self._walked, self._total), self._total
 
     def named(self, path: bytes) -> str:

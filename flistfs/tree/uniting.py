@@ -136,7 +136,7 @@ class United:
         return Place(place.path, (*place.parts, part))
 
     def is_full(self, path: bytes, found: Sequence[Found]) -> bool:
-        """Say whether directories that unite at a path have content."""
+        """Return whether directories that unite at a path have content."""
         parts = self.place(path, [each.part for each in found]).parts
         return any(True for part in parts for _ in self._trees[part.tree].names(part.path))
 
@@ -313,7 +313,7 @@ def join(path: bytes, name: bytes) -> bytes:
 
 
 def is_below(path: bytes, directory: bytes) -> bool:
-    """Say whether a path lies in a directory of a tree."""
+    """Return whether a path lies in a directory of a tree."""
     return not directory or path.startswith(directory + b"/")
 
 

@@ -1,4 +1,4 @@
-"""The chunks of a session's files that are in the spool, and counts of them."""
+"""The spooled chunks of a session's files, and counts of stored ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NO_CHUNKS: Mapping[int, Chunk] = {}
 class Chunk:
     """A spooled chunk.
 
-    `length` is in bytes, `written` on the monotonic clock; `version` counts the changes, and `reported` is
-    the latest one of which a block was stored. `counted` is the one that was counted as stored: what is sent
-    again, since the store has lost it say, is counted once. `durable` says that an fsync covers it: its slot
-    may go only when its block survives a power cut too.
+    `length` is in bytes, `written` on the monotonic clock. `version` counts the changes; `reported` is the
+    latest version of which a block was stored. `counted` is the version counted as stored: a chunk that is
+    sent again, for example because the store lost it, is counted once. `durable` means that an fsync covers
+    it: its slot may be freed only once its block survives a power cut too.
     """
 
     ino: int
@@ -37,7 +37,7 @@ class Chunk:
 
 
 class SpooledChunks:
-    """The spooled chunks of all files, found by file: a walk of the journal would pass all that ever were."""
+    """The spooled chunks of all files, by file: a walk of the journal would pass all removed records."""
 
     def __init__(self) -> None:
         self._files: dict[int, dict[int, Chunk]] = {}
@@ -55,16 +55,16 @@ class SpooledChunks:
         return self.of(ino).get(index)
 
     def of(self, ino: int) -> Mapping[int, Chunk]:
-        """Return those of a file, by index."""
+        """Return a file's spooled chunks, by index."""
         return self._files.get(ino, _NO_CHUNKS)
 
     def add(self, chunk: Chunk) -> None:
-        """Add one that is not there."""
+        """Add a chunk that is not in the table."""
         self._files.setdefault(chunk.ino, {})[chunk.index] = chunk
         self._count += 1
 
     def remove(self, chunk: Chunk) -> None:
-        """Take one out."""
+        """Remove a chunk from the table."""
         chunks = self._files[chunk.ino]
         del chunks[chunk.index]
         if not chunks:
@@ -74,7 +74,7 @@ class SpooledChunks:
 
 @dataclass(slots=True)
 class Copy:
-    """The slot of a stored chunk. `durable` says that it survives a power cut."""
+    """The slot of a stored chunk. `durable` means that it survives a power cut."""
 
     slot: int
     length: int
@@ -82,7 +82,7 @@ class Copy:
 
 
 class _Kept(Protocol):
-    """What the uploader says of a chunk that it stored."""
+    """The uploader's report on a stored chunk."""
 
     @property
     def stored(self) -> Stored: ...
@@ -96,9 +96,9 @@ class _Kept(Protocol):
 
 @dataclass(slots=True)
 class Counts:
-    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones.
+    """What a session has stored so far: new blocks, their encoded bytes, and blocks already in the store.
 
-    `replaced_blocks` went over wrong ones.
+    `replaced_blocks` counts blocks that replaced wrong ones.
     """
 
     new_blocks: int = 0
@@ -107,9 +107,9 @@ class Counts:
     replaced_blocks: int = 0
 
     def add(self, outcomes: Iterable[_Kept], journal: Journal) -> None:
-        """Count chunks that were stored, each block as new once.
+        """Count stored chunks, each new block once.
 
-        Two encoders that meet the same chunk at the same time both find that the store lacks its block.
+        Two encoders that process the same chunk at the same time both find its block missing in the store.
         """
         noted: set[bytes] = set()
         for outcome in outcomes:
@@ -125,7 +125,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ContentStatus:
-    """How full the spool is: chunks that are not stored yet, their bytes, and copies kept for reading."""
+    """Use of the spool: chunks not stored yet, their bytes, and copies kept for reading."""
 
     spooled_chunks: int
     spooled_bytes: int

@@ -1,4 +1,4 @@
-"""What the file system's operations take and give: plain data."""
+"""Arguments and results of the file system's operations: plain data."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 MINIMAL_ACL_SIZE = 4 + 3 * 8
 
 
-DIRECTORY_SIZE = 4096  # what stat says of a directory, however large
+DIRECTORY_SIZE = 4096  # st_size of every directory, however large
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks."""
+    """The process that calls an operation."""
 
     uid: int
     gid: int
@@ -35,7 +35,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What setattr is to change; None leaves a field as it is. Times are nanoseconds since 1970."""
+    """The changes for setattr; None leaves a field unchanged. Times are nanoseconds since 1970."""
 
     mode: int | None = None
     uid: int | None = None
@@ -47,7 +47,7 @@ class Attributes:
 
 @dataclass(slots=True)
 class OpenFile:
-    """How often an inode is open, and how often for writing."""
+    """How many times an inode is open, and how many of them for writing."""
 
     count: int = 0
     writers: int = 0
@@ -63,7 +63,7 @@ class Listing:
 
 @dataclass(slots=True)
 class Totals:
-    """What the tree holds, kept up to date while it changes: inodes by kind, and bytes in files."""
+    """Running totals of the tree: inodes by kind, and bytes in files."""
 
     files: int = 0
     directories: int = 0

@@ -1,13 +1,16 @@
-"""What each operation on the mounted tree means, as POSIX has it, with no FUSE in it.
+"""POSIX operations on the session's tree, independent of FUSE.
 
-Inodes are known by number. Each operation raises `OSError` with the errno that the caller of the system
-call gets. Permissions are the kernel's to check (the `default_permissions` of a mount); what is left here is
-what the kernel leaves to file systems: set-gid directories, O_TRUNC on a set-id file, link counts, times.
+One module of over 400 lines: each operation is a method on the same tables, and delegating them would add a
+call to every request.
 
-All methods run in one thread (the event loop's). Those without `async` are atomic; those with it do all that
-changes anything after their last await.
+Inodes are identified by number. Each operation raises `OSError` with the errno for the caller of the system
+call. The kernel checks permissions (mount option `default_permissions`); this module does what the kernel
+leaves to file systems: set-gid directories, O_TRUNC on a set-id file, link counts, times.
 
-The access time is what was set, and is not changed by reading: flists do not hold it.
+All methods run in one thread (the event loop's). Those without `async` are atomic; those with it make all
+changes after their last await.
+
+Reading does not change the access time: flists do not hold it.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
 from flistfs.errors import SourceError
 from flistfs.tree.names import MAX_NAME, MAX_TARGET
 
-# What the Linux VFS allows in a name and in a link's target (limits.h, NAME_MAX and PATH_MAX - 1).
+# Limits of the Linux VFS on a name and on a link's target (limits.h, NAME_MAX and PATH_MAX - 1).
 
 # linux/fs.h
 RENAME_NOREPLACE = 1
@@ -53,18 +56,18 @@ class Vfs:
     def __init__(
         self, journal: Journal, content: Content, *, owner: Caller, keep_xattrs: bool = False
     ) -> None:
-        """Serve the tree in `journal`; a new one gets a root directory that belongs to `owner`.
+        """Open the tree in `journal`; a new one gets a root directory owned by `owner`.
 
-        With `keep_xattrs` extended attributes live as long as the session does.
+        With `keep_xattrs`, extended attributes are kept for the life of the session.
         """
         self._journal = journal
         self._content = content
         self._open: dict[int, OpenFile] = {}
         self._listings: dict[int, Listing] = {}
         self.totals = Totals()
-        self.changes = 0  # counts what callers changed, so that a seal sees whether anything did
+        self.changes = 0  # counts changes by callers, so that a seal can detect them
         self._keep_xattrs = keep_xattrs
-        self._has_xattrs = keep_xattrs or journal.count_xattrs() > 0  # those of an earlier mount
+        self._has_xattrs = keep_xattrs or journal.count_xattrs() > 0  # from an earlier mount
         self._refused_xattrs = int(journal.setting(b"xattrs") or 0)
         if journal.inode(ROOT_INO) is None:
             self._make_root(owner)
@@ -81,7 +84,7 @@ class Vfs:
             change.put_inode(root)
 
     def _sweep_orphans(self) -> None:
-        """Remove what had lost its last name when the session's last daemon ended."""
+        """Remove inodes that had no name when the session's last daemon ended."""
         for ino in list(self._journal.orphans()):
             inode = self._journal.inode(ino)
             if inode is not None:
@@ -89,7 +92,7 @@ class Vfs:
                     self._drop(change, inode)
 
     def _drop(self, change: Change, inode: Inode) -> None:
-        """Remove an inode with all that belongs to it."""
+        """Remove an inode with its content and extended attributes."""
         if inode.chunks:
             self._content.drop(change, inode)
         if self._has_xattrs:
@@ -107,7 +110,7 @@ class Vfs:
         return found
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        """Return what a name stands for, or None."""
+        """Return the inode of a name, or None."""
         if name == b".":
             return self.inode(parent)
         if name == b"..":
@@ -124,9 +127,9 @@ class Vfs:
         return entry
 
     def readdir(self, ino: int, after: int) -> Iterator[Dirent]:
-        """Walk a directory from a cookie on (0 is the start).
+        """Walk a directory from a cookie (0 is the start).
 
-        Entries that are there all the while come once, whatever is made or removed meanwhile.
+        Entries that exist throughout appear once, whatever is created or removed meanwhile.
         """
         return self._journal.children(ino, after)
 
@@ -138,18 +141,18 @@ class Vfs:
         return handle
 
     def rewind(self, handle: int) -> None:
-        """Start a listing over: it shows what is there by now."""
+        """Restart a listing: it shows the present entries."""
         self._listings[handle].end = self._journal.next_id()
 
     def listed(self, handle: int) -> int:
-        """Say which directory a listing is of."""
+        """Return the inode number of the listed directory."""
         return self._listings[handle].ino
 
     def listing(self, handle: int, after: int) -> Iterator[Dirent]:
-        """Walk an opened directory from a cookie on.
+        """Walk an opened directory from a cookie.
 
-        What is made after the listing began is not in it, so that a program that makes a name for each name
-        that it meets comes to an end.
+        Entries created after the listing began are not in it, so that a program that creates a name for each
+        name it reads terminates.
         """
         listing = self._listings[handle]
         for entry in self.readdir(listing.ino, after):
@@ -215,11 +218,11 @@ class Vfs:
         return inode
 
     def _directory(self, ino: int) -> Inode:
-        """Return a directory that something may be made in."""
+        """Return a directory in which entries may be created."""
         directory = self.inode(ino)
         if not stat.S_ISDIR(directory.mode):
             raise os_error(errno.ENOTDIR)
-        if directory.nlink == 0:  # removed, but still somebody's working directory
+        if directory.nlink == 0:  # removed, but still a process's working directory
             raise os_error(errno.ENOENT)
         return directory
 
@@ -228,12 +231,12 @@ class Vfs:
         return self._make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), caller)
 
     def make_directories(self, path: bytes, caller: Caller) -> tuple[int, list[tuple[int, bytes]]]:
-        """Make the directories of a path that are not there yet.
+        """Create the missing directories of a path.
 
-        Returns the last one's number, and what was made: the names, each with its parent's number.
+        Returns the last one's number, and the created names, each with its parent's number.
 
         Raises:
-            SourceError: something else is in the way.
+            SourceError: a component exists and is not a directory.
         """
         ino, made = ROOT_INO, []
         for name in filter(None, path.split(b"/")):
@@ -287,7 +290,7 @@ class Vfs:
     # Removing
 
     def unlink(self, parent: int, name: bytes) -> None:
-        """Remove a name that is no directory's."""
+        """Remove a name that is not a directory."""
         entry = self._entry(parent, name)
         if entry.kind == stat.S_IFDIR:
             raise os_error(errno.EISDIR)
@@ -314,14 +317,14 @@ class Vfs:
         self._changed()
 
     def _lose_name(self, change: Change, inode: Inode, now: int) -> None:
-        """Take a name from an inode; one without any stays until the kernel forgets it."""
+        """Remove a name from an inode; without names it is kept until the kernel forgets it."""
         nlink = 0 if stat.S_ISDIR(inode.mode) else inode.nlink - 1
         change.put_inode(inode._replace(nlink=nlink, ctime_ns=now))
         if nlink == 0:
             change.put_orphan(inode.ino)
 
     def forget(self, ino: int) -> None:
-        """The kernel holds the inode no longer: if it has no name either, it goes."""
+        """Remove an inode that the kernel no longer references, if it has no name either."""
         inode = self._journal.inode(ino)
         if inode is None or inode.nlink > 0 or ino in self._open:
             return
@@ -352,7 +355,7 @@ class Vfs:
         elif other is None or other.ino != entry.ino:
             self._move(parent, entry, new_parent, new_name, other)
         else:
-            return  # two names of one file: POSIX wants both to stay
+            return  # two names of one file: POSIX requires that both stay
         self._changed()
 
     def _check_not_inside(self, ino: int, directory: Inode) -> None:
@@ -369,7 +372,7 @@ class Vfs:
         is_dir = int(entry.kind == stat.S_IFDIR)
         if other is not None:
             self._check_replaceable(entry, other)
-        # Who lists the directory meets a replaced name once, and a renamed file once: each keeps its place.
+        # A concurrent listing shows a replaced name once and a renamed file once: each keeps its cookie.
         if other is not None:
             cookie = other.cookie
         else:
@@ -455,10 +458,10 @@ class Vfs:
         await self._bring_for(ino, lambda current: self._content.border(current, size))
 
     async def _bring_for(self, ino: int, needs: Callable[[Inode], list[int]]) -> None:
-        """Bring what `needs` says of the inode, until it says the same after bringing as before.
+        """Bring the chunks that `needs` returns for the inode, until it returns the same after bringing.
 
-        While a chunk is brought the file may change, and then other chunks may be needed. A file without
-        chunks, as every new one is, needs none.
+        The file may change while a chunk is brought, and then need other chunks. A file without chunks, as
+        every new one is, needs none.
         """
         inode = self.inode(ino)
         while inode.chunks and (wanted := needs(inode)):
@@ -475,7 +478,7 @@ class Vfs:
         inode = self.inode(ino)
         is_acl = name.startswith(ACL_PREFIX)
         if is_acl or not self._keep_xattrs:
-            # `cp -a` sets a minimal list on every file; it says what the mode says, so nothing is lost.
+            # `cp -a` sets a minimal ACL on every file; it equals the mode, so nothing is lost.
             if not is_acl or len(value) > MINIMAL_ACL_SIZE:
                 self._count_refused_xattr()
             raise os_error(errno.EOPNOTSUPP)
@@ -496,7 +499,7 @@ class Vfs:
         change.put_setting(b"xattrs", str(self._refused_xattrs).encode())
 
     def adopt_xattrs(self, change: Change, ino: int, xattrs: Mapping[bytes, bytes]) -> None:
-        """Set the extended attributes that something has which is put into the tree, or count them."""
+        """Set the extended attributes of an imported inode, or count them."""
         if not self._keep_xattrs:
             if xattrs:
                 self._refuse_xattrs(change, len(xattrs))
@@ -504,8 +507,8 @@ class Vfs:
         for name, value in xattrs.items():
             change.put_xattr(ino, name, value)
 
-    def took(self, made: Iterable[Inode]) -> None:
-        """Take note of inodes that were put into the tree past the operations here."""
+    def note_added(self, made: Iterable[Inode]) -> None:
+        """Count inodes that were added to the tree by an import."""
         for inode in made:
             self.totals.add(inode, 1)
         self._changed()
@@ -532,7 +535,7 @@ class Vfs:
     # Content
 
     def _open_handle(self, ino: int, flags: int) -> int:
-        """Count an opened file. The handle names the inode, and whether it is open for writing."""
+        """Count an opened file. The handle encodes the inode, and whether it is open for writing."""
         writing = int(flags & os.O_ACCMODE != os.O_RDONLY)
         opened = self._open.setdefault(ino, OpenFile())
         opened.count += 1
@@ -554,7 +557,7 @@ class Vfs:
         return await self._content.read(handle >> 1, offset, length)
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
-        """Write all of `data` at `offset`; it survives the daemon's death once this returned."""
+        """Write all of `data` at `offset`; it survives the daemon's death once this returns."""
         ino = handle >> 1
         if not data:
             return 0
@@ -581,7 +584,7 @@ class Vfs:
         await trio.to_thread.run_sync(self._journal.sync)
 
     def release(self, handle: int) -> None:
-        """One opened file is closed: with the last writer the file's chunks are settled."""
+        """Close an open file; after its last writer, the file's chunks are settled."""
         ino, writing = handle >> 1, handle & 1
         opened = self._open[ino]
         opened.count -= 1

@@ -144,7 +144,7 @@ class Grafter:
                 change.rely_on_base()
             change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
         self._content.counts = counts
-        self._vfs.took(draft.made)
+        self._vfs.note_added(draft.made)
         done.inodes.update(draft.changed)
         return done
 

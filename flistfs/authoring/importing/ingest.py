@@ -182,7 +182,7 @@ class Ingest:
                 self._budget.close()
 
     def report(self, piece: Piece, report: Finished[Piece]) -> None:
-        """Take note of what became of a chunk (in the event loop's thread)."""
+        """Note what became of a chunk (in the event loop's thread)."""
         self._budget.give(piece.cost)
         match report:
             case Outcome(stored=stored, size=size, is_new=is_new, replaced=replaced):
@@ -271,7 +271,7 @@ class Ingest:
                 await self._put_next()
 
     def _is_next_ready(self) -> bool:
-        """Say whether nothing of what comes next is on its way any more."""
+        """Return whether nothing of what comes next is on its way any more."""
         return bool(self._queue) and (isinstance(first := self._queue[0], Problem) or not first.waiting)
 
     async def _put_next(self) -> None:
