@@ -6,12 +6,9 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.state.finding import find
-from flistfs.authoring.state.settings import State
+from flistfs.api.by_mountpoint import abort, find_session
 from flistfs.cli.options import json_option, mount_option
 from flistfs.cli.output import print_json
-from flistfs.daemons.control import ask
-from flistfs.fuse import mounts
 
 
 @click.command("abort", short_help="Throw a session away.")
@@ -25,25 +22,18 @@ def command(mountpoint: Path | None, yes: bool, as_json: bool) -> None:
     Example:
       flistfs abort --yes
     """
-    directory = find(mountpoint)
-    place = Path(directory.settings().mountpoint)
-    if directory.is_open() and not yes:
-        _confirm(place)
-    if directory.settled_state() is State.MOUNTED:
-        ask(directory.control, {"op": "abort"})
-        directory.wait_unlocked()
-    else:
-        mounts.detach_if_dead(place)
-        lock = directory.lock("flistfs abort")
-        directory.discard()
-        lock.release()
+    found = find_session(mountpoint)
+    if found.is_open and not yes:
+        _confirm(found.mountpoint)
+    abort(mountpoint)
     if as_json:
-        print_json({"mountpoint": str(place), "state_directory": str(directory.path), "aborted": True})
+        answer = {"mountpoint": found.mountpoint, "state_directory": found.state_directory}
+        print_json({**answer, "aborted": True})
     else:
-        click.echo(f"the session of {place} is gone")
+        click.echo(f"the session of {found.mountpoint} is gone")
 
 
-def _confirm(place: Path) -> None:
+def _confirm(place: str) -> None:
     try:
         click.confirm(f"Throw away everything in the session of {place}?", abort=True, err=True)
     except click.Abort:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-from flistfs.authoring.importing.opening import absolute_source, normal_target
-from flistfs.authoring.request import AddRequest
-from flistfs.authoring.state.directory import SessionDirectory
-from flistfs.authoring.state.finding import find
-from flistfs.authoring.state.settings import State
-from flistfs.cli import interrupts
+from flistfs.api.by_mountpoint import add
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE
 from flistfs.cli.options import (
     check_content_option,
     exclude_from_option,
@@ -25,18 +20,9 @@ from flistfs.cli.options import (
     replace_links_option,
     timeout_option,
 )
-from flistfs.cli.output import (
-    added_lines,
-    complain_left_out,
-    is_watched,
-    print_json,
-    progress_shown,
-)
-from flistfs.cli.secrets import passwords
-from flistfs.daemons.control import ask
-from flistfs.errors import NoPlaceError, SessionError
-from flistfs.util.logs import log_to
-from flistfs.util.progress import Progress
+from flistfs.cli.output import added_lines, complain_left_out, is_watched, print_json, progress_shown
+from flistfs.cli.secrets import password
+from flistfs.errors import NoPlaceError
 
 
 @click.command("add", short_help="Put directories and files into a session, past the mount.")
@@ -75,44 +61,29 @@ def command(
       flistfs add rootfs/.
       flistfs add /opt/tool --to opt --exclude '*.pyc'
     """
-    directory = find(mountpoint)
-    request = AddRequest(
-        sources=tuple(absolute_source(source) for source in sources),
-        to=normal_target(to),
-        exclude=exclude_patterns(exclude, exclude_from),
-        keep_going=keep_going,
-        timeout=timeout,
-        measure=is_watched(),
-        replace_links=replace_links,
-        typed=sources,
-        check_content=check_content,
-    )
     try:
         with progress_shown(as_json=as_json) as progress:
-            summary = _add(directory, request, progress)
+            added = add(
+                *sources,
+                mountpoint=mountpoint,
+                password=password(),
+                base_password=password(BASE_PASSWORD_VARIABLE),
+                to=to,
+                exclude=exclude_patterns(exclude, exclude_from),
+                keep_going=keep_going,
+                replace_links=replace_links,
+                timeout=timeout,
+                check_content=check_content,
+                measure=is_watched(),
+                progress=progress,
+            )
     except NoPlaceError as error:
         if as_json:
             print_json(error.as_dict())
         raise
+    summary = asdict(added)
     if as_json:
         print_json(summary)
     else:
         click.echo("\n".join(added_lines(summary)))
     complain_left_out(summary)
-
-
-def _add(directory: SessionDirectory, request: AddRequest, progress: Progress) -> dict[str, Any]:
-    state = directory.settled_state()
-    if state is State.MOUNTED:
-        return ask(directory.control, {"op": "add", "request": request.as_dict()}, progress)
-    mountpoint = Path(directory.settings().mountpoint)
-    if state is State.SEALED:
-        raise SessionError(f"the session of {mountpoint} has ended; start one with: flistfs new {mountpoint}")
-    with interrupts.loading():  # a mounted session needs none of it
-        from flistfs.authoring import offline  # noqa: PLC0415
-        from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
-
-    encoder_process.prepare(directory.settings().store, directory.format().codec)
-    log_to(directory.log)
-    with offline.taken(directory, "flistfs add"):
-        return asdict(offline.add(directory, passwords(), request, progress))

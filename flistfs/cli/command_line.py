@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -12,7 +11,9 @@ from typing import NoReturn
 
 import click
 
+from flistfs.api import process
 from flistfs.cli import interrupts, streams
+from flistfs.cli.messages import spoken
 from flistfs.cli.secrets import hide_passwords
 from flistfs.errors import FlistfsError, OutputError
 
@@ -74,8 +75,7 @@ def run() -> NoReturn:
     """Run the command that this process was started for, and end with its exit code."""
     streams.prepare()
     hide_passwords()
-    # What is logged is for a session's log; without this, Python would print warnings on standard error.
-    logging.getLogger("flistfs").addHandler(logging.NullHandler())
+    process.own(interrupts.loading)
     code = _run()
     with suppress(OutputError, streams.OutputClosedError):
         sys.stdout.flush()  # after an error, which was said already
@@ -107,4 +107,4 @@ def _run() -> int:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"flistfs: {streams.on_one_line(message)}", err=True)
+    click.echo(f"flistfs: {streams.on_one_line(spoken(message))}", err=True)

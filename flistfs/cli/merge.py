@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from flistfs.cli.messages import spoken
 from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import any_path, json_option, replace_links_option
 from flistfs.cli.output import hidden_lines, human_size, kinds, plural, print_json, progress_shown
@@ -83,7 +84,7 @@ def _print_clashes(clashes: Sequence[Clash], *, as_json: bool) -> None:
                     {
                         "path": os.fsdecode(each.path),
                         "found": [list(found) for found in each.found],
-                        "why": each.reason or None,
+                        "why": spoken(each.reason) or None,
                     }
                     for each in clashes
                 ]
@@ -92,7 +93,7 @@ def _print_clashes(clashes: Sequence[Clash], *, as_json: bool) -> None:
         return
     for clash in clashes:
         found = ", ".join(f"{name} ({kind})" for name, kind in clash.found)
-        why = f": {clash.reason}" if clash.reason else ""
+        why = f": {spoken(clash.reason)}" if clash.reason else ""
         click.echo(f"{printable(clash.path)}: {found}{why}")
 
 
@@ -104,7 +105,7 @@ def _as_dict(out: Path, merged: Merged) -> dict[str, Any]:
         "clashes": merged.clashes,
         "hidden": {name: list(map(os.fsdecode, paths)) for name, paths in merged.hidden.items()},
         "package_size": merged.package_size,
-        "notes": merged.notes,
+        "notes": [spoken(note) for note in merged.notes],
     }
 
 
@@ -115,4 +116,4 @@ def _print(out: Path, merged: Merged) -> None:
     for line in hidden_lines({name: len(paths) for name, paths in merged.hidden.items()}):
         click.echo(line)
     for note in merged.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {spoken(note)}")

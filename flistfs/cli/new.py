@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from flistfs.authoring.request import USUAL_FORMAT
-from flistfs.authoring.state.finding import directory_for
-from flistfs.authoring.state.settings import Settings
-from flistfs.cli import interrupts
+from flistfs.api.by_mountpoint import Started, new
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE
 from flistfs.cli.options import (
     any_path,
-    base_request,
     base_store_option,
     bases_option,
     json_option,
     min_replicas_option,
     replace_links_option,
     store_option,
+    usual_store,
 )
 from flistfs.cli.output import base_lines, print_json, progress_shown
-from flistfs.cli.secrets import passwords
-from flistfs.fuse import mounts
-from flistfs.stores import default_store_url
-from flistfs.stores.url import parse_store_url, shown_store, with_min_replicas
-from flistfs.util.logs import log_to
+from flistfs.cli.secrets import password
+from flistfs.stores.url import shown_store
 
 
 @click.command("new", short_help="Start a session without a mount.")
@@ -69,22 +64,34 @@ def command(
     \b
       flistfs new --from base.flist
     """
-    mountpoint = mounts.resolve_mountpoint(mountpoint)
-    directory = directory_for(mountpoint, state)
-    url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
-    with interrupts.loading():  # --help need not wait for it
-        from flistfs.authoring import offline as without_mount  # noqa: PLC0415
-
-    log_to(directory.log)
-    settings = Settings(str(mountpoint), url, format=USUAL_FORMAT, created=time.time())
-    base = base_request(bases, base_store, replace_links=replace_links)
     with progress_shown(as_json=as_json) as progress:
-        started = without_mount.create(directory, passwords(), settings, progress, offline=offline, base=base)
+        started = new(
+            mountpoint,
+            store=store,
+            password=password(),
+            min_replicas=min_replicas,
+            base=bases,
+            base_store=base_store,
+            base_password=password(BASE_PASSWORD_VARIABLE),
+            fallback_store=usual_store(),
+            replace_links=replace_links,
+            state=state,
+            offline=offline,
+            progress=progress,
+        )
     if as_json:
-        answer = {"mountpoint": str(mountpoint), "store": url, "state": str(directory.path)}
-        print_json({**answer, "base": asdict(started)} if started else answer)
-    else:
-        click.echo(f"a session for {mountpoint}; blocks go to {shown_store(url)}")
-        if started:
-            click.echo("\n".join(base_lines(asdict(started))))
-        click.echo("fill it with: flistfs add SOURCE…   and seal it with: flistfs seal OUT.flist")
+        print_json(_as_dict(started))
+        return
+    click.echo(f"a session for {started.mountpoint}; blocks go to {shown_store(started.store)}")
+    if started.base:
+        click.echo("\n".join(base_lines(asdict(started.base))))
+    click.echo("fill it with: flistfs add SOURCE…   and seal it with: flistfs seal OUT.flist")
+
+
+def _as_dict(started: Started) -> dict[str, Any]:
+    return {
+        "mountpoint": started.mountpoint,
+        "store": started.store,
+        "state": started.state_directory,
+        **({"base": asdict(started.base)} if started.base else {}),
+    }

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.request import PATIENCE, BaseRequest
+from flistfs.authoring.request import PATIENCE
 from flistfs.errors import UsageError
 from flistfs.sources.excludes import excluding, read_patterns
-from flistfs.stores.url import default_store_url, named_store, parse_store_url
+from flistfs.stores.url import named_store
 
 # A path that the command itself opens: click would call one that may not be read a usage error.
 any_path: click.Path = click.Path(path_type=Path, readable=False)
@@ -171,28 +171,6 @@ owner_option = click.option(
 )
 
 
-def base_request(
-    bases: Sequence[Path], store: str | None, *, replace_links: bool = False
-) -> BaseRequest | None:
-    """Say what a new session starts from; None for an empty one.
-
-    Raises:
-        UsageError: a store was named for the blocks of no base, or makes no sense.
-    """
-    if not bases and replace_links:
-        raise UsageError("--replace-links belongs to --from: it says how several of those unite")
-    if not bases:
-        if store is not None:
-            raise UsageError("--base-store belongs to --from: it says where the blocks of that flist are")
-        return None
-    return BaseRequest(
-        tuple(os.path.abspath(base) for base in bases),  # noqa: PTH100  absolute() would keep `..`
-        None if store is None else str(parse_store_url(store)),
-        str(parse_store_url(usual_store() or default_store_url())),
-        replace_links,
-    )
-
-
 def usual_store() -> str | None:
     """Return the URL of the store that FLISTFS_STORE names.
 
@@ -229,11 +207,6 @@ def parse_owner(text: str | None) -> tuple[int, int] | None:
     if max(owner) >= 2**32 - 1:
         raise UsageError("--owner takes numbers below 4294967295")
     return owner
-
-
-def absolute_output(out: Path) -> Path:
-    """Make an output's path absolute, with links resolved, so that one inside a mount is seen as such."""
-    return Path(os.path.realpath(out.parent)) / out.name
 
 
 class Size(click.ParamType[int]):

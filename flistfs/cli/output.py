@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from flistfs.cli.messages import spoken
 from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError
 from flistfs.tree.owners import FIRST_OWN_NUMBER
 from flistfs.util.progress import Progress, Report, quiet
+
+if TYPE_CHECKING:
+    from flistfs.cli.bars import Bars
 
 # How many servers a summary names.
 _NAMED_SERVERS = 3
@@ -90,11 +95,22 @@ class _JsonProgress:
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
-    from flistfs.cli.bars import Bars  # noqa: PLC0415  a pipe need not wait for it
+    """Show bars from the first report on: before it, processes may be forked, which no thread may disturb."""
+    with ExitStack() as opened:
+        shown: list[Bars] = []
+        lock = threading.Lock()
 
-    with Bars() as bars:
-        yield bars.show
-        bars.finish()
+        def show(report: Report) -> None:
+            from flistfs.cli import bars  # noqa: PLC0415  a pipe need not wait for it
+
+            with lock:
+                if not shown:
+                    shown.append(opened.enter_context(bars.Bars()))
+            shown[0].show(report)
+
+        yield show
+        for each in shown:
+            each.finish()
 
 
 def kinds(counts: dict[str, Any]) -> str:
@@ -176,7 +192,7 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
     for note in summary.get("notes", ()):
-        yield f"note: {note}"
+        yield f"note: {spoken(note)}"
     if summary.get("store_trouble"):
         yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
     for name, text in _LOSSES.items():

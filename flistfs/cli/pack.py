@@ -7,10 +7,8 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.request import USUAL_FORMAT, AddRequest, SealOptions, SealRequest
-from flistfs.cli import interrupts
+from flistfs.api.packing import pack
 from flistfs.cli.options import (
-    absolute_output,
     any_path,
     check_content_option,
     exclude_from_option,
@@ -29,11 +27,7 @@ from flistfs.cli.options import (
     timeout_option,
 )
 from flistfs.cli.output import complain_left_out, is_watched, print_json, progress_shown, seal_lines
-from flistfs.cli.secrets import passwords
-from flistfs.stores import default_store_url
-from flistfs.stores.readers import router_for_readers
-from flistfs.stores.url import parse_store_url, with_min_replicas
-from flistfs.util.output_file import check_output
+from flistfs.cli.secrets import password
 
 
 @click.command("pack", short_help="Make an flist of a directory or a tar archive, in one go.")
@@ -76,28 +70,31 @@ def command(
       flistfs pack rootfs out.flist --store ardb://host:16379
       docker export CONTAINER | flistfs pack - out.flist
     """
-    patterns = exclude_patterns(exclude, exclude_from)
-    options = SealOptions(parse_owner(owner), source_date_epoch())
-    route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route, check_content=check_content)
-    check_output(request.out, force=force)  # before the hours that reading may take
-    reading = AddRequest((), "", patterns, keep_going, timeout, measure=is_watched())
-    url = str(with_min_replicas(parse_store_url(store or default_store_url()), min_replicas))
-    with interrupts.loading():  # --help need not wait for it
-        from flistfs.authoring import offline  # noqa: PLC0415
-        from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
-        from flistfs.format.opening import format_named  # noqa: PLC0415
-
-    encoder_process.prepare(url, format_named(USUAL_FORMAT).codec)
-
     with progress_shown(as_json=as_json) as progress:
-        added, summary = offline.pack(source, url, USUAL_FORMAT, passwords(), request, reading, progress)
-    plain = asdict(added)
+        packed = pack(
+            None if source == "-" else source,
+            out,
+            store=store,
+            password=password(),
+            min_replicas=min_replicas,
+            force=force,
+            owner=parse_owner(owner),
+            epoch=source_date_epoch(),
+            exclude=exclude_patterns(exclude, exclude_from),
+            keep_going=keep_going,
+            public_url=public_url,
+            router=router,
+            timeout=timeout,
+            check_content=check_content,
+            measure=is_watched(),
+            progress=progress,
+        )
+    added, summary = asdict(packed.added), asdict(packed.sealed)
     if as_json:
-        about_source = {key: plain[key] for key in ("left_out", "left_out_count")}
-        print_json({**summary, **about_source, "notes": [*summary["notes"], *added.notes]})
+        about_source = {key: added[key] for key in ("left_out", "left_out_count")}
+        print_json({**summary, **about_source, "notes": [*summary["notes"], *packed.added.notes]})
     else:
         click.echo("\n".join(seal_lines(summary)))
-    for note in added.notes:
+    for note in packed.added.notes:
         click.echo(f"flistfs: note: {note}", err=True)
-    complain_left_out(plain)
+    complain_left_out(added)

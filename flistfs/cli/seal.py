@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-from flistfs.authoring.request import SealOptions, SealRequest
-from flistfs.authoring.state.directory import SessionDirectory
-from flistfs.authoring.state.finding import find
-from flistfs.authoring.state.settings import State
-from flistfs.cli import interrupts
+from flistfs.api.by_mountpoint import find_session, seal
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import (
-    absolute_output,
     any_path,
     check_content_option,
     exclude_from_option,
@@ -32,13 +27,7 @@ from flistfs.cli.options import (
     timeout_option,
 )
 from flistfs.cli.output import print_json, progress_shown, seal_lines
-from flistfs.cli.secrets import passwords
-from flistfs.daemons.control import ask
-from flistfs.errors import SessionError
-from flistfs.fuse import mounts
-from flistfs.stores.readers import router_for_readers
-from flistfs.util.logs import log_to
-from flistfs.util.progress import Progress
+from flistfs.cli.secrets import password
 
 
 @click.command("seal", short_help="Seal a session into an flist.")
@@ -79,46 +68,27 @@ def command(
       flistfs seal out.flist --mount /mnt/build --owner 0:0
       flistfs seal out.flist --public-url ardb://blocks.example.org:16379
     """
-    directory = find(mountpoint)
-    mountpoint = Path(directory.settings().mountpoint)
-    patterns = exclude_patterns(exclude, exclude_from)
-    options = SealOptions(parse_owner(owner), source_date_epoch(), patterns)
-    route = router_for_readers(router, public_url)
-    request = SealRequest(absolute_output(out), force, timeout, options, route, incomplete, check_content)
-    os.chdir("/")  # a command that was called inside the mount must not keep it busy itself
+    place = find_session(mountpoint).mountpoint
     with progress_shown() as progress:
-        summary = _seal(directory, request, progress)
-    warn_if_empty(summary, mountpoint)
+        sealed = seal(
+            out,
+            mountpoint=mountpoint,
+            password=password(),
+            base_password=password(BASE_PASSWORD_VARIABLE),
+            force=force,
+            owner=parse_owner(owner),
+            epoch=source_date_epoch(),
+            exclude=exclude_patterns(exclude, exclude_from),
+            public_url=public_url,
+            router=router,
+            incomplete=incomplete,
+            timeout=timeout,
+            check_content=check_content,
+            progress=progress,
+        )
+    summary = asdict(sealed)
+    warn_if_empty(summary, Path(place))
     if as_json:
         print_json(summary)
-        return
-    for line in seal_lines(summary):
-        click.echo(line)
-
-
-def _seal(directory: SessionDirectory, request: SealRequest, progress: Progress) -> dict[str, Any]:
-    state = directory.settled_state()
-    if state is State.MOUNTED:
-        summary = ask(
-            directory.control,
-            {"op": "seal", "request": request.as_dict()},
-            progress,
-        )
-        directory.wait_unlocked()  # so that the mount point can be used again at once
-        return summary
-    mountpoint = Path(directory.settings().mountpoint)
-    if state is State.SEALED:
-        result = directory.result()
-        said = f": {result.message}" if result else ""
-        raise SessionError(f"the session of {mountpoint} has ended{said}")
-    with interrupts.loading():  # a seal of a mounted session needs none of it
-        from flistfs.authoring import offline  # noqa: PLC0415
-        from flistfs.authoring.upload import encoder_process  # noqa: PLC0415
-
-    encoder_process.prepare(directory.settings().store, directory.format().codec)
-    log_to(directory.log)
-    with offline.taken(directory, "flistfs seal"):
-        summary = offline.seal(directory, passwords(), request, progress)
-    # Not before: the mount point of a session that is kept must not look like a bare directory.
-    mounts.detach_if_dead(mountpoint)
-    return summary
+    else:
+        click.echo("\n".join(seal_lines(summary)))

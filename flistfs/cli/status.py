@@ -8,25 +8,18 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from flistfs.authoring.state.directory import SessionDirectory
-from flistfs.authoring.state.finding import all_directories
+from flistfs.api.status import SessionStatus, status
 from flistfs.authoring.state.settings import PartialAdd, State
 from flistfs.cli import interrupts
+from flistfs.cli.messages import spoken
 from flistfs.cli.options import json_option
 from flistfs.cli.output import human_size, kinds, plural, print_json
 from flistfs.cli.streams import on_one_line
-from flistfs.daemons.control import ask
-from flistfs.errors import FlistfsError
-from flistfs.fuse import mounts
 from flistfs.stores.url import shown_store
-
-# Seconds for a daemon to say how it is: one that hangs must not hide the others for long.
-_PATIENCE = 5.0
 
 # Seconds from one report to the next.
 _WATCH_EVERY = 1.0
@@ -53,7 +46,20 @@ def command(watch: bool, as_json: bool) -> None:
 
 
 def _sessions() -> list[dict[str, Any]]:
-    return [_describe(directory) for directory in all_directories()]
+    return [_as_dict(session) for session in status()]
+
+
+def _as_dict(session: SessionStatus) -> dict[str, Any]:
+    """Put all that is known of a session into one table: what is not known is left out."""
+    plain = asdict(session)
+    groups = [plain.pop(name) or {} for name in ("settings", "activity")]
+    for name in ("at_work", "error"):
+        if plain[name] is None:
+            del plain[name]
+    if session.settings is None:
+        del plain["result"], plain["incomplete"]
+    known = {**plain, **groups[0], **groups[1]}
+    return {**known, "state": session.state.value}
 
 
 def _all_lines(sessions: list[dict[str, Any]]) -> Iterator[str]:
@@ -96,40 +102,6 @@ def _rates(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, floa
         return None
     seconds = now["asked"] - before["asked"]
     return {name: max(0, now[name] - before[name]) / seconds for name in ("size", "files", "new_bytes")}
-
-
-def _describe(directory: SessionDirectory) -> dict[str, Any]:
-    """Gather what is known of a session; one that can't be read says why."""
-    state, holder = directory.state(), directory.holder()
-    session: dict[str, Any] = {
-        "state_directory": str(directory.path),
-        "log": str(directory.log),
-        "state": state.value,
-        "pid": holder.pid if holder and state in {State.MOUNTED, State.BUSY} else None,
-    }
-    try:
-        session |= asdict(directory.settings())
-        result = directory.result()
-        session["result"] = asdict(result) if result else None
-        session["incomplete"] = [asdict(add) for add in directory.partial_adds()]
-        if state is State.MOUNTED:
-            session |= ask(directory.control, {"op": "status"}, patience=_PATIENCE)
-    except FlistfsError as error:
-        if _has_no_mount(session):  # its daemon has not begun to listen, or has ceased to
-            session["state"] = State.BUSY.value
-        else:
-            session["error"] = str(error)
-    if session["state"] == State.BUSY.value:
-        session["at_work"] = str(directory.holder() or "a process")
-        session["log"] = str(directory.log)
-    return session
-
-
-def _has_no_mount(session: dict[str, Any]) -> bool:
-    place = session.get("mountpoint")
-    return (
-        session["state"] == State.MOUNTED.value and place is not None and mounts.mount_at(Path(place)) is None
-    )
 
 
 def _dedup(session: dict[str, Any]) -> str:
@@ -195,6 +167,6 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
         yield f"  incomplete: {name} was not added whole: add it again, or seal --incomplete"
     if session.get("result"):
         result = session["result"]
-        yield f"  last seal, {_clock(result['time'])}: {result['message']}"
+        yield f"  last seal, {_clock(result['time'])}: {spoken(result['message'])}"
     if "error" in session:
-        yield f"  error: {session['error']}"
+        yield f"  error: {spoken(session['error'])}"

@@ -12,12 +12,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flistfs.authoring.request import PASSWORD_VARIABLE
+from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Passwords
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.daemons.control import remote_error
 from flistfs.errors import InterruptedByUserError, MountError
@@ -87,17 +88,21 @@ def _command(config: Config | ReaderConfig) -> list[str]:
     return [sys.executable, "-P", "-m", module]
 
 
-def _environment(password: str | None) -> dict[str, str]:
+def _environment(passwords: Passwords) -> dict[str, str]:
     environment = dict(os.environ)
-    environment.pop(PASSWORD_VARIABLE, None)
-    if password is not None:
-        environment[PASSWORD_VARIABLE] = password
+    for name, password in (
+        (PASSWORD_VARIABLE, passwords.store),
+        (BASE_PASSWORD_VARIABLE, passwords.base),
+    ):
+        environment.pop(name, None)
+        if password is not None:
+            environment[name] = password
     return environment
 
 
 def start(
     config: Config | ReaderConfig,
-    password: str | None,
+    passwords: Passwords,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Start a daemon in the background; returns what it says when its file system answers.
@@ -111,7 +116,7 @@ def start(
         # Ctrl-C between the birth of the daemon and the `try` that ends it would leave it behind. The daemon
         # inherits this and undoes it (`heed_interrupts`).
         signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
-        daemon = _spawn(config, password, log_path)
+        daemon = _spawn(config, passwords, log_path)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             answer = _introduce(daemon, config, on_progress)
@@ -132,10 +137,12 @@ def start(
         daemon.wait()
         raise remote_error(answer["error"], answer["exit_code"])
     daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
+    # A program may outlive the daemon, which would stay a zombie.
+    threading.Thread(target=os.waitpid, args=(daemon.pid, 0), name="reaper", daemon=True).start()
     return answer
 
 
-def _spawn(config: Config | ReaderConfig, password: str | None, log_path: Path) -> subprocess.Popen[bytes]:
+def _spawn(config: Config | ReaderConfig, passwords: Passwords, log_path: Path) -> subprocess.Popen[bytes]:
     with log_path.open("ab") as log_file:
         return subprocess.Popen(
             _command(config),
@@ -143,7 +150,7 @@ def _spawn(config: Config | ReaderConfig, password: str | None, log_path: Path) 
             stdout=subprocess.PIPE,
             stderr=log_file,
             cwd="/",
-            env=_environment(password),
+            env=_environment(passwords),
             pass_fds=[config.lock] if isinstance(config, Config) else [],
             start_new_session=True,
         )
@@ -190,7 +197,7 @@ def heed_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
 
 
-def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
+def exec_daemon(config: Config | ReaderConfig, passwords: Passwords) -> NoReturn:
     """Replace this process by the daemon, in the foreground."""
     # A file in memory: a pipe that nobody reads yet holds 64 KiB, and the text of a router may be longer.
     with os.fdopen(os.memfd_create("config"), "w+b") as told_config:
@@ -201,4 +208,4 @@ def become(config: Config | ReaderConfig, password: str | None) -> NoReturn:
         os.set_inheritable(config.lock, True)
     command = _command(config)
     signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # until it can clean up: `heed_interrupts`
-    os.execve(command[0], command, _environment(password))  # noqa: S606  no shell is wanted
+    os.execve(command[0], command, _environment(passwords))  # noqa: S606  no shell is wanted

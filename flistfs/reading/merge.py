@@ -50,9 +50,9 @@ class PathsClashError(ClashError):
         self.clashes = clashes
 
 
-_REPLACE = "--replace-links lets one take the place of the other"
+_REPLACE = "`replace_links` lets one take the place of the other"
 _REMEDIES = {
-    Why.UNDECIDED: "--prefer first, last or newer says which are to be taken",
+    Why.UNDECIDED: "`prefer` first, last or newer says which are to be taken",
     Why.FULL_DIRECTORY: f"name the flists in another order, if that link leads to a directory, or {_REPLACE}",
 }
 

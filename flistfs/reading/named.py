@@ -72,7 +72,7 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         if missing:
             raise BlockMissingError(
                 f"{names}, which the flist is to name to its readers, {'lacks' if is_one else 'lack'} "
-                f"{missing:,} {of_all}; correct --public-url or --router, or bring them there first: seal "
+                f"{missing:,} {of_all}; correct `public_url` or `router`, or bring them there first: seal "
                 f"without it, and flistfs push"
             )
         return (*_lacking_replicas(lacking, of_all), *_not_asked(store))

@@ -177,7 +177,7 @@ class BaseSource:
 def _clash(clashes: Sequence[Clash]) -> ClashError:
     named = ", ".join(described(clash) for clash in clashes[:_NAMED_CLASHES])
     more = f", and {len(clashes) - _NAMED_CLASHES:,} more" if len(clashes) > _NAMED_CLASHES else ""
-    return ClashError(f"{named}{more}; --replace-links lets the later one take the place of the other")
+    return ClashError(f"{named}{more}; `replace_links` lets the later one take the place of the other")
 
 
 def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:

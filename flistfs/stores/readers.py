@@ -55,7 +55,7 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
     if public_url is not None:
         if file is not None:
             raise UsageError(
-                "--public-url and --router exclude each other: a router names the servers itself"
+                "`public_url` and `router` exclude each other: a router names the servers itself"
             )
         return format_router(router_to(_public_url(public_url))).decode()
     if file is None:
@@ -117,7 +117,7 @@ def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -
         is_chosen: Whether the user said so.
     """
     notes: list[str] = []
-    option = "--router" if parse_store_url(store.url).scheme == "router" else "--public-url"
+    option = "`router`" if parse_store_url(store.url).scheme == "router" else "`public_url`"
     if not is_chosen and store.unreadable is not None:
         brought = (
             f"; flistfs push brings the blocks to a server, {option} names one" if router is None else ""
@@ -131,4 +131,4 @@ def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -
 
 def _other_servers(router: Router) -> str:
     """Say how to name others than those that the user chose: one URL makes a router of a known form."""
-    return "name another URL" if router == router_to(router.all_urls()[0]) else "name others in --router"
+    return "name another URL" if router == router_to(router.all_urls()[0]) else "name others in `router`"

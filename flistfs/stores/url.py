@@ -131,7 +131,7 @@ def with_min_replicas(url: StoreUrl, number: int | None) -> StoreUrl:
     if number is None:
         return url
     if url.scheme != "router":
-        raise UsageError("--min-replicas is for a store of several servers: give a router.yaml with --store")
+        raise UsageError("`min_replicas` is for a store of several servers, that is for a router.yaml")
     return replace(url, min_replicas=number)
 
 

@@ -189,7 +189,7 @@ def refuse_existing(out: Path, *, force: bool) -> None:
         if not stat.S_ISREG(mode) and (out.exists() or not stat.S_ISLNK(mode)):
             raise OutputError(f"{out} is {_KINDS.get(stat.S_IFMT(mode), 'no regular file; name one')}")
         if not force:
-            raise OutputError(f"{out} exists; --force replaces it")
+            raise OutputError(f"{out} exists; `force` replaces it")
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def _explained(out: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise OutputError(f"{out} has appeared meanwhile; --force replaces it") from None
+        raise OutputError(f"{out} has appeared meanwhile; `force` replaces it") from None
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
 

@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 from rocksdict import Options, Rdict
 
-from flistfs.api import pack as pack_source
+from flistfs.api.packing import pack as pack_source
 from flistfs.format.rocksdb.block import TRAILER_SIZE, BlockHandle, block_entries
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
 from flistfs.format.rocksdb.encoding import masked_crc32c

@@ -94,7 +94,7 @@ def test_a_preferred_union(all_trees: list[dict[bytes, Item]], prefer: str, *, r
     all_records = [records_of(tree) for tree in all_trees]
     with tempfile.TemporaryDirectory() as directory:
         if wanted is None:
-            with pytest.raises(PathsClashError, match="--replace-links"):
+            with pytest.raises(PathsClashError, match="`replace_links`"):
                 merged(Path(directory), all_records, prefer, replace_links=replace_links)
             return
         found = merged(Path(directory), all_records, prefer, replace_links=replace_links)
@@ -169,11 +169,11 @@ def test_a_directory_goes_through_a_link(tmp_path: Path, prefer: str | None) -> 
 
 DEAD = (
     "bin is in 0 (link) and 1 (directory): the link does not lead to a directory; "
-    "--replace-links lets one take the place of the other"
+    "`replace_links` lets one take the place of the other"
 )
 FULL = (
     "bin is in 0 (directory) and 1 (link): a link does not replace a directory that is not empty; "
-    "name the flists in another order, if that link leads to a directory, or --replace-links lets one take "
+    "name the flists in another order, if that link leads to a directory, or `replace_links` lets one take "
     "the place of the other"
 )
 
@@ -209,14 +209,14 @@ def test_two_entries_of_one_flist_in_one_place(tmp_path: Path, prefer: str | Non
     assert (clash.path, clash.found) == (b"usr/bin/app", (("2", "file"), ("2", "file")))
     assert str(caught.value) == (
         "usr/bin/app in 2: it would be there twice, through a link, as usr/bin/app and as bin/app; "
-        "--replace-links lets one take the place of the other"
+        "`replace_links` lets one take the place of the other"
     )
 
 
 @pytest.mark.parametrize("prefer", SETTLED)
 def test_a_link_is_replaced_when_that_is_wanted(tmp_path: Path, prefer: str) -> None:
     records = [records_of(USR), records_of(APP)]
-    with pytest.raises(PathsClashError, match=r"bin is in .*; --prefer first, last or newer says"):
+    with pytest.raises(PathsClashError, match=r"bin is in .*; `prefer` first, last or newer says"):
         merged(tmp_path / "unsaid", records, replace_links=True)
     found = merged(tmp_path, records, prefer, replace_links=True)
     if prefer == "last":

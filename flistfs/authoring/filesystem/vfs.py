@@ -245,7 +245,7 @@ class Vfs:
                 made.append((ino, name))
                 inode = self.mkdir(ino, name, 0o755, caller)
             if inode is None or not stat.S_ISDIR(inode.mode):
-                raise SourceError(f"--to {os.fsdecode(path)}: it leads to no directory")
+                raise SourceError(f"`to` {os.fsdecode(path)}: it leads to no directory")
             ino = inode.ino
         return ino, made
 

@@ -89,7 +89,7 @@ def real_target(journal: Journal, path: bytes) -> bytes:
         )
         if further is None:
             if child(journal, way[-1][0] if way else ROOT_INO, names[0]) is not None:
-                raise SourceError(f"--to {os.fsdecode(path)}: it leads to no directory")
+                raise SourceError(f"`to` {os.fsdecode(path)}: it leads to no directory")
             break
         way = further
         del names[0]

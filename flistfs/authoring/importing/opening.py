@@ -8,30 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from flistfs.authoring.request import AddRequest
-from flistfs.errors import SourceError
 from flistfs.sources.archive import TarSource
 from flistfs.sources.directory import DirectorySource, Start, starting_points
 from flistfs.sources.excludes import Filter, excluding
 from flistfs.sources.item import TreeSource
 from flistfs.stores.url import parse_store_url
-
-
-def absolute_source(source: str) -> str:
-    """Make a source's path absolute, and keep the `/.` at its end that stands for what is in it."""
-    end = "/." if source in {".", "/"} or source.endswith("/.") else ""
-    return os.path.abspath(source).rstrip("/") + end  # noqa: PTH100  a Path would drop the dot
-
-
-def normal_target(path: str) -> str:
-    """Write a directory of the tree without slashes at its ends.
-
-    Raises:
-        SourceError: it has `..` in it, which means one thing before a link is followed and another after it.
-    """
-    parts = [part for part in path.split("/") if part not in {"", "."}]
-    if ".." in parts:
-        raise SourceError(f"--to {path}: .. is not taken there; name the directory itself")
-    return "/".join(parts)
 
 
 def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -> DirectorySource:

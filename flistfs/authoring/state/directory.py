@@ -20,7 +20,6 @@ from flistfs.authoring.state.lock import Holder, Lock
 from flistfs.authoring.state.settings import PartialAdd, Result, Settings, State
 from flistfs.errors import BusyError, JournalError, SessionError
 from flistfs.format.base import Format
-from flistfs.format.opening import format_named
 from flistfs.fuse import mounts
 from flistfs.util.durable import sync_directory
 
@@ -212,6 +211,8 @@ class SessionDirectory:
         Raises:
             FormatError: this version of flistfs does not know the format.
         """
+        from flistfs.format.opening import format_named  # noqa: PLC0415  most commands need no records
+
         return format_named(self.settings().format)
 
     def exists(self) -> bool:

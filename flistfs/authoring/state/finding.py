@@ -121,7 +121,7 @@ def find(mountpoint: Path | None) -> SessionDirectory:
         raise SessionError("there is no open session; start one with: flistfs mount MOUNTPOINT")
     if len(found) > 1:
         names = ", ".join(directory.settings().mountpoint for directory in found)
-        raise SessionError(f"there are several sessions; choose one with --mount: {names}")
+        raise SessionError(f"there are several sessions; choose one with `mountpoint`: {names}")
     return found[0]
 
 

@@ -36,7 +36,7 @@ async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
         await trio.to_thread.run_sync(refuse_plain_for_tls, url)  # a handshake may take longer than that
         raise StoreUnavailableError(
             f"gave up after {max(timeout, _LEAST):.0f} s: {url} does not answer; check the server and the "
-            f"network, or give a longer --timeout"
+            f"network, or give a longer `timeout`"
         )
 
 
@@ -81,7 +81,7 @@ class Patience:
         if now - self._troubled_since >= self._timeout:
             raise StoreUnavailableError(
                 f"gave up after {self._timeout:.0f} s: {report.trouble}. Everything is kept; try again "
-                f"later, or with a longer --timeout"
+                f"later, or with a longer `timeout`"
             )
 
     async def wait(self, trouble: str) -> None:

@@ -1,0 +1,113 @@
+"""Flists made in one go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from flistfs.api import process
+from flistfs.api.arguments import (
+    AnyPath,
+    StoreName,
+    checked_patterns,
+    seal_request,
+    target_store,
+    typed_seal,
+)
+from flistfs.authoring.request import PATIENCE, USUAL_FORMAT, AddRequest, Passwords
+from flistfs.authoring.summaries import AddSummary, SealSummary
+from flistfs.util.output_file import check_output
+from flistfs.util.progress import Progress, quiet
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What `pack` read, and what it made of it."""
+
+    added: AddSummary
+    sealed: SealSummary
+
+
+def pack(
+    source: AnyPath | None,
+    out: AnyPath,
+    *,
+    store: StoreName | None = None,
+    password: str | None = None,
+    min_replicas: int | None = None,
+    force: bool = False,
+    owner: tuple[int, int] | None = None,
+    epoch: int | None = None,
+    exclude: str | Iterable[str] = (),
+    keep_going: bool = False,
+    public_url: str | None = None,
+    router: AnyPath | None = None,
+    timeout: float = PATIENCE,
+    check_content: bool = False,
+    measure: bool | None = None,
+    progress: Progress | None = None,
+) -> Packed:
+    """Make an flist of a directory or a tar archive, in one go; no session is left, whatever happens.
+
+    Args:
+        source: A directory, whose content goes to the top, or a tar archive; None for one on standard input.
+        out: The flist; it exists whole or not at all.
+        store: Where blocks go.
+        password: The store's, if its URL has none.
+        min_replicas: With a router: how many servers must take a block. Default: all that it belongs to.
+        force: Replace the output if it exists.
+        owner: (uid, gid) that everything is to belong to.
+        epoch: Times later than this (seconds since 1970) become this, as with SOURCE_DATE_EPOCH.
+        exclude: Patterns as in a .gitignore of what is left out.
+        keep_going: Leave out what cannot be read, and name it in the summary.
+        public_url: Where readers reach the store, if not at its URL.
+        router: A router.yaml to be put into the flist.
+        timeout: Seconds to wait while the store takes nothing.
+        check_content: Fetch every block that is there already, and put right ones over wrong ones.
+        measure: Find out first how much there is, so that the progress has a total. Default: if there is one.
+        progress: Is told how far it is.
+
+    Raises:
+        SourceError: something cannot be read, or the archive is no good.
+        OutputError: the output exists or cannot be written.
+        StoreError: the store cannot be reached, or takes nothing.
+        UsageError: an argument makes no sense.
+    """
+    url, secret = target_store(store, password, min_replicas)
+    request = seal_request(
+        out,
+        force=force,
+        timeout=timeout,
+        owner=owner,
+        epoch=epoch,
+        exclude=(),  # what is left out is not read, either
+        router=router,
+        public_url=public_url,
+        incomplete=False,
+        check_content=check_content,
+    )
+    check_output(request.out, force=force)  # before the hours that reading may take
+    measured = progress is not None if measure is None else measure
+    reading = AddRequest((), "", checked_patterns(exclude), keep_going, timeout, measure=measured)
+    with process.loading():
+        from flistfs.authoring import offline  # noqa: PLC0415  it takes longer to load than --help
+    process.prepare_encoders(url, USUAL_FORMAT)
+    added, summary = offline.pack(
+        _named(source),
+        url,
+        USUAL_FORMAT,
+        Passwords(secret, None),
+        request,
+        reading,
+        progress or quiet,
+    )
+    return Packed(added, typed_seal(summary))
+
+
+def _named(source: AnyPath | None) -> str:
+    """Return the source as `open_tree` takes it, to which `-` is standard input."""
+    if source is None:
+        return "-"
+    text = os.fsdecode(source)
+    return "./-" if text == "-" else text

@@ -1,0 +1,50 @@
+"""Messages of the engine, which name arguments in backticks, in the words of the command line."""
+
+from __future__ import annotations
+
+import re
+
+# What arguments of `flistfs.api` are called on the command line, where the name is another one.
+_OPTIONS = {
+    "base": "--from",
+    "epoch": "SOURCE_DATE_EPOCH",
+    "mountpoint": "--mount",
+    "no_place": "--json",  # which prints what that attribute of the error has
+    "source": "--from",
+    "xattrs": "--xattr",
+}
+
+# Those that have the same name.
+_ARGUMENTS = frozenset(
+    {
+        "base_store",
+        "check_content",
+        "exclude",
+        "force",
+        "incomplete",
+        "keep_going",
+        "min_replicas",
+        "owner",
+        "prefer",
+        "public_url",
+        "repair",
+        "replace_links",
+        "rootfs",
+        "router",
+        "seal_to",
+        "state",
+        "store",
+        "timeout",
+        "to",
+    }
+)
+
+
+def spoken(message: str) -> str:
+    """Return a message with the options, or variables, in place of the arguments that it names."""
+    return re.sub(r"`(\w+)`", _option, message)
+
+
+def _option(match: re.Match[str]) -> str:
+    name = match[1]
+    return _OPTIONS.get(name) or (f"--{name.replace('_', '-')}" if name in _ARGUMENTS else match[0])
