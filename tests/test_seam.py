@@ -23,7 +23,7 @@ from flistfs.reading.push import push
 from flistfs.reading.verify import verify
 from flistfs.sources.directory import DirectorySource, Start
 from flistfs.tree.node import Kind
-from flistfs.tree.uniting import Prefer
+from flistfs.tree.rules import Prefer
 from flistfs.util.progress import quiet
 from tests.authoring.packing import seal_sources
 from tests.plain_format import MAGIC, PLAIN

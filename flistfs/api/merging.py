@@ -11,7 +11,7 @@ from flistfs.errors import UsageError
 from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
 from flistfs.reading.merge import Merged
-from flistfs.tree.uniting import Prefer
+from flistfs.tree.rules import Prefer
 from flistfs.util.progress import Progress, quiet
 
 

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flistfs.authoring.filesystem.vfs import Caller
+from flistfs.authoring.base import opened_base
+from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
 from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
@@ -32,7 +33,6 @@ from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.authoring.upload.patience import connect
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.sources.excludes import excluding
-from flistfs.sources.sealed import opened_base
 from flistfs.stores import open_store
 from flistfs.util.loop_thread import run_in_thread
 from flistfs.util.nurseries import unwrapped
@@ -259,7 +259,12 @@ async def _in_session(
             if timeout is not None and base.store is not None:
                 await connect(base.check, base.store.url, timeout)
             async with open_session(
-                directory, store, _caller(), make_encoders=partial(make_encoders, settings), base=base
+                directory,
+                format_,
+                store,
+                _caller(),
+                make_encoders=partial(make_encoders, settings),
+                base=base,
             ) as session:
                 return await work(session)
     finally:

@@ -19,7 +19,7 @@ from flistfs.reading.merge import Merged, PathsClashError, Source, merge
 from flistfs.reading.union import Clash
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind
-from flistfs.tree.uniting import Prefer
+from flistfs.tree.rules import Prefer
 
 
 @click.command("merge", short_help="Merge flists into one.")

@@ -23,9 +23,6 @@ from flistfs.stores import open_store
 from flistfs.stores.url import FROM_PASSWORD_VARIABLE, shown_store
 from flistfs.tree.names import printable
 
-# A block that no store has.
-_NO_BLOCK = b"0" * 64
-
 
 @click.command("verify", short_help="Check an flist and its blocks.")
 @flist_argument

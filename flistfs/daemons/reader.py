@@ -31,9 +31,6 @@ log = logging.getLogger("flistfs.daemons.reader")  # __name__ is __main__ here
 # Requests that are served at the same time; those for content wait for the store.
 _MAX_REQUESTS = 100
 
-# A block that no store has.
-_NO_BLOCK = b"0" * 64
-
 
 def main() -> NoReturn:
     """Run it, told by a config on standard input."""
@@ -87,7 +84,7 @@ class _Reader:
         ):
             if not config.offline:
                 # Makes no directory, as `check` would. A server that hangs must not keep Ctrl-C waiting.
-                await trio.to_thread.run_sync(store.missing, [_NO_BLOCK], abandon_on_cancel=True)
+                await trio.to_thread.run_sync(store.missing, [store.codec.no_block], abandon_on_cancel=True)
             chunks = Chunks(store, config.cache_size or DEFAULT_LIMIT)
             # From before there is a mount: the first requests are served before any other task has its turn.
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

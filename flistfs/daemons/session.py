@@ -22,8 +22,9 @@ from typing import Any, Literal, NoReturn
 import pyfuse3
 import trio
 
+from flistfs.authoring.base import Base, opened_base
 from flistfs.authoring.filesystem.fuse import Operations, invalidate
-from flistfs.authoring.filesystem.vfs import Caller
+from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories
 from flistfs.authoring.request import (
     BASE_PASSWORD_VARIABLE,
@@ -55,7 +56,6 @@ from flistfs.errors import (
 from flistfs.fuse import loop, mounts
 from flistfs.fuse.cores import WakefulCores
 from flistfs.fuse.serving import Ready, init_fuse, log_tasks_on_demand
-from flistfs.sources.sealed import Base, opened_base
 from flistfs.stores import Store, open_store
 from flistfs.util.logs import log_to_standard_error
 from flistfs.util.nurseries import unwrapped
@@ -183,6 +183,7 @@ class _Daemon:
         settings = Settings(self._config.store, self.directory.format().name, password, known_blocks_path())
         async with open_session(
             self.directory,
+            self.directory.format(),
             store,
             Caller(os.geteuid(), os.getegid()),
             keep_xattrs=self._config.keep_xattrs,

@@ -116,7 +116,7 @@ def _other_mounts(here: Mount) -> Iterator[User]:
 
 
 def _learns(parent: Mount | None, of: Mount | None) -> bool:
-    """Say whether a mount hears of an umount in another one, see mount_namespaces(7)."""
+    """Return whether a mount hears of an umount in another one, see mount_namespaces(7)."""
     return parent is not None and of is not None and of.group in {parent.group, parent.master} - {None}
 
 

@@ -27,7 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def is_dead(path: Path) -> bool:
-    """Say whether a mount's daemon is gone."""
+    """Return whether a mount's daemon is gone."""
     try:
         os.statvfs(path)  # what stat says may come from the kernel's cache
     except OSError as error:

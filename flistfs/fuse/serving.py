@@ -82,7 +82,7 @@ def init_fuse(
 
 
 def may_access(mode: int, wanted: int) -> bool:
-    """Say whether access(2) of an inode with this st_mode succeeds in a mount without default_permissions.
+    """Return whether access(2) of an inode with this st_mode succeeds in a mount without default_permissions.
 
     Only who mounted it can enter, and may do there what root may anywhere (CAP_DAC_OVERRIDE in
     capabilities(7)): read, write and search everything, but execute only what has an x bit for somebody.

@@ -25,7 +25,7 @@ from flistfs.reading.flist import Flist
 from flistfs.reading.union import Clash, Union, described
 from flistfs.tree.names import join, printable
 from flistfs.tree.node import Access, Kind, Node
-from flistfs.tree.uniting import Part, Place, Prefer, Rules, Why
+from flistfs.tree.rules import Part, Place, Prefer, Rules, Why
 from flistfs.util.output_file import OutputFile, check_output
 from flistfs.util.progress import Progress, Report, quiet
 from flistfs.util.scratch import Scratch

@@ -14,7 +14,8 @@ from flistfs.errors import FormatError
 from flistfs.reading.flist import Flist
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
-from flistfs.tree.uniting import Conflict, Part, Place, Prefer, Rules, Seen, Sort, United, Why, join
+from flistfs.tree.rules import Conflict, Part, Place, Prefer, Rules, Seen, Sort, Why
+from flistfs.tree.uniting import United, join
 
 # Directories of an flist to cache: two are compared at a time, and links lead through others. More if they
 # are small, as many may unite in one place: up to this many entries, of about 500 bytes each.

@@ -16,17 +16,8 @@ from flistfs.sources.data import BytesSource
 from flistfs.sources.decompress import Decompressed, Raw
 from flistfs.sources.excludes import Filter, nothing_excluded
 from flistfs.sources.item import Item, Note, Piece, Problem
-from flistfs.sources.tar import (
-    BLOCK,
-    DIRECTORY,
-    FILE,
-    HARD_LINK,
-    BadMember,
-    Member,
-    MemberError,
-    TarReader,
-    is_header,
-)
+from flistfs.sources.tar import DIRECTORY, FILE, HARD_LINK, BadMember, Member, TarReader
+from flistfs.sources.tar_headers import BLOCK, MemberError, is_header
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.util.input_file import InputFile
 
@@ -176,7 +167,7 @@ class TarSource:
         yield item
 
     def _leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
-        """Say whether an entry is left out, or anything that it lies in."""
+        """Return whether an entry is left out, or anything that it lies in."""
         if not path or self._excluded is nothing_excluded:
             return False
         parts = path.split(b"/")

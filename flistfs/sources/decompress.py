@@ -183,7 +183,7 @@ class _Streams(io.RawIOBase):
                 return len(data)
 
     def _next_stream(self) -> bool:
-        """Begin with the next stream; say whether there is one."""
+        """Begin with the next stream; return whether there is one."""
         while not (rest := self._input.lstrip(b"\0")):
             if not (rest := self._file.read(_READ_SIZE) or b""):
                 return False

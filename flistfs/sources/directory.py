@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from flistfs.authoring.importing.fitting import Fit, SourceTree, fit, rules_of_adding
 from flistfs.errors import SourceError
 from flistfs.sources.data import FileSource, file_version
 from flistfs.sources.excludes import Filter, nothing_excluded
+from flistfs.sources.fitting import Fit, SourceTree, fit, rules_of_adding
 from flistfs.sources.item import Item, Piece, Problem
 from flistfs.sources.reach import file_within_reach, why_unreadable, within_reach
 from flistfs.tree.chunks import CHUNK_SIZE
-from flistfs.tree.uniting import Tree
+from flistfs.tree.rules import Tree
 
 # os.listxattr costs 1.5 µs a file; a file system without any says so at the first.
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})

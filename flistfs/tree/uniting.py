@@ -16,17 +16,25 @@ This is the one place with the rules; `merge`, layers and `add` follow them, eac
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
-from flistfs.tree.names import MAX_PATH
-
-# Links that are followed on the way along one path, as the kernel does.
-_MAX_LINKS = 40
+from flistfs.tree.rules import (
+    Allowance,
+    Conflict,
+    Found,
+    Part,
+    Place,
+    Rules,
+    Seen,
+    Sort,
+    Tree,
+    Verdict,
+    Why,
+    time_of,
+)
 
 # How often a directory that is to go through a link is tried, as what is on its way may change.
 _MAX_TRIES = 40
@@ -35,178 +43,6 @@ _MAX_TRIES = 40
 _BATCH = 256
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Allowance:
-    """What may still be followed along one path: so many links, with so many bytes in their targets.
-
-    The bytes bound the steps: a target can lead to and fro.
-    """
-
-    links: int = _MAX_LINKS
-    size: int = MAX_PATH
-
-    def take(self, target: bytes) -> bool:
-        """Take a link off; return whether it may be followed."""
-        self.links -= 1
-        self.size -= len(target)
-        return not self.is_spent
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether there were too many links, or too long ones."""
-        return self.links < 0 or self.size < 0
-
-
-class Prefer(enum.StrEnum):
-    """Which of several trees wins a path; the newer by modification time, and the first of two as new."""
-
-    FIRST = "first"
-    LAST = "last"
-    NEWER = "newer"
-
-
-class Sort(enum.Enum):
-    """What the rules tell apart."""
-
-    DIRECTORY = enum.auto()
-    LINK = enum.auto()
-    OTHER = enum.auto()
-
-
-class Seen(NamedTuple):
-    """What a tree has under a name: `target` is a link's, `time` when it was modified, `what` for people."""
-
-    sort: Sort
-    target: bytes = b""
-    time: int = 0
-    what: str = ""
-
-
-class Tree(Protocol):
-    """A tree that is put on others, or has others put on it. Paths have no slash at either end."""
-
-    def names(self, directory: bytes) -> Iterable[tuple[bytes, Seen]]:
-        """Walk what is in a directory; nothing, if it cannot be read."""
-
-    def look(self, directory: bytes, names: Sequence[bytes]) -> Mapping[bytes, Seen]:
-        """Look names up in a directory; those that are not there are left out."""
-
-
-class Part(NamedTuple):
-    """An entry of one of the trees: the number of the tree, and the path in it."""
-
-    tree: int
-    path: bytes
-
-
-class Found(NamedTuple):
-    """An entry, and what it is."""
-
-    part: Part
-    seen: Seen
-
-
-class Place(NamedTuple):
-    """A directory of the united tree, and those that it unites, the lowest first."""
-
-    path: bytes
-    parts: tuple[Part, ...]
-
-
-class Why(enum.Enum):
-    """What makes a clash."""
-
-    UNDECIDED = enum.auto()
-    """Nothing says which is to be there."""
-    DIRECTORY = enum.auto()
-    """A directory, in which something else is to be there."""
-    NO_DIRECTORY = enum.auto()
-    """Something that is no directory, in the place of one."""
-    DEAD_LINK = enum.auto()
-    """A directory over a link that leads to no directory."""
-    FULL_DIRECTORY = enum.auto()
-    """A link over a directory that has content."""
-    TWICE = enum.auto()
-    """Two entries of one tree, of which one came through a link."""
-
-
-@dataclass(slots=True)
-class Conflict:
-    """A path of the united tree that several entries claim."""
-
-    path: bytes
-    why: Why
-    found: dict[Part, Seen] = field(default_factory=dict)
-
-    @property
-    def upper(self) -> Part:
-        """The one that came last."""
-        return next(reversed(self.found))
-
-
-class _Verdict(enum.Enum):
-    UNITE = enum.auto()
-    THROUGH = enum.auto()
-    LOWER = enum.auto()
-    UPPER = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How trees unite.
-
-    Attributes:
-        prefer: Which of several things is to be there; without it they clash.
-        replace_links: Whether a directory never goes through a link.
-        keep_directories: Whether a directory never takes the place of something else, nor the other way
-            round, save of a link with `replace_links`.
-    """
-
-    prefer: Prefer | None
-    replace_links: bool = False
-    keep_directories: bool = False
-
-    def verdict(
-        self, lower: Seen, upper: Seen, is_full: Callable[[], bool] = lambda: False
-    ) -> _Verdict | Why:
-        """Say what becomes of two entries; `is_full` says whether a lower directory has content."""
-        sorts = lower.sort, upper.sort
-        if sorts == (Sort.DIRECTORY, Sort.DIRECTORY):
-            return _Verdict.UNITE
-        if sorts == (Sort.LINK, Sort.DIRECTORY) and not self.replace_links:
-            return _Verdict.THROUGH
-        if self.keep_directories and lower.sort is Sort.DIRECTORY:
-            return Why.DIRECTORY
-        if self.keep_directories and sorts == (Sort.OTHER, Sort.DIRECTORY):
-            return Why.NO_DIRECTORY
-        if sorts == (Sort.DIRECTORY, Sort.LINK) and not self.replace_links and is_full():
-            return Why.FULL_DIRECTORY
-        match self.prefer:
-            case None:
-                return Why.UNDECIDED
-            case Prefer.FIRST:
-                return _Verdict.LOWER
-            case Prefer.LAST:
-                return _Verdict.UPPER
-            case Prefer.NEWER:
-                return _Verdict.UPPER if upper.time > lower.time else _Verdict.LOWER
-
-    def chosen(self, found: Sequence[Seen]) -> list[int]:
-        """Return which of several entries of a name, the lowest first, are to be there: by their numbers.
-
-        That is one, or the directories that unite. Where they clash it is what was there first.
-        """
-        chosen, there = [0], found[0]
-        for number, upper in enumerate(found[1:], 1):
-            match self.verdict(there, upper):
-                case _Verdict.UNITE:
-                    chosen.append(number)
-                    there = max(there, upper, key=_time)
-                case _Verdict.UPPER:
-                    chosen, there = [number], upper
-        return chosen
 
 
 class United:
@@ -300,7 +136,7 @@ class United:
         return Place(place.path, (*place.parts, part))
 
     def is_full(self, path: bytes, found: Sequence[Found]) -> bool:
-        """Say whether directories that unite at a path have content."""
+        """Return whether directories that unite at a path have content."""
         parts = self.place(path, [each.part for each in found]).parts
         return any(True for part in parts for _ in self._trees[part.tree].names(part.path))
 
@@ -410,20 +246,20 @@ class _Layer:
     def _meet(self, path: bytes, lower: list[Found], upper: Found) -> None:
         """Decide on an entry at whose path there is something already."""
         united = self._united
-        seen = max((each.seen for each in lower), key=_time)
+        seen = max((each.seen for each in lower), key=time_of)
         verdict = united.rules.verdict(seen, upper.seen, lambda: united.is_full(path, lower))
-        if verdict is _Verdict.UNITE:
+        if verdict is Verdict.UNITE:
             parts = [*(each.part for each in lower), upper.part]
             self._waiting.append((upper.part.path, united.place(path, parts)))
         elif any(each.part.tree == self._number for each in lower):
             united.clash(path, Why.TWICE, [*lower, upper])
-        elif verdict is _Verdict.THROUGH:
+        elif verdict is Verdict.THROUGH:
             self._late.append(_Late(upper.part.path, path, lower[0]))
         elif isinstance(verdict, Why):
             united.clash(path, verdict, [*lower, upper])
         else:
             united.decided.add(path)
-            if verdict is _Verdict.UPPER:
+            if verdict is Verdict.UPPER:
                 united.hide(lower, path)
                 if seen.sort is Sort.DIRECTORY:
                     self._try_again(list(self._dead))
@@ -477,7 +313,7 @@ def join(path: bytes, name: bytes) -> bytes:
 
 
 def is_below(path: bytes, directory: bytes) -> bool:
-    """Say whether a path lies in a directory of a tree."""
+    """Return whether a path lies in a directory of a tree."""
     return not directory or path.startswith(directory + b"/")
 
 
@@ -490,7 +326,3 @@ def _batches(names: Iterable[tuple[bytes, Seen]]) -> Iterator[list[tuple[bytes, 
             batch = []
     if batch:
         yield batch
-
-
-def _time(seen: Seen) -> int:
-    return seen.time

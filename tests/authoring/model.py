@@ -30,15 +30,8 @@ from unittest.mock import patch
 import trio
 
 from flistfs.authoring.filesystem import content as content_module
-from flistfs.authoring.filesystem.vfs import (
-    MAX_NAME,
-    RENAME_EXCHANGE,
-    Attributes,
-    Caller,
-    Totals,
-    Vfs,
-    allocated,
-)
+from flistfs.authoring.filesystem.values import Attributes, Caller, Totals, allocated
+from flistfs.authoring.filesystem.vfs import RENAME_EXCHANGE, Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import spool as spool_module
 from flistfs.authoring.state.directory import SessionDirectory
@@ -46,8 +39,10 @@ from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.records import ROOT_INO, Inode
 from flistfs.authoring.upload import uploader as uploader_module
 from flistfs.errors import StoreUnavailableError
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import CHUNK_SIZE, chunk_length, pieces
+from flistfs.tree.names import MAX_NAME
 from tests.generation1 import CODEC
 
 if TYPE_CHECKING:
@@ -202,7 +197,7 @@ class World:
 
     @property
     def content(self) -> Content:
-        return self.session.content
+        return self.session.parts.content
 
     def attach(self, session: Session) -> None:
         """Go on with a session that was opened just now."""
@@ -350,7 +345,7 @@ class World:
         entries = list(self.vfs.readdir(ino, 0))
         names = sorted(entry.name for entry in entries)
         assert names == sorted(_names_in(descriptor))
-        assert names == [entry.name for entry in self.session._journal.children_by_name(ino)]
+        assert names == [entry.name for entry in self.session.parts.journal.children_by_name(ino)]
         for entry in entries:
             inode, status = self.vfs.inode(entry.ino), os.lstat(entry.name, dir_fd=descriptor)
             self._alike(entry.name, inode, status)
@@ -404,7 +399,7 @@ class World:
 
     def check_books(self) -> None:
         """See that the content's, the spool's and the tree's counts are right."""
-        content, journal = self.content, self.session._journal
+        content, journal = self.content, self.session.parts.journal
         spooled = {(one.ino, one.index): one.slot for one in journal.spooled()}
         assert spooled == {(chunk.ino, chunk.index): chunk.slot for chunk in content._chunks}
         assert content._spooled_bytes == sum(chunk.length for chunk in content._chunks)
@@ -470,7 +465,7 @@ class World:
     def revive(self) -> None:
         """See that only what has a name came back."""
         self.store.down = False
-        journal = self.session._journal
+        journal = self.session.parts.journal
         assert not list(journal.orphans())
         assert all(inode.nlink for inode in journal.inodes())
         self.compare()
@@ -1002,7 +997,7 @@ class Forget:
         if inode is not None:
             world.vfs.forget(inode.ino)
         used = {opened.ino for opened in world.opened} | {directory.ino for directory in world.directories}
-        for ino in set(world.session._journal.orphans()) - used:
+        for ino in set(world.session.parts.journal.orphans()) - used:
             world.vfs.forget(ino)
 
 
@@ -1060,7 +1055,7 @@ class Hold:
         world.tune()
         world.content.settle_all()
         end = time.monotonic() + 0.2
-        uploader = world.session.uploader
+        uploader = world.session.parts.uploader
         while uploader.status().queued and not world.store.held_calls and time.monotonic() < end:  # noqa: ASYNC110 - threads
             await trio.sleep(0.0005)
 
@@ -1106,7 +1101,7 @@ class Die:
 
 async def _drain(world: World) -> None:
     await world.content.drain()
-    while world.session.uploader.status().queued:  # noqa: ASYNC110 - threads
+    while world.session.parts.uploader.status().queued:  # noqa: ASYNC110 - threads
         await trio.sleep(0.0005)
 
 
@@ -1168,7 +1163,7 @@ async def _play(world: World, operations: Sequence[Operation]) -> None:
     while not ended:
         directory = SessionDirectory(world.state)
         # An error that is on its way out need not wait for a store that is held or down.
-        async with open_session(directory, world.store, world.caller) as session:
+        async with open_session(directory, ROCKSDB, world.store, world.caller) as session:
             world.attach(session)
             try:
                 world.revive()
@@ -1196,7 +1191,7 @@ async def _tidy(world: World) -> None:
     for opened in world.opened:
         world.vfs.release(opened.handle)
     world.close_all()
-    for ino in list(world.session._journal.orphans()):
+    for ino in list(world.session.parts.journal.orphans()):
         world.vfs.forget(ino)
     world.check_books()
     world.compare()

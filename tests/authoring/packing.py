@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from flistfs import stores
-from flistfs.authoring.filesystem.vfs import Caller
+from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.session import open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
@@ -47,7 +47,7 @@ async def _seal(
     caller = Caller(os.geteuid(), os.getegid())
     request = AddRequest((), keep_going=keep_going)
     with unwrapped(), closing(stores.open_store(url, directory.format().codec)) as store:
-        async with open_session(directory, store, caller) as session:
+        async with open_session(directory, directory.format(), store, caller) as session:
             added = [
                 await session.add(source, request, quiet, owner=caller, unique=unique) for source in sources
             ]

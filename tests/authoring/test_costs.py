@@ -11,12 +11,14 @@ import pytest
 import trio
 from rocksdict import Options
 
-from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
+from flistfs.authoring.filesystem.values import Attributes, Caller
+from flistfs.authoring.filesystem.vfs import Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state import journal as journal_module
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.options import journal_options
 from flistfs.authoring.state.records import ROOT_INO
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import TroubledStore
 
@@ -71,7 +73,7 @@ def in_session(path: Path, scenario: Callable[[Session], Awaitable[None]]) -> No
         (path / "state").mkdir(exist_ok=True)
         store = TroubledStore(path / "blocks")
         with trio.fail_after(60):
-            async with open_session(SessionDirectory(path / "state"), store, CALLER) as session:
+            async with open_session(SessionDirectory(path / "state"), ROCKSDB, store, CALLER) as session:
                 await scenario(session)
 
     trio.run(run)
@@ -96,14 +98,14 @@ async def have_had(session: Session, parent: int) -> None:
     """Make files, have them stored, and remove them."""
     for number in range(ONCE):
         await write(session.vfs, parent, b"once %d" % number)
-    await session.content.drain()
+    await session.parts.content.drain()
     for number in range(ONCE):
         remove(session.vfs, parent, b"once %d" % number)
 
 
 def test_operations_pass_nothing_of_what_other_files_had(tmp_path: Path, steps: Steps) -> None:
     async def scenario(session: Session) -> None:
-        vfs, content = session.vfs, session.content
+        vfs, content = session.vfs, session.parts.content
         directory = vfs.mkdir(ROOT_INO, b"directory", 0o755, CALLER).ino
         inner = vfs.mkdir(directory, b"inner", 0o755, CALLER).ino
         empty = vfs.mkdir(directory, b"empty", 0o755, CALLER).ino
@@ -144,8 +146,8 @@ def test_operations_pass_nothing_of_what_other_files_had(tmp_path: Path, steps: 
             vfs.forget(inner)
         with steps.few("inodes and chunks of a directory"):
             numbers = range(directory, files[-1] + 1)
-            assert session._journal.inodes_among(numbers)
-            assert session._journal.first_chunks(numbers)
+            assert session.parts.journal.inodes_among(numbers)
+            assert session.parts.journal.first_chunks(numbers)
         vfs.release(handle)
 
     in_session(tmp_path, scenario)
@@ -183,10 +185,10 @@ def test_a_truncated_file_passes_chunks_that_it_had_once(tmp_path: Path, steps: 
         inode, handle = vfs.create(ROOT_INO, b"sparse", 0o644, os.O_RDWR, CALLER)
         for index in range(2 * FEW):
             await vfs.write(handle, index * CHUNK_SIZE, b"x")
-        await session.content.drain()
+        await session.parts.content.drain()
         await vfs.setattr(inode.ino, Attributes(size=0))
         await vfs.write(handle, 0, b"x")
-        await session.content.drain()
+        await session.parts.content.drain()
         with steps.few("truncate to nothing"):
             await vfs.setattr(inode.ino, Attributes(size=0))
         vfs.release(handle)
@@ -197,12 +199,12 @@ def test_a_truncated_file_passes_chunks_that_it_had_once(tmp_path: Path, steps: 
 def test_extended_attributes_of_an_earlier_mount_go_with_their_file(tmp_path: Path) -> None:
     async def scenario(session: Session) -> None:
         ino = await write(session.vfs, ROOT_INO, b"file")
-        with session._journal.change() as change:
+        with session.parts.journal.change() as change:
             change.put_xattr(ino, b"user.name", b"value")
 
     async def resumed(session: Session) -> None:
         remove(session.vfs, ROOT_INO, b"file")
-        assert not session._journal.count_xattrs()
+        assert not session.parts.journal.count_xattrs()
 
     in_session(tmp_path, scenario)
     in_session(tmp_path, resumed)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import trio
 
-from flistfs.authoring.filesystem.content import Counts
-from flistfs.authoring.filesystem.vfs import Caller
+from flistfs.authoring.filesystem.chunks import Counts
+from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.request import AddRequest
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.upload.encoder import Batch, Encoder, LocalEncoder, StoredChunk
 from flistfs.authoring.upload.known_blocks import KnownBlocks
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.sources.data import Source
 from flistfs.sources.directory import DirectorySource, starting_points
 from flistfs.stores import Store
@@ -41,7 +42,7 @@ async def add_twice(directory: SessionDirectory, store: Store, files: Path) -> S
     def unaware(spool: int) -> list[Encoder]:
         return [Unaware(store, spool, KnownBlocks())]
 
-    async with open_session(directory, store, Caller(0, 0), make_encoders=unaware) as session:
+    async with open_session(directory, ROCKSDB, store, Caller(0, 0), make_encoders=unaware) as session:
         for to in ("one", "two"):
             source = DirectorySource(starting_points([str(files)]))
             await session.add(source, AddRequest((), to=to), quiet, owner=Caller(0, 0))
@@ -61,7 +62,7 @@ def test_a_block_that_was_encoded_twice_is_new_once(tmp_path: Path) -> None:
     session = trio.run(add_twice, directory, store, files)
     lock.release()
     (block,) = (path for path in (tmp_path / "blocks").rglob("*") if path.is_file())
-    assert session.content.counts == Counts(1, block.stat().st_size, 3)
+    assert session.parts.content.counts == Counts(1, block.stat().st_size, 3)
 
 
 async def lose_and_seal_again(
@@ -69,24 +70,24 @@ async def lose_and_seal_again(
 ) -> list[Counts]:
     """Write a file, let the store lose its block, and have it sent again."""
     seen = []
-    async with open_session(directory, store, Caller(0, 0)) as session:
+    async with open_session(directory, ROCKSDB, store, Caller(0, 0)) as session:
         _, handle = session.vfs.create(1, b"file", 0o644, os.O_WRONLY, Caller(0, 0))
         await session.vfs.write(handle, 0, b"content")
         await session.sync(60, quiet)
-        seen.append(session.content.counts)
-        with session._journal.freeze(directory.view) as view:
+        seen.append(session.parts.content.counts)
+        with session.parts.journal.freeze(directory.view) as view:
             ((key, name, _),) = view.blocks()
         block = stored(name)
         block.unlink()
-        with session._journal.change() as change:  # as a seal does that finds it missing
+        with session.parts.journal.change() as change:  # as a seal does that finds it missing
             change.drop_block(key)
-        assert session.content.store_again({name}) == {name}
+        assert session.parts.content.store_again({name}) == {name}
         await session.sync(60, quiet)
         assert block.exists()
-        seen.append(session.content.counts)
+        seen.append(session.parts.content.counts)
         await session.vfs.write(handle, 0, b"another")
         await session.sync(60, quiet)
-        seen.append(session.content.counts)
+        seen.append(session.parts.content.counts)
         session.vfs.release(handle)
     return seen
 

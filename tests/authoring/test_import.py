@@ -328,7 +328,7 @@ def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> Non
 
 
 def test_more_without_a_place_than_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flistfs.authoring.session.MAX_PROBLEMS", 22)
+    monkeypatch.setattr("flistfs.authoring.importing.run.MAX_PROBLEMS", 22)
     for number in range(23):
         (tmp_path / f"source/{number:02}").mkdir(parents=True)
     files = tar(*(entry(b"%02d" % number, b"x") for number in range(23)))

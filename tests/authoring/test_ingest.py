@@ -11,12 +11,12 @@ from typing import cast
 import pytest
 import trio
 
-from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready
 from flistfs.authoring.importing.ingest import Ingest
 from flistfs.authoring.importing.ingest import Piece as Owner
 from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
 from flistfs.errors import SourceError
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.sources.data import BytesSource
 from flistfs.sources.item import Item, Note, Piece, Problem
 from flistfs.tree.chunks import CHUNK_SIZE, Stored
@@ -35,6 +35,9 @@ def file(path: bytes, *chunks: bytes) -> Item:
 
 def link(path: bytes, target: bytes) -> Item:
     return Item(path, stat.S_IFREG | 0o644, 0, 0, 0, 0, link=target)
+
+
+MAX_SIZE = ROCKSDB.limits.file_size
 
 
 class ListSource:
@@ -102,7 +105,7 @@ async def ingested(
     recorder = Recorder()
     grafter = cast(Grafter, recorder)
     ingest = uploads.ingest = Ingest(
-        ListSource(entries), grafter, uploads.submit, changed, keep_going=keep_going
+        ListSource(entries), grafter, uploads.submit, changed, max_size=MAX_SIZE, keep_going=keep_going
     )
     with trio.fail_after(20):
         await ingest.run()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from flistfs.authoring.filesystem.vfs import Attributes, Caller
+from flistfs.authoring.filesystem.values import Attributes, Caller
 from flistfs.authoring.request import SealOptions, SealRequest
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state.directory import SessionDirectory
@@ -21,6 +21,7 @@ from flistfs.authoring.state.records import ROOT_INO
 from flistfs.authoring.state.settings import Settings
 from flistfs.authoring.summaries import SealSummary
 from flistfs.errors import OutputError, StoreUnavailableError
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.format.zeroos import limits
 from flistfs.reading.flist import Flist
 from flistfs.reading.verify import verify
@@ -112,7 +113,7 @@ def sealed(
         state.create(Settings("", f"dir://{directory}/blocks", format="rocksdb", created=0.0))
         store = open_store(state.settings().store)
         with trio.fail_after(60):
-            async with open_session(state, store, CALLER) as session:
+            async with open_session(state, ROCKSDB, store, CALLER) as session:
                 await fill(session)
                 summary = await scenario(session, directory / "out.flist")
         lock.release()

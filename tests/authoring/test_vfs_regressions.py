@@ -14,13 +14,14 @@ import trio
 import trio.testing
 
 from flistfs.authoring.filesystem import content as content_module
-from flistfs.authoring.filesystem.content import MAX_SIZE
-from flistfs.authoring.filesystem.vfs import Attributes, Caller, Vfs
+from flistfs.authoring.filesystem.values import Attributes, Caller
+from flistfs.authoring.filesystem.vfs import Vfs
 from flistfs.authoring.session import Session, open_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.records import ROOT_INO
 from flistfs.authoring.state.spool import Spool
+from flistfs.format.rocksdb.generation1 import ROCKSDB
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.authoring.model import Create, TroubledStore, Truncate, Write, play
 
@@ -50,7 +51,7 @@ def in_session(
     async def run() -> None:
         (path / "state").mkdir()
         with trio.fail_after(20):
-            async with open_session(SessionDirectory(path / "state"), store, CALLER) as session:
+            async with open_session(SessionDirectory(path / "state"), ROCKSDB, store, CALLER) as session:
                 try:
                     await scenario(session, store)
                 finally:
@@ -75,7 +76,7 @@ def test_a_write_of_nothing_behind_the_end_changes_nothing(tmp_path: Path) -> No
 def test_a_read_that_waits_for_the_store_gets_nothing_of_other_files(tmp_path: Path) -> None:
     async def scenario(session: Session, store: TroubledStore) -> None:
         assert isinstance(store, SlowStore)
-        vfs, content = session.vfs, session.content
+        vfs, content = session.vfs, session.parts.content
         handle = await new_file(vfs, b"a", b"a" * 2 * CHUNK_SIZE)
         await content.drain()
         content.forget_copies()
@@ -103,7 +104,7 @@ def test_a_read_that_waits_for_the_store_gets_nothing_of_other_files(tmp_path: P
 
 def test_fsync_does_not_make_a_drain_return_early(tmp_path: Path) -> None:
     async def scenario(session: Session, store: TroubledStore) -> None:
-        vfs, content = session.vfs, session.content
+        vfs, content = session.vfs, session.parts.content
         handle = await new_file(vfs, b"a", b"a" * 1000)
         other = await new_file(vfs, b"b", b"b" * 1000)
         store.hold()
@@ -112,7 +113,7 @@ def test_fsync_does_not_make_a_drain_return_early(tmp_path: Path) -> None:
             async def drain() -> None:
                 await content.drain()
                 # Nothing was written since: what the drain waited for must be in the store.
-                assert handle >> 1 not in {spooled.ino for spooled in session._journal.spooled()}
+                assert handle >> 1 not in {spooled.ino for spooled in session.parts.journal.spooled()}
 
             nursery.start_soon(drain)
             await trio.testing.wait_all_tasks_blocked()
@@ -167,7 +168,7 @@ def test_renaming_what_is_listed_comes_to_an_end(tmp_path: Path) -> None:
 
 def test_a_drain_waits_for_what_was_there_though_it_was_added_to(tmp_path: Path) -> None:
     async def scenario(session: Session, store: TroubledStore) -> None:
-        vfs, content = session.vfs, session.content
+        vfs, content = session.vfs, session.parts.content
         handle = await new_file(vfs, b"log", b"before")
         other = await new_file(vfs, b"other", b"x" * 1000)
         store.hold()
@@ -195,12 +196,12 @@ def test_a_drain_waits_for_what_was_there_though_it_was_added_to(tmp_path: Path)
 def test_a_file_ends_where_its_record_would_be_too_large(tmp_path: Path) -> None:
     async def scenario(session: Session, _: TroubledStore) -> None:
         handle = await new_file(session.vfs, b"large", b"x")
-        await session.vfs.setattr(handle >> 1, Attributes(size=MAX_SIZE))
-        for size in (MAX_SIZE + 1, 1 << 50):
+        await session.vfs.setattr(handle >> 1, Attributes(size=ROCKSDB.limits.file_size))
+        for size in (ROCKSDB.limits.file_size + 1, 1 << 50):
             with pytest.raises(OSError, match="File too large"):
                 await session.vfs.setattr(handle >> 1, Attributes(size=size))
         with pytest.raises(OSError, match="File too large"):
-            await session.vfs.write(handle, MAX_SIZE, b"x")
+            await session.vfs.write(handle, ROCKSDB.limits.file_size, b"x")
 
     in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
 
@@ -226,8 +227,8 @@ class CountingStore(TroubledStore):
 async def two_chunks_away(session: Session) -> list[int]:
     """Make files of two chunks each, of which the store alone has the bytes; returns their handles."""
     handles = [await new_file(session.vfs, b"%d" % n, bytes([n]) * 2 * CHUNK_SIZE) for n in range(READERS)]
-    await session.content.drain()
-    session.content.forget_copies()
+    await session.parts.content.drain()
+    session.parts.content.forget_copies()
     return handles
 
 
@@ -256,8 +257,8 @@ def test_reading_needs_no_room_on_the_disk(
         for start in range(0, CHUNK_SIZE, CHUNK_SIZE // 4):
             assert await vfs.read(handles[0], start, CHUNK_SIZE // 4) == bytes(CHUNK_SIZE // 4)
         assert store.given.total() <= 1  # a chunk that is read piece by piece
-        assert not session.content.status().cached_chunks
-        assert len(session.content._in_memory) <= 16
+        assert not session.parts.content.status().cached_chunks
+        assert len(session.parts.content._in_memory) <= 16
 
     in_session(tmp_path, CountingStore(tmp_path / "blocks"), scenario)
 
@@ -277,9 +278,9 @@ def test_writers_that_need_several_chunks_each_do_not_evict_each_others(
         async with trio.open_nursery() as nursery:
             for n in range(READERS):
                 nursery.start_soon(write, n)
-        await session.content.drain()
-        assert session.content.status().cached_chunks == 1
-        assert not session.content._pins
+        await session.parts.content.drain()
+        assert session.parts.content.status().cached_chunks == 1
+        assert not session.parts.content._pins
 
     in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)
 
@@ -292,14 +293,14 @@ def test_on_a_full_disk_what_needs_no_room_works(tmp_path: Path, monkeypatch: py
         store.down = True
         monkeypatch.setattr(Disk, "is_low", lambda _: True)
         monkeypatch.setattr(Spool, "write", refuse)
-        monkeypatch.setattr(session.content, "_is_stuck", lambda: True)
+        monkeypatch.setattr(session.parts.content, "_is_stuck", lambda: True)
         with pytest.raises(OSError, match="No space") as refused:  # a part of a chunk needs a slot
             await vfs.setattr(handles[0] >> 1, Attributes(size=1))
         assert refused.value.errno == errno.ENOSPC
         assert (await vfs.setattr(handles[0] >> 1, Attributes(size=CHUNK_SIZE))).size == CHUNK_SIZE
         assert (await vfs.setattr(handles[0] >> 1, Attributes(size=0))).chunks == 0
         assert (await vfs.setattr(spooled >> 1, Attributes(size=0))).chunks == 0
-        assert not session.content._spool._warm  # its space was given back
+        assert not session.parts.content._spool._warm  # its space was given back
         vfs.unlink(ROOT_INO, b"1")
 
     in_session(tmp_path, TroubledStore(tmp_path / "blocks"), scenario)

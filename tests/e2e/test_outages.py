@@ -601,7 +601,7 @@ def test_a_disk_that_others_filled_to_the_last_byte(
     home.expected_log += [
         "uploads wait",
         "the disk is nearly full",
-        "cannot note",
+        "cannot record",
         "journal cannot be written",
     ]
     home.run("mount", mountpoint, "--store", proxy.url, "--state", small_disk / "state")

@@ -19,7 +19,7 @@ from flistfs.format.zeroos.records import encode_aci
 from flistfs.reading.flist import Flist
 from flistfs.reading.merge import Merged, PathsClashError, Source, merge
 from flistfs.reading.verify import verify
-from flistfs.tree.uniting import Prefer
+from flistfs.tree.rules import Prefer
 from tests.generation1 import aci_key, directory_key
 from tests.independent_reader import read_flist
 from tests.reading.making import (

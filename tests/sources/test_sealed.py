@@ -12,7 +12,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flistfs.authoring.filesystem.vfs import Caller
+from flistfs.authoring.base import Base
+from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.request import SealOptions
 from flistfs.authoring.sealing import package as sealing
 from flistfs.authoring.sealing.accounts import Accounts
@@ -28,7 +29,7 @@ from flistfs.reading.diff import diff
 from flistfs.reading.flist import Flist
 from flistfs.sources import sealed as base_module
 from flistfs.sources.item import Item as Taken
-from flistfs.sources.sealed import Base, BaseSource
+from flistfs.sources.sealed import BaseSource
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.tree.node import Access, Kind, Node
 from flistfs.tree.owners import FIRST_OWN_NUMBER
@@ -357,10 +358,10 @@ async def _package(directory: SessionDirectory, package: str, out: Path) -> Base
     store = open_store(directory.settings().store)
     base = Base(BaseSource.open([package]))
     assert base.source is not None
-    async with open_session(directory, store, Caller(0, 0), base=base) as session:
+    async with open_session(directory, ROCKSDB, store, Caller(0, 0), base=base) as session:
         summary = await session.start(quiet)
         assert summary is not None
-        with OutputFile(out, force=False) as output, session._journal.freeze(directory.view) as view:
+        with OutputFile(out, force=False) as output, session.parts.journal.freeze(directory.view) as view:
             sealing.build_package(
                 view,
                 store,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from flistfs.errors import FormatError
-from flistfs.sources.tar import FILE, BadMember, Member, MemberError, TarReader
+from flistfs.sources.tar import FILE, BadMember, Member, TarReader
+from flistfs.sources.tar_headers import MemberError
 from tests.sources.tars import END, GNU, POSIX, V7, base256, entry, extended, header, octal, padded, record
 
 HOLES = b"\0" * 100_000 + b"Q" * 1000 + b"\0" * 99_000
@@ -373,7 +374,8 @@ def test_records_without_end_take_no_memory() -> None:
 
 
 def test_maps_without_end_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flistfs.sources.tar._MAX_EXTENTS", 100)
+    monkeypatch.setattr("flistfs.sources.tar_headers.MAX_EXTENTS", 100)
+    monkeypatch.setattr("flistfs.sources.tar.MAX_EXTENTS", 100)
     many = [(number * 1024, 512) for number in range(101)]
     numbers = [b"%d" % number for extent in many for number in extent]
     data = bytes(101 * 512)

@@ -22,7 +22,7 @@ from flistfs.errors import (
 )
 from flistfs.format.router import MAX_SIZE, Pool, Range, Router, Rule, parse_router, router_to
 from flistfs.stores import Store, default_store_url
-from flistfs.stores.combined import routed
+from flistfs.stores.combined import servers as servers_module
 from flistfs.stores.combined.routed import RoutedStore
 from flistfs.stores.redis import server as redis_store
 from tests.generation1 import CODEC, open_flist_store, open_store
@@ -249,8 +249,8 @@ def test_a_server_that_failed_is_left_alone_and_then_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(routed, "_SHORTEST_REST", 600.0)
-    monkeypatch.setattr(routed, "_LONGEST_REST", 600.0)
+    monkeypatch.setattr(servers_module, "_SHORTEST_REST", 600.0)
+    monkeypatch.setattr(servers_module, "_LONGEST_REST", 600.0)
     store = opened(replicas(tmp_path, servers), "?min-replicas=1")
     assert isinstance(store, RoutedStore)
     servers[0].hang()

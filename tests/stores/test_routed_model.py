@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flistfs.errors import BlockMissingError, StoreUnavailableError
 from flistfs.format.router import Pool, Range, Router, Rule
-from flistfs.stores.combined import routed
+from flistfs.stores.combined import routed, servers
 from flistfs.stores.combined.routed import RoutedStore
 from tests.generation1 import CODEC
 from tests.stores.blocks import blocks, value_of
@@ -103,7 +103,7 @@ class World:
         return awake if len(good) >= self.needed(name) else route
 
 
-def inside(server: routed._Server) -> Server:
+def inside(server: servers.Server) -> Server:
     assert isinstance(server.store, Server)
     return server.store
 

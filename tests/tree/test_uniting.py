@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flistfs.tree.uniting import Part, Prefer, Rules, Seen, Sort, United, Why, join
+from flistfs.tree.rules import Part, Prefer, Rules, Seen, Sort, Why
+from flistfs.tree.uniting import United, join
 from tests.reading.making import DIR, Item
 from tests.tree.uniting import Tree, below, trees_with_links, united
 

@@ -1,37 +1,40 @@
-"""Where each chunk of each file is, while the files are written.
+"""Where each chunk of each file is while the session is written.
 
-A chunk is in one of three states, and the journal says in which:
+One module of over 400 lines: all methods change the same tables between two awaits, under the contract below.
+
+A chunk is in one of three states, recorded in the journal:
 
 - a hole: no record; reads as zeros and costs nothing;
-- spooled: its bytes lie in a slot of the spool, newer than any block;
-- stored: the store holds it as a block. A copy may still lie in a slot, which only memory knows of.
+- spooled: its bytes are in a slot of the spool, newer than any block;
+- stored: the store holds it as a block. A copy may still be in a slot, recorded in memory only.
 
-A chunk's bytes are those up to the end of the file or of the chunk; what a slot holds behind that is
-undefined, so whoever makes a file longer zeroes the gap first. A stored chunk is always stored at its full
-length: a file that grows or shrinks inside its last chunk makes that chunk spooled again.
+A chunk's bytes end at the end of the file or of the chunk. A slot's bytes past that are undefined, so code
+that extends a file zeroes the gap first. A stored chunk is always stored at its full length: if a file grows
+or shrinks inside its last chunk, that chunk becomes spooled again.
 
 What runs at the same time, and why it is safe:
 
 - All methods run in the event loop's thread. Those that change anything are plain functions: between two
-  awaits nothing else runs, so each is atomic. What they need from the store is brought first by `bring`,
-  which returns only when, in the same step of the loop, every chunk asked for is at hand. Until then what
-  came is pinned: however little is cached, those who wait for several chunks each do not evict each other's.
-- A read needs no slots. It holds what it fetched itself, and looks in the step in which it gives an answer
-  whether those are still the file's chunks.
+  awaits nothing else runs, so each is atomic. `bring` first fetches the chunks they need from the store, and
+  returns only when, in the same step of the loop, every requested chunk is in a slot or a hole. Until then
+  fetched chunks are pinned: however small the cache, callers that wait for several chunks each do not evict
+  each other's.
+- A read needs no slots. It holds the chunks it fetched, and checks in the step in which it returns that they
+  are still the file's chunks.
 - A spooled chunk is one `Chunk` object, and each write to it gives it a new version. The uploader works on
-  a job with the chunk and its version; when a stored block is reported, it counts only if that chunk object
-  is still the one in place and its version is the job's. Else the block is ignored, and the chunk, settled
-  again later, is sent again.
+  a job with the chunk and its version; a stored block is accepted only if that chunk object is still in the
+  table with the job's version. Otherwise the block is ignored, and the chunk, settled again later, is sent
+  again.
 - A slot is freed or reused while a worker may be reading it: see `uploader`.
-- Those that need the same block from the store at the same time wait for one fetch, and fail with it.
+- Callers that need the same block from the store at the same time share one fetch, and its failure.
 
-Back-pressure: the spool has a limit in bytes and in chunks, and leaves a part of the disk free. `room` waits
-until there is less; it settles every chunk first, since what is not settled cannot leave. On a disk that is
-full while the store takes nothing, waiting would not help, and it says ENOSPC.
+Back-pressure: the spool has a limit in bytes and in chunks, and leaves part of the disk free. `room` waits
+until the spool is below its limit; it settles every chunk first, since unsettled chunks are not uploaded. If
+the disk is full and the store accepts nothing, waiting would not help, and it raises ENOSPC.
 
-A power cut: `sync_file` makes a file's slots, its blocks and the journal last. From then on a chunk that it
-covered keeps its slot until its block lasts too, and is not brought back into a slot before that slot lasts;
-so the journal, which the system may write to the disk at any time, never names bytes that are not there.
+Power cuts: `sync_file` makes a file's slots, its blocks and the journal durable. From then on a chunk that it
+covered keeps its slot until its block is durable too, and is not brought back into a slot before that slot is
+durable. The journal, which the system may write to disk at any time, thus never names bytes that are missing.
 """
 
 from __future__ import annotations
@@ -47,10 +50,10 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
 
 import trio
 
+from flistfs.authoring.filesystem.chunks import Chunk, ChunkId, ContentStatus, Copy, Counts, SpooledChunks
 from flistfs.authoring.state.change import Change
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import Journal
@@ -58,7 +61,6 @@ from flistfs.authoring.state.records import Inode
 from flistfs.authoring.state.spool import Spool
 from flistfs.authoring.upload.uploader import Job, Outcome
 from flistfs.errors import BlockCorruptError, FlistfsError, JournalError
-from flistfs.format.zeroos.limits import MAX_FILE_SIZE
 from flistfs.sources.data import SpoolSource
 from flistfs.stores import Store
 from flistfs.stores.slow import SlowFailures
@@ -66,115 +68,42 @@ from flistfs.tree.chunks import CHUNK_SIZE, BlockRef, Stored, chunk_length, piec
 
 log = logging.getLogger(__name__)
 
-# The largest file, in bytes; above it is EFBIG.
-MAX_SIZE = MAX_FILE_SIZE
-
-# A chunk that nobody wrote to for this long is settled even if its file is still open, in seconds.
+# A chunk not written to for this long is settled even if its file is still open (seconds).
 SETTLE_AFTER = 2.0
 
-# Copies of stored chunks that are kept for reading back, at most: chunks, and bytes of disk.
+# Most copies of stored chunks that are kept for reading back: in chunks, and in bytes of disk.
 _CACHED_CHUNKS = 4096
 _CACHED_BYTES = 256 << 20
 
-# Chunks that are fetched from the store at the same time.
+# Most chunks fetched from the store at the same time.
 _FETCHES = 8
 
-# Reads that wait for the store at the same time; each holds what it fetched, 3 chunks of 512 KiB at most.
+# Most reads that wait for the store at the same time; each holds at most 3 fetched chunks of 512 KiB.
 _READS = 16
 
-# Chunks that are kept in memory for reading back while the disk is nearly full, since the kernel asks for a
-# quarter of one at a time.
+# Chunks kept in memory for reading back while the disk is nearly full, since the kernel reads a quarter of a
+# chunk at a time.
 _IN_MEMORY = 16
 
-# While a writer waits it looks again this often, in seconds, whether the store is stuck.
+# A waiting writer checks this often (seconds) whether the store is stuck.
 _LOOK_AGAIN = 1.0
 
-# The log says so often at most that writers wait, in seconds.
+# The log reports at most this often (seconds) that writers wait.
 _TELL_EVERY = 60.0
 
-# Spooled chunks at most, whatever their size: each costs about 400 bytes of memory.
+# Most spooled chunks, whatever their size: each costs about 400 bytes of memory.
 _SPOOLED_CHUNKS = 100_000
 
-# The journal's setting with the hashes, in hex, of blocks that a seal found wrong in the store.
+# The journal setting with the hashes, in hex, of blocks that a seal found wrong in the store.
 _WRONG = b"wrong"
 
-ChunkId = tuple[int, int]  # inode number, index of the chunk in the file
 
 _Part = tuple[int, int, int]  # see `pieces`
 
 
-@dataclass(slots=True, eq=False)
-class Chunk:
-    """A spooled chunk.
-
-    `length` is in bytes, `written` on the monotonic clock; `version` counts the changes, and `reported` is
-    the latest one of which a block was stored. `counted` is the one that was counted as stored: what is sent
-    again, since the store has lost it say, is counted once. `durable` says that an fsync covers it: its slot
-    may go only when its block survives a power cut too.
-    """
-
-    ino: int
-    index: int
-    slot: int
-    length: int
-    version: int = 0
-    durable: bool = False
-    written: float = 0.0
-    reported: int = -1
-    counted: int = -1
-
-
-class _Chunks:
-    """The spooled chunks of all files, found by file: a walk of the journal would pass all that ever were."""
-
-    def __init__(self) -> None:
-        self._files: dict[int, dict[int, Chunk]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Chunk]:
-        for chunks in self._files.values():
-            yield from chunks.values()
-
-    def get(self, ino: int, index: int) -> Chunk | None:
-        """Return a chunk, if it is spooled."""
-        return self.of(ino).get(index)
-
-    def of(self, ino: int) -> Mapping[int, Chunk]:
-        """Return those of a file, by index."""
-        return self._files.get(ino, _NO_CHUNKS)
-
-    def add(self, chunk: Chunk) -> None:
-        """Add one that is not there."""
-        self._files.setdefault(chunk.ino, {})[chunk.index] = chunk
-        self._count += 1
-
-    def remove(self, chunk: Chunk) -> None:
-        """Take one out."""
-        chunks = self._files[chunk.ino]
-        del chunks[chunk.index]
-        if not chunks:
-            del self._files[chunk.ino]
-        self._count -= 1
-
-
-_NO_CHUNKS: Mapping[int, Chunk] = {}
-
-
-@dataclass(slots=True)
-class _Copy:
-    """The slot of a stored chunk. `durable` says that it survives a power cut."""
-
-    slot: int
-    length: int
-    durable: bool = False
-
-
 @dataclass(slots=True)
 class _Fetch:
-    """A chunk on its way from the store, which others may wait for too; then its bytes, or why it failed."""
+    """A fetch of a chunk in progress, shared by its waiters; then its bytes, or its error."""
 
     done: trio.Event
     data: bytes | None = None
@@ -183,62 +112,10 @@ class _Fetch:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """What a chunk was when it was fetched, and its bytes."""
+    """A chunk's block at the time of the fetch, and the chunk's bytes."""
 
     stored: Stored
     data: bytes
-
-
-class _Kept(Protocol):
-    """What the uploader says of a chunk that it stored."""
-
-    @property
-    def stored(self) -> Stored: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def is_new(self) -> bool: ...
-    @property
-    def replaced(self) -> bool: ...
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a session stored so far: blocks that were new, their bytes as stored, and shared ones.
-
-    `replaced_blocks` went over wrong ones.
-    """
-
-    new_blocks: int = 0
-    new_bytes: int = 0
-    shared_blocks: int = 0
-    replaced_blocks: int = 0
-
-    def add(self, outcomes: Iterable[_Kept], journal: Journal) -> None:
-        """Count chunks that were stored, each block as new once.
-
-        Two encoders that meet the same chunk at the same time both find that the store lacks its block.
-        """
-        noted: set[bytes] = set()
-        for outcome in outcomes:
-            block = outcome.stored.hash
-            if outcome.is_new and block not in noted and not journal.has_block(outcome.stored):
-                self.new_blocks += 1
-                self.new_bytes += outcome.size
-            else:
-                self.shared_blocks += 1
-            noted.add(block)
-            self.replaced_blocks += outcome.replaced
-
-
-@dataclass(frozen=True, slots=True)
-class ContentStatus:
-    """How full the spool is: chunks that are not stored yet, their bytes, and copies kept for reading."""
-
-    spooled_chunks: int
-    spooled_bytes: int
-    cached_chunks: int
-    waiting_writers: int
 
 
 class Content:
@@ -252,22 +129,25 @@ class Content:
         submit: Callable[[Job[Chunk]], None],
         sync_store: Callable[[], None],
         *,
+        max_size: int,
         disk: Disk,
         spool_limit: int,
         is_stuck: Callable[[], bool],
     ) -> None:
-        """Take over what the journal says is spooled.
+        """Load the spooled chunks from the journal.
 
         Args:
-            journal: Says where chunks are, and is told.
+            journal: Records where chunks are.
             spool: Holds the bytes of chunks.
-            store: Chunks that are in no slot are fetched from it.
-            submit: Gets every settled chunk, to be stored.
-            sync_store: Makes what was stored survive a power cut (blocks).
-            disk: What the spool lies on.
-            spool_limit: Writers wait while more bytes than this wait to be stored.
-            is_stuck: Says whether the store takes nothing now.
+            store: Chunks without a slot are fetched from it.
+            submit: Called with every settled chunk, to upload it.
+            sync_store: Makes the stored blocks survive a power cut (blocks the thread).
+            max_size: Size in bytes of the largest file the format can hold; beyond it, EFBIG.
+            disk: The disk that holds the spool.
+            spool_limit: Writers wait while more bytes than this are not stored yet.
+            is_stuck: Returns whether the store accepts nothing now.
         """
+        self.max_size = max_size
         self._journal = journal
         self._spool = spool
         self._store = store
@@ -275,12 +155,12 @@ class Content:
         self._sync_store = sync_store
         self._disk = disk
         self._limit = spool_limit
-        self.trouble: str | None = None  # why what is stored cannot be noted, so that it is stored again
+        self.trouble: str | None = None  # why stored chunks cannot be recorded and are stored again
         self._is_stuck = is_stuck
-        self._synced = False  # whether anybody ever asked for anything to survive a power cut
-        self._chunks = _Chunks()
+        self._synced = False  # whether any fsync was ever requested
+        self._chunks = SpooledChunks()
         self._unsettled: OrderedDict[ChunkId, Chunk] = OrderedDict()
-        self._cached: OrderedDict[ChunkId, _Copy] = OrderedDict()
+        self._cached: OrderedDict[ChunkId, Copy] = OrderedDict()
         self._cached_bytes = 0
         self._spooled_bytes = 0
         self._fetches: dict[Stored, _Fetch] = {}
@@ -310,14 +190,16 @@ class Content:
         """Read up to `length` bytes of a file at `offset`, fewer only at its end.
 
         Raises:
-            OSError: EIO if a chunk cannot be had from the store, ESTALE if there is no such file.
+            OSError: EIO if a chunk cannot be fetched from the store, ESTALE if there is no such file.
         """
         parts = self._parts(ino, offset, length)
-        if not self._lacking(ino, parts, {}):  # as most do: nobody need wait for those who wait for the store
+        if not self._lacking(
+            ino, parts, {}
+        ):  # the usual case: no waiting behind reads that wait for the store
             return self._join(ino, parts, {})
         async with self._reads:
             fetched: dict[int, _Fetched] = {}
-            # While a chunk is fetched the file may change, or be cut: behind its end a slot holds anything.
+            # During a fetch the file may change or be truncated: past its end a slot's bytes are undefined.
             while lacking := self._lacking(ino, parts := self._parts(ino, offset, length), fetched):
                 for index, stored in lacking:
                     data = await self._fetch(ino, stored)
@@ -326,7 +208,7 @@ class Content:
             return self._join(ino, parts, fetched)
 
     def _parts(self, ino: int, offset: int, length: int) -> list[_Part]:
-        """Say which pieces of chunks a read gives (see `pieces`): those that are in the file now."""
+        """Return the pieces of chunks that a read covers (see `pieces`), within the file's present size."""
         inode = self._journal.inode(ino)
         if inode is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -335,7 +217,7 @@ class Content:
     def _lacking(
         self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]
     ) -> list[tuple[int, Stored]]:
-        """Return the chunks that are only in the store, save those that were fetched as they are now."""
+        """Return the chunks that are only in the store and were not fetched in their present version."""
         away = [(index, stored) for index, _, _ in parts if (stored := self._away(ino, index))]
         return [each for each in away if each[0] not in fetched or fetched[each[0]].stored != each[1]]
 
@@ -346,7 +228,7 @@ class Content:
         return self._journal.stored(ino, index)
 
     def _join(self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]) -> bytes:
-        """Put pieces together that are at hand, or were fetched."""
+        """Join the pieces, from slots, holes and fetched chunks."""
         found = [self._read_piece(ino, *part, fetched) for part in parts]
         return found[0] if len(found) == 1 else b"".join(found)
 
@@ -363,7 +245,7 @@ class Content:
         return bytes(end - start)
 
     async def _fetch(self, ino: int, stored: Stored) -> bytes:
-        """Get a chunk of a file from the store, or from those that were fetched last."""
+        """Return a chunk of a file from the store, or from the recently fetched ones."""
         while (data := self._in_memory.get(stored)) is None:
             if (running := self._fetches.get(stored)) is None:
                 return await self._fetch_anew(ino, stored)
@@ -391,14 +273,14 @@ class Content:
 
     def _load(self, stored: Stored) -> bytes:
         data = self._store.codec.decode(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
-        if len(data) != stored.length:  # of a base, nobody has seen it before
+        if len(data) != stored.length:  # possible for a base's blocks, which were never read before
             raise BlockCorruptError(
                 f"block {stored.hash.decode()} has {len(data)} bytes where {stored.length} belong"
             )
         return data
 
     def _keep_fetched(self, chunk_id: ChunkId, stored: Stored, data: bytes) -> None:
-        """Keep a chunk for the next read: in a slot, or in memory where the disk has no room for one."""
+        """Cache a chunk for the next read: in a slot, or in memory if the disk has no space for one."""
         if self._away(*chunk_id) != stored:
             return
         if not self._disk.is_low():
@@ -421,13 +303,13 @@ class Content:
     # Writing
 
     async def bring(self, ino: int, indexes: Iterable[int]) -> None:
-        """Have chunks of a file, which are to be changed in part, in slots, or as holes.
+        """Bring a file's chunks that will be partly overwritten into slots; holes stay holes.
 
-        None can be evicted before all are there, and none is lost to a power cut.
+        None can be evicted before all are present, and none is lost to a power cut.
 
         Raises:
-            OSError: EIO if the store cannot give one; ENOSPC if the disk is full, as `room` says; EIO if it
-                is broken.
+            OSError: EIO if the store cannot return one or the disk fails; ENOSPC if the disk is full, as in
+                `room`.
         """
         wanted = [(ino, index) for index in indexes]
         if any(self._away(*chunk_id) for chunk_id in wanted):
@@ -456,10 +338,10 @@ class Content:
     async def room(self) -> None:
         """Wait while the spool is full.
 
-        A write may then add a few chunks, so the limit is passed by one write for each writer at most.
+        A write may then add a few chunks, so the limit is exceeded by at most one write per writer.
 
         Raises:
-            OSError: ENOSPC if the disk is full and the store does not help.
+            OSError: ENOSPC if the disk is full and the store accepts nothing.
         """
         while self._spooled_bytes > self._limit or len(self._chunks) > _SPOOLED_CHUNKS:
             await self._wait_for_less("the spool is full")
@@ -473,7 +355,7 @@ class Content:
             await self._wait_for_less("the disk is nearly full")
 
     def check_names(self) -> None:
-        """Refuse to put another name on a full disk.
+        """Refuse to add another name on a full disk.
 
         Raises:
             OSError: ENOSPC.
@@ -482,8 +364,8 @@ class Content:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     async def _wait_for_less(self, reason: str) -> None:
-        """Wait until something was stored, or a moment, as the store may have got stuck meanwhile."""
-        self._tell(f"{reason}: writers wait until the store has taken more")
+        """Wait until something was stored, or for a moment, since the store may have got stuck."""
+        self._tell(f"{reason}: writers wait until the store has accepted more")
         self.settle_all()
         self._waiting += 1
         try:
@@ -498,14 +380,14 @@ class Content:
             log.warning("%s", reason)
 
     def border(self, inode: Inode, new_size: int) -> list[int]:
-        """Which chunk must be brought before the file's size changes: the partial one at the border."""
+        """Return the chunk to bring before the file's size changes: the partial one at the border."""
         border = min(inode.size, new_size)
         if new_size == inode.size or border % CHUNK_SIZE == 0:
             return []
         return [border // CHUNK_SIZE]
 
     def needs(self, inode: Inode, offset: int, length: int) -> list[int]:
-        """Which chunks must be brought before a write: those it covers in part."""
+        """Return the chunks to bring before a write: those it covers partly."""
         wanted = [
             index
             for index, start, end in pieces(offset, length)
@@ -516,10 +398,10 @@ class Content:
         return wanted
 
     def write(self, change: Change, inode: Inode, offset: int, data: bytes) -> Inode:
-        """Write `data` at `offset`; what `needs` names was brought. Returns the inode with its new size.
+        """Write `data` at `offset`; `needs` was brought. Return the inode with its new size.
 
         Raises:
-            OSError: the disk is full or broken. The file is as it was, save that bytes inside the range
+            OSError: the disk is full or failing. The file is unchanged, except that bytes inside the range
                 may have been written already.
         """
         if offset > inode.size:
@@ -534,7 +416,7 @@ class Content:
         return inode._replace(size=max(inode.size, offset + len(data)), chunks=chunks)
 
     def _write_piece(self, change: Change, inode: Inode, index: int, start: int, part: memoryview) -> int:
-        """Write into one chunk, and say how many chunks the file has more than before (0 or 1)."""
+        """Write into one chunk; return how many chunks the file gained (0 or 1)."""
         old_length = chunk_length(inode.size, index)
         end = start + len(part)
         chunk = self._chunks.get(inode.ino, index)
@@ -548,15 +430,15 @@ class Content:
         return int(was_hole)
 
     def _is_hole(self, inode: Inode, index: int) -> bool:
-        """Say whether a chunk that is not spooled is a hole."""
-        if inode.chunks == 0:  # a new file's: nobody need be asked
+        """Return whether a chunk that is not spooled is a hole."""
+        if inode.chunks == 0:  # a new file: no lookup needed
             return True
         return (inode.ino, index) not in self._cached and self._journal.stored(inode.ino, index) is None
 
     def _make_spooled(
         self, change: Change, ino: int, index: int, length: int, start: int, end: int, *, was_hole: bool
     ) -> Chunk:
-        """Give a chunk a slot that holds its bytes, save those from `start` to `end`, which get new ones."""
+        """Give a chunk a slot with its bytes, except those from `start` to `end`, to be overwritten."""
         copy = self._cached.pop((ino, index), None)
         if copy is not None:
             slot = copy.slot
@@ -577,14 +459,14 @@ class Content:
         return chunk
 
     def _set_length(self, change: Change, chunk: Chunk, length: int) -> None:
-        """Note that a chunk's bytes, and perhaps its length, are about to change."""
+        """Record that a chunk's bytes, and perhaps its length, are about to change."""
         old_length = chunk.length
         self._touch(chunk, length)
         if length != old_length:
             change.on_abort(lambda: self._touch(chunk, old_length))
 
     def resize(self, change: Change, inode: Inode, size: int) -> Inode:
-        """Make a file longer or shorter; what `border` names was brought.
+        """Extend or truncate a file; `border` was brought.
 
         Returns the inode with its new size.
         """
@@ -611,13 +493,13 @@ class Content:
         self._drop_from(change, inode, 0)
 
     def _drop_from(self, change: Change, inode: Inode, first: int) -> int:
-        """Let the chunks from index `first` on be holes; say how many were none."""
+        """Turn the chunks from index `first` on into holes; return how many were not holes."""
         spooled = self._chunks.of(inode.ino)
         dropped = [chunk for index, chunk in spooled.items() if index >= first]
         for chunk in dropped:
             change.drop_spooled(inode.ino, chunk.index)
             change.on_commit(partial(self._discard, chunk))
-        # Not one step further than needed: behind a file's chunks lie those that others had.
+        # Not one step further than needed: removed records of other files follow a file's chunks.
         most = inode.chunks - len(spooled)
         behind = -(-inode.size // CHUNK_SIZE)
         count = len(dropped)
@@ -631,15 +513,15 @@ class Content:
     # Settling and storing
 
     def settle_file(self, ino: int, size: int) -> None:
-        """Settle a file's chunks, because its last writer closed it."""
-        # Almost every file has one chunk; only for others are all unsettled chunks looked through.
+        """Settle a file's chunks after its last writer closed it."""
+        # Almost every file has one chunk; only other files need a scan of all unsettled chunks.
         indexes = [0] if size <= CHUNK_SIZE else [i for owner, i in self._unsettled if owner == ino]
         for index in indexes:
             if chunk := self._unsettled.get((ino, index)):
                 self._settle(chunk)
 
     def settle_idle(self) -> None:
-        """Settle the chunks that were left alone for `SETTLE_AFTER` seconds."""
+        """Settle the chunks not written to for `SETTLE_AFTER` seconds."""
         before = time.monotonic() - SETTLE_AFTER
         while self._unsettled:
             chunk = next(iter(self._unsettled.values()))
@@ -658,7 +540,7 @@ class Content:
         self._submit(Job(chunk, chunk.version, source, chunk.durable, check_content=bool(self._wrong)))
 
     def stored(self, outcomes: list[Outcome[Chunk]]) -> None:
-        """Take note of what the uploader stored."""
+        """Record the chunks that the uploader stored."""
         counts = replace(self.counts)
         try:
             uncounted = (each for each in outcomes if each.job.owner.counted != each.job.version)
@@ -668,11 +550,11 @@ class Content:
                 change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
         except OSError as error:
             self.trouble = error.strerror
-            log.error("cannot note %d stored chunks, storing them again: %s", len(outcomes), error)  # noqa: TRY400
+            log.error("cannot record %d stored chunks, storing them again: %s", len(outcomes), error)  # noqa: TRY400
             for outcome in outcomes:
                 self._store_again(outcome.job)
-            if error.errno != errno.ENOSPC:  # after damage RocksDB takes nothing more
-                self._failure = JournalError(f"the session cannot go on: {error}")
+            if error.errno != errno.ENOSPC:  # after damage RocksDB accepts no more writes
+                self._failure = JournalError(f"the session cannot continue: {error}")
             self._signal()
             return
         except JournalError as error:  # they stay spooled
@@ -707,14 +589,14 @@ class Content:
         return done
 
     def _is_current(self, job: Job[Chunk]) -> bool:
-        """Say whether a job's chunk is still there and is what it was when the job was made."""
+        """Return whether a job's chunk still exists and is unchanged since the job was made."""
         chunk = job.owner
         return self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.version == job.version
 
     def _must_last(self, job: Job[Chunk]) -> bool:
-        """Say whether an fsync has come to cover a chunk since the job was made.
+        """Return whether an fsync has covered a chunk since the job was made.
 
-        Then it is sent once more, to be reported when its block lasts; that encodes and sends nothing.
+        It is then submitted again, to be reported once its block is durable; that encodes and sends nothing.
         """
         return job.owner.durable and not job.durable
 
@@ -726,7 +608,7 @@ class Content:
         """Make a file's bytes survive a power cut, wherever they are.
 
         Raises:
-            OSError: EIO if the disk or the store's disk fails.
+            OSError: EIO if this disk or the store's disk fails.
         """
         self._synced = True
         for chunk in self._chunks.of(ino).values():
@@ -738,7 +620,7 @@ class Content:
             raise OSError(errno.EIO, str(error)) from error
 
     async def drain(self) -> None:
-        """Wait until every chunk that is spooled now is stored, as it is now or as it is later, or gone.
+        """Wait until every chunk spooled now is stored, in this or a later version, or removed.
 
         Raises:
             JournalError: the journal cannot be written any more.
@@ -754,11 +636,11 @@ class Content:
             raise self._failure
 
     def status(self) -> ContentStatus:
-        """Say how full the spool is."""
+        """Return the use of the spool."""
         return ContentStatus(len(self._chunks), self._spooled_bytes, len(self._cached), self._waiting)
 
     def at_hand(self, hashes: set[bytes]) -> Iterator[tuple[Stored, bytes]]:
-        """Walk the stored chunks of which copies are kept and whose blocks have one of these hashes."""
+        """Walk the stored chunks with a local copy whose blocks have one of these hashes."""
         for chunk_id in list(self._cached):
             stored = self._journal.stored(*chunk_id)
             copy = self._cached.get(chunk_id)
@@ -766,13 +648,13 @@ class Content:
                 yield stored, self._spool.read(copy.slot, 0, stored.length)
 
     def store_again(self, lost: set[bytes]) -> set[bytes]:
-        """Make chunks spooled again whose blocks the store lost, where a copy is still at hand.
+        """Make chunks spooled again whose blocks the store lost, if a copy is still kept.
 
         Args:
             lost: Hashes of blocks.
 
         Returns:
-            Those of them that are on their way again.
+            The hashes that are being uploaded again.
         """
         saved: set[bytes] = set()
         with self._journal.change() as change:
@@ -787,13 +669,13 @@ class Content:
         return saved
 
     def note_wrong(self, hashes: set[bytes]) -> None:
-        """Take note of the blocks that a seal found wrong in the store, also for later daemons.
+        """Record the blocks that a seal found wrong in the store, also for later daemons.
 
-        Until each is stored once more, what is written is compared with what is there.
+        Until each is stored again, uploads are compared with the blocks in the store.
         """
         self._wrong = set(hashes)
         if hashes or self._journal.setting(_WRONG):
-            # On a full disk later daemons do without; the seal names the files all the same.
+            # On a full disk later daemons lack this; the seal still names the files.
             with suppress(OSError), self._journal.change() as change:
                 change.put_setting(_WRONG, json.dumps([each.hex() for each in sorted(hashes)]).encode())
 
@@ -815,12 +697,12 @@ class Content:
         self._signal()
 
     def _signal(self) -> None:
-        """Wake whoever waits for fewer spooled chunks."""
+        """Wake the tasks that wait for fewer spooled chunks."""
         self._less.set()
         self._less = trio.Event()
 
     def _touch(self, chunk: Chunk, length: int) -> None:
-        """Note that a chunk's bytes or length changed."""
+        """Record that a chunk's bytes or length changed."""
         self._spooled_bytes += length - chunk.length
         chunk.length = length
         chunk.version += 1
@@ -829,8 +711,8 @@ class Content:
         self._unsettled.move_to_end((chunk.ino, chunk.index))
 
     def _keep(self, chunk_id: ChunkId, slot: int, length: int) -> None:
-        """Keep a stored chunk's slot for reading back, and let the oldest ones go."""
-        self._cached[chunk_id] = _Copy(slot, length)
+        """Keep a stored chunk's slot for reading back, and evict the oldest ones."""
+        self._cached[chunk_id] = Copy(slot, length)
         self._cached_bytes += length
         while len(self._cached) > _CACHED_CHUNKS or self._cached_bytes > _CACHED_BYTES:
             if not self._evict():
@@ -839,7 +721,7 @@ class Content:
             self._make_room()
 
     def _evict(self) -> bool:
-        """Let the oldest copy go that no write waits for; say whether there was one."""
+        """Evict the oldest copy that no write waits for; return whether there was one."""
         oldest = next((chunk_id for chunk_id in self._cached if chunk_id not in self._pins), None)
         if oldest is None:
             return False
@@ -847,13 +729,13 @@ class Content:
         return True
 
     def _make_room(self) -> None:
-        """Give up all copies for the sake of a disk that is nearly full: reads do without, from memory."""
+        """Drop all copies on a nearly full disk: reads then use memory."""
         while self._evict():
             pass
         self._spool.give_back()
 
     def forget_copies(self) -> None:
-        """Give up all copies that are kept only for reading."""
+        """Drop all copies that are kept only for reading."""
         for chunk_id in list(self._cached):
             self._forget_copy(chunk_id)
 
@@ -863,7 +745,7 @@ class Content:
             self._free(copy.slot)
 
     def _free(self, slot: int) -> None:
-        """Give a slot back; on a disk that is nearly full its space at once."""
+        """Free a slot; on a nearly full disk, release its space at once."""
         self._spool.free(slot)
         if self._disk.is_low():
             self._spool.give_back()

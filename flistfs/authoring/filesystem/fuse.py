@@ -26,11 +26,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, SetattrFields, StatvfsData
 
-from flistfs.authoring.filesystem.vfs import DIRECTORY_SIZE, MAX_NAME, Attributes, Caller, Vfs, allocated
+from flistfs.authoring.filesystem.values import DIRECTORY_SIZE, Attributes, Caller, allocated
+from flistfs.authoring.filesystem.vfs import Vfs
 from flistfs.authoring.state.records import ROOT_INO, Inode
 from flistfs.errors import FlistfsError
 from flistfs.fuse.serving import may_access
 from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.tree.names import MAX_NAME
 
 log = logging.getLogger(__name__)
 

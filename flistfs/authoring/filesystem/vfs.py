@@ -1,13 +1,16 @@
-"""What each operation on the mounted tree means, as POSIX has it, with no FUSE in it.
+"""POSIX operations on the session's tree, independent of FUSE.
 
-Inodes are known by number. Each operation raises `OSError` with the errno that the caller of the system
-call gets. Permissions are the kernel's to check (the `default_permissions` of a mount); what is left here is
-what the kernel leaves to file systems: set-gid directories, O_TRUNC on a set-id file, link counts, times.
+One module of over 400 lines: each operation is a method on the same tables, and delegating them would add a
+call to every request.
 
-All methods run in one thread (the event loop's). Those without `async` are atomic; those with it do all that
-changes anything after their last await.
+Inodes are identified by number. Each operation raises `OSError` with the errno for the caller of the system
+call. The kernel checks permissions (mount option `default_permissions`); this module does what the kernel
+leaves to file systems: set-gid directories, O_TRUNC on a set-id file, link counts, times.
 
-The access time is what was set, and is not changed by reading: flists do not hold it.
+All methods run in one thread (the event loop's). Those without `async` are atomic; those with it make all
+changes after their last await.
+
+Reading does not change the access time: flists do not hold it.
 """
 
 from __future__ import annotations
@@ -15,99 +18,36 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import trio
 
-from flistfs.authoring.filesystem.content import MAX_SIZE, Content
+from flistfs.authoring.filesystem.content import Content
+from flistfs.authoring.filesystem.values import (
+    ACL_PREFIX,
+    MINIMAL_ACL_SIZE,
+    Attributes,
+    Caller,
+    Directories,
+    Listing,
+    OpenFile,
+    Totals,
+    grown,
+    now_ns,
+    os_error,
+    without_set_id,
+)
 from flistfs.authoring.state.change import Change
 from flistfs.authoring.state.journal import Journal
 from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
 from flistfs.errors import SourceError
-from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.tree.names import MAX_NAME, MAX_TARGET
 
-# What the Linux VFS allows in a name and in a link's target (limits.h, NAME_MAX and PATH_MAX - 1).
-MAX_NAME = 255
-MAX_TARGET = 4095
+# Limits of the Linux VFS on a name and on a link's target (limits.h, NAME_MAX and PATH_MAX - 1).
 
 # linux/fs.h
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
-
-# linux/posix_acl_xattr.h: a version of 4 bytes, and 8 for each of owner, group and others, as every ACL has.
-_ACL_PREFIX = b"system.posix_acl_"
-_MINIMAL_ACL_SIZE = 4 + 3 * 8
-
-DIRECTORY_SIZE = 4096  # what stat says of a directory, however large
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks."""
-
-    uid: int
-    gid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """What setattr is to change; None leaves a field as it is. Times are nanoseconds since 1970."""
-
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    size: int | None = None
-    atime_ns: int | None = None
-    mtime_ns: int | None = None
-
-
-@dataclass(slots=True)
-class _OpenFile:
-    """How often an inode is open, and how often for writing."""
-
-    count: int = 0
-    writers: int = 0
-
-
-@dataclass(slots=True)
-class _Listing:
-    """An opened directory, and the last cookie that belongs to the listing."""
-
-    ino: int
-    end: int
-
-
-@dataclass(slots=True)
-class Totals:
-    """What the tree holds, kept up to date while it changes: inodes by kind, and bytes in files."""
-
-    files: int = 0
-    directories: int = 0
-    links: int = 0
-    specials: int = 0
-    size: int = 0
-
-    def add(self, inode: Inode, count: int) -> None:
-        """Count an inode in (1) or out (-1)."""
-        if stat.S_ISREG(inode.mode):
-            self.files += count
-            self.size += count * inode.size
-        elif stat.S_ISDIR(inode.mode):
-            self.directories += count
-        elif stat.S_ISLNK(inode.mode):
-            self.links += count
-        else:
-            self.specials += count
-
-
-def _now() -> int:
-    return time.time_ns()
-
-
-def _fail(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
 
 
 class Vfs:
@@ -116,18 +56,18 @@ class Vfs:
     def __init__(
         self, journal: Journal, content: Content, *, owner: Caller, keep_xattrs: bool = False
     ) -> None:
-        """Serve the tree in `journal`; a new one gets a root directory that belongs to `owner`.
+        """Open the tree in `journal`; a new one gets a root directory owned by `owner`.
 
-        With `keep_xattrs` extended attributes live as long as the session does.
+        With `keep_xattrs`, extended attributes are kept for the life of the session.
         """
         self._journal = journal
         self._content = content
-        self._open: dict[int, _OpenFile] = {}
-        self._listings: dict[int, _Listing] = {}
+        self._open: dict[int, OpenFile] = {}
+        self._listings: dict[int, Listing] = {}
         self.totals = Totals()
-        self.changes = 0  # counts what callers changed, so that a seal sees whether anything did
+        self.changes = 0  # counts changes by callers, so that a seal can detect them
         self._keep_xattrs = keep_xattrs
-        self._has_xattrs = keep_xattrs or journal.count_xattrs() > 0  # those of an earlier mount
+        self._has_xattrs = keep_xattrs or journal.count_xattrs() > 0  # from an earlier mount
         self._refused_xattrs = int(journal.setting(b"xattrs") or 0)
         if journal.inode(ROOT_INO) is None:
             self._make_root(owner)
@@ -136,7 +76,7 @@ class Vfs:
             self.totals.add(inode, 1)
 
     def _make_root(self, owner: Caller) -> None:
-        now = _now()
+        now = now_ns()
         root = Inode(
             ROOT_INO, stat.S_IFDIR | 0o755, owner.uid, owner.gid, 2, 0, 0, 0, now, now, now, ROOT_INO, b""
         )
@@ -144,7 +84,7 @@ class Vfs:
             change.put_inode(root)
 
     def _sweep_orphans(self) -> None:
-        """Remove what had lost its last name when the session's last daemon ended."""
+        """Remove inodes that had no name when the session's last daemon ended."""
         for ino in list(self._journal.orphans()):
             inode = self._journal.inode(ino)
             if inode is not None:
@@ -152,7 +92,7 @@ class Vfs:
                     self._drop(change, inode)
 
     def _drop(self, change: Change, inode: Inode) -> None:
-        """Remove an inode with all that belongs to it."""
+        """Remove an inode with its content and extended attributes."""
         if inode.chunks:
             self._content.drop(change, inode)
         if self._has_xattrs:
@@ -166,11 +106,11 @@ class Vfs:
         """Return an inode."""
         found = self._journal.inode(ino)
         if found is None:
-            raise _fail(errno.ESTALE)
+            raise os_error(errno.ESTALE)
         return found
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        """Return what a name stands for, or None."""
+        """Return the inode of a name, or None."""
         if name == b".":
             return self.inode(parent)
         if name == b"..":
@@ -183,13 +123,13 @@ class Vfs:
         _check_name(name)
         entry = self._journal.child(parent, name)
         if entry is None:
-            raise _fail(errno.ENOENT)
+            raise os_error(errno.ENOENT)
         return entry
 
     def readdir(self, ino: int, after: int) -> Iterator[Dirent]:
-        """Walk a directory from a cookie on (0 is the start).
+        """Walk a directory from a cookie (0 is the start).
 
-        Entries that are there all the while come once, whatever is made or removed meanwhile.
+        Entries that exist throughout appear once, whatever is created or removed meanwhile.
         """
         return self._journal.children(ino, after)
 
@@ -197,22 +137,22 @@ class Vfs:
         """Open a directory for listing; returns a handle of its own."""
         self.inode(ino)
         handle = self._journal.next_id()
-        self._listings[handle] = _Listing(ino, handle)
+        self._listings[handle] = Listing(ino, handle)
         return handle
 
     def rewind(self, handle: int) -> None:
-        """Start a listing over: it shows what is there by now."""
+        """Restart a listing: it shows the present entries."""
         self._listings[handle].end = self._journal.next_id()
 
     def listed(self, handle: int) -> int:
-        """Say which directory a listing is of."""
+        """Return the inode number of the listed directory."""
         return self._listings[handle].ino
 
     def listing(self, handle: int, after: int) -> Iterator[Dirent]:
-        """Walk an opened directory from a cookie on.
+        """Walk an opened directory from a cookie.
 
-        What is made after the listing began is not in it, so that a program that makes a name for each name
-        that it meets comes to an end.
+        Entries created after the listing began are not in it, so that a program that creates a name for each
+        name it reads terminates.
         """
         listing = self._listings[handle]
         for entry in self.readdir(listing.ino, after):
@@ -245,13 +185,13 @@ class Vfs:
         self._content.check_names()
         directory = self._directory(parent)
         if self._journal.child(parent, name) is not None:
-            raise _fail(errno.EEXIST)
+            raise os_error(errno.EEXIST)
         gid = caller.gid
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
-        now = _now()
+        now = now_ns()
         is_dir = stat.S_ISDIR(mode)
         ino = self._journal.next_id()
         inode = Inode(
@@ -272,18 +212,18 @@ class Vfs:
         with self._journal.change() as change:
             change.put_inode(inode)
             change.put_name(parent, Dirent(name, ino, self._journal.next_id(), stat.S_IFMT(mode)))
-            change.put_inode(_grown(directory, 1, int(is_dir), now))
+            change.put_inode(grown(directory, 1, int(is_dir), now))
         self._changed()
         self.totals.add(inode, 1)
         return inode
 
     def _directory(self, ino: int) -> Inode:
-        """Return a directory that something may be made in."""
+        """Return a directory in which entries may be created."""
         directory = self.inode(ino)
         if not stat.S_ISDIR(directory.mode):
-            raise _fail(errno.ENOTDIR)
-        if directory.nlink == 0:  # removed, but still somebody's working directory
-            raise _fail(errno.ENOENT)
+            raise os_error(errno.ENOTDIR)
+        if directory.nlink == 0:  # removed, but still a process's working directory
+            raise os_error(errno.ENOENT)
         return directory
 
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
@@ -291,12 +231,12 @@ class Vfs:
         return self._make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), caller)
 
     def make_directories(self, path: bytes, caller: Caller) -> tuple[int, list[tuple[int, bytes]]]:
-        """Make the directories of a path that are not there yet.
+        """Create the missing directories of a path.
 
-        Returns the last one's number, and what was made: the names, each with its parent's number.
+        Returns the last one's number, and the created names, each with its parent's number.
 
         Raises:
-            SourceError: something else is in the way.
+            SourceError: a component exists and is not a directory.
         """
         ino, made = ROOT_INO, []
         for name in filter(None, path.split(b"/")):
@@ -323,7 +263,7 @@ class Vfs:
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Inode:
         """Make a symbolic link."""
         if len(target) > MAX_TARGET:
-            raise _fail(errno.ENAMETOOLONG)
+            raise os_error(errno.ENAMETOOLONG)
         return self._make(parent, name, stat.S_IFLNK | 0o777, caller, target=target)
 
     def link(self, ino: int, parent: int, name: bytes) -> Inode:
@@ -331,33 +271,33 @@ class Vfs:
         _check_name(name)
         inode = self.inode(ino)
         if stat.S_ISDIR(inode.mode):
-            raise _fail(errno.EPERM)
+            raise os_error(errno.EPERM)
         if inode.nlink == 0:
-            raise _fail(errno.ENOENT)
+            raise os_error(errno.ENOENT)
         self._content.check_names()
         directory = self._directory(parent)
         if self._journal.child(parent, name) is not None:
-            raise _fail(errno.EEXIST)
-        now = _now()
+            raise os_error(errno.EEXIST)
+        now = now_ns()
         inode = inode._replace(nlink=inode.nlink + 1, ctime_ns=now)
         with self._journal.change() as change:
             change.put_inode(inode)
             change.put_name(parent, Dirent(name, ino, self._journal.next_id(), stat.S_IFMT(inode.mode)))
-            change.put_inode(_grown(directory, 1, 0, now))
+            change.put_inode(grown(directory, 1, 0, now))
         self._changed()
         return inode
 
     # Removing
 
     def unlink(self, parent: int, name: bytes) -> None:
-        """Remove a name that is no directory's."""
+        """Remove a name that is not a directory."""
         entry = self._entry(parent, name)
         if entry.kind == stat.S_IFDIR:
-            raise _fail(errno.EISDIR)
-        now = _now()
+            raise os_error(errno.EISDIR)
+        now = now_ns()
         with self._journal.change(makes_room=True) as change:
             change.drop_name(parent, entry)
-            change.put_inode(_grown(self.inode(parent), -1, 0, now))
+            change.put_inode(grown(self.inode(parent), -1, 0, now))
             self._lose_name(change, self.inode(entry.ino), now)
         self._changed()
 
@@ -365,26 +305,26 @@ class Vfs:
         """Remove an empty directory."""
         entry = self._entry(parent, name)
         if entry.kind != stat.S_IFDIR:
-            raise _fail(errno.ENOTDIR)
+            raise os_error(errno.ENOTDIR)
         inode = self.inode(entry.ino)
         if inode.size:
-            raise _fail(errno.ENOTEMPTY)
-        now = _now()
+            raise os_error(errno.ENOTEMPTY)
+        now = now_ns()
         with self._journal.change(makes_room=True) as change:
             change.drop_name(parent, entry)
-            change.put_inode(_grown(self.inode(parent), -1, -1, now))
+            change.put_inode(grown(self.inode(parent), -1, -1, now))
             self._lose_name(change, inode, now)
         self._changed()
 
     def _lose_name(self, change: Change, inode: Inode, now: int) -> None:
-        """Take a name from an inode; one without any stays until the kernel forgets it."""
+        """Remove a name from an inode; without names it is kept until the kernel forgets it."""
         nlink = 0 if stat.S_ISDIR(inode.mode) else inode.nlink - 1
         change.put_inode(inode._replace(nlink=nlink, ctime_ns=now))
         if nlink == 0:
             change.put_orphan(inode.ino)
 
     def forget(self, ino: int) -> None:
-        """The kernel holds the inode no longer: if it has no name either, it goes."""
+        """Remove an inode that the kernel no longer references, if it has no name either."""
         inode = self._journal.inode(ino)
         if inode is None or inode.nlink > 0 or ino in self._open:
             return
@@ -401,38 +341,38 @@ class Vfs:
         target_directory = self._directory(new_parent)
         other = self._journal.child(new_parent, new_name)
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
-            raise _fail(errno.EINVAL)
+            raise os_error(errno.EINVAL)
         if flags & RENAME_NOREPLACE and other is not None:
-            raise _fail(errno.EEXIST)
+            raise os_error(errno.EEXIST)
         if entry.kind == stat.S_IFDIR:
             self._check_not_inside(entry.ino, target_directory)
         if flags & RENAME_EXCHANGE:
             if other is None:
-                raise _fail(errno.ENOENT)
+                raise os_error(errno.ENOENT)
             if other.kind == stat.S_IFDIR:
                 self._check_not_inside(other.ino, self.inode(parent))
             self._exchange(parent, entry, new_parent, other)
         elif other is None or other.ino != entry.ino:
             self._move(parent, entry, new_parent, new_name, other)
         else:
-            return  # two names of one file: POSIX wants both to stay
+            return  # two names of one file: POSIX requires that both stay
         self._changed()
 
     def _check_not_inside(self, ino: int, directory: Inode) -> None:
         """Refuse to move a directory into itself."""
         while directory.ino != ROOT_INO:
             if directory.ino == ino:
-                raise _fail(errno.EINVAL)
+                raise os_error(errno.EINVAL)
             directory = self.inode(directory.parent)
 
     def _move(
         self, parent: int, entry: Dirent, new_parent: int, new_name: bytes, other: Dirent | None
     ) -> None:
-        now = _now()
+        now = now_ns()
         is_dir = int(entry.kind == stat.S_IFDIR)
         if other is not None:
             self._check_replaceable(entry, other)
-        # Who lists the directory meets a replaced name once, and a renamed file once: each keeps its place.
+        # A concurrent listing shows a replaced name once and a renamed file once: each keeps its cookie.
         if other is not None:
             cookie = other.cookie
         else:
@@ -441,7 +381,7 @@ class Vfs:
         if is_dir:
             moved = moved._replace(parent=new_parent)
         with self._journal.change() as change:
-            directories = _Directories(self, now)
+            directories = Directories(self, now)
             change.drop_name(parent, entry)
             directories.grow(parent, -1, -is_dir)
             if other is not None:
@@ -456,18 +396,18 @@ class Vfs:
     def _check_replaceable(self, entry: Dirent, other: Dirent) -> None:
         if other.kind == stat.S_IFDIR:
             if entry.kind != stat.S_IFDIR:
-                raise _fail(errno.EISDIR)
+                raise os_error(errno.EISDIR)
             if self.inode(other.ino).size:
-                raise _fail(errno.ENOTEMPTY)
+                raise os_error(errno.ENOTEMPTY)
         elif entry.kind == stat.S_IFDIR:
-            raise _fail(errno.ENOTDIR)
+            raise os_error(errno.ENOTDIR)
 
     def _exchange(self, parent: int, entry: Dirent, new_parent: int, other: Dirent) -> None:
         if entry.ino == other.ino:
             return
-        now = _now()
+        now = now_ns()
         with self._journal.change() as change:
-            directories = _Directories(self, now)
+            directories = Directories(self, now)
             change.put_name(parent, other._replace(name=entry.name, cookie=entry.cookie))
             change.put_name(new_parent, entry._replace(name=other.name, cookie=other.cookie))
             delta = int(other.kind == stat.S_IFDIR) - int(entry.kind == stat.S_IFDIR)
@@ -487,7 +427,7 @@ class Vfs:
         if wanted.size is not None:
             await self._prepare_resize(ino, wanted.size)
         inode = self.inode(ino)
-        now = _now()
+        now = now_ns()
         makes_room = wanted.size is not None and wanted.size < inode.size
         with self._journal.change(makes_room=makes_room) as change:
             changed = inode
@@ -508,20 +448,20 @@ class Vfs:
         return changed
 
     async def _prepare_resize(self, ino: int, size: int) -> None:
-        if size > MAX_SIZE:
-            raise _fail(errno.EFBIG)
+        if size > self._content.max_size:
+            raise os_error(errno.EFBIG)
         inode = self.inode(ino)
         if stat.S_ISDIR(inode.mode):
-            raise _fail(errno.EISDIR)
+            raise os_error(errno.EISDIR)
         if not stat.S_ISREG(inode.mode):
-            raise _fail(errno.EINVAL)
+            raise os_error(errno.EINVAL)
         await self._bring_for(ino, lambda current: self._content.border(current, size))
 
     async def _bring_for(self, ino: int, needs: Callable[[Inode], list[int]]) -> None:
-        """Bring what `needs` says of the inode, until it says the same after bringing as before.
+        """Bring the chunks that `needs` returns for the inode, until it returns the same after bringing.
 
-        While a chunk is brought the file may change, and then other chunks may be needed. A file without
-        chunks, as every new one is, needs none.
+        The file may change while a chunk is brought, and then need other chunks. A file without chunks, as
+        every new one is, needs none.
         """
         inode = self.inode(ino)
         while inode.chunks and (wanted := needs(inode)):
@@ -536,18 +476,18 @@ class Vfs:
     def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
         """Set an extended attribute, if the session keeps them; an flist cannot hold it either way."""
         inode = self.inode(ino)
-        is_acl = name.startswith(_ACL_PREFIX)
+        is_acl = name.startswith(ACL_PREFIX)
         if is_acl or not self._keep_xattrs:
-            # `cp -a` sets a minimal list on every file; it says what the mode says, so nothing is lost.
-            if not is_acl or len(value) > _MINIMAL_ACL_SIZE:
+            # `cp -a` sets a minimal ACL on every file; it equals the mode, so nothing is lost.
+            if not is_acl or len(value) > MINIMAL_ACL_SIZE:
                 self._count_refused_xattr()
-            raise _fail(errno.EOPNOTSUPP)
+            raise os_error(errno.EOPNOTSUPP)
         if len(name) > MAX_NAME:
-            raise _fail(errno.ERANGE)
+            raise os_error(errno.ERANGE)
         self._content.check_names()
         with self._journal.change() as change:
             change.put_xattr(ino, name, value)
-            change.put_inode(inode._replace(ctime_ns=_now()))
+            change.put_inode(inode._replace(ctime_ns=now_ns()))
         self._changed()
 
     def _count_refused_xattr(self) -> None:
@@ -559,7 +499,7 @@ class Vfs:
         change.put_setting(b"xattrs", str(self._refused_xattrs).encode())
 
     def adopt_xattrs(self, change: Change, ino: int, xattrs: Mapping[bytes, bytes]) -> None:
-        """Set the extended attributes that something has which is put into the tree, or count them."""
+        """Set the extended attributes of an imported inode, or count them."""
         if not self._keep_xattrs:
             if xattrs:
                 self._refuse_xattrs(change, len(xattrs))
@@ -567,8 +507,8 @@ class Vfs:
         for name, value in xattrs.items():
             change.put_xattr(ino, name, value)
 
-    def took(self, made: Iterable[Inode]) -> None:
-        """Take note of inodes that were put into the tree past the operations here."""
+    def note_added(self, made: Iterable[Inode]) -> None:
+        """Count inodes that were added to the tree by an import."""
         for inode in made:
             self.totals.add(inode, 1)
         self._changed()
@@ -577,7 +517,7 @@ class Vfs:
         """Return an extended attribute."""
         value = self._journal.xattr(ino, name)
         if value is None:
-            raise _fail(errno.ENODATA)
+            raise os_error(errno.ENODATA)
         return value
 
     def listxattr(self, ino: int) -> list[bytes]:
@@ -589,15 +529,15 @@ class Vfs:
         self.getxattr(ino, name)
         with self._journal.change() as change:
             change.drop_xattr(ino, name)
-            change.put_inode(self.inode(ino)._replace(ctime_ns=_now()))
+            change.put_inode(self.inode(ino)._replace(ctime_ns=now_ns()))
         self._changed()
 
     # Content
 
     def _open_handle(self, ino: int, flags: int) -> int:
-        """Count an opened file. The handle names the inode, and whether it is open for writing."""
+        """Count an opened file. The handle encodes the inode, and whether it is open for writing."""
         writing = int(flags & os.O_ACCMODE != os.O_RDONLY)
-        opened = self._open.setdefault(ino, _OpenFile())
+        opened = self._open.setdefault(ino, OpenFile())
         opened.count += 1
         opened.writers += writing
         return ino << 1 | writing
@@ -608,7 +548,7 @@ class Vfs:
         if flags & os.O_TRUNC:
             wanted = Attributes(size=0)
             if caller.uid != 0 and inode.mode & (stat.S_ISUID | stat.S_ISGID):
-                wanted = Attributes(size=0, mode=_without_set_id(inode, caller))
+                wanted = Attributes(size=0, mode=without_set_id(inode, caller))
             await self.setattr(ino, wanted)
         return self._open_handle(ino, flags)
 
@@ -617,16 +557,16 @@ class Vfs:
         return await self._content.read(handle >> 1, offset, length)
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
-        """Write all of `data` at `offset`; it survives the daemon's death once this returned."""
+        """Write all of `data` at `offset`; it survives the daemon's death once this returns."""
         ino = handle >> 1
         if not data:
             return 0
-        if offset + len(data) > MAX_SIZE:
-            raise _fail(errno.EFBIG)
+        if offset + len(data) > self._content.max_size:
+            raise os_error(errno.EFBIG)
         await self._content.room()
         await self._bring_for(ino, lambda current: self._content.needs(current, offset, len(data)))
         inode = self.inode(ino)
-        now = _now()
+        now = now_ns()
         with self._journal.change() as change:
             changed = self._content.write(change, inode, offset, data)
             change.put_inode(changed._replace(mtime_ns=now, ctime_ns=now))
@@ -644,7 +584,7 @@ class Vfs:
         await trio.to_thread.run_sync(self._journal.sync)
 
     def release(self, handle: int) -> None:
-        """One opened file is closed: with the last writer the file's chunks are settled."""
+        """Close an open file; after its last writer, the file's chunks are settled."""
         ino, writing = handle >> 1, handle & 1
         opened = self._open[ino]
         opened.count -= 1
@@ -660,51 +600,6 @@ class Vfs:
         self.changes += 1
 
 
-class _Directories:
-    """The directories that a rename changes, which may be one and the same."""
-
-    def __init__(self, vfs: Vfs, now: int) -> None:
-        self._vfs = vfs
-        self._now = now
-        self._directories: dict[int, Inode] = {}
-
-    def grow(self, ino: int, entries: int, directories: int) -> None:
-        """Count entries and sub-directories in or out."""
-        directory = self._directories.get(ino) or self._vfs.inode(ino)
-        self._directories[ino] = _grown(directory, entries, directories, self._now)
-
-    def put(self, change: Change) -> None:
-        """Write them."""
-        for directory in self._directories.values():
-            change.put_inode(directory)
-
-
-def _grown(directory: Inode, entries: int, directories: int, now: int) -> Inode:
-    """Return a directory with that many entries and sub-directories more."""
-    return directory._replace(
-        size=directory.size + entries, nlink=directory.nlink + directories, mtime_ns=now, ctime_ns=now
-    )
-
-
 def _check_name(name: bytes) -> None:
     if len(name) > MAX_NAME:
-        raise _fail(errno.ENAMETOOLONG)
-
-
-def _without_set_id(inode: Inode, caller: Caller) -> int:
-    """Clear what a stranger's write clears: set-uid; set-gid if the group may execute or is not the caller's.
-
-    Linux asks for all groups of the caller, but the first is all that a request tells.
-    """
-    mode = inode.mode & ~stat.S_ISUID
-    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP or caller.gid != inode.gid else mode
-
-
-def allocated(inode: Inode) -> int:
-    """How many 512-byte units of disk stat reports for an inode: holes cost none."""
-    if not stat.S_ISREG(inode.mode):
-        return 0
-    whole = -(-inode.size // 512)
-    if inode.chunks >= -(-inode.size // CHUNK_SIZE):
-        return whole
-    return min(whole, inode.chunks * (CHUNK_SIZE // 512))
+        raise os_error(errno.ENAMETOOLONG)

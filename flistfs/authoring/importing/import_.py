@@ -22,14 +22,17 @@ from dataclasses import astuple, dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
 
-from flistfs.authoring.filesystem.content import Content, Counts
-from flistfs.authoring.filesystem.vfs import MAX_NAME, MAX_TARGET, Vfs
+from flistfs.authoring.filesystem.chunks import Counts
+from flistfs.authoring.filesystem.content import Content
+from flistfs.authoring.filesystem.vfs import Vfs
 from flistfs.authoring.state.change import Change
 from flistfs.authoring.state.journal import Journal
 from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
 from flistfs.sources.item import Item, Problem
 from flistfs.tree.chunks import Stored
-from flistfs.tree.uniting import Allowance, followed
+from flistfs.tree.names import MAX_NAME, MAX_TARGET
+from flistfs.tree.rules import Allowance
+from flistfs.tree.uniting import followed
 
 # Directories whose numbers are remembered; others are looked up from the top.
 _REMEMBERED = 4096
@@ -141,7 +144,7 @@ class Grafter:
                 change.rely_on_base()
             change.put_setting(b"counts", json.dumps(astuple(counts)).encode())
         self._content.counts = counts
-        self._vfs.took(draft.made)
+        self._vfs.note_added(draft.made)
         done.inodes.update(draft.changed)
         return done
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 
 import trio
 
-from flistfs.authoring.filesystem.content import MAX_SIZE
 from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready, StoredPiece
 from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
 from flistfs.errors import SourceError
@@ -131,6 +130,7 @@ class Ingest:
         submit: Callable[[Job[Piece]], None],
         changed: Callable[[Grafted], Awaitable[None]],
         *,
+        max_size: int,
         keep_going: bool,
         check_content: bool = False,
     ) -> None:
@@ -141,6 +141,7 @@ class Ingest:
             grafter: Puts them into the tree.
             submit: Gets every chunk, to be stored; `report` is to get what became of it.
             changed: Is told what each batch changed in the tree.
+            max_size: Bytes of the largest file that the format can hold.
             keep_going: Whether to leave out what cannot be taken, instead of ending with it.
             check_content: Whether blocks that are stored already are compared.
         """
@@ -148,6 +149,7 @@ class Ingest:
         self._grafter = grafter
         self._submit = submit
         self._tell_changed = changed
+        self._max_size = max_size
         self._keep_going = keep_going
         self._check_content = check_content
         self._budget = _Budget(_BUDGET)
@@ -180,7 +182,7 @@ class Ingest:
                 self._budget.close()
 
     def report(self, piece: Piece, report: Finished[Piece]) -> None:
-        """Take note of what became of a chunk (in the event loop's thread)."""
+        """Note what became of a chunk (in the event loop's thread)."""
         self._budget.give(piece.cost)
         match report:
             case Outcome(stored=stored, size=size, is_new=is_new, replaced=replaced):
@@ -205,8 +207,8 @@ class Ingest:
         for entry in self._source.items():
             if not isinstance(entry, Item):
                 parcel.messages.append(entry)
-            elif entry.size > MAX_SIZE and entry.link is None:
-                parcel.messages.append(_too_large(entry))
+            elif entry.size > self._max_size and entry.link is None:
+                parcel.messages.append(_too_large(entry, self._max_size))
             else:
                 self._spend(_cost(entry), parcel)
                 self._cut(entry, parcel)
@@ -269,7 +271,7 @@ class Ingest:
                 await self._put_next()
 
     def _is_next_ready(self) -> bool:
-        """Say whether nothing of what comes next is on its way any more."""
+        """Return whether nothing of what comes next is on its way any more."""
         return bool(self._queue) and (isinstance(first := self._queue[0], Problem) or not first.waiting)
 
     async def _put_next(self) -> None:
@@ -323,8 +325,8 @@ class Ingest:
             self.problems.append(said)
 
 
-def _too_large(item: Item) -> Problem:
-    return Problem(item.path, f"it has {item.size:,} bytes; a file in an flist has {MAX_SIZE:,} at most")
+def _too_large(item: Item, most: int) -> Problem:
+    return Problem(item.path, f"it has {item.size:,} bytes; a file in an flist has {most:,} at most")
 
 
 @dataclass(slots=True)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+from flistfs.authoring.parts import Parts
 from flistfs.authoring.sealing.survey import Owner
+from flistfs.authoring.state.change import Change
+from flistfs.authoring.state.records import ROOT_INO, Inode
+from flistfs.authoring.state.view import View
+from flistfs.errors import (
+    BlockCorruptError,
+    StoreUnavailableError,
+)
 from flistfs.tree.node import Access
 
 # The tree's own account files are read up to this many bytes.
@@ -56,3 +67,52 @@ def _names(text: bytes) -> dict[int, bytes]:
         if len(fields) > 2 and fields[0] and fields[2].isdigit() and len(fields[2]) <= 10:
             names.setdefault(int(fields[2]), fields[0])
     return {0: b"root", **names}
+
+
+# The journal's setting with the accounts that the base knows by name alone: users, then groups.
+_NAMED = b"named"
+
+
+def note_named(change: Change, users: Mapping[int, bytes], groups: Mapping[int, bytes]) -> None:
+    """Note the accounts that the base of a session knows by name alone."""
+    named = [_as_pairs(users), _as_pairs(groups)]
+    change.put_setting(_NAMED, json.dumps(named).encode())
+
+
+async def accounts_of(parts: Parts) -> Accounts:
+    """Read the accounts from the tree that is being sealed and from its base, never from this host."""
+    accounts = Accounts.parse(await _small_file(parts, b"etc/passwd"), await _small_file(parts, b"etc/group"))
+    users, groups = map(_of_pairs, json.loads(parts.journal.setting(_NAMED) or b"[[], []]"))
+    return replace(accounts, named_users=users, named_groups=groups)
+
+
+async def _small_file(parts: Parts, path: bytes) -> bytes:
+    inode = _find_inode(parts.journal, path)
+    if inode is None or not stat.S_ISREG(inode.mode):
+        return b""
+    try:
+        return await parts.content.read(inode.ino, 0, MAX_ACCOUNTS_SIZE)
+    except OSError as error:
+        failed = f"{os.fsdecode(path)} of the tree cannot be read"
+        if isinstance(error.__cause__, BlockCorruptError):  # which waiting does not mend
+            raise BlockCorruptError(f"{failed}: {error.__cause__}; write it again") from error
+        raise StoreUnavailableError(f"{failed}: {error.__cause__ or error.strerror}") from error
+
+
+def _find_inode(view: View, path: bytes) -> Inode | None:
+    """Find a path in a tree, without following links."""
+    ino = ROOT_INO
+    for name in path.split(b"/"):
+        entry = view.child(ino, name)
+        if entry is None:
+            return None
+        ino = entry.ino
+    return view.inode(ino)
+
+
+def _as_pairs(names: Mapping[int, bytes]) -> list[tuple[int, str]]:
+    return [(number, os.fsdecode(name)) for number, name in names.items()]
+
+
+def _of_pairs(pairs: Iterable[tuple[int, str]]) -> dict[int, bytes]:
+    return {number: os.fsencode(name) for number, name in pairs}

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from flistfs.authoring.filesystem.vfs import DIRECTORY_SIZE
+from flistfs.authoring.filesystem.values import DIRECTORY_SIZE
 from flistfs.authoring.request import SealOptions
 from flistfs.authoring.sealing.accounts import Accounts
 from flistfs.authoring.sealing.blocks import store_holes
@@ -29,7 +29,7 @@ from flistfs.authoring.sealing.survey import (
     owner_of,
     take_survey,
 )
-from flistfs.authoring.state.records import ROOT_INO, Inode
+from flistfs.authoring.state.records import Inode
 from flistfs.authoring.state.view import View
 from flistfs.errors import (
     FormatError,
@@ -55,17 +55,6 @@ _ENTRIES_AT_ONCE = 1024
 
 class ChangedError(Exception):
     """The tree was changed while it was being sealed; it has to be done again."""
-
-
-def find_inode(view: View, path: bytes) -> Inode | None:
-    """Find a path in a tree, without following links."""
-    ino = ROOT_INO
-    for name in path.split(b"/"):
-        entry = view.child(ino, name)
-        if entry is None:
-            return None
-        ino = entry.ino
-    return view.inode(ino)
 
 
 class _Tree:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Change:
-    """What one operation changes: nothing of it is seen before it is committed, and then all of it.
+    """One operation's changes, applied atomically: none is visible before the commit, then all are.
 
-    Used as a context manager it commits itself at the end of the block. If the block or the commit fails,
-    the journal is as it was, and what `on_abort` was given is called, the last first; if all went well,
-    what `on_commit` was given. So memory and spool follow the journal, whatever the disk does.
+    Used as a context manager, it commits at the end of the block. If the block or the commit fails, the
+    journal is unchanged and the `on_abort` actions are called, last registered first; on success the
+    `on_commit` actions are called. Memory and spool therefore always match the journal.
     """
 
     __slots__ = ("_after", "_journal", "_undo", "batch", "inodes", "makes_room")
@@ -58,11 +58,11 @@ class Change:
             self._abort()
 
     def on_abort(self, action: Callable[[], object]) -> None:
-        """Have `action` called if the change is not made."""
+        """Register `action` to be called if the change is not made."""
         self._undo.append(action)
 
     def on_commit(self, action: Callable[[], object]) -> None:
-        """Have `action` called once the change is made."""
+        """Register `action` to be called once the change is made."""
         self._after.append(action)
 
     def _abort(self) -> None:
@@ -81,11 +81,11 @@ class Change:
         self.batch.delete(b"o" + ID.pack(ino))
 
     def put_orphan(self, ino: int) -> None:
-        """Note that the inode has no name left but may still be in use."""
+        """Mark the inode as an orphan: it has no name left but may still be in use."""
         self.batch.put(b"o" + ID.pack(ino), b"")
 
     def put_name(self, parent: int, entry: Dirent) -> None:
-        """Add a name to a directory, or let it stand for another inode."""
+        """Add a name to a directory, or point an existing name at another inode."""
         tail = ID.pack(parent)
         self.batch.put(b"d" + tail + entry.name, ENTRY.pack(entry.ino, entry.cookie, entry.kind))
         self.batch.put(
@@ -99,7 +99,7 @@ class Change:
         self.batch.delete(b"e" + tail + ID.pack(entry.cookie))
 
     def put_stored(self, ino: int, index: int, stored: Stored) -> None:
-        """Note that a chunk is in the store."""
+        """Record that a chunk is in the store."""
         head = CHUNK_HEAD.pack(stored.length, len(stored.hash))
         self.batch.put(CHUNK_KEY.pack(b"c", ino, index), head + stored.hash + stored.key)
 
@@ -108,7 +108,7 @@ class Change:
         self.batch.delete(CHUNK_KEY.pack(b"c", ino, index))
 
     def put_spooled(self, ino: int, index: int, slot: int) -> None:
-        """Note that a chunk lies in the given slot."""
+        """Record that a chunk is in the given slot."""
         self.batch.put(CHUNK_KEY.pack(b"s", ino, index), ID.pack(slot))
 
     def drop_spooled(self, ino: int, index: int) -> None:
@@ -116,16 +116,16 @@ class Change:
         self.batch.delete(CHUNK_KEY.pack(b"s", ino, index))
 
     def put_block(self, key: bytes, block_hash: bytes, size: int) -> None:
-        """Note that this session stored a block, of `size` bytes as stored."""
+        """Record that this session stored a block of `size` bytes (encoded)."""
         self.batch.put(b"b" + key, BLOCK_HEAD.pack(size) + block_hash)
 
     def drop_block(self, key: bytes) -> None:
-        """Trust no longer that a block is in the store; from then on `has_unnoted_blocks`."""
+        """Forget that a block is in the store; `has_unnoted_blocks` is true from then on."""
         self.batch.delete(b"b" + key)
         self.put_setting(b"lost", b"1")
 
     def rely_on_base(self) -> None:
-        """Note that chunks are put into the tree whose blocks others stored; then `has_unnoted_blocks`."""
+        """Record that the tree has chunks whose blocks others stored; `has_unnoted_blocks` is then true."""
         self.put_setting(b"base", b"1")
 
     def put_xattr(self, ino: int, name: bytes, value: bytes) -> None:

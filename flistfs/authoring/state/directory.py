@@ -1,7 +1,7 @@
-"""A session's directory on the disk: its files, its lock, and how sessions are found.
+"""A session's directory on disk: its files and its lock.
 
-Every session has an entry below the user's state directory, named after its mount point, so that a mount
-point finds its session again. With a state directory of the user's choice the entry is a link to it.
+Every session has an entry below the user's state directory, named after its mount point, so that the session
+can be found by mount point. If the user chose another state directory, the entry is a symbolic link to it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from flistfs.fuse import mounts
 from flistfs.util.durable import sync_directory
 
 SCHEMA = 1
-"""Version of what lies in a session directory; another one is refused."""
+"""Version of the layout of a session directory; any other version is refused."""
 
 STANDARD_INPUT = "-"
-"""The source that is not read from a place of its own."""
+"""The source name that stands for standard input, which has no path."""
 
-# Seconds that a daemon may have its session without a mount: it opens it, or stores what is left.
+# Seconds a daemon may hold its session without a mount, while it opens it or stores the remaining chunks.
 _DAEMON_AT_WORK = 20.0
 
-# Who only looks whether a session is locked locks it for a moment, in seconds at most.
+# Testing whether a session is locked takes the lock for a moment, at most this long (seconds).
 _GLANCE = 0.5
 
 
@@ -44,7 +44,7 @@ class SessionDirectory:
 
     @property
     def journal(self) -> Path:
-        """The RocksDB of what must survive."""
+        """The RocksDB database of everything that must survive."""
         return self.path / "journal"
 
     @property
@@ -54,27 +54,27 @@ class SessionDirectory:
 
     @property
     def scratch(self) -> Path:
-        """A directory for a catalog while it is made."""
+        """A directory for the catalog while it is being written."""
         return self.path / "scratch"
 
     @property
     def view(self) -> Path:
-        """A directory for the journal as it was when a seal began to read it."""
+        """A directory for the checkpoint of the journal that a seal reads."""
         return self.path / "view"
 
     @property
     def _routers(self) -> Path:
-        """A directory for what flists say of where their blocks are."""
+        """A directory for the routers of base flists, which say where their blocks are."""
         return self.path / "routers"
 
     @property
     def _unfinished(self) -> Path:
-        """A file that is there until all that the session starts from is in its journal."""
+        """A file that exists until the session's initial content is completely in its journal."""
         return self.path / "unfinished"
 
     @property
     def _incomplete(self) -> Path:
-        """A file that names what was not added whole, if there is anything."""
+        """A file that lists incomplete adds; absent if there are none."""
         return self.path / "incomplete"
 
     @property
@@ -93,7 +93,7 @@ class SessionDirectory:
 
     @property
     def _failed_start(self) -> Path:
-        """A file that says why the last session that was to be here never was; its form is a result's."""
+        """A file that says why the last session here could not be started, in the form of a result."""
         return self.path / "failed"
 
     @property
@@ -103,9 +103,9 @@ class SessionDirectory:
     def create(self, settings: Settings, *, unfinished: bool = False) -> None:
         """Start a session in this locked directory.
 
-        What is left of one that ended is removed, save its log and its result, which stay until the new one
-        is mounted. An `unfinished` one counts as none until `finish` is called, whatever happens: half of a
-        tree must never be taken for the whole.
+        Files of an ended session are removed, except its log and result, which stay until the new one is
+        mounted. An `unfinished` session does not exist for other processes until `finish` is called: half
+        a tree must never be mistaken for the whole.
         """
         self.end()
         _write(self.path / "schema", str(SCHEMA))
@@ -114,15 +114,15 @@ class SessionDirectory:
         _write(self._settings, json.dumps(asdict(settings)))
 
     def finish(self) -> None:
-        """Let the session be one from now on, also after a power cut."""
+        """Mark the session as complete, durably: it exists for other processes from now on."""
         remove_files(self._unfinished)
         sync_directory(self.path)
 
     def partial_adds(self) -> list[PartialAdd]:
-        """Return what was not added whole: a seal of it would be one of half a tree.
+        """Return the incomplete adds; sealing now would seal half a tree.
 
         Raises:
-            JournalError: the file that says so is damaged.
+            JournalError: the file that lists them is damaged.
         """
         try:
             return [PartialAdd(**each) for each in json.loads(self._incomplete.read_text())]
@@ -134,9 +134,9 @@ class SessionDirectory:
             ) from None
 
     def begin_adds(self, adds: Iterable[PartialAdd]) -> list[PartialAdd]:
-        """Note, also for after a power cut, that these are not added whole until `finish_adds` says so.
+        """Record durably that these adds are incomplete until `finish_adds` is called.
 
-        Returns those of them that were not noted before.
+        Returns those that were not recorded before.
         """
         noted = self.partial_adds()
         new = [add for add in dict.fromkeys(adds) if add not in noted]
@@ -144,11 +144,11 @@ class SessionDirectory:
         return new
 
     def withdraw_adds(self, adds: Collection[PartialAdd]) -> None:
-        """Forget that these were begun, since they were refused before anything was."""
+        """Forget adds that were refused before they changed anything."""
         self._keep_partial(add for add in self.partial_adds() if add not in adds)
 
     def finish_adds(self, adds: Collection[PartialAdd]) -> None:
-        """Note that these are added whole; what comes from standard input stands for all that does."""
+        """Record that these adds are complete; one add from standard input completes all such adds."""
         sources = {add.source for add in adds}
         self._keep_partial(
             add
@@ -164,26 +164,26 @@ class SessionDirectory:
             sync_directory(self.path)
 
     def change_store(self, url: str) -> None:
-        """Let the session go on with another store (a URL without a password)."""
+        """Continue the session with another store (a URL without a password)."""
         _write(self._settings, json.dumps(asdict(replace(self.settings(), store=url))))
 
     def keep_base_stores(self, url: str | None, routers: Iterable[bytes]) -> None:
-        """Keep where the base's blocks are: at a URL, and where routers say; without passwords."""
+        """Record where the base's blocks are: a store URL and routers, both without passwords."""
         _write(self._settings, json.dumps(asdict(replace(self.settings(), base_store=url))))
         self._routers.mkdir(exist_ok=True)
         for number, router in enumerate(routers):
             _write(self._routers / f"{number:06}.yaml", router.decode())
 
     def base_routers(self) -> list[Path]:
-        """Return the files of the routers that were kept, in their order."""
+        """Return the files of the recorded routers, in order."""
         return sorted(self._routers.glob("*.yaml"))
 
     def settings(self) -> Settings:
-        """Read what the session was made with.
+        """Read the settings the session was created with.
 
         Raises:
-            SessionError: this is no session directory.
-            JournalError: it is of an unknown version, or damaged.
+            SessionError: this is not a session directory.
+            JournalError: its version is unknown, or it is damaged.
         """
         try:
             schema = (self.path / "schema").read_text()
@@ -197,7 +197,7 @@ class SessionDirectory:
             )
         try:
             plain = json.loads(raw)
-            if plain.pop("generation", None) == 1:  # as the first versions of flistfs had it
+            if plain.pop("generation", None) == 1:  # as the first versions of flistfs wrote it
                 plain["format"] = "rocksdb"
             return Settings(**plain)
         except (ValueError, TypeError, AttributeError):
@@ -206,35 +206,35 @@ class SessionDirectory:
             ) from None
 
     def format(self) -> Format:
-        """Return the format of what the session seals, and of its blocks; raises as `settings` does.
+        """Return the format of the session's flist and blocks; raises what `settings` raises.
 
         Raises:
-            FormatError: this version of flistfs does not know it.
+            FormatError: this version of flistfs does not know the format.
         """
         from flistfs.format.opening import format_named  # noqa: PLC0415  most commands need no records
 
         return format_named(self.settings().format)
 
     def exists(self) -> bool:
-        """Say whether there is a session, or the result of one."""
+        """Return whether there is a session or the result of one."""
         return self._settings.exists() and (self.is_open() or self.result() is not None)
 
     def is_open(self) -> bool:
-        """Say whether there is a session that was not sealed."""
+        """Return whether there is a session that is not sealed yet."""
         return self.journal.exists() and not self._unfinished.exists()
 
     def is_being_made(self) -> bool:
-        """Say whether a process is about to start a session here."""
+        """Return whether a process is about to start a session here."""
         return self._settings.exists() and not self.is_open() and self.is_locked()
 
     def lock(self, command: str = "") -> Lock:
-        """Take the session for this process; the directory is made if need be.
+        """Lock the session for this process, creating the directory if necessary.
 
         Args:
-            command: What the process is, if it serves no mount: others say that they wait for it.
+            command: Name of the command, if the process serves no mount; shown to those that wait for it.
 
         Raises:
-            SessionError: another process has it.
+            SessionError: another process holds the lock.
         """
         try:
             return self._lock(command)
@@ -251,7 +251,7 @@ class SessionDirectory:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return Lock(descriptor, command)
             except BlockingIOError:
-                # One that has died is still named, while somebody else is only looking.
+                # The file still names a process that died, while another process only tests the lock.
                 holder = self.holder()
                 if (holder and Path(f"/proc/{holder.pid}").exists()) or time.monotonic() > deadline:
                     os.close(descriptor)
@@ -261,10 +261,10 @@ class SessionDirectory:
             time.sleep(0.01)
 
     def _make_private(self) -> None:
-        """See that nobody else gets at the daemon's socket and at what was written.
+        """Deny other users access to the daemon's socket and to the files.
 
         Raises:
-            SessionError: the directory is another user's.
+            SessionError: the directory belongs to another user.
         """
         status = self.path.stat()
         if status.st_uid != os.geteuid():
@@ -273,7 +273,7 @@ class SessionDirectory:
             self.path.chmod(0o700)
 
     def holder(self) -> Holder | None:
-        """Return the process that took the session last and did not end cleanly: it has it, or died."""
+        """Return the process that locked the session last and did not release it: it holds it, or died."""
         try:
             pid, _, command = (self.path / "lock").read_text().partition("\n")
             return Holder(int(pid), command)
@@ -281,11 +281,11 @@ class SessionDirectory:
             return None
 
     def is_locked(self) -> bool:
-        """Say whether a process has the session now."""
+        """Return whether a process holds the session's lock now."""
         return self._flock(fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def wait_unlocked(self) -> None:
-        """Wait until no process has the session (blocks)."""
+        """Wait until no process holds the session's lock (blocks)."""
         self._flock(fcntl.LOCK_SH)
 
     def _flock(self, how: int) -> bool:
@@ -302,7 +302,7 @@ class SessionDirectory:
         return False
 
     def state(self) -> State:
-        """Say what the session is like."""
+        """Return the session's state."""
         if self.is_locked():
             holder = self.holder()
             return State.BUSY if holder is not None and holder.command else State.MOUNTED
@@ -311,12 +311,12 @@ class SessionDirectory:
         return State.UNMOUNTED if self.holder() is None else State.DIED
 
     def settled_state(self) -> State:
-        """Say what the session is like, once a daemon whose mount has ended, or begins, is done with that.
+        """Return the session's state, after waiting for a daemon that is mounting or unmounting.
 
-        Blocks for some seconds at most; a process that then still has it is taken for a mounted daemon.
+        Blocks for a few seconds at most; a process that still holds it then is taken for a mounted daemon.
 
         Raises:
-            BusyError: a command has it, or a program, without a mount.
+            BusyError: a command or program without a mount holds it.
         """
         deadline = time.monotonic() + _DAEMON_AT_WORK
         while (state := self.state()) is State.MOUNTED and time.monotonic() < deadline:
@@ -331,41 +331,41 @@ class SessionDirectory:
         return state
 
     def write_result(self, result: Result) -> None:
-        """Keep how a seal ended."""
+        """Write the result of a seal."""
         _write(self._result, json.dumps(asdict(result)))
 
     def write_failed_start(self, result: Result) -> None:
-        """Keep why a session could not be started."""
+        """Write the reason why a session could not be started."""
         _write(self._failed_start, json.dumps(asdict(result)))
 
     def result(self) -> Result | None:
-        """Read how the last seal ended."""
+        """Read the result of the last seal."""
         return _read_result(self._result)
 
     def failed_start(self) -> Result | None:
-        """Read why the session that was to be here since the last result could not be started."""
+        """Read why a session here could not be started, if that was after the last result."""
         return _read_result(self._failed_start)
 
     def forget_result(self) -> None:
-        """Forget how the last seal ended, as something new has begun."""
+        """Remove the result of the last seal, because a new session has begun."""
         remove_files(self._result)
         remove_files(self._failed_start)
 
     def end(self) -> None:
-        """Remove what a session needs no more that is over; its log and result stay."""
+        """Remove the files an ended session no longer needs; its log and result stay."""
         self._drop_journal()
         files = (self.spool, self.control, self._unfinished, self._incomplete)
         for part in (*files, self.scratch, self.view, self._routers):
             remove_files(part)
 
     def discard(self) -> None:
-        """Remove the session, whole: nothing of it is left to be sealed, or to be seen."""
+        """Remove the session completely, including its log and result."""
         self.end()
         self.forget_result()
         remove_files(self._settings)
 
     def _drop_journal(self) -> None:
-        """Let the session be over at once: half a journal must never be taken for one."""
+        """End the session atomically: half a journal must never be mistaken for a whole one."""
         gone = self.path / "journal.gone"
         remove_files(gone)
         if self.journal.exists():
@@ -381,7 +381,7 @@ def _read_result(path: Path) -> Result | None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all."""
+    """Write a small file atomically."""
     part = path.with_name(f"{path.name}.part")
     with part.open("w") as file:
         file.write(text)
@@ -392,7 +392,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def remove_files(path: Path) -> None:
-    """Remove a file or a directory with everything below it, if it is there."""
+    """Remove a file, or a directory with everything below it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""The disk that a session lies on, and how much of it the session may fill."""
+"""The disk that holds a session, and how much of it the session may fill."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# Shares of the whole disk, in percent, that are left free: writing stops below the first. Names and times
-# may go on to the second, so that the journal, which must not fail, has room for what is under way.
+# Percentages of the whole disk that are kept free: content is refused below the first, names and times below
+# the second, so that the journal, which must not fail, has room for operations in progress.
 _CONTENT_RESERVE = 5
 _NAMES_RESERVE = 1
 
-# The spool's limit, if the user sets none: this share of what is free, and at most so many bytes.
+# Default limit of the spool: this share of the free space, and at most this many bytes.
 _SPOOL_SHARE = 10
 _SPOOL_MOST = 16 << 30
 
-# Where more than this above the reserve is free, in bytes, an answer is good for that long, in seconds:
-# nothing fills 40 GiB a second. A question costs 3 µs, and a small file asks six.
+# If more than this many bytes above the reserve are free, an answer is cached for this many seconds: nothing
+# fills 40 GiB a second. A statvfs costs 3 µs, and a small file needs six answers.
 _PLENTY = 2 << 30
 _GOOD_FOR = 0.05
 
@@ -33,19 +33,19 @@ class Disk:
         self._plenty_until = 0.0
 
     def default_spool_limit(self) -> int:
-        """Say how many bytes the spool may take if the user does not."""
+        """Return the default limit of the spool in bytes."""
         return min(_SPOOL_MOST, self._look()[0] // _SPOOL_SHARE)
 
     def is_low(self) -> bool:
-        """Say whether no more content should be put on the disk."""
+        """Return whether no more content should be written to the disk."""
         return not self._has_plenty() and self._free_percent() < _CONTENT_RESERVE
 
     def is_full(self) -> bool:
-        """Say whether no more names should be put on the disk either."""
+        """Return whether no more names should be written to the disk either."""
         return not self._has_plenty() and self._free_percent() < _NAMES_RESERVE
 
     def lacks(self, size: int) -> bool:
-        """Say whether fewer than `size` bytes are free."""
+        """Return whether fewer than `size` bytes are free."""
         return not self._has_plenty() and self._look()[0] < size
 
     def _has_plenty(self) -> bool:
@@ -63,16 +63,16 @@ class Disk:
         return 100 * free / max(total, 1)
 
     def _look(self) -> tuple[int, int]:
-        """Return the bytes that are free, and those of the whole disk."""
+        """Return the free bytes and the size of the disk in bytes."""
         disk = os.statvfs(self._directory)
         return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
 
 
 class Held:
-    """Disk space that is held for when there is none: a file, which is made smaller bit by bit."""
+    """Disk space reserved for when the disk is full: a file that is shrunk step by step."""
 
     def __init__(self, path: Path, size: int) -> None:
-        """Hold `size` bytes in the file at `path`, as soon as the disk has twice as many free."""
+        """Reserve `size` bytes in the file at `path`, as soon as twice as many are free."""
         self._path = path
         self._size = size
         self._disk = Disk(path.parent)
@@ -80,19 +80,19 @@ class Held:
         self.fill()
 
     def fill(self) -> None:
-        """Hold all of it again, if there is space enough now."""
+        """Reserve the full size again, if there is enough space now."""
         if self._left >= self._size or self._disk.lacks(2 * self._size):
             return
         try:
             with self._path.open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, self._size)
         except OSError as error:
-            log.warning("no disk space can be held for when there is none: %s", error)
-            self._size = self._left  # and not tried again
+            log.warning("no disk space can be reserved for when the disk is full: %s", error)
+            self._size = self._left  # do not try again
         self._left = self._size
 
     def give(self, size: int) -> bool:
-        """Let the disk have `size` bytes back; say whether there were any left."""
+        """Free `size` bytes of the reserve; return whether any were left."""
         if self._left <= 0:
             return False
         self._left = max(0, self._left - size)

@@ -1,4 +1,4 @@
-"""Finding session directories: by mount point, by choice, or all of them."""
+"""Finding session directories: by mount point, by a chosen directory, or all of them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from flistfs.fuse import mounts
 
 
 def sessions_root() -> Path:
-    """Return the directory with an entry for each of the user's sessions."""
+    """Return the directory that has an entry for each of the user's sessions."""
     return platformdirs.user_state_path("flistfs") / "sessions"
 
 
 def packing_root() -> Path:
-    """Return the directory for sessions that last only as long as a command."""
+    """Return the directory for sessions that live only as long as one command."""
     return platformdirs.user_state_path("flistfs") / "packing"
 
 
 def directory_for(mountpoint: Path, state: Path | None = None) -> SessionDirectory:
-    """Return the session directory of a mount point (absolute, resolved), made or not.
+    """Return the session directory of a mount point (absolute, resolved), whether it exists or not.
 
     Args:
         mountpoint: Where the session is mounted.
-        state: A directory of the user's choice, which is linked to, so that the session is found later.
+        state: Directory chosen by the user; a link to it is made so that the session is found later.
 
     Raises:
-        SessionError: the mount point has an open session elsewhere, or the choice cannot be a directory.
+        SessionError: the mount point has an open session elsewhere, or `state` cannot be a directory.
     """
     digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=4).hexdigest()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", mountpoint.name).strip("-") or "root"
@@ -53,7 +53,7 @@ def directory_for(mountpoint: Path, state: Path | None = None) -> SessionDirecto
                 f"{mountpoint} has an open session in {entry.resolve()}; seal or abort it first"
             )
         remove_files(entry)
-    try:  # first, as a link to what cannot be would be in the way of every later session here
+    try:  # before linking: a dangling link would block every later session here
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
@@ -63,10 +63,10 @@ def directory_for(mountpoint: Path, state: Path | None = None) -> SessionDirecto
 
 
 def _check_choice(state: Path) -> None:
-    """Refuse a state directory that holds something else than a session: making one would remove things.
+    """Refuse a state directory that holds other files: creating a session would remove them.
 
     Raises:
-        SessionError: says so.
+        SessionError: the directory holds other files, or cannot be read.
     """
     try:
         names = {path.name for path in state.iterdir()}
@@ -79,13 +79,13 @@ def _check_choice(state: Path) -> None:
 
 
 def keep_failed_start(mountpoint: Path, error: FlistfsError) -> None:
-    """Keep why no session could be started at a mount point, for whoever waits for its end.
+    """Record why no session could be started at a mount point, for processes that wait for its end.
 
-    One that is there is left as it is, and so is the result of the one before.
+    An existing session and the result of an earlier one are left unchanged.
     """
-    with suppress(OSError, SessionError):  # a full disk, say, must not hide the reason itself
+    with suppress(OSError, SessionError):  # a full disk, for example, must not hide the actual reason
         directory = directory_for(mountpoint)
-        # A lock that names nobody, or this process, is still held for the session that came to nothing.
+        # A lock that names no process, or this one, is still held for the session that failed to start.
         holder = directory.holder() if directory.is_locked() else None
         if not directory.is_open() and (holder is None or holder.pid == os.getpid()):
             directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def all_directories() -> Iterator[SessionDirectory]:
 
 
 def _all_places() -> Iterator[SessionDirectory]:
-    """Walk the directories of the user's sessions, be there one or not."""
+    """Walk the session directories of the user, whether each holds a session or not."""
     root = sessions_root()
     if root.is_dir():
         yield from (SessionDirectory(entry.resolve()) for entry in sorted(root.iterdir()))
@@ -109,12 +109,12 @@ def find(mountpoint: Path | None) -> SessionDirectory:
     """Find the session of a mount point, or the only open one.
 
     Raises:
-        SessionError: there is none, or several to choose from.
+        SessionError: there is none, or there are several.
     """
     if mountpoint is not None:
         directory = directory_for(mounts.resolve_mountpoint(mountpoint))
         if not directory.exists():
-            raise SessionError(f"there is no session for {mountpoint}; flistfs status lists those there are")
+            raise SessionError(f"there is no session for {mountpoint}; flistfs status lists all sessions")
         return directory
     found = [directory for directory in all_directories() if directory.is_open()]
     if not found:

@@ -10,14 +10,14 @@ Keys (integers are big-endian, so that neighbours in the tree are neighbours on 
     e PARENT COOKIE       the same name in the order of its making, which is what readdir walks: a position
                           in it stays true while entries come and go
     c INO INDEX           a chunk that is stored: length, hash, key
-    s INO INDEX           a chunk that lies in a slot of the spool and is not stored yet
+    s INO INDEX           a chunk that is in a slot of the spool and not stored yet
     b KEY                 a block this session has stored: its size and hash, by the hash of the plain chunk
     o INO                 an inode without a name that the kernel may still hold
     x INO NAME            an extended attribute, in sessions that keep them
     m NAME                settings and counters
 
-The inodes that were used last are kept in memory: a small file that is copied asks four times for its own or
-its directory's. Names are not: they are asked for once.
+Recently used inodes are cached in memory: copying a small file looks up its own or its directory's inode four
+times. Names are not cached: each is looked up once.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ log = logging.getLogger(__name__)
 
 
 _SEQUENCE = b"msequence"
-# Ids are reserved by the million, so that giving one out costs no write of its own.
+# Ids are reserved by the million, so that allocating one costs no write of its own.
 _SEQUENCE_STEP = 1_000_000
 
 
-# Inodes that are kept in memory, about 400 bytes each. When there are more, all are forgotten.
+# Inodes cached in memory, about 400 bytes each. When there are more, the whole cache is cleared.
 _RECENT_INODES = 4096
 
-# What was removed from a directory lies in RocksDB's way, 0.1 µs a name. So where a listing has met no name
-# for so many cookies, it is remembered that there is none, for so many places at most (about 200 bytes each).
+# RocksDB has to skip names removed from a directory, 0.1 µs each. Where a listing found no name for this many
+# cookies, the gap is remembered, for at most this many gaps (about 200 bytes each).
 _WIDE = 1000
 _KNOWN_GAPS = 4096
 
 
-# Bytes of the disk that no change may take. Once RocksDB could not write its log, it refuses every write
-# until it is opened anew, even when there is room again; so it must not come to that.
+# Bytes of the disk that no change may use. Once RocksDB fails to write its log, it refuses every write until
+# it is reopened, even when there is space again; that must never happen.
 _RESERVE = 256 << 10
 
-# Bytes of the disk that are held for changes that make room, on a disk that is full to the last byte: about
-# 2,000 names can be removed then. They are let go in such steps; so much must be free, as others write too.
+# Bytes of the disk reserved for changes that free space when the disk is completely full: enough to remove
+# about 2,000 names. They are released in steps of this size; this much must be free, as others write too.
 _HELD = 1 << 20
 _HELD_STEP = 64 << 10
 _LEAST = 32 << 10
@@ -81,8 +81,8 @@ class Journal(View):
         """Open the journal in `directory`, or make one there.
 
         Raises:
-            JournalError: RocksDB found it damaged. A torn last record is what a crash leaves and is no
-                damage: the operation it belonged to had not returned.
+            JournalError: RocksDB found it damaged. A torn last record after a crash is not damage: the
+                operation it belonged to had not returned.
         """
         try:
             super().__init__(Rdict(str(directory), journal_options()))
@@ -112,7 +112,7 @@ class Journal(View):
             self._recent = dict(inodes)
 
     def children(self, parent: int, after: int = 0) -> Iterator[Dirent]:
-        """Walk a directory in the order of its cookies, those greater than `after`."""
+        """Walk the entries of a directory whose cookies are greater than `after`, in cookie order."""
         position, last = after, self._next_id
         while True:
             resumed = self._gaps.get((parent, position), position + 1) - 1
@@ -127,7 +127,7 @@ class Journal(View):
                 return
 
     def _note_gap(self, parent: int, position: int, end: int) -> None:
-        """Note that no entry lies between two cookies of a directory; no other will, as new ones are last."""
+        """Remember that a directory has no entry between two cookies; new entries are always last."""
         if end - position > _WIDE:
             if len(self._gaps) >= _KNOWN_GAPS:
                 self._gaps.clear()
@@ -136,15 +136,15 @@ class Journal(View):
     def change(self, *, makes_room: bool = False) -> Change:
         """Start a change: `with journal.change() as change: ...`.
 
-        One that makes room on the disk, or for others to do so, is possible where there is none.
+        With `makes_room`, for changes that free disk space, it may use the reserve of a full disk.
         """
         return Change(self, makes_room=makes_room)
 
     def commit(self, change: Change) -> None:
-        """Write all of `change` at once; it survives the death of this process from here on.
+        """Write all of `change` atomically; once written, it survives the death of this process.
 
         Raises:
-            OSError: the disk is full (ENOSPC) or broken (EIO); nothing of the change was made.
+            OSError: the disk is full (ENOSPC) or failing (EIO); nothing was changed.
         """
         size = change.batch.size_in_bytes()
         if self._disk.lacks(_RESERVE + size):
@@ -159,10 +159,10 @@ class Journal(View):
         self._remember(change.inodes)
 
     def _find_room(self, size: int) -> bool:
-        """Have room for `size` bytes of the log, from what is held if need be; say whether there is."""
+        """Make room for `size` bytes of the log, from the reserve if needed; return whether there is."""
         in_memory = self._db.property_int_value("rocksdb.cur-size-active-mem-table") or 0
         if in_memory + size > WRITE_BUFFER * 7 // 8:
-            return False  # it would become a table soon, for which there is no room
+            return False  # it would soon be flushed to a table, for which there is no space
         while self._disk.lacks(_LEAST + size):
             if not self._held.give(_HELD_STEP):
                 return False
@@ -179,17 +179,17 @@ class Journal(View):
             raise damaged(str(error)) from error
 
     def freeze(self, place: Path) -> FrozenView:
-        """Return a view of the journal as it is now, in the directory `place`; later changes do not reach it.
+        """Return a view of the journal as it is now, in `place`; later changes do not affect it.
 
-        It is a checkpoint: hard links to the tables, and one table more of what is in memory only; 40 ms for
-        100,000 keys. (rocksdict's snapshots keep to their moment for single keys alone: whoever walks one
-        meets later changes.) It may run in any thread, beside changes; what was committed before is in it.
+        It is a checkpoint: hard links to the tables, and one more table of what was only in memory; 40 ms for
+        100,000 keys. (rocksdict's snapshots are consistent only for single keys: iterating over one shows
+        later changes.) It may run in any thread, concurrently with changes; it has all earlier commits.
 
         Raises:
-            OSError: the disk is full (ENOSPC) or broken (EIO); the journal itself is as it was.
+            OSError: the disk is full (ENOSPC) or failing (EIO); the journal itself is unchanged.
         """
         remove_checkpoint(place)  # a daemon that died may have left one
-        # A flush that fails would end all writing (see `_RESERVE`), so it must not come to that either.
+        # A failed flush would end all writing (see `_RESERVE`), so that must not happen either.
         in_memory = self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
         if self._disk.lacks(_RESERVE + in_memory):
             raise OSError(errno.ENOSPC, "the journal cannot be copied: the disk is full")
@@ -201,7 +201,7 @@ class Journal(View):
             raise os_error("the journal cannot be copied", error) from error
 
     def next_id(self) -> int:
-        """Return a number that was never given out in this session, for an inode or a cookie."""
+        """Return a number never used before in this session, for an inode or a cookie."""
         if self._next_id == self._reserved:
             raw = self._get(_SEQUENCE)
             self._next_id = ID.unpack(raw)[0] if raw else ROOT_INO + 1

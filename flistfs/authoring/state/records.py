@@ -1,4 +1,4 @@
-"""The records of a session's journal: values, and their bytes (the keys are described in `journal`)."""
+"""The records of a session's journal and their encoding (the keys are described in `journal`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from flistfs.errors import JournalError
 from flistfs.tree.chunks import Stored
 
-ROOT_INO = 1  # what the kernel calls the root of every FUSE mount
+ROOT_INO = 1  # the root of every FUSE mount
 
 
 INODE = struct.Struct(">IIIIQQQqqqQ")
@@ -39,10 +39,10 @@ BLOCK_HEAD = struct.Struct(">I")
 
 
 class Inode(NamedTuple):
-    """An inode. A tuple and no dataclass: `_make` of the unpacked fields costs 0.4 µs, a dataclass 2 µs.
+    """An inode. A tuple, not a dataclass: `_make` of the unpacked fields costs 0.4 µs, a dataclass 2 µs.
 
     `size` is in bytes; for a directory it counts its entries. `chunks` counts a file's chunks that are not
-    holes. Times are nanoseconds since 1970, and may be negative. `parent` is that of a directory, else 0.
+    holes. Times are nanoseconds since 1970 and may be negative. `parent` is 0 unless it is a directory.
     """
 
     ino: int
@@ -79,26 +79,26 @@ class Spooled:
 
 
 def inode_from(ino: int, raw: bytes) -> Inode:
-    """Return the inode that a record holds."""
+    """Decode an inode's record."""
     fields = INODE.unpack_from(raw)
     return Inode._make((ino, *fields, raw[INODE.size :]))
 
 
 def stored_from(raw: bytes) -> Stored:
-    """Return the stored chunk that a record holds."""
+    """Decode a stored chunk's record."""
     length, hash_length = CHUNK_HEAD.unpack_from(raw)
     split = CHUNK_HEAD.size + hash_length
     return Stored(length, raw[CHUNK_HEAD.size : split], raw[split:])
 
 
 def os_error(what: str, error: Exception) -> OSError:
-    """Make an error of what rocksdict raises, which is nothing narrower than Exception."""
+    """Return the OSError for an error of rocksdict, which raises nothing narrower than Exception."""
     number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
     return OSError(number, f"{what}: {' '.join(str(error).split())}")
 
 
 def behind(prefix: bytes) -> bytes:
-    """Return the first key behind all that begin with `prefix`, which is not all \\xff."""
+    """Return the first key after all that begin with `prefix`, which is not all \\xff."""
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes([kept[-1] + 1])
 

@@ -1,4 +1,4 @@
-"""What a session directory says of its session: plain data."""
+"""The values stored in a session directory: settings, incomplete adds and the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flistfs.authoring.request import AddRequest
 
 
 class State(enum.Enum):
-    """What a session is like, seen from outside."""
+    """The state of a session as other processes see it."""
 
     MOUNTED = "mounted"
     BUSY = "busy"
@@ -21,9 +21,9 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a session is made with. The stores' URLs have no passwords.
+    """The settings of a session. Store URLs have no passwords.
 
-    `base_store` is where blocks of the flists that it started from are, if not in its own store.
+    `base_store` holds the blocks of the session's base flists, if they are not in its own store.
     """
 
     mountpoint: str
@@ -35,7 +35,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class PartialAdd:
-    """A source that is not in the tree with all it has: its add failed, was broken off, or is still at work.
+    """A source that is not completely in the tree: its add failed, was interrupted, or is still running.
 
     `source` and `to` are those of an `AddRequest`.
     """
@@ -44,18 +44,18 @@ class PartialAdd:
     to: str
 
     def __str__(self) -> str:
-        """Return what the user asked for."""
+        """Return the add as the user requested it."""
         return f"{self.source} to {self.to}" if self.to else self.source
 
 
 def partial_adds_of(request: AddRequest) -> list[PartialAdd]:
-    """Return what is not added whole while a request is carried out."""
+    """Return the adds that are incomplete while a request runs."""
     return [PartialAdd(source, request.to) for source in request.sources]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How the last seal of a session ended; `summary` is there if it went well."""
+    """The result of a session's last seal; `summary` is set if it succeeded."""
 
     exit_code: int
     message: str

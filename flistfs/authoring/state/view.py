@@ -1,4 +1,4 @@
-"""What is read of a session's journal, now or as it was at one moment."""
+"""Reading a session's journal, as it is now or as it was at one moment."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from flistfs.authoring.state.records import (
 from flistfs.tree.chunks import Stored
 from flistfs.util.closing import Closing
 
-# Keys whose numbers are no further apart are read in one walk, if they are at least so many, and with so many
-# steps for each at most: a step costs 0.7 µs, the start of a walk 10 µs, and a look-up 4 µs. (Between the
-# first chunks of two files there may be any number of others.)
+# Keys are read in one walk if their numbers are at most this far apart, there are at least this many of them,
+# and it takes at most this many steps per key: a step costs 0.7 µs, starting a walk 10 µs, a lookup 4 µs.
+# (Between the first chunks of two files there may be any number of others.)
 _NEAR = 8
 
 
@@ -47,7 +47,7 @@ _STEPS = 4
 
 
 def _runs(numbers: Iterable[int]) -> Iterator[list[int]]:
-    """Cut numbers, put in order, where two are far apart."""
+    """Sort numbers and split them where two neighbours are far apart."""
     run: list[int] = []
     for number in sorted(numbers):
         if run and number - run[-1] > _NEAR:
@@ -59,7 +59,7 @@ def _runs(numbers: Iterable[int]) -> Iterator[list[int]]:
 
 
 class View:
-    """Reads a journal: as it is now, or as it was at one moment (`Journal.freeze`)."""
+    """Read access to a journal, as it is now or as it was at one moment (`Journal.freeze`)."""
 
     def __init__(self, db: Rdict) -> None:
         self._db = db
@@ -67,7 +67,7 @@ class View:
         self._walks: weakref.WeakSet[Generator[tuple[bytes, bytes]]] = weakref.WeakSet()
 
     def _close_walks(self) -> None:
-        """End what still walks: an iterator that the traceback of an error holds keeps RocksDB's lock."""
+        """Close open iterators: one that an error's traceback still references keeps RocksDB's lock."""
         for walk in list(self._walks):
             walk.close()
 
@@ -80,7 +80,7 @@ class View:
     def _get_all(
         self, prefix: bytes, numbers: Iterable[int], suffix: bytes = b""
     ) -> Iterator[tuple[int, bytes]]:
-        """Look up the keys that have these numbers between `prefix` and `suffix`; those that are there."""
+        """Look up the keys with these numbers between `prefix` and `suffix`; missing keys are omitted."""
         for run in _runs(numbers):
             keys = {prefix + ID.pack(number) + suffix: number for number in run}
             if len(run) >= _WORTH_A_WALK:
@@ -91,7 +91,7 @@ class View:
                     if key in keys:
                         yield keys.pop(key), raw
                 if steps < _STEPS * len(run):
-                    keys.clear()  # what is left is not there
+                    keys.clear()  # the remaining keys do not exist
             for key, number in keys.items():
                 if (value := self._get(key)) is not None:
                     yield number, value
@@ -99,14 +99,14 @@ class View:
     def _scan(
         self, prefix: bytes, start: bytes = b"", end: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Walk the keys that begin with `prefix`: those from `start` on, and before `end`."""
+        """Walk the keys that begin with `prefix`, from `start` up to but excluding `end`."""
         walk = self._walk(max(prefix, start), behind(prefix) if end is None else end)
         self._walks.add(walk)
         return walk
 
     def _walk(self, start: bytes, end: bytes) -> Generator[tuple[bytes, bytes]]:
-        # RocksDB must know the end. Else a walk that meets none of its keys goes on through whatever was
-        # removed behind them, 0.1 µs a key, which is all that the session ever had and has no more.
+        # RocksDB must know the end. Otherwise a walk that meets none of its keys continues through all keys
+        # removed after them, 0.1 µs each, which may be everything the session ever removed.
         options = ReadOptions()
         options.set_iterate_upper_bound(end)
         try:
@@ -118,7 +118,7 @@ class View:
             yield items.key(), items.value()
             items.next()
         try:
-            items.status()  # where a table is damaged, a walk ends as it does at its end
+            items.status()  # a walk stops silently at a damaged table
         except Exception as error:
             raise damaged(str(error)) from error
 
@@ -128,10 +128,9 @@ class View:
         return None if raw is None else inode_from(ino, raw)
 
     def inodes_among(self, numbers: Iterable[int]) -> dict[int, Inode]:
-        """Return the inodes with these numbers, by number, those that are there.
+        """Return the existing inodes with these numbers, by number.
 
-        Numbers that were given out one after the other, as those of a directory's files are, cost a quarter
-        of what `inode` does.
+        Consecutive numbers, as those of a directory's files are, cost a quarter of calling `inode` for each.
         """
         return {ino: inode_from(ino, raw) for ino, raw in self._get_all(b"i", numbers)}
 
@@ -141,39 +140,39 @@ class View:
             yield inode_from(ID.unpack_from(key, 1)[0], raw)
 
     def child(self, parent: int, name: bytes) -> Dirent | None:
-        """Return what `name` stands for in the directory `parent`."""
+        """Return the entry `name` of the directory `parent`, or None."""
         raw = self._get(b"d" + ID.pack(parent) + name)
         return None if raw is None else Dirent(name, *ENTRY.unpack(raw))
 
     def children(self, parent: int, after: int = 0) -> Iterator[Dirent]:
-        """Walk a directory in the order of its cookies, those greater than `after`."""
+        """Walk the entries of a directory whose cookies are greater than `after`, in cookie order."""
         prefix = b"e" + ID.pack(parent)
         for key, raw in self._scan(prefix, prefix + ID.pack(after + 1)):
             ino, kind = ORDERED_ENTRY.unpack_from(raw)
             yield Dirent(raw[ORDERED_ENTRY.size :], ino, ID.unpack_from(key, 9)[0], kind)
 
     def children_by_name(self, parent: int) -> Iterator[Dirent]:
-        """Walk a directory in the order of its names' bytes."""
+        """Walk a directory in byte order of its names."""
         for key, raw in self._scan(b"d" + ID.pack(parent)):
             yield Dirent(key[9:], *ENTRY.unpack(raw))
 
     def directory_names(self) -> Iterator[tuple[int, bytes, int]]:
-        """Walk the names of all directories: parent, name, and the directory's own number."""
+        """Walk the names of all directories: parent, name, inode number."""
         for key, raw in self._scan(b"d"):
             if raw.endswith(DIRECTORY_KIND):
                 yield ID.unpack_from(key, 1)[0], key[9:], ID.unpack_from(raw)[0]
 
     def stored(self, ino: int, index: int) -> Stored | None:
-        """Return where a chunk is stored, or None if it isn't (it may be spooled, or a hole)."""
+        """Return a chunk's block, or None if it is not stored (it may be spooled, or a hole)."""
         raw = self._get(CHUNK_KEY.pack(b"c", ino, index))
         return None if raw is None else stored_from(raw)
 
     def first_chunks(self, numbers: Iterable[int]) -> dict[int, Stored]:
-        """Return where the first chunks of files are stored, by inode number, as `inodes_among` does."""
+        """Return the blocks of files' first chunks, by inode number, as `inodes_among` does."""
         return {ino: stored_from(raw) for ino, raw in self._get_all(b"c", numbers, ID.pack(0))}
 
     def stored_chunks(self, ino: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Stored]]:
-        """Walk a file's stored chunks from the index `start` on, up to `end` (which is not among them)."""
+        """Walk a file's stored chunks from index `start` up to but excluding `end`."""
         prefix = b"c" + ID.pack(ino)
         behind = None if end is None else prefix + ID.pack(end)
         for key, raw in self._scan(prefix, prefix + ID.pack(start), behind):
@@ -192,16 +191,16 @@ class View:
             yield Spooled(owner, index, ID.unpack(raw)[0])
 
     def has_block(self, stored: Stored) -> bool:
-        """Say whether this session stored the block of a chunk: that very one, as libraries differ."""
+        """Return whether this session stored exactly this block of a chunk: compression libraries differ."""
         raw = self._get(b"b" + stored.key)
         return raw is not None and raw[BLOCK_HEAD.size :] == stored.hash
 
     def has_base(self) -> bool:
-        """Say whether the tree had chunks of sealed flists from the start."""
+        """Return whether the tree started with chunks of sealed flists."""
         return self.setting(b"base") is not None
 
     def has_unnoted_blocks(self) -> bool:
-        """Say whether chunks may need blocks that are not noted here: a base's, or some found lost before."""
+        """Return whether chunks may need unrecorded blocks: a base's, or blocks once found lost."""
         return self.setting(b"lost") is not None or self.has_base()
 
     def blocks(self) -> Iterator[tuple[bytes, bytes, int]]:
@@ -210,7 +209,7 @@ class View:
             yield key[1:], raw[BLOCK_HEAD.size :], BLOCK_HEAD.unpack_from(raw)[0]
 
     def orphans(self) -> Iterator[int]:
-        """Walk the inodes that have no name left."""
+        """Walk the inodes without a name."""
         for key, _ in self._scan(b"o"):
             yield ID.unpack_from(key, 1)[0]
 
@@ -233,7 +232,7 @@ class View:
 
 
 class FrozenView(View, Closing):
-    """A view that later changes do not reach, in a directory of its own, which goes when it is closed."""
+    """A view that later changes do not affect, in a directory of its own, removed when it is closed."""
 
     def __init__(self, place: Path) -> None:
         """Open the checkpoint at `place`."""
@@ -248,6 +247,6 @@ class FrozenView(View, Closing):
 
 
 def remove_checkpoint(place: Path) -> None:
-    """Remove what a frozen view lay in."""
-    for path in (place, place.with_name(f"{place.name}.tmp")):  # where RocksDB makes it, before it is whole
+    """Remove the directory of a frozen view."""
+    for path in (place, place.with_name(f"{place.name}.tmp")):  # RocksDB builds it there first
         shutil.rmtree(path, ignore_errors=True)

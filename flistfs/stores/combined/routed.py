@@ -30,18 +30,17 @@ costs a second, and a minute where it hangs.
 
 from __future__ import annotations
 
-import logging
 import re
-import time
-from bisect import bisect_right, insort
+from bisect import insort
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 
-from flistfs.errors import BlockMissingError, FormatError, StoreError, StoreRefusedError, UsageError
+from flistfs.errors import FormatError, StoreError, StoreRefusedError, UsageError
 from flistfs.format.router import Router, without_passwords
 from flistfs.stores.base import check_size, reading_deadline
 from flistfs.stores.combined.fanout import all_copies, ask_all, first_that_has, most_telling
+from flistfs.stores.combined.servers import DIGITS, Route, Server, Table
 from flistfs.stores.readers import read_router, usable_router
 from flistfs.stores.redis.server import RedisStore
 from flistfs.stores.url import PASSWORD_VARIABLE, StoreUrl, parse_store_url, why_unreadable
@@ -52,113 +51,21 @@ if TYPE_CHECKING:
     from flistfs.format.base import Block, Codec
     from flistfs.stores.base import Store
 
-_log = logging.getLogger(__name__)
-
-_REST: Final = 10.0
-"""A server that failed is left alone this many times as long as its failing took, so that asking it again
-costs a tenth of the time at most."""
-
-_SHORTEST_REST: Final = 2.0
-_LONGEST_REST: Final = 300.0
 
 _TOLD_TROUBLES: Final = 3  # that many servers are named
 
-_DIGITS: Final = 64  # of the longest prefix; hashes of generation 1 have as many
 _HASH: Final = re.compile(rb"[0-9a-fA-F]{1,64}")
 
 _MAX_PLACES: Final = 1_000_000
 """Servers in all segments together. A router of the largest size has some 50,000 segments; each of its
 ranges around all the others would make this a matter of minutes and gigabytes."""
 
-_T = TypeVar("_T")
-
-
-class _Server:
-    """One server, and whether it is worth asking now. What threads note here at once may get lost."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.trouble: str | None = None
-        self._is_closed = False
-        self._rests_until = 0.0
-
-    @property
-    def rests(self) -> bool:
-        """Whether it failed a short while ago."""
-        return time.monotonic() < self._rests_until
-
-    def ask(self, question: Callable[[Store], _T]) -> _T:
-        """Ask it, and note how that went."""
-        started = time.monotonic()
-        if self.trouble:  # one thread is enough to find out
-            self._rests_until = started + _LONGEST_REST
-        try:
-            answer = question(self.store)
-        except BlockMissingError:
-            self._works()
-            raise
-        except StoreError as error:
-            self._fails(error, time.monotonic() - started)
-            raise
-        self._works()
-        return answer
-
-    def _works(self) -> None:
-        if self.trouble:
-            _log.info("%s works again", self.store.url)
-        self.trouble = None
-        self._rests_until = 0.0
-
-    def get(self, hash_: bytes, deadline: float) -> bytes:
-        """Ask it for a block."""
-        return self.ask(lambda store: store.get(hash_, deadline))
-
-    def copies(self, hash_: bytes) -> list[bytes]:
-        """Ask it for a block that it may not have."""
-        return self.ask(lambda store: store.copies(hash_))
-
-    def close(self) -> None:
-        """Close its connections; what fails for that is not its fault."""
-        self._is_closed = True
-        self.store.close()
-
-    def _fails(self, error: StoreError, seconds: float) -> None:
-        if self._is_closed:
-            return
-        if not self.trouble:
-            _log.warning("a server of the router fails: %s", error)
-        self.trouble = str(error)
-        rest = min(max(_SHORTEST_REST, _REST * seconds), _LONGEST_REST)
-        self._rests_until = time.monotonic() + rest
-
-
-_Route = tuple[_Server, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Which servers have which hashes. Segment i begins at `starts[i]` and ends where the next begins."""
-
-    starts: list[int]
-    routes: list[_Route]
-
-    def route(self, hash_: bytes) -> _Route:
-        return self.routes[bisect_right(self.starts, int(hash_.ljust(_DIGITS, b"0"), 16)) - 1]
-
-    def check_complete(self, least: int) -> None:
-        """Raise `UsageError` where a segment has fewer servers than `least`."""
-        for start, route in zip(self.starts, self.routes, strict=True):
-            if len(route) < least:
-                prefix = f"{start:0{_DIGITS}X}".rstrip("0").ljust(2, "0")
-                have = f"only {len(route)} of {least} servers" if route else "no server"
-                raise UsageError(f"it has {have} for hashes that begin with {prefix}")
-
 
 @dataclass(slots=True)
 class _Tally:
     """What the servers said of one block."""
 
-    route: _Route
+    route: Route
     answered: int = 0
     held: int = 0
     failed: list[StoreError] = field(default_factory=list)
@@ -199,7 +106,7 @@ class RoutedStore:
         self._reading = reading
         self._timeout = timeout
         self._min_replicas = 1 if reading else min_replicas
-        self._servers: dict[StoreUrl, _Server] = {}
+        self._servers: dict[StoreUrl, Server] = {}
         open_server = partial(
             RedisStore, codec=codec, timeout=timeout, reading=reading, password_variable=password_variable
         )
@@ -353,19 +260,19 @@ class RoutedStore:
 
     # Who has what
 
-    def _make_table(self, password: str | None, open_server: Callable[[StoreUrl], Store]) -> _Table:
+    def _make_table(self, password: str | None, open_server: Callable[[StoreUrl], Store]) -> Table:
         """Cut the hashes into segments with the same servers each."""
         begins: dict[int, list[int]] = {}
         ends: dict[int, list[int]] = {}
-        servers: list[_Server] = []
+        servers: list[Server] = []
         pools = {pool.name: pool for pool in self._router.pools}
         for name in self._router.lookup:
             for rule in pools[name].rules:
-                begins.setdefault(int(rule.range.first.ljust(_DIGITS, "0"), 16), []).append(len(servers))
-                ends.setdefault(int(rule.range.last.ljust(_DIGITS, "F"), 16) + 1, []).append(len(servers))
+                begins.setdefault(int(rule.range.first.ljust(DIGITS, "0"), 16), []).append(len(servers))
+                ends.setdefault(int(rule.range.last.ljust(DIGITS, "F"), 16) + 1, []).append(len(servers))
                 servers.append(self._server(parse_store_url(rule.url, password), open_server))
-        starts = sorted({0, *begins, *ends} - {16**_DIGITS})
-        routes: list[_Route] = []
+        starts = sorted({0, *begins, *ends} - {16**DIGITS})
+        routes: list[Route] = []
         active: list[int] = []  # numbers of rules, in their order
         places = 0
         for start in starts:
@@ -377,25 +284,25 @@ class RoutedStore:
             if places > _MAX_PLACES:
                 raise UsageError("it has too many ranges that overlap")
             routes.append(tuple(dict.fromkeys(servers[number] for number in active)))
-        return _Table(starts, routes)
+        return Table(starts, routes)
 
-    def _server(self, url: StoreUrl, open_server: Callable[[StoreUrl], Store]) -> _Server:
+    def _server(self, url: StoreUrl, open_server: Callable[[StoreUrl], Store]) -> Server:
         if url not in self._servers:
-            self._servers[url] = _Server(open_server(url))
+            self._servers[url] = Server(open_server(url))
         return self._servers[url]
 
-    def _route(self, hash_: bytes) -> _Route:
+    def _route(self, hash_: bytes) -> Route:
         if not _HASH.fullmatch(hash_):
             raise StoreRefusedError(f"{self.url} names blocks in hex; {hash_!r:.40} is not")
         return self._table.route(hash_)
 
-    def _needed(self, route: _Route) -> int:
+    def _needed(self, route: Route) -> int:
         return min(self._min_replicas or len(route), len(route))
 
     # Asking
 
     def _tallies(
-        self, routes: Sequence[_Route], question: Callable[[Store, list[int]], set[int]]
+        self, routes: Sequence[Route], question: Callable[[Store, list[int]], set[int]]
     ) -> list[_Tally]:
         """Put a question about items, numbered as their routes are, to all servers of each.
 
@@ -405,7 +312,7 @@ class RoutedStore:
         tallies = [_Tally(route) for route in routes]
         resting = {server for server in self._servers.values() if server.rests}
         for late in (False, True):
-            wanted: dict[_Server, list[int]] = {}
+            wanted: dict[Server, list[int]] = {}
             for number, tally in enumerate(tallies):
                 if late and self._is_settled(tally):
                     continue

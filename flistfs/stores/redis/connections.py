@@ -185,7 +185,7 @@ def speaks_plain(host: str, port: int, seconds: float) -> bool:
 
 
 def _has_news(sock: socket.socket) -> bool:
-    """Say whether a connection has anything to read: while nothing was asked, that is its end."""
+    """Return whether a connection has anything to read: while nothing was asked, that is its end."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))

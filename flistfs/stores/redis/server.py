@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import socket
 import ssl
 import threading
@@ -38,11 +37,24 @@ from flistfs.errors import (
     UsageError,
 )
 from flistfs.format.router import router_to
-from flistfs.stores.base import MAX_BLOCK_SIZE, check_size, reading_deadline
+from flistfs.stores.base import check_size, reading_deadline
 from flistfs.stores.combined.fanout import only_copy
 from flistfs.stores.redis.connections import Connections, speaks_plain, speaks_tls
+from flistfs.stores.redis.exchanges import (
+    MAX_COMMANDS,
+    ask_missing,
+    compare_blocks,
+    expect,
+    fetch_block,
+    in_pipelines,
+    is_there,
+    is_zero_db,
+    log_in_to_zero_db,
+    send_command,
+    store_blocks,
+)
 from flistfs.stores.redis.refusals import meaning_of
-from flistfs.stores.redis.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
+from flistfs.stores.redis.wire import ErrorReply, NonsenseReply, Status, Wire, command
 from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, parse_store_url, why_unreadable
 
 if TYPE_CHECKING:
@@ -54,12 +66,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MAX_COMMANDS: Final = 512
-"""Commands in flight. Their replies (at most about 80 bytes each, where 0-db repeats the key) stay below
-any socket buffer, so the server never waits for us to read while we wait for it to read."""
-
-_MAX_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of blocks in flight: bounds what is sent again after a fault. Larger pipelines gain nothing."""
 
 _MAX_VALUES: Final = 16
 """Blocks that are asked for at a time to be compared."""
@@ -77,11 +83,6 @@ out a longer outage is up to the caller."""
 _PROBE_SECONDS: Final = 3.0
 """Seconds to find out whether a server that does not answer would with TLS, or without."""
 
-_MAX_INFO: Final = 256 * 1024  # bytes; Redis 7.0 says 6 KiB
-
-_ZERO_DB: Final = re.compile(rb"^server_name:.*0-db", re.MULTILINE)
-
-_NO_BLOCK: Final = b"0" * 64
 
 _T = TypeVar("_T")
 
@@ -150,10 +151,10 @@ class RedisStore:
         """
 
         def work(wire: Wire) -> bool:
-            wire.send([command(b"PING"), command(b"EXISTS", _NO_BLOCK)])
-            _expect(wire.reply(), Status("PONG"))
-            _is_there(wire.reply())
-            return not self._reading and _is_zero_db(wire)
+            wire.send([command(b"PING"), command(b"EXISTS", self._codec.no_block)])
+            expect(wire.reply(), Status("PONG"))
+            is_there(wire.reply())
+            return not self._reading and is_zero_db(wire)
 
         if self._exchange(work):
             self.put([self._codec.encode(b"\0")])
@@ -164,22 +165,24 @@ class RedisStore:
         A server has a value whole or not at all, so sizes say nothing.
         """
         absent: set[bytes] = set()
-        for start in range(0, len(hashes), _MAX_COMMANDS):
-            batch = hashes[start : start + _MAX_COMMANDS]
-            absent.update(self._exchange(partial(_ask, hashes=batch)))
+        for start in range(0, len(hashes), MAX_COMMANDS):
+            batch = hashes[start : start + MAX_COMMANDS]
+            absent.update(self._exchange(partial(ask_missing, hashes=batch)))
         return absent
 
     def put(self, blocks: Sequence[Block]) -> None:
         """Store blocks in pipelines of SETs."""
         for block in blocks:
             check_size(block, self._codec, self.url)
-        for batch in _pipelines(blocks):
+        for batch in in_pipelines(blocks):
             size = sum(block.size for block in batch)
-            self._exchange(partial(_store, blocks=batch), reading_deadline(self._timeout) + size / _SLOWEST)
+            self._exchange(
+                partial(store_blocks, blocks=batch), reading_deadline(self._timeout) + size / _SLOWEST
+            )
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Fetch one block. The server is not believed about sizes: see `MAX_BLOCK_SIZE`."""
-        value = self._exchange(partial(_fetch, hash_=hash), deadline)
+        value = self._exchange(partial(fetch_block, hash_=hash), deadline)
         if value is None:
             raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash)}")
         return value
@@ -194,7 +197,7 @@ class RedisStore:
         for start in range(0, len(hashes) if thorough else 0, _MAX_VALUES):
             batch = hashes[start : start + _MAX_VALUES]
             deadline = reading_deadline(self._timeout) + len(batch) * _USUAL_SIZE / _SLOWEST
-            found |= self._exchange(partial(_compare, codec=self._codec, hashes=batch), deadline)
+            found |= self._exchange(partial(compare_blocks, codec=self._codec, hashes=batch), deadline)
         return found
 
     def sync(self) -> None:
@@ -238,10 +241,10 @@ class RedisStore:
         secret = None if self._url.password is None else _argument(self._url.password)
         name = None if self._url.name is None else _argument(self._url.name)
         if self._url.scheme == "zdb" and secret is not None:
-            self._talk(sock, partial(_log_in_to_zero_db, secret=secret, name=name or b"default"), deadline)
+            self._talk(sock, partial(log_in_to_zero_db, secret=secret, name=name or b"default"), deadline)
             return
         for words, answer in self._greeting(secret, name):
-            self._talk(sock, partial(_tell, words=words, answer=answer), deadline)
+            self._talk(sock, partial(send_command, words=words, answer=answer), deadline)
 
     def _greeting(self, secret: bytes | None, name: bytes | None) -> Iterator[tuple[list[bytes], str]]:
         """Give the commands that open a connection, and the answer to each."""
@@ -320,83 +323,3 @@ def _without_tls(url: StoreUrl) -> StoreRefusedError:
 
 def _argument(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
-
-
-def _pipelines(blocks: Sequence[Block]) -> Iterator[list[Block]]:
-    """Cut a batch into pipelines of at most `_MAX_COMMANDS` blocks and about `_MAX_BYTES`."""
-    pipeline: list[Block] = []
-    size = 0
-    for block in blocks:
-        if pipeline and (len(pipeline) == _MAX_COMMANDS or size + block.size > _MAX_BYTES):
-            yield pipeline
-            pipeline, size = [], 0
-        pipeline.append(block)
-        size += block.size
-    if pipeline:
-        yield pipeline
-
-
-def _ask(wire: Wire, hashes: Sequence[bytes]) -> set[bytes]:
-    wire.send([b"".join(command(b"EXISTS", hash_) for hash_ in hashes)])
-    return {hash_ for hash_ in hashes if not _is_there(wire.reply())}
-
-
-def _store(wire: Wire, blocks: Sequence[Block]) -> None:
-    wire.send(set_commands((block.hash, block.parts) for block in blocks))
-    for block in blocks:
-        # 0-db answers with the key, or with nil where it had the same value already.
-        _expect(wire.reply(), Status("OK"), block.hash, None)
-
-
-def _fetch(wire: Wire, hash_: bytes) -> bytes | None:
-    wire.send([command(b"GET", hash_)])
-    return _value(wire)
-
-
-def _value(wire: Wire) -> bytes | None:
-    value = wire.reply(MAX_BLOCK_SIZE)
-    if value is None or type(value) is bytes:
-        return value
-    raise NonsenseReply(f"{value!r} as the answer to GET")
-
-
-def _compare(wire: Wire, codec: Codec, hashes: Sequence[bytes]) -> set[bytes]:
-    wire.send([b"".join(command(b"GET", hash_) for hash_ in hashes)])
-    values = ((hash_, _value(wire)) for hash_ in hashes)
-    return {hash_ for hash_, value in values if value is not None and not codec.has_hash(value, hash_)}
-
-
-def _log_in_to_zero_db(wire: Wire, secret: bytes, name: bytes) -> None:
-    """Give a 0-db the password, as the administrator's and as the namespace's.
-
-    AUTH takes the administrator's alone, and is refused where there is none; a namespace's goes with SELECT.
-    """
-    wire.send([command(b"AUTH", secret), command(b"SELECT", name, secret)])
-    with contextlib.suppress(ErrorReply):
-        _expect(wire.reply(), Status("OK"))
-    _expect(wire.reply(), Status("OK"))
-
-
-def _is_zero_db(wire: Wire) -> bool:
-    """Ask what the server is, which a password may not allow."""
-    wire.send([command(b"INFO")])
-    try:
-        info = wire.reply(_MAX_INFO)
-    except ErrorReply:
-        return False
-    return isinstance(info, bytes) and _ZERO_DB.search(info) is not None
-
-
-def _tell(wire: Wire, words: Sequence[bytes], answer: str) -> None:
-    wire.send([command(*words)])
-    _expect(wire.reply(), Status(answer))
-
-
-def _is_there(reply: Reply) -> bool:
-    _expect(reply, 0, 1)
-    return reply == 1
-
-
-def _expect(reply: Reply, *wanted: Reply) -> None:
-    if not any(type(reply) is type(one) and reply == one for one in wanted):
-        raise NonsenseReply(f"{reply!r:.80} where {wanted[0]!r} belongs")

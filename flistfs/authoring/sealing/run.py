@@ -1,0 +1,210 @@
+"""The seal of a session: drain, check the store, write the flist, unmount, publish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+
+import trio
+
+from flistfs.authoring.parts import Parts
+from flistfs.authoring.request import SealRequest
+from flistfs.authoring.sealing.accounts import accounts_of
+from flistfs.authoring.sealing.package import ChangedError, build_package
+from flistfs.authoring.sealing.store_check import StoreCheck
+from flistfs.authoring.sealing.survey import Survey
+from flistfs.authoring.state.settings import PartialAdd
+from flistfs.authoring.state.view import FrozenView
+from flistfs.authoring.summaries import SealSummary
+from flistfs.authoring.upload.draining import drain
+from flistfs.authoring.upload.patience import Patience
+from flistfs.errors import (
+    BlockMissingError,
+    BusyError,
+    FlistfsError,
+    OutputError,
+    SessionError,
+    StoreUnavailableError,
+)
+from flistfs.format.router import Router, parse_router
+from flistfs.reading.named import check_named
+from flistfs.sources.excludes import excluding
+from flistfs.stores.readers import notes_for_readers
+from flistfs.util.output_file import OutputFile
+from flistfs.util.progress import Progress, Report
+
+log = logging.getLogger(__name__)
+
+# How often a seal starts again because files changed while it ran, before it says that the mount is busy.
+_TRIES = 5
+
+# Why a seal that started again and again gives up.
+_CHANGING = "files are still being written; wait for that, or end it, and seal again"
+_LOSING = (
+    "the store goes on losing blocks that it has acknowledged; see that it keeps all it is given "
+    "(Redis: maxmemory-policy noeviction), and seal again"
+)
+
+# How many sources a message names.
+_NAMED_SOURCES = 5
+
+
+class Sealing:
+    """Seals a session."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._check = StoreCheck(parts)
+
+    async def seal(
+        self, request: SealRequest, unmount: Callable[[], Awaitable[None]] | None, progress: Progress
+    ) -> SealSummary:
+        """Seal the tree into a package.
+
+        Nothing is frozen meanwhile: if anything changes before `unmount` returns, what changed is stored and
+        packaged again, now undisturbed. Until `unmount` is called the mount stays in use whatever fails.
+
+        Args:
+            request: The output, and how.
+            unmount: Ends the mount; raises BusyError, with the mount as it was, if it is in use. None if
+                nothing is mounted.
+            progress: Is told how far it is.
+
+        Raises:
+            FormatError: the router is none.
+            OutputError: the output exists or cannot be written.
+            BusyError: the mount is in use, or files go on changing.
+            SessionError: something was not added whole, and the request does not take that.
+            BlockMissingError: the store lost blocks.
+            StoreError: the store can't be asked.
+        """
+        started = time.monotonic()
+        partial_adds = self._parts.directory.partial_adds()
+        if partial_adds and not request.incomplete:
+            raise SessionError(_incomplete_message(partial_adds))
+        router = await trio.to_thread.run_sync(self._router, request)
+        with await trio.to_thread.run_sync(lambda: OutputFile(request.out, force=request.force)) as output:
+            survey, changes = await self._build(request, router, output, progress)
+            notes = await self._notes_for_readers(request, router, output, progress)
+            if unmount is not None:
+                progress(Report("unmount", 0, 1))
+                await unmount()
+            if self._parts.vfs.changes != changes:
+                log.info("the tree changed until it was unmounted: packaging it again")
+                survey, _ = await self._build(request, router, output, progress)
+                notes = await self._notes_for_readers(request, router, output, progress)
+            package_size = output.size
+            await trio.to_thread.run_sync(output.publish)
+        return SealSummary(
+            out=str(request.out),
+            package_size=package_size,
+            files=survey.files,
+            directories=len(survey.directories),
+            links=survey.links,
+            specials=survey.specials,
+            size=survey.size,
+            **asdict(self._parts.content.counts),
+            seconds=time.monotonic() - started,
+            losses=survey.losses,
+            incomplete=[str(add) for add in partial_adds],
+            servers=() if router is None else router.all_urls(),
+            notes=notes,
+            store_trouble=self._parts.store.trouble or self._parts.uploader.status().store_trouble,
+        )
+
+    def _router(self, request: SealRequest) -> Router | None:
+        """Return what the package is to say of where its blocks are; a large one takes seconds to parse."""
+        return (
+            self._parts.store.readers_router
+            if request.router is None
+            else parse_router(request.router.encode())
+        )
+
+    async def _notes_for_readers(
+        self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
+    ) -> tuple[str, ...]:
+        """See that readers find the blocks where the user says that they do; say what is to be known of that.
+
+        Raises:
+            BlockMissingError: servers that the user named lack some.
+        """
+        notes = notes_for_readers(self._parts.store, router, is_chosen=request.router is not None)
+        if request.router is None or router is None:
+            return notes
+        asked = await trio.to_thread.run_sync(check_named, output.readable, router, request.timeout, progress)
+        return (*asked, *notes)
+
+    async def _build(
+        self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
+    ) -> tuple[Survey, int]:
+        """Store what is not stored, check the store, and package the tree as it is then.
+
+        Also returns the count of changes that the package has in it.
+        """
+        patience = Patience(request.timeout, progress)
+        asking = Patience(request.timeout, progress)
+        refusal: FlistfsError = BusyError(_CHANGING)
+        tries = 0
+        while tries < _TRIES:
+            await drain(self._parts, patience)
+            changes = self._parts.vfs.changes
+            view = await trio.to_thread.run_sync(self._freeze)
+            try:
+                if not await self._check.all_stored(
+                    view,
+                    excluding(request.options.exclude),
+                    progress,
+                    check_content=request.check_content,
+                ):
+                    tries += 1
+                    refusal = BlockMissingError(_LOSING)
+                    continue
+                accounts = await accounts_of(self._parts)
+                survey = await trio.to_thread.run_sync(
+                    build_package,
+                    view,
+                    self._parts.store,
+                    self._parts.format,
+                    accounts,
+                    request.options,
+                    router,
+                    output,
+                    self._parts.directory.scratch,
+                    progress,
+                )
+            except ChangedError:
+                tries += 1
+                refusal = BusyError(_CHANGING)
+                continue
+            except StoreUnavailableError as error:
+                await asking.wait(str(error))
+                continue
+            finally:
+                view.close()
+            return survey, changes
+        raise refusal
+
+    def _freeze(self) -> FrozenView:
+        """Take a view of the tree as it is now, which the mount may go on changing meanwhile (blocks).
+
+        Raises:
+            OutputError: the disk with the session is full, or broken.
+        """
+        try:
+            return self._parts.journal.freeze(self._parts.directory.view)
+        except OSError as error:
+            raise OutputError(
+                f"the flist cannot be written: {self._parts.directory.path}: {error.strerror}; make room, "
+                f"and seal again"
+            ) from error
+
+
+def _incomplete_message(adds: Sequence[PartialAdd]) -> str:
+    named = ", ".join(map(str, adds[:_NAMED_SOURCES]))
+    more = f" and {len(adds) - _NAMED_SOURCES} more" if len(adds) > _NAMED_SOURCES else ""
+    return (
+        f"the tree is incomplete: {named}{more} was not added whole; add it again, or seal what is there "
+        f"with --incomplete"
+    )

@@ -1,0 +1,146 @@
+"""Checking, before a seal, that the store has every block, and has it right."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+
+import trio
+
+from flistfs.authoring.parts import Parts
+from flistfs.authoring.sealing import blocks, healing
+from flistfs.authoring.state.view import View
+from flistfs.errors import (
+    BlockMissingError,
+)
+from flistfs.sources.excludes import Filter
+from flistfs.stores import Store
+from flistfs.util.progress import Progress
+
+log = logging.getLogger(__name__)
+
+# How many files a message names.
+_NAMED_FILES = 5
+
+
+class StoreCheck:
+    """Checks the store of a session, and sends again what it lost as far as that is possible."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def all_stored(
+        self, view: View, excluded: Filter, progress: Progress, *, check_content: bool
+    ) -> bool:
+        """Check that the store has every block; False means that some are on their way once more.
+
+        What it lacks of a base is copied, of which nobody said that it has it. With `check_content` every
+        block is fetched, and wrong ones are replaced.
+
+        Raises:
+            BlockMissingError: the store lost blocks, or holds wrong ones, that cannot be sent again.
+        """
+        await trio.to_thread.run_sync(self._parts.uploader.sync_store)
+        if self._parts.base.store is not None:
+            await trio.to_thread.run_sync(
+                blocks.copy_base_blocks, view, self._parts.base.store, self._parts.store, excluded, progress
+            )
+        lost = await trio.to_thread.run_sync(blocks.lost_blocks, view, self._parts.store, excluded, progress)
+        if check_content:
+            await self._heal(view, excluded, progress)
+        if not lost:
+            return True
+        log.warning("the store lost %d blocks", len(lost))
+        with self._parts.journal.change() as change:
+            for key in lost.values():
+                change.drop_block(key)
+        saved = self._parts.content.store_again(set(lost))
+        gone = await trio.to_thread.run_sync(
+            blocks.copy_replicas,
+            self._parts.store,
+            {block_hash: key for block_hash, key in lost.items() if block_hash not in saved},
+        )
+        files = await trio.to_thread.run_sync(blocks.files_lacking, view, gone, excluded)
+        for name, hashes in files.items():
+            log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(self._parts.store, hashes))
+        if files:
+            raise BlockMissingError(_lost_message(len(gone), files, self._remedy(view)))
+        return gone == lost.keys()  # no file needs those
+
+    async def _heal(self, view: View, excluded: Filter, progress: Progress) -> None:
+        """Put the right block over each wrong one in the store.
+
+        Raises:
+            BlockMissingError: files need some that are not at hand.
+        """
+        wrong = await trio.to_thread.run_sync(
+            healing.wrong_blocks, view, self._parts.store, excluded, progress
+        )
+        self._parts.content.note_wrong(set(wrong))
+        if not wrong:
+            return
+        log.warning("the store holds %d wrong blocks", len(wrong))
+        healed: set[bytes] = set()
+        for stored, chunk in self._parts.content.at_hand(set(wrong)):
+            block = await trio.to_thread.run_sync(self._parts.store.codec.encode, chunk)
+            if block.hash == stored.hash and block.hash not in healed:
+                await trio.to_thread.run_sync(self._parts.store.put, [block])
+                healed.add(block.hash)
+        left = {block_hash: key for block_hash, key in wrong.items() if block_hash not in healed}
+        sources = (
+            [self._parts.store]
+            if self._parts.base.store is None
+            else [self._parts.store, self._parts.base.store]
+        )
+        healed |= await trio.to_thread.run_sync(healing.heal, self._parts.store, left, sources)
+        await trio.to_thread.run_sync(self._parts.store.sync)
+        counts = self._parts.content.counts
+        self._parts.content.counts = replace(counts, replaced_blocks=counts.replaced_blocks + len(healed))
+        gone = wrong.keys() - healed
+        self._parts.content.note_wrong(gone)
+        files = await trio.to_thread.run_sync(blocks.files_lacking, view, gone, excluded)
+        for name, hashes in files.items():
+            log.warning(
+                "wrong in the store, of %s: %s", os.fsdecode(name), _listed(self._parts.store, hashes)
+            )
+        if files:
+            raise BlockMissingError(
+                f"the store holds {_of_files(len(gone), 'wrong block', files)}. {self._cure(view)}, and seal "
+                f"again with --check-content; the session's log names the blocks"
+            )
+
+    def _cure(self, view: View) -> str:
+        """Say what to do about wrong blocks."""
+        again = "Add them again with --check-content, or write them again"
+        return (
+            f"{again}, or mend those of the base with flistfs verify --repair" if view.has_base() else again
+        )
+
+    def _remedy(self, view: View) -> str:
+        """Say what to do about lost blocks."""
+        if not view.has_base():
+            return "Write them again"
+        searched = f", which {self._parts.base.store.url} lacks too," if self._parts.base.store else ""
+        return f"Write them again, or bring those of the base{searched} with flistfs push"
+
+
+def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:
+    return (
+        f"the store has lost {_of_files(blocks, 'block', files)}. {remedy} and seal again; the session's log "
+        f"names the blocks"
+    )
+
+
+def _of_files(blocks: int, word: str, files: Iterable[bytes]) -> str:
+    """Say how many blocks of which files: "2 blocks of 1 file: name"."""
+    names = [os.fsdecode(name) for name in files]
+    more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
+    counted = f"{blocks} {word if blocks == 1 else f'{word}s'}"
+    of = f"{len(names)} {'file' if len(names) == 1 else 'files'}"
+    return f"{counted} of {of}: {', '.join(names[:_NAMED_FILES])}{more}"
+
+
+def _listed(store: Store, hashes: Iterable[bytes]) -> str:
+    return ", ".join(map(store.codec.show, hashes))

@@ -1,0 +1,36 @@
+"""Waiting until everything that was written is stored."""
+
+from __future__ import annotations
+
+import trio
+
+from flistfs.authoring.parts import Parts
+from flistfs.authoring.upload.patience import Patience, Standstill
+from flistfs.util.nurseries import unwrapped
+from flistfs.util.progress import Report
+
+
+async def drain(parts: Parts, patience: Patience) -> None:
+    """Wait until everything is stored, telling how far it is and what is wrong.
+
+    Raises:
+        StoreUnavailableError: the store took nothing for longer than the patience lasts.
+    """
+    total = parts.uploader.status().queued_bytes
+    standstill = Standstill(parts.store.url)
+    parts.uploader.retry_now()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+
+            async def finish() -> None:
+                await parts.content.drain()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(finish)
+            while True:
+                status = parts.uploader.status()
+                total = max(total, status.queued_bytes)
+                stuck = standstill.trouble(status)
+                trouble = status.trouble or parts.content.trouble or stuck
+                patience.tell(Report("upload", total - status.queued_bytes, total, trouble))
+                await trio.sleep(0.1)

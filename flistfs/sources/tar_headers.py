@@ -1,0 +1,301 @@
+"""What the headers of a tar archive hold, and how it is written."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+from array import array
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from flistfs.errors import FormatError
+
+BLOCK: Final = 512
+
+ZEROS: Final = bytes(BLOCK)
+
+
+# Records of them that are kept; Linux has no file with more than 64 KiB of names of xattrs.
+_MAX_RECORDS: Final = 1 << 15
+
+
+# Extents of one sparse file: 16 bytes of memory each.
+MAX_EXTENTS: Final = 1 << 20
+
+
+MAX_SIZE: Final = 2**63 - 1
+
+
+_CHECKSUM: Final = slice(148, 156)
+
+
+# Name, mode, uid, gid, size, mtime, checksum, type, link, magic with version, user, group, device numbers,
+# prefix of the name.
+HEADER: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+
+
+_POSIX_MAGIC: Final = b"ustar\0"  # of any version
+
+
+GNU_MAGIC: Final = b"ustar  \0"
+
+
+# Records of extended headers that are of use, beside extended attributes.
+SPARSE_RECORDS: Final = frozenset(
+    {b"GNU.sparse." + name for name in (b"major", b"minor", b"name", b"realsize", b"size", b"map")}
+    | {b"SUN.holesdata"}
+)
+
+
+_RECORDS: Final = SPARSE_RECORDS | {
+    b"path",
+    b"linkpath",
+    b"size",
+    b"uid",
+    b"gid",
+    b"mtime",
+    b"SCHILY.devmajor",
+    b"SCHILY.devminor",
+    b"GNU.volume.filename",
+}
+
+
+GLOBAL_RECORDS: Final = _RECORDS - SPARSE_RECORDS
+
+
+_EXTENT_RECORDS: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")  # of each extent, in turns
+
+
+# How GNU tar, star and Docker keep extended attributes, and how bsdtar does: in base64, besides.
+XATTR: Final = b"SCHILY.xattr."
+
+
+BSD_XATTR: Final = b"LIBARCHIVE.xattr."
+
+
+_XATTRS: Final = (XATTR, BSD_XATTR)
+
+
+_OCTAL: Final = re.compile(rb"[ \0]*([0-7]+)[ \0]")
+
+
+_TIME: Final = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
+
+
+_MAP: Final = re.compile(rb"[0-9]{1,19}(?:,[0-9]{1,19})*")
+
+
+# How files begin that people take for tar archives.
+_OTHERS: Final = (
+    ((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"), "a zip file"),
+    ((b"070701", b"070702", b"070707", b"\xc7\x71", b"\x71\xc7"), "a cpio archive"),
+    ((b"!<arch>\n", b"!<thin>\n"), "an ar archive (a .deb, say)"),
+    ((b"7z\xbc\xaf\x27\x1c",), "a 7z archive"),
+    ((b"Rar!\x1a\x07",), "a rar archive"),
+    ((b"\xed\xab\xee\xdb",), "an rpm package"),
+    ((b"hsqs",), "a squashfs image"),
+    ((b"SQLite format 3\0",), "a SQLite database"),
+    ((b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"), "a compressed file in a compressed file"),
+    ((b"\x04\x22\x4d\x18",), "an lz4 file"),
+    ((b"LZIP",), "an lzip file"),
+    ((b"\x89LZO\0",), "an lzop file"),
+    ((b"\x1f\x9d", b"\x1f\xa0"), "a file of compress"),
+    ((b"\x5d\0\0",), "an lzma file"),
+)
+
+
+class MemberError(Exception):
+    """Something about a member makes no sense, or cannot be taken."""
+
+
+class Extents(NamedTuple):
+    """The parts of a file that hold data, in their order; the rest of it is holes. In bytes."""
+
+    offsets: array[int]
+    lengths: array[int]
+
+
+class Header(NamedTuple):
+    """A member's header, as it is, with what extends it."""
+
+    block: bytes
+    fields: tuple[bytes, ...]
+    long_name: bytes
+    long_link: bytes
+    records: Mapping[bytes, bytes]
+    extents: array[int]  # of PAX 0.0: offsets and lengths in turns
+
+    @property
+    def kind(self) -> bytes:
+        """The type flag."""
+        return self.fields[7]
+
+    @property
+    def name(self) -> bytes:
+        """The path of the member."""
+        records = self.records
+        if name := records.get(b"GNU.sparse.name") or records.get(b"path") or self.long_name:
+            return name
+        name = self.fields[0].partition(b"\0")[0]
+        # GNU headers have times there. star has them behind it: its prefix ends with a NUL before.
+        if self.fields[9].startswith(_POSIX_MAGIC) and (prefix := self.fields[14].partition(b"\0")[0]):
+            return prefix + b"/" + name
+        return name
+
+    @property
+    def link(self) -> bytes:
+        """Where a link leads."""
+        return self.records.get(b"linkpath") or self.long_link or self.fields[8].partition(b"\0")[0]
+
+    @property
+    def size(self) -> int:
+        """How many bytes of content it says that follow."""
+        text = self.records.get(b"size")
+        try:
+            size = parse_decimal(text, "size") if text else parse_number(self.fields[4], "size")
+        except MemberError as error:
+            raise FormatError(f"it is damaged: the next header is wrong ({error})") from error
+        if not 0 <= size <= MAX_SIZE:
+            raise FormatError(f"it is damaged: a size is {size}")
+        return size
+
+
+def is_header(block: bytes) -> bool:
+    """Return whether a block has the checksum of a header."""
+    if len(block) < BLOCK:
+        return False
+    try:
+        wanted = parse_number(block[_CHECKSUM], "checksum")
+    except MemberError:
+        return False
+    total = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+    if wanted == total:
+        return True
+    # Some summed up signed bytes.
+    return wanted == total - 256 * sum(byte >> 7 for byte in block)
+
+
+def check_beginning(block: bytes) -> None:
+    """Refuse what is not an archive, by name if possible."""
+    if not block:
+        raise FormatError("it is empty")
+    if block == ZEROS or is_header(block):
+        return
+    for magics, what in _OTHERS:
+        if block.startswith(magics):
+            raise FormatError(f"it is {what}, not a tar archive")
+    raise FormatError("it is not a tar archive, or is damaged")
+
+
+def parse_number(field: bytes, what: str) -> int:
+    """Read a number in a header: octal, or binary (base-256) if the first bit is set. Blanks are 0."""
+    text = field.strip(b" \0")
+    if field[0] & 0x80:
+        bits = 8 * len(field) - 1
+        number = int.from_bytes(field, "big") & ((1 << bits) - 1)
+        return number - (1 << bits) if number >> (bits - 1) else number
+    if not text:
+        return 0
+    if not text.isdigit() and (match := _OCTAL.match(field)):
+        text = match[1]  # what is behind a NUL is nothing
+    if text.isdigit():
+        try:
+            return int(text, 8)
+        except ValueError:
+            pass
+    raise MemberError(f"its {what} is not a number")
+
+
+def parse_decimal(text: bytes, what: str) -> int:
+    """Read a number of an extended header."""
+    if not text.isdigit() or len(text) > 20:
+        raise MemberError(f"its {what} is not a number")
+    return int(text)
+
+
+def parse_time(text: bytes) -> int:
+    """Read a time of an extended header, with fractions; in nanoseconds."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise MemberError("its time makes no sense")
+    sign, seconds, fraction = match.groups()
+    time = int(seconds + (fraction or b"")[:9].ljust(9, b"0"))
+    return -time if sign else time
+
+
+def from_base64(text: bytes) -> bytes:
+    """Decode what needs no padding; what is invalid stays as it is."""
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4))
+    except binascii.Error:
+        return text
+
+
+def read_records(data: bytes, records: dict[bytes, bytes], extents: array[int]) -> None:
+    """Read what an extended header says, each record after its own length."""
+    position = 0
+    while position < len(data) and data[position]:  # zeros: padding
+        space = data.find(b" ", position, position + 20)
+        length = data[position : max(space, position)]
+        end = position + int(length) if length.isdigit() else 0
+        key, equals, value = data[space + 1 : max(end - 1, 0)].partition(b"=")
+        if not equals or data[end - 1 : end] != b"\n":
+            raise FormatError("it is damaged: an extended header makes no sense")
+        if key in _EXTENT_RECORDS:
+            if key != _EXTENT_RECORDS[len(extents) % 2]:
+                raise FormatError("it is damaged: the map of a sparse file makes no sense")
+            try:
+                append_numbers(extents, parse_decimal(value, "map of holes"))
+            except MemberError as error:
+                raise FormatError(f"it is damaged: {error}") from error
+        elif key in _RECORDS or key.startswith(_XATTRS):
+            records[key] = value
+            if len(records) > _MAX_RECORDS:
+                raise FormatError("an extended header has too many records")
+        position = end
+
+
+def parse_map(text: bytes) -> array[int]:
+    """Parse a map of holes: offsets and lengths in turns. Raises MemberError if it is damaged."""
+    if _MAP.fullmatch(text) is None:
+        raise MemberError("its map of holes is damaged")
+    numbers = array("q")
+    for match in re.finditer(rb"[0-9]+", text):
+        append_numbers(numbers, int(match[0]))
+    return numbers
+
+
+def append_numbers(numbers: array[int], *more: int) -> None:
+    """Add to a map of holes.
+
+    Raises:
+        MemberError: it becomes too long, or a number is invalid.
+    """
+    if len(numbers) >= 2 * MAX_EXTENTS:
+        raise MemberError(f"it has more than {MAX_EXTENTS} holes")
+    for number in more:
+        if not 0 <= number <= MAX_SIZE:
+            raise MemberError("its map of holes makes no sense")
+        numbers.append(number)
+
+
+def extents_from(numbers: array[int]) -> Extents:
+    """Return the extents of a map of holes. Raises MemberError if it is damaged."""
+    if len(numbers) % 2:
+        raise MemberError("its map of holes is damaged")
+    return Extents(numbers[::2], numbers[1::2])
+
+
+def check_extents(extents: Extents, size: int, stored: int) -> None:
+    """Refuse a map whose extents are out of order, or hold more than there is."""
+    end = total = 0
+    for offset, length in zip(*extents, strict=True):
+        if length and offset < end:
+            break
+        end, total = max(end, offset + length), total + length
+    else:
+        if end <= size <= MAX_SIZE and total <= stored:
+            return
+    raise MemberError("its map of holes makes no sense")

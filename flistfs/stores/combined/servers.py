@@ -1,0 +1,125 @@
+"""The servers of a router, and which of them hash ranges lead to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from flistfs.errors import BlockMissingError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flistfs.stores.base import Store
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flistfs.stores.base import Store
+
+
+DIGITS: Final = 64  # of the longest prefix; hashes of generation 1 have as many
+
+
+_log = logging.getLogger(__name__)
+
+
+_REST: Final = 10.0
+"""A server that failed is left alone this many times as long as its failing took, so that asking it again
+costs a tenth of the time at most."""
+
+
+_SHORTEST_REST: Final = 2.0
+
+
+_LONGEST_REST: Final = 300.0
+
+
+_T = TypeVar("_T")
+
+
+class Server:
+    """One server, and whether it is worth asking now. What threads note here at once may get lost."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.trouble: str | None = None
+        self._is_closed = False
+        self._rests_until = 0.0
+
+    @property
+    def rests(self) -> bool:
+        """Whether it failed a short while ago."""
+        return time.monotonic() < self._rests_until
+
+    def ask(self, question: Callable[[Store], _T]) -> _T:
+        """Ask it, and note how that went."""
+        started = time.monotonic()
+        if self.trouble:  # one thread is enough to find out
+            self._rests_until = started + _LONGEST_REST
+        try:
+            answer = question(self.store)
+        except BlockMissingError:
+            self._works()
+            raise
+        except StoreError as error:
+            self._fails(error, time.monotonic() - started)
+            raise
+        self._works()
+        return answer
+
+    def _works(self) -> None:
+        if self.trouble:
+            _log.info("%s works again", self.store.url)
+        self.trouble = None
+        self._rests_until = 0.0
+
+    def get(self, hash_: bytes, deadline: float) -> bytes:
+        """Ask it for a block."""
+        return self.ask(lambda store: store.get(hash_, deadline))
+
+    def copies(self, hash_: bytes) -> list[bytes]:
+        """Ask it for a block that it may not have."""
+        return self.ask(lambda store: store.copies(hash_))
+
+    def close(self) -> None:
+        """Close its connections; what fails for that is not its fault."""
+        self._is_closed = True
+        self.store.close()
+
+    def _fails(self, error: StoreError, seconds: float) -> None:
+        if self._is_closed:
+            return
+        if not self.trouble:
+            _log.warning("a server of the router fails: %s", error)
+        self.trouble = str(error)
+        rest = min(max(_SHORTEST_REST, _REST * seconds), _LONGEST_REST)
+        self._rests_until = time.monotonic() + rest
+
+
+Route = tuple[Server, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Which servers have which hashes. Segment i begins at `starts[i]` and ends where the next begins."""
+
+    starts: list[int]
+    routes: list[Route]
+
+    def route(self, hash_: bytes) -> Route:
+        """Return the servers of a hash."""
+        return self.routes[bisect_right(self.starts, int(hash_.ljust(DIGITS, b"0"), 16)) - 1]
+
+    def check_complete(self, least: int) -> None:
+        """Raise `UsageError` where a segment has fewer servers than `least`."""
+        for start, route in zip(self.starts, self.routes, strict=True):
+            if len(route) < least:
+                prefix = f"{start:0{DIGITS}X}".rstrip("0").ljust(2, "0")
+                have = f"only {len(route)} of {least} servers" if route else "no server"
+                raise UsageError(f"it has {have} for hashes that begin with {prefix}")
