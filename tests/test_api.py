@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import io
 import logging
 import os
@@ -492,6 +493,120 @@ def test_looking() -> None:
         flistfs.open("nowhere.flist")
 
 
+def test_searching_and_summing_up() -> None:
+    write("tree/usr/small", b"x")
+    write("tree/usr/large", random_bytes(2000, "large"))
+    flistfs.pack("tree", "out.flist", owner=(3, 4))
+    with flistfs.open("out.flist") as flist:
+        assert [node.path for node in flist.search(name="*l*e", min_size=2)] == [b"usr/large"]
+        assert [node.path for node in flist.search("usr", kinds=[flistfs.Kind.FILE], max_size=1)] == [
+            b"usr/small"
+        ]
+        survey = flist.survey(largest=1)
+        assert (survey.size, survey.blocks, survey.largest) == (2001, 2, [(2000, b"usr/large")])
+        assert (flist.format, flist.router) == ("rocksdb", None)
+        assert flist.store_url == default_store_url()
+        flist.store_trouble  # noqa: B018  it is None, or says what
+
+
+def test_extracting(tmp_path: Path) -> None:
+    write("tree/etc/one.conf", b"one")
+    write("tree/etc/two", b"two")
+    flistfs.pack("tree", "out.flist", store=f"dir://{tmp_path}/blocks")
+    made = flistfs.extract("out.flist", b"whole", store=f"dir://{tmp_path}/blocks")
+    assert (made.files, Path("whole/etc/two").read_bytes()) == (2, b"two")
+    flistfs.extract("out.flist", Path("part"), only="*.conf", store=f"dir://{tmp_path}/blocks")
+    assert [path.name for path in Path("part/etc").iterdir()] == ["one.conf"]
+    with pytest.raises(errors.OutputError):
+        flistfs.extract("out.flist", "whole", store=f"dir://{tmp_path}/blocks")
+
+
+def test_verifying_and_repairing(tmp_path: Path) -> None:
+    store = f"dir://{tmp_path}/blocks"
+    write("tree/file", b"content")
+    flistfs.pack("tree", "out.flist", store=store)
+    assert flistfs.verify("out.flist", store=store, deep=True).faults == []
+    (block,) = (path for path in (tmp_path / "blocks").rglob("*") if path.is_file())
+    block.unlink()
+    assert flistfs.verify("out.flist", blocks=False).faults == []
+    assert [fault.path for fault in flistfs.verify("out.flist", store=store).faults] == [b"file"]
+    mended = flistfs.verify("out.flist", store=store, source="tree")
+    assert (mended.faults, mended.repaired) == ([], 1)
+    assert block.exists()
+    with pytest.raises(errors.UsageError, match="`deep` and `source`"):
+        flistfs.verify("out.flist", blocks=False, deep=True)
+    with pytest.raises(errors.UsageError, match="neither"):
+        flistfs.verify("out.flist", source="nowhere")
+
+
+def test_comparing() -> None:
+    write("tree/same")
+    write("tree/changed", b"before")
+    flistfs.pack("tree", "one.flist")
+    write("tree/changed", b"after")
+    write("tree/new")
+    flistfs.pack("tree", "two.flist")
+    found = {each.path: each.change.value for each in flistfs.diff("one.flist", "two.flist") if each.path}
+    assert found == {b"changed": "content", b"new": "added"}
+
+
+def test_pushing(tmp_path: Path, redis: RedisServer) -> None:
+    write("tree/file", random_bytes(100, "pushed"))
+    flistfs.pack("tree", "out.flist", store=f"dir://{tmp_path}/blocks")
+    pushed = flistfs.push("out.flist", redis.url, source=f"dir://{tmp_path}/blocks")
+    assert (pushed.blocks, pushed.sent) == (1, 1)
+    assert contents("out.flist", redis.url) == {b"file": Path("tree/file").read_bytes()}
+    with pytest.raises(errors.UsageError, match="`min_replicas`"):
+        flistfs.push("out.flist", redis.url, min_replicas=2)
+
+
+# Sessions by their mount point, without a mount
+
+
+def test_a_session_by_its_mount_point(home: Home) -> None:
+    write("file")
+    started = flistfs.new("place")
+    assert (started.mountpoint, started.base) == (f"{home.path}/place", None)
+    assert flistfs.add("file", mountpoint="place").entries == 1
+    (session,) = flistfs.status()
+    assert (session.mountpoint, session.state.value, session.activity) == (
+        started.mountpoint,
+        "unmounted",
+        None,
+    )
+    assert session.state_directory == started.state_directory
+    with pytest.raises(errors.SessionError, match="is not mounted"):
+        flistfs.sync()
+    with pytest.raises(errors.SessionError, match="open session"):
+        flistfs.new("place")
+    directory = Path.cwd()
+    assert flistfs.seal("out.flist").files == 1
+    assert Path.cwd() == directory
+    assert flistfs.wait("place").out == f"{home.path}/out.flist"
+    with pytest.raises(errors.SessionError, match="has ended"):
+        flistfs.seal("again.flist", mountpoint="place")
+    flistfs.new("one")
+    flistfs.new("two")
+    with pytest.raises(errors.SessionError, match="choose one with `mountpoint`"):
+        flistfs.abort()
+    assert flistfs.abort(b"one").mountpoint == f"{home.path}/one"
+    flistfs.abort(Path("two"))
+    assert [session.mountpoint for session in flistfs.status()] == [started.mountpoint]
+
+
+def test_an_argument_that_is_invalid() -> None:
+    write("file")
+    for arguments in ({"epoch": -1}, {"owner": (0, -1)}, {"min_replicas": 0}):
+        (name,) = arguments
+        with pytest.raises(errors.UsageError, match=f"^`{name}`"):
+            flistfs.pack("file", "out.flist", **arguments)  # type: ignore[arg-type]
+    with pytest.raises(errors.UsageError, match="^`replace_links` belongs to `base`"):
+        flistfs.new("place", replace_links=True)
+    write("out.flist")
+    with pytest.raises(errors.OutputError, match="`force` replaces it"):
+        flistfs.pack("file", "out.flist")
+
+
 # Files
 
 
@@ -722,6 +837,13 @@ def test_names() -> None:
         assert getattr(flistfs, name) is getattr(flistfs, name)
     with pytest.raises(AttributeError, match="no attribute 'sesion'"):
         flistfs.sesion  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_version() -> None:
+    assert flistfs.__version__ == importlib.metadata.version("flistfs")
+    command = [sys.executable, "-m", "flistfs", "--version"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said.endswith(f" {flistfs.__version__}\n")
 
 
 CONSUMER = """

@@ -199,7 +199,7 @@ class Flist(Closing):
             UsageError: `source` is neither, or arguments exclude each other.
         """
         if not blocks and (deep or source is not None):
-            raise UsageError("`deep` and `source` fetch blocks, and without `blocks` none is asked for")
+            raise UsageError("`deep` and `source` fetch blocks, and `blocks` says to ask for none: omit one")
         with ExitStack() as opened:
             supply = None if source is None else opened.enter_context(self._supply(source, source_password))
             store: Store | None = None

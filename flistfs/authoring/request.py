@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flistfs.stores.url import BASE_PASSWORD_VARIABLE as BASE_PASSWORD_VARIABLE  # noqa: PLC0414  a session's
 from flistfs.stores.url import PASSWORD_VARIABLE as PASSWORD_VARIABLE  # noqa: PLC0414  a session's, to others
 
 USUAL_FORMAT = "rocksdb"
@@ -13,10 +14,6 @@ USUAL_FORMAT = "rocksdb"
 
 PATIENCE = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
-
-
-BASE_PASSWORD_VARIABLE = "FLISTFS_BASE_PASSWORD"  # noqa: S105  a variable's name
-"""The one with the password of the store that a base's blocks are in; a daemon inherits it."""
 
 
 @dataclass(frozen=True, slots=True)

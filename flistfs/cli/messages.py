@@ -7,10 +7,14 @@ import re
 # What arguments of `flistfs.api` are called on the command line, where the name is another one.
 _OPTIONS = {
     "base": "--from",
+    "base_password": "FLISTFS_BASE_PASSWORD",
+    "blocks": "--no-store",
     "epoch": "SOURCE_DATE_EPOCH",
     "mountpoint": "--mount",
     "no_place": "--json",  # which prints what that attribute of the error has
+    "password": "FLISTFS_STORE_PASSWORD",
     "source": "--from",
+    "source_password": "FLISTFS_FROM_PASSWORD",
     "xattrs": "--xattr",
 }
 
@@ -19,6 +23,7 @@ _ARGUMENTS = frozenset(
     {
         "base_store",
         "check_content",
+        "deep",
         "exclude",
         "force",
         "incomplete",

@@ -321,8 +321,8 @@ def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> Non
         pack(tmp_path, tar(link(b"lib", b"gone")), second, unique=False)
     why = "a link that leads to no directory is there already"
     assert str(refusal.value) == (
-        f"source/lib: {why}; nothing was added: --keep-going leaves out what has no place, "
-        f"--replace-links lets a directory replace a link"
+        f"source/lib: {why}; nothing was added: `keep_going` leaves out what has no place, "
+        f"`replace_links` lets a directory replace a link"
     )
     assert refusal.value.as_dict() == {"no_place": [{"path": "source/lib", "why": why}], "count": 1}
 
@@ -333,6 +333,8 @@ def test_more_without_a_place_than_is_listed(tmp_path: Path, monkeypatch: pytest
         (tmp_path / f"source/{number:02}").mkdir(parents=True)
     files = tar(*(entry(b"%02d" % number, b"x") for number in range(23)))
     second = DirectorySource([Start(bytes(tmp_path / "source"), b"", "source")])
-    with pytest.raises(NoPlaceError, match=r", and 3 more \(--json lists 22\); nothing was added") as refusal:
+    with pytest.raises(
+        NoPlaceError, match=r", and 3 more \(`no_place` lists 22\); nothing was added"
+    ) as refusal:
         pack(tmp_path, files, second, unique=False)
     assert (len(refusal.value.no_place), refusal.value.count) == (22, 23)

@@ -205,7 +205,7 @@ def test_blocks_come_from_the_store_that_is_named(home: Home, mountpoint: Path) 
         umount(mountpoint)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
         home.expected_log += ["needs a password", "sealing failed", "base's"]
-        assert "needs a password; set FLISTFS_BASE_PASSWORD" in home.run("seal", "out.flist", code=3).stderr
+        assert "needs a password; give FLISTFS_BASE_PASSWORD" in home.run("seal", "out.flist", code=3).stderr
         summary = home.run("seal", "out.flist", "--json", env={"FLISTFS_BASE_PASSWORD": secret}).stdout
         assert json.loads(summary)["new_blocks"] == 0
         assert held(blocks) == BLOCKS - 1

@@ -105,7 +105,7 @@ def test_zero_db_gets_the_password_as_the_namespaces_too(admin: bytes | None, se
         store.put([block()])
         assert store.missing([block().hash]) == set()
         assert server.commands[:2] == [[b"AUTH", b"it"], [b"SELECT", b"some", b"it"]]
-        with pytest.raises(StoreRefusedError, match="password is wrong; correct FLISTFS_STORE_PASSWORD"):
+        with pytest.raises(StoreRefusedError, match="password is wrong; correct `password`"):
             open_store(f"zdb://127.0.0.1:{server.port}", "wrong").check()
     assert [b"SELECT", b"default", b"wrong"] in server.commands
 
@@ -187,7 +187,7 @@ def test_zero_db_answers_set_with_the_key_or_nil() -> None:
         (b"-MISCONF Redis is configured to save RDB snapshots", StoreRefusedError, "cannot save"),
         (b"-No space left on this namespace", StoreRefusedError, "full"),
         (b"-READONLY You can't write against a read only replica.", StoreRefusedError, "is read-only"),
-        (b"-NOAUTH Authentication required.", StoreRefusedError, "needs a password; set FLISTFS_STORE_PASS"),
+        (b"-NOAUTH Authentication required.", StoreRefusedError, "needs a password; give `password`"),
         (b"-##Unknown error code:-1004", StoreRefusedError, "needs a password"),
         (b"-Invalid key, only update authorized", StoreRefusedError, "0-db in sequential mode"),
         (b"-NOPERM this user has no permissions to run the 'set' command", StoreRefusedError, "forbids"),

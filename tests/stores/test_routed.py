@@ -319,7 +319,7 @@ def test_a_password_for_all_goes_to_servers_without_one(tmp_path: Path) -> None:
         store = opened(file, password=SECRET)
         store.put(SOME)
         assert store.missing(ALL_HASHES) == set()
-        with pytest.raises(StoreRefusedError, match="needs a password; set FLISTFS_STORE_PASSWORD"):
+        with pytest.raises(StoreRefusedError, match="needs a password; give `password`"):
             opened(file).check()
     shown = f"{store.url} {store!r} {store.readers_router}"
     assert "another" not in shown

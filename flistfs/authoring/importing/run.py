@@ -178,8 +178,8 @@ def _no_place_message(no_place: Sequence[tuple[str, str]], count: int) -> str:
     more = ""
     if count > _NAMED_PROBLEMS:
         listed = "all" if len(no_place) == count else f"{len(no_place):,}"
-        more = f", and {count - _NAMED_PROBLEMS:,} more (--json lists {listed})"
-    advice = "--keep-going leaves out what has no place"
+        more = f", and {count - _NAMED_PROBLEMS:,} more (`no_place` lists {listed})"
+    advice = "`keep_going` leaves out what has no place"
     if any(why == DEAD_LINK for _, why in no_place):
-        advice += ", --replace-links lets a directory replace a link"
+        advice += ", `replace_links` lets a directory replace a link"
     return f"{named}{more}; nothing was added: {advice}"

@@ -206,5 +206,5 @@ def _incomplete_message(adds: Sequence[PartialAdd]) -> str:
     more = f" and {len(adds) - _NAMED_SOURCES} more" if len(adds) > _NAMED_SOURCES else ""
     return (
         f"the tree is incomplete: {named}{more} was not added whole; add it again, or seal what is there "
-        f"with --incomplete"
+        f"with `incomplete`"
     )

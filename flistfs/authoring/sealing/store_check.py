@@ -108,12 +108,12 @@ class StoreCheck:
         if files:
             raise BlockMissingError(
                 f"the store holds {_of_files(len(gone), 'wrong block', files)}. {self._cure(view)}, and seal "
-                f"again with --check-content; the session's log names the blocks"
+                f"again with `check_content`; the session's log names the blocks"
             )
 
     def _cure(self, view: View) -> str:
         """Say what to do about wrong blocks."""
-        again = "Add them again with --check-content, or write them again"
+        again = "Add them again with `check_content`, or write them again"
         return (
             f"{again}, or mend those of the base with flistfs verify --repair" if view.has_base() else again
         )

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from flistfs.errors import StoreError, StoreRefusedError, StoreUnavailableError
-from flistfs.stores.url import PASSWORD_VARIABLE
+from flistfs.stores.url import BASE_PASSWORD_VARIABLE, FROM_PASSWORD_VARIABLE, PASSWORD_VARIABLE
+
+# The environment variables of passwords, and the arguments that mean the same.
+_ARGUMENTS = {
+    PASSWORD_VARIABLE: "password",
+    BASE_PASSWORD_VARIABLE: "base_password",
+    FROM_PASSWORD_VARIABLE: "source_password",
+}
 
 _MAX_TEXT: Final = 200  # characters of a server's own words in a message
 
@@ -93,16 +100,24 @@ def meaning_of(
     return StoreError(f"{url} answers with an error: {quoted}")
 
 
+def _argument(variable: str) -> str:
+    """Return the argument that passwords of a variable come in, as messages name it."""
+    return f"`{_ARGUMENTS[variable]}`"
+
+
 def _without(variable: str | None) -> str:
-    return f"unset {variable}, and leave it out of the URL" if variable else "leave it out of the URL"
+    return (
+        f"omit {_argument(variable)}, and leave it out of the URL" if variable else "leave it out of the URL"
+    )
 
 
 def _help(password: str | None, variable: str | None) -> str:
     if variable is None:
         return "needs a password, and servers that only an flist names get none; name the store yourself"
     if password is None:
-        return f"needs a password; set {variable}"
-    return f"says that the password is wrong; correct {variable}, or the one in the URL or in router.yaml"
+        return f"needs a password; give {_argument(variable)}"
+    named = _argument(variable)
+    return f"says that the password is wrong; correct {named}, or the one in the URL or in router.yaml"
 
 
 def presentable(text: str, password: str | None) -> str:
