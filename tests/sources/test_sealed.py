@@ -167,7 +167,7 @@ def test_layers_in_which_links_are_in_the_way_are_refused_by_all_their_names(tmp
     _, source = taken_and_source(tmp_path / "replaced", *layers, replace_links=True)
     assert list(source.hidden.values()) == [sorted(lower)]
     more: dict[bytes, Item] = {b"dead19": Item("link", b"gone")}
-    with pytest.raises(ClashError, match=", and 1 more; --replace-links lets"):
+    with pytest.raises(ClashError, match=", and 1 more; `replace_links` lets"):
         taken(tmp_path / "more", records_of({**lower, **more}), records_of({**upper, b"dead19": DIR}))
 
 
