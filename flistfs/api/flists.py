@@ -105,7 +105,7 @@ def open(  # noqa: A001  flistfs.open, like gzip.open
         password: The password of `store`, if its URL has none. Servers that only the flist names get none.
 
     Raises:
-        FormatError: it is not there, damaged, or no flist.
+        FormatError: it is not there, damaged, or not an flist.
         UsageError: the store makes no sense.
     """
     url, secret = chosen_store(store, password)

@@ -284,8 +284,8 @@ def twice(records: Records) -> None:
         (negative_account, "file: its group has the number -2"),
         (unknown_kind, "file: it is a special file of no known kind"),
         (no_attributes, "file: it has no attributes"),
-        (bad_hash, "file: it has a block whose hash or key is no hash"),
-        (twice, "file: its name is there twice"),
+        (bad_hash, "file: it has a block whose hash or key is invalid"),
+        (twice, "file: its name occurs twice"),
         (lambda records: records.pop(directory_key(b"sub")), "sub: its directory is not in the flist"),
         (lambda records: records.pop(directory_key(b"")), "/: there is no root directory"),
         (
@@ -306,7 +306,7 @@ def test_what_is_at_fault_is_refused_by_its_path(
     spoil(records)
     with pytest.raises(FormatError) as refusal:
         taken(tmp_path, records)
-    assert str(refusal.value).startswith(f"{tmp_path}/0 cannot be gone on from: {what}")
+    assert str(refusal.value).startswith(f"{tmp_path}/0 cannot be used as a base: {what}")
     assert "\n" not in str(refusal.value)
 
 

@@ -44,7 +44,7 @@ def _open(path: Path) -> TreeReader:
         try:
             catalog = Catalog.open(scratch.path)
         except FormatError as error:
-            raise FormatError(f"{path} is no flist that can be read: {error}") from error
+            raise FormatError(f"{path} is not a readable flist: {error}") from error
         held.pop_all()
     return CatalogReader(catalog, scratch, GENERATION_1, _CODEC, faults)
 
