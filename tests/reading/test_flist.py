@@ -62,7 +62,7 @@ def test_a_directory_that_is_no_flist_is_refused(tmp_path: Path, with_a_pipe: bo
     (tmp_path / "directory").mkdir()
     if with_a_pipe:  # which must not be waited for
         os.mkfifo(tmp_path / "directory/CURRENT")
-    with pytest.raises(FormatError, match="no unpacked flist"):
+    with pytest.raises(FormatError, match="not an unpacked flist"):
         Flist.open(tmp_path / "directory")
 
 
