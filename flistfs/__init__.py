@@ -11,59 +11,113 @@ from flistfs import errors
 from flistfs.errors import FlistfsError
 
 if TYPE_CHECKING:
-    from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+    from flistfs.api.by_mountpoint import Found, Started, abort, add, new, seal, sync, wait
+    from flistfs.api.flists import (
+        Flist,
+        diff,
+        extract,
+        open,  # noqa: A004  flistfs.open, like gzip.open
+        verify,
+    )
     from flistfs.api.merging import merge
+    from flistfs.api.mounting import mount, mount_sealed, unmount
     from flistfs.api.packing import Packed, pack
+    from flistfs.api.pushing import push
     from flistfs.api.sessions import Session
-    from flistfs.authoring.summaries import AddSummary, SealSummary
+    from flistfs.api.status import Activity, Holdings, SessionStatus, status
+    from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
+    from flistfs.daemons.starting import Mounted, MountedFlist
+    from flistfs.reading.diff import Difference
+    from flistfs.reading.extract import Extracted
     from flistfs.reading.merge import Merged, PathsClashError
-    from flistfs.tree.node import Kind, Node
+    from flistfs.reading.push import PushSummary
+    from flistfs.reading.survey import Survey
+    from flistfs.reading.verify import Verified
+    from flistfs.tree.node import Access, Kind, Node
     from flistfs.util.progress import Progress, Report
 
+    __version__: str
+
 __all__ = [
+    "Access",
+    "Activity",
     "AddSummary",
+    "BaseSummary",
+    "Difference",
+    "Extracted",
     "Flist",
     "FlistfsError",
+    "Found",
+    "Holdings",
     "Kind",
     "Merged",
+    "Mounted",
+    "MountedFlist",
     "Node",
     "Packed",
     "PathsClashError",
     "Progress",
+    "PushSummary",
     "Report",
     "SealSummary",
     "Session",
+    "SessionStatus",
+    "Started",
+    "Survey",
+    "Verified",
+    "__version__",
+    "abort",
+    "add",
+    "diff",
     "errors",
+    "extract",
     "merge",
+    "mount",
+    "mount_sealed",
+    "new",
     "open",
     "pack",
+    "push",
+    "seal",
+    "status",
+    "sync",
+    "unmount",
+    "verify",
+    "wait",
 ]
 
 if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any other
-    # Where each name is, to be loaded when it is asked for.
-    _HOMES = {
-        "AddSummary": "flistfs.authoring.summaries",
-        "Flist": "flistfs.api.flists",
-        "Kind": "flistfs.tree.node",
-        "Merged": "flistfs.reading.merge",
-        "Node": "flistfs.tree.node",
-        "Packed": "flistfs.api.packing",
-        "PathsClashError": "flistfs.reading.merge",
-        "Progress": "flistfs.util.progress",
-        "Report": "flistfs.util.progress",
-        "SealSummary": "flistfs.authoring.summaries",
-        "Session": "flistfs.api.sessions",
-        "merge": "flistfs.api.merging",
-        "open": "flistfs.api.flists",
-        "pack": "flistfs.api.packing",
+    # The module of each name, to be loaded when it is asked for.
+    _NAMES = {
+        "flistfs.api.by_mountpoint": "Found Started abort add new seal sync wait",
+        "flistfs.api.flists": "Flist diff extract open verify",
+        "flistfs.api.merging": "merge",
+        "flistfs.api.mounting": "mount mount_sealed unmount",
+        "flistfs.api.packing": "Packed pack",
+        "flistfs.api.pushing": "push",
+        "flistfs.api.sessions": "Session",
+        "flistfs.api.status": "Activity Holdings SessionStatus status",
+        "flistfs.authoring.summaries": "AddSummary BaseSummary SealSummary",
+        "flistfs.daemons.starting": "Mounted MountedFlist",
+        "flistfs.reading.diff": "Difference",
+        "flistfs.reading.extract": "Extracted",
+        "flistfs.reading.merge": "Merged PathsClashError",
+        "flistfs.reading.push": "PushSummary",
+        "flistfs.reading.survey": "Survey",
+        "flistfs.reading.verify": "Verified",
+        "flistfs.tree.node": "Access Kind Node",
+        "flistfs.util.progress": "Progress Report",
     }
 
     def __getattr__(name: str) -> object:
-        from importlib import import_module  # noqa: PLC0415
+        from importlib import import_module, metadata  # noqa: PLC0415
 
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return globals().setdefault(name, getattr(import_module(_HOMES[name]), name))
+        if name == "__version__":
+            return globals().setdefault(name, metadata.version("flistfs"))
+        for module, names in _NAMES.items():
+            if name in names.split():
+                return globals().setdefault(name, getattr(import_module(module), name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -7,9 +7,8 @@
         print(file.read())
 
 - Nothing prints, and the environment is not asked: what commands take from it is an argument here.
-- Whatever goes wrong for a reason that a user can understand raises an error of `flistfs.errors`, all of
-  which are `FlistfsError`. Its text is one line that says what is wrong and what to do; an option of a
-  command that it names (`--force`) is the argument of that name here.
+- Errors reported to the user are of `flistfs.errors`, all of them a `FlistfsError`. Its text is one line that
+  says what is wrong and what to do; arguments that it names stand in backticks.
 - Calls block until they are done, in threads of any kind, whether an event loop runs there or not. Progress
   is told from other threads.
 - Paths of this machine are texts, bytes or `os.PathLike`. Paths in an flist are bytes where they are given

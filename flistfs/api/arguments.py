@@ -34,11 +34,9 @@ def absolute_path(path: AnyPath) -> Path:
     return Path(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100  absolute() would keep `..`
 
 
-def absolute_paths(paths: AnyPath | Iterable[AnyPath]) -> list[Path]:
-    """Make paths absolute; a single one may stand for itself."""
-    return [
-        absolute_path(path) for path in ([paths] if isinstance(paths, str | bytes | os.PathLike) else paths)
-    ]
+def typed_paths(paths: AnyPath | Iterable[AnyPath]) -> list[Path]:
+    """Return paths as they were written; a single one may stand for itself."""
+    return list(map(typed_path, [paths] if isinstance(paths, str | bytes | os.PathLike) else paths))
 
 
 def output_path(out: AnyPath) -> Path:
@@ -97,7 +95,7 @@ def base_request(
         UsageError: a store is invalid, or something was said of a base and there is none.
     """
     named, secret = chosen_store(store, password)
-    packages = tuple(str(path) for path in absolute_paths(base))
+    packages = tuple(str(absolute_path(path)) for path in typed_paths(base))
     if packages:
         fallback, _ = target_store(fallback_store, None)
         return BaseRequest(packages, named, fallback, replace_links), secret

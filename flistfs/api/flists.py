@@ -1,30 +1,46 @@
-"""Open flists."""
+"""Sealed flists: looking into them, reading, extracting, checking, comparing."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
-from flistfs.api.arguments import AnyPath, StoreName, absolute_path, chosen_store
-from flistfs.errors import FormatError
+from flistfs.api.arguments import AnyPath, StoreName, chosen_store, typed_path
+from flistfs.errors import FormatError, UsageError
+from flistfs.format.router import Router, without_passwords
+from flistfs.reading import diff as comparing
+from flistfs.reading import extract as extracting
 from flistfs.reading import flist as sealed
+from flistfs.reading import verify as checking
 from flistfs.reading.content import store_of
+from flistfs.reading.diff import Difference
+from flistfs.reading.extract import Extracted
 from flistfs.reading.file import Content
-from flistfs.stores import Store
+from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
+from flistfs.reading.search import Search, Selection, search
+from flistfs.reading.survey import Survey, take_survey
+from flistfs.reading.verify import Verified
+from flistfs.stores import Store, open_store
+from flistfs.stores.url import FROM_PASSWORD_VARIABLE
 from flistfs.tree.names import printable
 from flistfs.tree.node import Access, Kind, Node
 from flistfs.util.closing import Closing
+from flistfs.util.progress import Progress, quiet
 
 
 class Flist(Closing):
     """An open flist; a context manager. Made by `open`."""
 
-    def __init__(self, flist: sealed.Flist, store: str | None, password: str | None) -> None:
+    def __init__(
+        self, flist: sealed.Flist, store: str | None, password: str | None, fallback_store: str | None
+    ) -> None:
         self._flist = flist
         self._url = store
         self._password = password
+        self._fallback = fallback_store
         self._blocks: Store | None = None
         self._opened = ExitStack()
         self._opened.callback(flist.close)
@@ -32,6 +48,31 @@ class Flist(Closing):
     def close(self) -> None:
         """Close it. Files that are open cannot be read any further."""
         self._opened.close()
+
+    @property
+    def format(self) -> str:
+        """The name of its format."""
+        return self._flist.format.name
+
+    @property
+    def router(self) -> Router | None:
+        """Where it says that its blocks are, without passwords; None if it says nothing.
+
+        Raises:
+            FormatError: what it says is invalid.
+        """
+        router = self._flist.router()
+        return router and without_passwords(router)
+
+    @property
+    def store_url(self) -> str:
+        """The URL of the store that its blocks are read from, without a password."""
+        return self._store().url
+
+    @property
+    def store_trouble(self) -> str | None:
+        """What was wrong with a server that others stood in for while blocks were read, if anything was."""
+        return None if self._blocks is None else self._blocks.trouble
 
     def find(self, path: AnyPath = "", *, follow: bool = False) -> Node:
         """Look a path up; `follow` links as a program in the tree would, none of which leads out of it.
@@ -57,6 +98,130 @@ class Flist(Closing):
             FormatError: there is no such directory.
         """
         return self._flist.walk(self._directory(path), depth=depth)
+
+    def search(
+        self,
+        path: AnyPath | Node = "",
+        *,
+        name: str | None = None,
+        kinds: Iterable[Kind] | None = None,
+        min_size: int | None = None,
+        max_size: int | None = None,
+    ) -> Iterator[Node]:
+        """Walk what matches all that is asked for, at a path and below it.
+
+        Args:
+            path: Where to look.
+            name: A shell pattern for the last part of the path.
+            kinds: The kinds that match.
+            min_size: Files match that have at least so many bytes.
+            max_size: Files match that have at most so many bytes.
+
+        Raises:
+            FormatError: there is nothing of that name.
+        """
+        start = path if isinstance(path, Node) else self.find(path)
+        wanted = Search(name, None if kinds is None else frozenset(kinds), min_size, max_size)
+        return search(self._flist, start, wanted)
+
+    def survey(self, *, largest: int = 10, progress: Progress | None = None) -> Survey:
+        """Sum up what is in it: entries by kind, bytes, blocks, owners, and the largest files.
+
+        Raises:
+            FormatError: it is damaged.
+        """
+        return take_survey(self._flist, largest=largest, progress=progress or quiet)
+
+    def diff(self, after: Flist) -> Iterator[Difference]:
+        """Walk what is different in `after`, parents first, without fetching a block.
+
+        Raises:
+            FormatError: one of them is damaged.
+        """
+        return comparing.diff(self._flist, after._flist)
+
+    def extract(
+        self,
+        target: AnyPath,
+        *,
+        only: str | Iterable[str] = (),
+        devices: bool = True,
+        progress: Progress | None = None,
+    ) -> Extracted:
+        """Make its files in a new or empty directory, with owners, modes and times.
+
+        Only root can give files to others, or make devices: the result says what is not as in the flist.
+
+        Args:
+            target: The directory. After an error, what has been made so far stays.
+            only: Patterns as in a .gitignore of what is extracted, with what is below it.
+            devices: Whether devices are made.
+            progress: Is told how many bytes are written.
+
+        Raises:
+            FormatError: it has an entry that cannot be made, or none that is selected.
+            OutputError: `target` is not empty, or cannot be written.
+            StoreError: the store cannot be reached, or lacks a block.
+            UsageError: a pattern is invalid.
+        """
+        patterns = (only,) if isinstance(only, str) else tuple(only)
+        return extracting.extract(
+            self._flist,
+            self._store(),
+            typed_path(target),
+            only=Selection(patterns) if patterns else None,
+            devices=devices,
+            progress=progress or quiet,
+        )
+
+    def verify(
+        self,
+        *,
+        deep: bool = False,
+        blocks: bool = True,
+        source: StoreName | Path | None = None,
+        source_password: str | None = None,
+        progress: Progress | None = None,
+    ) -> Verified:
+        """Look for all that is wrong with it: what readers hang or die of, and blocks that the store lacks.
+
+        Args:
+            deep: Fetch, decrypt and check every block.
+            blocks: Whether the store is asked for blocks; without it only records are checked.
+            source: Where right blocks are: a store, or a directory with files of the same content. Every
+                block is checked, and right ones are put where the store has wrong ones, or none.
+            source_password: The password of `source`, if it is a store whose URL has none.
+            progress: Is told how far it is.
+
+        Raises:
+            FormatError: its records cannot be read at all.
+            StoreError: a store cannot be reached.
+            UsageError: `source` is neither, or arguments exclude each other.
+        """
+        if not blocks and (deep or source is not None):
+            raise UsageError("`deep` and `source` fetch blocks, and without `blocks` none is asked for")
+        with ExitStack() as opened:
+            supply = None if source is None else opened.enter_context(self._supply(source, source_password))
+            store: Store | None = None
+            if supply is not None:
+                store = opened.enter_context(closing(self._open_store(reading=False)))
+            elif blocks:
+                store = self._store()
+            return checking.verify(self._flist, store, deep=deep, supply=supply, progress=progress or quiet)
+
+    @contextmanager
+    def _supply(self, source: StoreName | Path, password: str | None) -> Iterator[Supply]:
+        """Open what right blocks are to come from."""
+        place = os.fspath(source)
+        if "://" not in place and os.path.isdir(place):  # noqa: PTH112  it takes names of any length
+            yield DirectorySupply(Path(place), self._flist.codec)
+            return
+        url, secret = chosen_store(source, password)
+        assert url is not None  # noqa: S101  the type checker's
+        codec, variable = self._flist.codec, FROM_PASSWORD_VARIABLE
+        with closing(open_store(url, codec, secret, reading=True, password_variable=variable)) as store:
+            store.missing([codec.no_block])  # it can be asked: unlike `check`, this makes no directory
+            yield StoreSupply(store)
 
     def mode(self, node: Node) -> int:
         """Return the mode of an entry, its type included."""
@@ -88,25 +253,74 @@ class Flist(Closing):
 
     def _store(self) -> Store:
         if self._blocks is None:
-            self._blocks = store_of(self._flist, self._url, self._password)
+            self._blocks = self._open_store(reading=True)
             self._opened.callback(self._blocks.close)
         return self._blocks
 
+    def _open_store(self, *, reading: bool) -> Store:
+        return store_of(self._flist, self._url, self._password, self._fallback, reading=reading)
+
 
 def open(  # noqa: A001  flistfs.open, like gzip.open
-    package: AnyPath, *, store: StoreName | None = None, password: str | None = None
+    package: AnyPath,
+    *,
+    store: StoreName | None = None,
+    password: str | None = None,
+    fallback_store: StoreName | None = None,
 ) -> Flist:
     """Open an flist: a package, or the directory that one was unpacked into.
 
     Args:
         package: The flist; nothing is written beside it.
-        store: Where blocks are read from, once one is. Without it that is where the flist says that they are;
-            if it says nothing, it is the directory of blocks of the user.
+        store: Where blocks are read from, once one is. Default: where the flist says that they are.
         password: The password of `store`, if its URL has none. Servers that only the flist names get none.
+        fallback_store: Where they are if it does not say. Default: the user's directory of blocks.
 
     Raises:
-        FormatError: it is not there, damaged, or not an flist.
-        UsageError: the store makes no sense.
+    FormatError: it is not there, damaged, or not an flist.
+    UsageError: a store is invalid.
     """
     url, secret = chosen_store(store, password)
-    return Flist(sealed.Flist.open(absolute_path(package)), url, secret)
+    fallback, _ = chosen_store(fallback_store, None)
+    return Flist(sealed.Flist.open(typed_path(package)), url, secret, fallback)
+
+
+def extract(
+    package: AnyPath,
+    target: AnyPath,
+    *,
+    store: StoreName | None = None,
+    password: str | None = None,
+    fallback_store: StoreName | None = None,
+    only: str | Iterable[str] = (),
+    devices: bool = True,
+    progress: Progress | None = None,
+) -> Extracted:
+    """Make the files of an flist in a new or empty directory: see `open` and `Flist.extract`."""
+    with open(package, store=store, password=password, fallback_store=fallback_store) as flist:
+        return flist.extract(target, only=only, devices=devices, progress=progress)
+
+
+def verify(
+    package: AnyPath,
+    *,
+    store: StoreName | None = None,
+    password: str | None = None,
+    fallback_store: StoreName | None = None,
+    deep: bool = False,
+    blocks: bool = True,
+    source: StoreName | Path | None = None,
+    source_password: str | None = None,
+    progress: Progress | None = None,
+) -> Verified:
+    """Look for all that is wrong with an flist: see `open` and `Flist.verify`."""
+    with open(package, store=store, password=password, fallback_store=fallback_store) as flist:
+        return flist.verify(
+            deep=deep, blocks=blocks, source=source, source_password=source_password, progress=progress
+        )
+
+
+def diff(before: AnyPath, after: AnyPath) -> Iterator[Difference]:
+    """Walk what is different in the flist `after` from the flist `before`: see `Flist.diff`."""
+    with open(before) as one, open(after) as other:
+        yield from one.diff(other)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Literal
 
-from flistfs.api.arguments import AnyPath, absolute_path, absolute_paths
+from flistfs.api.arguments import AnyPath, typed_path, typed_paths
 from flistfs.errors import UsageError
 from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
@@ -41,17 +41,17 @@ def merge(
         OutputError: the output exists or cannot be written.
         UsageError: an argument makes no sense.
     """
-    paths = absolute_paths(flists)
+    paths = typed_paths(flists)
     if not paths:
         raise UsageError("there is nothing to merge; name an flist")
     if prefer is not None and prefer not in set(Prefer):
-        raise UsageError(f"prefer is {prefer!r}; it must be first, last or newer")
+        raise UsageError(f"`prefer` is {prefer!r}; it must be first, last or newer")
     with ExitStack() as opened:
         sources = [merging.Source(str(path), opened.enter_context(sealed.Flist.open(path))) for path in paths]
         wanted = None if prefer is None else Prefer(prefer)
         return merging.merge(
             sources,
-            absolute_path(out),
+            typed_path(out),
             prefer=wanted,
             replace_links=replace_links,
             force=force,

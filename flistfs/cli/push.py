@@ -17,12 +17,12 @@ from flistfs.cli.options import (
     usual_store,
 )
 from flistfs.cli.output import human_size, plural, print_json, progress_shown, replaced_lines
-from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
+from flistfs.cli.secrets import password
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import push
 from flistfs.stores import open_store
-from flistfs.stores.url import parse_store_url, shown_store, with_min_replicas
+from flistfs.stores.url import FROM_PASSWORD_VARIABLE, parse_store_url, shown_store, with_min_replicas
 
 
 @click.command("push", short_help="Bring the blocks of an flist to another store.")
@@ -67,9 +67,9 @@ def command(
             store_of(
                 flist,
                 source,
-                password(SOURCE_PASSWORD_VARIABLE),
+                password(FROM_PASSWORD_VARIABLE),
                 usual_store(),
-                password_variable=SOURCE_PASSWORD_VARIABLE,
+                password_variable=FROM_PASSWORD_VARIABLE,
             )
         ) as origin,
         closing(open_store(to, flist.codec, password())) as target,

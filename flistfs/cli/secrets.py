@@ -7,14 +7,12 @@ import sys
 
 from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Passwords
 from flistfs.errors import UsageError
-from flistfs.stores.url import parse_store_url
-
-SOURCE_PASSWORD_VARIABLE = "FLISTFS_FROM_PASSWORD"  # noqa: S105  a variable's name
+from flistfs.stores.url import FROM_PASSWORD_VARIABLE, parse_store_url
 
 # Where the password of an option's URL goes, if not to the store's variable. A public URL may have none, and
 # the command says so.
 _VARIABLES = {
-    "--from": SOURCE_PASSWORD_VARIABLE,
+    "--from": FROM_PASSWORD_VARIABLE,
     "--base-store": BASE_PASSWORD_VARIABLE,
     "--public-url": None,
 }

@@ -12,7 +12,7 @@ import click
 
 from flistfs.cli.options import RepairPlace, flist_argument, from_store_option, json_option, usual_store
 from flistfs.cli.output import plural, print_json, progress_shown
-from flistfs.cli.secrets import SOURCE_PASSWORD_VARIABLE, password
+from flistfs.cli.secrets import password
 from flistfs.errors import FaultsError
 from flistfs.format.base import Codec
 from flistfs.reading.content import store_of
@@ -20,7 +20,7 @@ from flistfs.reading.flist import Flist
 from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
 from flistfs.reading.verify import Verified, verify
 from flistfs.stores import open_store
-from flistfs.stores.url import shown_store
+from flistfs.stores.url import FROM_PASSWORD_VARIABLE, shown_store
 from flistfs.tree.names import printable
 
 
@@ -104,7 +104,7 @@ def _supply(source: str | Path, codec: Codec) -> Iterator[Supply]:
     if isinstance(source, Path):
         yield DirectorySupply(source, codec)
         return
-    variable = SOURCE_PASSWORD_VARIABLE
+    variable = FROM_PASSWORD_VARIABLE
     with closing(
         open_store(source, codec, password(variable), reading=True, password_variable=variable)
     ) as store:

@@ -36,6 +36,9 @@ _DEFAULT_PORTS: Final = {"ardb": 16379, "redis": 6379, "rediss": 6379, "redis+cl
 PASSWORD_VARIABLE: Final = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's name
 """The environment variable with the password of the store that blocks go to."""
 
+FROM_PASSWORD_VARIABLE: Final = "FLISTFS_FROM_PASSWORD"  # noqa: S105  a variable's name
+"""The one with the password of a store that blocks are taken from."""
+
 _FILES: Final = frozenset({"dir", "router"})
 # The schemes that readers know, and the name of what they read from there.
 _FIRST_NAMES: Final = {"ardb": "0", "redis": "0", "zdb": "default"}
