@@ -277,8 +277,8 @@ def open(  # noqa: A001  flistfs.open, like gzip.open
         fallback_store: Where they are if it does not say. Default: the user's directory of blocks.
 
     Raises:
-    FormatError: it is not there, damaged, or not an flist.
-    UsageError: a store is invalid.
+        FormatError: it is not there, damaged, or not an flist.
+        UsageError: a store is invalid.
     """
     url, secret = chosen_store(store, password)
     fallback, _ = chosen_store(fallback_store, None)
