@@ -61,7 +61,7 @@ from flistfs.tree.names import printable
 from flistfs.tree.node import Access, Kind, Node
 from flistfs.tree.rules import Prefer
 from flistfs.util.closing import Closing
-from flistfs.util.logs import dressed
+from flistfs.util.logs import with_format
 from flistfs.util.output_file import check_output
 from flistfs.util.progress import Progress, Report, quiet
 
@@ -595,7 +595,7 @@ def _seal_summary(plain: dict[str, Any]) -> SealSummary:
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Write what is logged of flistfs into a session's log as well; the program's logging stays as it is."""
-    handler = dressed(logging.FileHandler(path, errors="backslashreplace"))
+    handler = with_format(logging.FileHandler(path, errors="backslashreplace"))
     logger = logging.getLogger("flistfs")
     logger.addHandler(handler)
     try:
