@@ -215,6 +215,7 @@ def prepare(store: str, codec: Codec) -> None:
         StoreUnavailableError: the system takes no more processes or files.
     """
     open_store(store, codec).close()
+    codec.encode(b"")  # loads its libraries, once for all
     try:
         while len(_spares) < _PROCESSES:
             _spares.append(_fork())

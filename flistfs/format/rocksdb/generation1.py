@@ -15,7 +15,6 @@ from flistfs.format.zeroos.keys import GENERATION_1
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE
 from flistfs.format.zeroos.package import link_package, unpack_package
 from flistfs.format.zeroos.reader import CatalogReader
-from flistfs.format.zeroos.writer import PackageWriter
 from flistfs.tree.node import Access
 from flistfs.util.scratch import Scratch
 
@@ -51,6 +50,8 @@ def _open(path: Path) -> TreeReader:
 
 @contextmanager
 def _writer(directory: Path, accesses: Iterable[Access]) -> Iterator[TreeWriter]:
+    from flistfs.format.zeroos.writer import PackageWriter  # noqa: PLC0415  reading does without
+
     with CatalogWriter(directory) as catalog:
         yield PackageWriter(directory, catalog, GENERATION_1, accesses)
 
