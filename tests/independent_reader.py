@@ -110,7 +110,7 @@ def _unpack(package: Path, directory: Path, *, strict: bool) -> None:
             names.append(member.name)
             require("/" not in member.name, f"member {member.name!r} is not at the top level")
             source = archive.extractfile(member)
-            require(source, f"member {member.name!r} is no plain file")
+            require(source, f"member {member.name!r} is not a plain file")
             assert source is not None
             with (directory / member.name).open("xb") as copy:
                 shutil.copyfileobj(source, copy)
@@ -129,7 +129,7 @@ def _check_gzip_header(package: Path) -> None:
 def _check_member(member: tarfile.TarInfo) -> None:
     about = f"member {member.name!r}"
     require(_MEMBER.fullmatch(member.name), f"{about} does not belong in a package")
-    require(member.type == tarfile.REGTYPE and not member.pax_headers, f"{about} is no plain file")
+    require(member.type == tarfile.REGTYPE and not member.pax_headers, f"{about} is not a plain file")
     require(member.mode == MEMBER_MODE, f"{about} has mode {member.mode:o}")
     require(member.mtime == MEMBER_TIME, f"{about} has the time {member.mtime}")
     require((member.uid, member.gid) == (0, 0), f"{about} has the owner {member.uid}:{member.gid}")

@@ -411,7 +411,7 @@ def test_merge() -> None:
     assert contents("all.flist") == {b"same": b"two", b"one": b"content", b"two": b"content"}
     flistfs.merge("copy.flist", "one.flist")
     assert set(contents("copy.flist")) == {b"same", b"one"}
-    assert merged.hidden == {str(Path("one.flist").absolute()): [b"same"]}
+    assert merged.hidden == {"one.flist": [b"same"]}  # as it was named
     with pytest.raises(errors.UsageError, match="first, last or newer"):
         flistfs.merge("other.flist", ["one.flist"], prefer="best")  # type: ignore[arg-type]
     with pytest.raises(errors.UsageError, match="nothing to merge"):

@@ -266,6 +266,12 @@ class Snap:
     sha256: str | None = None
 
 
+def below(directory: Path) -> Iterator[Path]:
+    """Walk all that is below a directory; unlike `Path.rglob` of Python 3.11, links are not looked behind."""
+    for top, directories, files in os.walk(directory):
+        yield from (Path(top, name) for name in (*directories, *files))
+
+
 def snapshot(directory: Path) -> dict[bytes, Snap]:
     """Every entry of a tree by its path relative to it, the directory itself as b""."""
     top = os.fsencode(directory)

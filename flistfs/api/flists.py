@@ -277,7 +277,7 @@ def open(  # noqa: A001  flistfs.open, like gzip.open
         fallback_store: Where they are if it does not say. Default: the user's directory of blocks.
 
     Raises:
-        FormatError: it is not there, damaged, or no flist.
+        FormatError: it is not there, damaged, or not an flist.
         UsageError: a store is invalid.
     """
     url, secret = chosen_store(store, password)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from flistfs.util.logs import dressed, log_to
+from flistfs.util.logs import log_to, with_format
 
 if TYPE_CHECKING:
     from flistfs.authoring.state.directory import SessionDirectory
@@ -57,7 +57,7 @@ def logged_into(directory: SessionDirectory) -> Iterator[None]:
         log_to(directory.log)
         yield
         return
-    handler = dressed(logging.FileHandler(directory.log, delay=True, errors="backslashreplace"))
+    handler = with_format(logging.FileHandler(directory.log, delay=True, errors="backslashreplace"))
     logger = logging.getLogger("flistfs")
     logger.addHandler(handler)
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flistfs.api.packing import pack
+from flistfs.cli.messages import spoken
 from flistfs.cli.options import (
     any_path,
     check_content_option,
@@ -90,6 +91,7 @@ def command(
             progress=progress,
         )
     added, summary = asdict(packed.added), asdict(packed.sealed)
+    summary["notes"] = [spoken(note) for note in packed.sealed.notes]
     if as_json:
         about_source = {key: added[key] for key in ("left_out", "left_out_count")}
         print_json({**summary, **about_source, "notes": [*summary["notes"], *packed.added.notes]})

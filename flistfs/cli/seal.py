@@ -10,6 +10,7 @@ import click
 from flistfs.api.by_mountpoint import find_session, seal
 from flistfs.authoring.request import BASE_PASSWORD_VARIABLE
 from flistfs.cli.emptiness import warn_if_empty
+from flistfs.cli.messages import spoken
 from flistfs.cli.options import (
     any_path,
     check_content_option,
@@ -86,7 +87,7 @@ def command(
             check_content=check_content,
             progress=progress,
         )
-    summary = asdict(sealed)
+    summary = asdict(sealed) | {"notes": [spoken(note) for note in sealed.notes]}
     warn_if_empty(summary, Path(place))
     if as_json:
         print_json(summary)

@@ -15,9 +15,6 @@ import re
 import zlib
 from typing import Final
 
-import cramjam
-import xxtea
-
 from flistfs.errors import BlockCorruptError
 from flistfs.format.base import Block
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
@@ -29,9 +26,6 @@ _CIPHER_KEY_SIZE: Final = 16
 _HEADER_SIZE: Final = 16
 
 _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
-
-# Zeros to a multiple of four, then the length as a little-endian 32-bit word.
-_PADDING: Final = xxtea.LENGTH_WORD_SUFFIX
 
 # The most that snappy makes of a chunk (32 + n + n/6, from its own sources), and the padding.
 _MAX_SECRET_SIZE: Final = 32 + CHUNK_SIZE + CHUNK_SIZE // 6 + 8
@@ -48,12 +42,17 @@ class Generation1:
 
     def encode(self, chunk: bytes | memoryview, key: bytes | None = None) -> Block:
         """Return the block of a chunk; see `Codec`."""
+        import cramjam  # noqa: PLC0415  listing an flist needs neither, and they take 5 ms to load
+        import xxtea  # noqa: PLC0415
+
         if len(chunk) > CHUNK_SIZE:
             raise ValueError(f"a chunk has at most {CHUNK_SIZE} bytes, not {len(chunk)}")
         if key is None:
             key = _sha256(chunk)
         packed = memoryview(cramjam.snappy.compress_raw(chunk))
-        secret: bytes = xxtea.encrypt(packed, key[:_CIPHER_KEY_SIZE], padding=_PADDING)
+        # Zeros to a multiple of four, then the length as a little-endian 32-bit word.
+        padding = xxtea.LENGTH_WORD_SUFFIX
+        secret: bytes = xxtea.encrypt(packed, key[:_CIPHER_KEY_SIZE], padding=padding)
         return Block(_sha256(secret), key, (b"10000000%08x" % zlib.crc32(secret), secret))
 
     def decode(self, stored: bytes | memoryview, ref: BlockRef) -> bytes:
@@ -92,8 +91,11 @@ class Generation1:
             return name
 
     def _decrypt(self, secret: memoryview, ref: BlockRef) -> bytes:
+        import cramjam  # noqa: PLC0415  see `encode`
+        import xxtea  # noqa: PLC0415
+
         try:
-            packed = xxtea.decrypt(secret, ref.key[:_CIPHER_KEY_SIZE], padding=_PADDING)
+            packed = xxtea.decrypt(secret, ref.key[:_CIPHER_KEY_SIZE], padding=xxtea.LENGTH_WORD_SUFFIX)
             promised = cramjam.snappy.decompress_raw_len(packed)
             if promised > CHUNK_SIZE:
                 raise self._corrupt(ref, f"it claims to unpack to {promised} bytes")

@@ -40,7 +40,7 @@ def node_fault(node: Node, codec: Codec) -> str | None:
 def target_fault(target: bytes) -> str | None:
     """Return why a link cannot have a target."""
     if not target or b"\0" in target:
-        return "its target is none that a link can have"
+        return "its target is one that no link can have"
     if len(target) > MAX_TARGET:
         return f"its target has {len(target)} bytes, more than {MAX_TARGET}"
     return None
@@ -61,4 +61,4 @@ def file_fault(size: int, blocks: Sequence[BlockRef], chunk_size: int, codec: Co
         return None
     if any(not block.hash for block in blocks):
         return "it has a block with an empty hash: the whole flist cannot be mounted"
-    return "it has a block whose hash or key is no hash: reading it never ends"
+    return "it has a block whose hash or key is invalid: reading it never ends"

@@ -36,14 +36,14 @@ def open_tree(path: Path) -> tuple[Format, TreeReader]:
     """Open an flist of any format: a file, or a directory that a package was unpacked into.
 
     Raises:
-        FormatError: it is not there, damaged, or no flist.
+        FormatError: it is not there, damaged, or not an flist.
     """
     format_ = _format_of(path)
     return format_, format_.open(path)
 
 
 def _format_of(path: Path) -> Format:
-    usual, *others = formats()  # what is none of any format gets the message of the usual one
+    usual, *others = formats()  # its message is the one for files of no format
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
         if kind not in {stat.S_IFREG, stat.S_IFDIR}:  # what is read of a pipe is gone

@@ -115,12 +115,12 @@ def parse_router(raw: bytes) -> Router:
         raise FormatError(f"router.yaml is not UTF-8 (byte {error.start})") from None
     document = _load(text)
     if not isinstance(document, dict):
-        raise FormatError("router.yaml is no mapping with pools and lookup")
+        raise FormatError("router.yaml is not a mapping with pools and lookup")
     if "pools" not in document:
         raise FormatError("router.yaml has no pools")
     pools = document["pools"]
     if not isinstance(pools, dict):
-        raise FormatError("pools in router.yaml is no mapping of names to pools")
+        raise FormatError("pools in router.yaml is not a mapping of names to pools")
     if "lookup" not in document:
         raise FormatError("router.yaml has no lookup")
     lookup = _names("lookup", document["lookup"], pools)
@@ -183,10 +183,10 @@ def _load(text: str) -> _Value:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f" (line {mark.line + 1})"
-        raise FormatError(f"router.yaml is no valid YAML{place}") from None
+        raise FormatError(f"router.yaml is not valid YAML{place}") from None
     except (yaml.YAMLError, ValueError, OverflowError):
         # The scanner lets the latter two out where an escape or a version is out of bounds.
-        raise FormatError("router.yaml is no valid YAML") from None
+        raise FormatError("router.yaml is not valid YAML") from None
 
 
 class _Builder:
@@ -239,7 +239,7 @@ class _Builder:
             container[key] = value
             self._keys[-1] = None
         elif not isinstance(value, str):
-            raise FormatError(f"router.yaml has a key that is no text (line {line})")
+            raise FormatError(f"router.yaml has a key that is not text (line {line})")
         elif value in container:
             raise FormatError(f"router.yaml has a key twice in one mapping (line {line})")
         else:
@@ -250,18 +250,18 @@ def _check_plain(event: yaml.NodeEvent, line: int) -> None:
     import yaml  # noqa: PLC0415
 
     if event.anchor is not None or isinstance(event, yaml.AliasEvent):
-        raise FormatError(f"router.yaml has an anchor or an alias, and may have none (line {line})")
+        raise FormatError(f"router.yaml has an anchor or an alias, which is not allowed (line {line})")
     if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag is not None:
-        raise FormatError(f"router.yaml has a tag, and may have none (line {line})")
+        raise FormatError(f"router.yaml has a tag, which is not allowed (line {line})")
 
 
 def _names(what: str, value: _Value, pools: dict[str, _Value]) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise FormatError(f"{what} in router.yaml is no list of names of pools")
+        raise FormatError(f"{what} in router.yaml is not a list of names of pools")
     names: dict[str, None] = {}
     for name in value:
         if not isinstance(name, str):
-            raise FormatError(f"{what} in router.yaml is no list of names of pools")
+            raise FormatError(f"{what} in router.yaml is not a list of names of pools")
         if name not in pools:
             raise FormatError(f"{what} in router.yaml names a pool that is not there: {_shown(name)}")
         if name in names:
@@ -274,7 +274,7 @@ def _pool(name: str, rules: _Value) -> Pool:
     if not name or len(name) > _MAX_NAME or not name.isprintable():
         raise FormatError("router.yaml has a pool without a proper name")
     if not isinstance(rules, dict):
-        raise FormatError(f"pool {_shown(name)} in router.yaml is no mapping of ranges to URLs")
+        raise FormatError(f"pool {_shown(name)} in router.yaml is not a mapping of ranges to URLs")
     return Pool(
         name, tuple(_rule(name, number, key, url) for number, (key, url) in enumerate(rules.items(), 1))
     )
@@ -296,7 +296,7 @@ def _rule(pool: str, number: int, key: str, url: _Value) -> Rule:
     if not isinstance(url, str):
         raise FormatError(f"{place} has no text for a URL")
     if url.partition("://")[0].lower() not in SCHEMES:
-        raise FormatError(f"{place} has a URL whose scheme is none of {', '.join(sorted(SCHEMES))}")
+        raise FormatError(f"{place} has a URL whose scheme is not one of {', '.join(sorted(SCHEMES))}")
     if not _URL.fullmatch(url) or not url.isprintable() or " " in url:
         raise FormatError(
             f"{place} has a malformed URL: it is scheme://host:port or scheme://password@host:port"

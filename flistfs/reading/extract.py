@@ -105,7 +105,7 @@ def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> 
         fault = None
         level = node.path.count(b"/")
         if before.get(level) == node.path:
-            fault = "its name is there twice"
+            fault = "its name occurs twice"
         before[level] = node.path
         if fault is None and chosen(node):
             fault = _fault(node, flist.codec)

@@ -74,7 +74,7 @@ class BaseSource:
         """Open flists: packages, or directories that they were unpacked into (blocks).
 
         Raises:
-            FormatError: one is not there, damaged, or no flist.
+            FormatError: one is not there, damaged, or not an flist.
         """
         with ExitStack() as opened:
             layers = [Layer(name, opened.enter_context(Flist.open(Path(name)))) for name in packages]
@@ -181,7 +181,7 @@ def _clash(clashes: Sequence[Clash]) -> ClashError:
 
 
 def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:
-    return FormatError(f"{layer.name} cannot be gone on from: {printable(path) or '/'}: {what}")
+    return FormatError(f"{layer.name} cannot be used as a base: {printable(path) or '/'}: {what}")
 
 
 def _directory(layer: Layer, path: bytes) -> tuple[Node, Sequence[Node]]:

@@ -1,6 +1,6 @@
 """Valid names and paths, which every walk of a tree relies on.
 
-A name that is none makes a path that is another's, or one that leads elsewhere. Longer paths than these no
+An invalid name makes a path that is another's, or one that leads elsewhere. Longer paths than these no
 program writes; the records of all directories on the way have theirs in full, so they cost a square of it.
 """
 
@@ -27,7 +27,7 @@ def name_fault(name: bytes) -> str | None:
     if not name:
         return "it has no name"
     if name in {b".", b".."} or b"/" in name or b"\0" in name:
-        return "its name is none that a file can have: its parent cannot be listed"
+        return "no file can have its name: its parent cannot be listed"
     if len(name) > MAX_NAME:
         return f"its name has {len(name)} bytes, more than {MAX_NAME}"
     return None

@@ -1,4 +1,4 @@
-"""What is closed at the end of a `with` block."""
+"""A base class for context managers that close themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Closing:
     """A context manager that closes itself."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

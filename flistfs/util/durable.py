@@ -1,4 +1,4 @@
-"""What survives a power cut."""
+"""Making changes survive a power cut."""
 
 from __future__ import annotations
 

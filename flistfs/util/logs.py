@@ -1,4 +1,4 @@
-"""Where things are logged, and how a line of a log looks."""
+"""Log destinations and the format of log lines."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def dressed(handler: logging.Handler) -> logging.Handler:
-    """Let a handler write lines as a session's log has them."""
+def with_format(handler: logging.Handler) -> logging.Handler:
+    """Return the handler, set to the line format of a session's log."""
     handler.setFormatter(logging.Formatter(_FORMAT))
     return handler
 
 
 def log_to(path: Path) -> None:
-    """Write what a daemon would into a session's log, once there is anything."""
-    # Names of files need not be text.
+    """Log to a session's log file, created with the first message."""
+    # File names need not be valid text.
     handler = logging.FileHandler(path, delay=True, errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, handlers=[dressed(handler)])
+    logging.basicConfig(level=logging.INFO, handlers=[with_format(handler)])
 
 
 def log_to_standard_error(*, foreground: bool) -> None:
-    """Log what a daemon does: in the foreground for people, else to what is the log already."""
+    """Log to standard error, which is a terminal in the foreground and else the log file."""
     logging.basicConfig(
         level=logging.INFO, format="%(message)s" if foreground else _FORMAT, stream=sys.stderr
     )

@@ -1,6 +1,6 @@
-"""Async work for callers of any kind: in an event loop in a thread of its own.
+"""Running async work from synchronous callers, in an event loop in a thread of its own.
 
-The caller's thread may run a loop already, trio's or another, and no two nest.
+The caller's thread may already run a loop, of trio or another library, and loops cannot nest.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import trio
 
 T = TypeVar("T")
 
-# Python does not see a signal that comes the moment before it begins to wait: so long at most, in seconds.
+# Python misses a signal that arrives just before it starts to wait: wait at most this long (seconds).
 _LOOK_UP = 0.5
 
 
 def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
-    """Run async work to its end, and return or raise what it does.
+    """Run async work to completion and return its result or raise its error.
 
-    Whatever reaches the caller's thread meanwhile, such as Ctrl-C, cancels the work, and goes on when that
-    has ended.
+    An exception in the caller's thread meanwhile, such as KeyboardInterrupt, cancels the work and is raised
+    again once the work has ended.
     """
     scope = trio.CancelScope()
     tokens: list[trio.lowlevel.TrioToken] = []
@@ -37,7 +37,7 @@ def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
         raise _CancelledError
 
     with ThreadPoolExecutor(1, thread_name_prefix="flistfs") as thread:
-        # At its end the pool waits for the threads that it knows; Ctrl-C while one starts would leave it out.
+        # On exit the pool waits for the threads it knows; it would miss one during whose start Ctrl-C comes.
         thread.submit(int).result()
         try:
             running = thread.submit(trio.run, main)
@@ -45,7 +45,7 @@ def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
                 wait([running], _LOOK_UP)
             return running.result()
         except BaseException:
-            # Wherever Ctrl-C was pressed: either `main` sees this, or its token is there.
+            # Whenever Ctrl-C was pressed: either `main` sees this, or its token exists.
             is_left = True
             for token in tokens:
                 with suppress(trio.RunFinishedError):
@@ -54,4 +54,4 @@ def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
 
 
 class _CancelledError(Exception):
-    """The work was cancelled; the caller, who has an error of its own, never sees this."""
+    """The work was cancelled; callers never see this, since they have an error of their own."""

@@ -1,4 +1,4 @@
-"""Nurseries of trio, and what they raise."""
+"""Errors raised by trio's nurseries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Let an error that comes out of nurseries alone come out as itself, for those who catch it by type."""
+    """Raise a single error from nested exception groups as itself, so that callers can catch it by type."""
     try:
         yield
     except BaseExceptionGroup as group:

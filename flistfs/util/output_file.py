@@ -1,8 +1,8 @@
-"""An flist's way into its place: written aside, flushed, published; it exists whole or not at all.
+"""Atomic output: an flist is written to a temporary file, flushed, and published whole or not at all.
 
-Aside is a file without a name, which nobody can get at and which is gone when its process is. Where the file
-system has none, it is a new file beside the output, under a name that nobody can guess; one that a killed
-process left is removed by the next (see `scratch`).
+The temporary file has no name (O_TMPFILE): no other process can open it, and it disappears with its process.
+If the file system lacks O_TMPFILE, it is a new file beside the output with an unguessable name; one left by a
+killed process is removed by the next process (see `scratch`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from flistfs.util.scratch import Scratch
 
 _KINDS: Final = {
     stat.S_IFDIR: "a directory; name a file in it",
-    stat.S_IFLNK: "a symbolic link; name a file that is none",
+    stat.S_IFLNK: "a symbolic link; name a regular file",
     stat.S_IFCHR: "a device; name a file",
     stat.S_IFBLK: "a device; name a file",
     stat.S_IFIFO: "a pipe; name a file",
     stat.S_IFSOCK: "a socket; name a file",
 }
 
-# What open(2) says of O_TMPFILE where there is none: a file system, or a kernel, without it.
+# Errors of open(2) for O_TMPFILE if the file system or the kernel lacks it.
 _NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
 
 # renameat2(2): refuse to replace anything.
@@ -40,13 +40,13 @@ _RENAME_NOREPLACE: Final = 1
 
 
 class OutputFile(Closing):
-    """A package that is being made. A context manager: what was not published by its end is gone."""
+    """A package being written. A context manager: the file is discarded unless it was published."""
 
     def __init__(self, out: Path, *, force: bool) -> None:
-        """Open a file for what shall be `out`, with the mode that the umask leaves to a new file.
+        """Open the temporary file of `out`, with the mode that the umask gives a new file.
 
         Raises:
-            OutputError: as `check_output` does.
+            OutputError: as `check_output`.
         """
         self._out = out
         self._force = force
@@ -61,16 +61,16 @@ class OutputFile(Closing):
 
     @property
     def size(self) -> int:
-        """What was written, in bytes."""
+        """The number of bytes written."""
         return os.fstat(self._descriptor).st_size
 
     @property
     def readable(self) -> Path:
-        """A path at which this process can read what was written, as long as this is open."""
+        """A path at which this process can read the content, while this is open."""
         return Path(f"/proc/self/fd/{self._descriptor}")
 
     def write(self, work: Callable[[BinaryIO], object]) -> None:
-        """Let `work` write the content, and flush it to the disk; what was written before is gone.
+        """Call `work` to write the content, replacing earlier content, and flush it to disk.
 
         Raises:
             OSError: the disk is full.
@@ -82,10 +82,10 @@ class OutputFile(Closing):
         os.fsync(self._descriptor)
 
     def publish(self) -> None:
-        """Put the finished package in its place: whole, or not at all.
+        """Move the finished package into place atomically.
 
         Raises:
-            OutputError: the output appeared meanwhile, or its directory cannot be written.
+            OutputError: the output was created meanwhile, or its directory cannot be written.
         """
         with _explained(self._out):
             if self._force:
@@ -93,11 +93,11 @@ class OutputFile(Closing):
                 self._replace()
             else:
                 self._link()
-        with suppress(OSError):  # it is there; a directory that may only be written cannot be opened for this
+        with suppress(OSError):  # published already; a write-only directory cannot be opened for this
             sync_directory(self._out.parent)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file, and remove it unless it was published."""
         self._held.close()
 
     def _open(self, held: ExitStack) -> int:
@@ -116,11 +116,11 @@ class OutputFile(Closing):
         return descriptor
 
     def _replace(self) -> None:
-        """Give the file the output's name, whatever file has it."""
+        """Give the file the output's name, replacing any file."""
         name = self._name or _random_name()
         try:
             if self._name is None:
-                # For a moment there is a name, which a kill would leave.
+                # For a moment there is a temporary name, which a kill would leave behind.
                 self._held.enter_context(Scratch()).note(self._out.with_name(name), self._descriptor)
                 self._link_as(name)
             os.rename(name, self._out.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
@@ -130,7 +130,7 @@ class OutputFile(Closing):
             raise
 
     def _link(self) -> None:
-        """Give the file the output's name, if nothing else has it."""
+        """Give the file the output's name, unless the name exists."""
         try:
             self._link_as(self._out.name)
         except FileExistsError:
@@ -138,7 +138,9 @@ class OutputFile(Closing):
         except OSError:
             if self._name is None:
                 raise
-            _rename_exclusively(self._directory, self._name, self._out.name)  # a file system without links
+            _rename_exclusively(
+                self._directory, self._name, self._out.name
+            )  # a file system without hard links
 
     def _link_as(self, name: str) -> None:
         if self._name is None:
@@ -160,10 +162,10 @@ class OutputFile(Closing):
 
 
 def check_output(out: Path, *, force: bool) -> None:
-    """Refuse an output that exists (unless `force`), that is no regular file, or that cannot be written.
+    """Refuse an output that exists (unless `force`), is not a regular file, or cannot be written.
 
     Raises:
-        OutputError: says which.
+        OutputError: one of these holds.
     """
     refuse_existing(out, force=force)
     try:
@@ -174,12 +176,12 @@ def check_output(out: Path, *, force: bool) -> None:
 
 
 def refuse_existing(out: Path, *, force: bool) -> None:
-    """Refuse what is in the output's place; with `force` only what is no regular file.
+    """Refuse an existing output; with `force` only if it is not a regular file.
 
-    A link that leads nowhere is replaced. One that leads somewhere may be /dev/stdout.
+    A dangling link is replaced. A link with a target is refused, since it may be /dev/stdout.
 
     Raises:
-        OutputError: says what it is.
+        OutputError: the output exists or is not a regular file.
     """
     with _explained(out):
         try:
@@ -187,7 +189,7 @@ def refuse_existing(out: Path, *, force: bool) -> None:
         except FileNotFoundError:
             return
         if not stat.S_ISREG(mode) and (out.exists() or not stat.S_ISLNK(mode)):
-            raise OutputError(f"{out} is {_KINDS.get(stat.S_IFMT(mode), 'no regular file; name one')}")
+            raise OutputError(f"{out} is {_KINDS.get(stat.S_IFMT(mode), 'not a regular file; name one')}")
         if not force:
             raise OutputError(f"{out} exists; `force` replaces it")
 
@@ -197,7 +199,7 @@ def _explained(out: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise OutputError(f"{out} has appeared meanwhile; `force` replaces it") from None
+        raise OutputError(f"{out} was created meanwhile; `force` replaces it") from None
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
 
@@ -207,10 +209,10 @@ def _random_name() -> str:
 
 
 def _rename_exclusively(directory: int, name: str, new_name: str) -> None:
-    """Rename a file in a directory, unless something has the new name: renameat2(2), which Python lacks.
+    """Rename a file in a directory, unless the new name exists: renameat2(2), which Python lacks.
 
     Raises:
-        OSError: it failed; FileExistsError if there is something.
+        OSError: the rename failed; FileExistsError if the new name exists.
     """
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
@@ -222,7 +224,7 @@ def _rename_exclusively(directory: int, name: str, new_name: str) -> None:
         code = ctypes.get_errno()
     if code not in {errno.EINVAL, errno.ENOSYS}:
         raise OSError(code, os.strerror(code))
-    # A file system that can do neither: between these two lines something may appear after all.
+    # The file system supports neither: the name may still be created between these two lines.
     with suppress(FileNotFoundError):
         os.stat(new_name, dir_fd=directory, follow_symlinks=False)
         raise FileExistsError

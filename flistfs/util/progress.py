@@ -1,4 +1,4 @@
-"""Progress reporting: from whatever does long work to whatever shows it."""
+"""Progress reporting: from long-running work to whatever displays it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far one phase of the work is: `done` of `total` (0: unknown).
+    """Progress of one phase of the work: `done` of `total` (0: unknown).
 
-    `trouble` says what keeps it from going on, `counts` has further figures by name.
+    `trouble` says what blocks it, `counts` has further figures by name.
     """
 
     phase: str
@@ -21,7 +21,7 @@ class Report:
 
 
 Progress = Callable[[Report], object]
-"""Takes reports; called from any thread, and often."""
+"""A receiver of reports; called from any thread, and often."""
 
 
 def quiet(_: Report) -> None:
@@ -29,7 +29,7 @@ def quiet(_: Report) -> None:
 
 
 def counting(progress: Progress, phase: str) -> Callable[[int, int], None]:
-    """Return what takes `done` and `total` of one phase."""
+    """Return a callable that takes `done` and `total` and reports them for one phase."""
 
     def report(done: int, total: int) -> None:
         progress(Report(phase, done, total))

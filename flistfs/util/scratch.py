@@ -1,4 +1,4 @@
-"""Temporary directories. What a process that was killed has left goes with the next one of the same user."""
+"""Temporary directories. Those left by killed processes are removed by the same user's next process."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from flistfs.util.closing import Closing
 
 _PREFIX: Final = "flistfs-scratch-"
 
-# In a temporary directory: names a file elsewhere that is to go with it.
+# In a temporary directory: names a file elsewhere that is removed with it.
 _ELSEWHERE: Final = "elsewhere.json"
 
 
 class Scratch(Closing):
-    """A new directory among the system's temporary files, for this user alone.
+    """A new directory in the system's temporary directory, private to this user.
 
-    It is locked for as long as its process lives, whichever way that ends: a number of a process would be
-    another's some day. So the next process knows what nobody needs any more.
+    It is locked while its process lives, however that ends, so that the next process can tell abandoned
+    directories. (A process id could not serve: it is reused.)
     """
 
     def __init__(self) -> None:
-        """Raises OutputError if there is no room for temporary files."""
+        """Create and lock the directory; raises OutputError if that fails."""
         try:
             _sweep(tempfile.gettempdir())
             self.path, lock = _made()
         except OSError as error:
-            raise OutputError(f"no temporary directory can be made: {error.strerror}; see TMPDIR") from error
+            raise OutputError(f"cannot create a temporary directory: {error.strerror}; see TMPDIR") from error
         self._remove = weakref.finalize(self, _remove, self.path, lock)
 
     def close(self) -> None:
-        """Remove the directory and all that is in it."""
+        """Remove the directory and its content."""
         self._remove()
 
     def note(self, file: Path, descriptor: int) -> None:
-        """Let an open file go from a place elsewhere if this process is killed, but not if it is closed."""
+        """Register an open file elsewhere for removal if this process is killed, but not on `close`."""
         status = os.fstat(descriptor)
         note = {"path": os.fspath(file), "device": status.st_dev, "inode": status.st_ino}
         (self.path / _ELSEWHERE).write_text(json.dumps(note))
@@ -54,7 +54,7 @@ class Scratch(Closing):
 def _made() -> tuple[Path, int]:
     while True:
         path = tempfile.mkdtemp(prefix=_PREFIX)
-        with suppress(FileNotFoundError):  # swept away before it was locked
+        with suppress(FileNotFoundError):  # removed by another process before it was locked
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock).st_nlink:
@@ -69,7 +69,7 @@ def _remove(path: Path, lock: int) -> None:
 
 @cache
 def _sweep(directory: str) -> None:
-    """Remove what processes of this user that were killed have left in a directory; never fails."""
+    """Remove the temporary directories that this user's killed processes left; never fails."""
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX):
@@ -80,10 +80,10 @@ def _sweep(directory: str) -> None:
 
 @contextmanager
 def _abandoned(path: str) -> Iterator[int]:
-    """Open a directory of this user's that no process has locked.
+    """Open a directory of this user that no process has locked.
 
     Raises:
-        OSError: it is none; a link is not followed.
+        OSError: it is not such a directory; links are not followed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -96,7 +96,7 @@ def _abandoned(path: str) -> Iterator[int]:
 
 
 def _remove_elsewhere(directory: int) -> None:
-    """Remove the file elsewhere that a temporary directory names, if it is that very one still."""
+    """Remove the file elsewhere that a temporary directory names, if it is still the same file."""
     with suppress(OSError, ValueError, KeyError):
         descriptor = os.open(_ELSEWHERE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         with os.fdopen(descriptor) as file:

@@ -33,7 +33,7 @@ class _Member(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
-            raise FormatError(f"it is no tar archive, or cut off or damaged ({error})") from error
+            raise FormatError(f"it is not a tar archive, or cut off or damaged ({error})") from error
 
 
 class TarStream:

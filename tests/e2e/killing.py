@@ -33,6 +33,7 @@ from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.fuse import mounts
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, wait_until
 from tests.independent_reader import CHUNK, Node, read_content, read_flist
+from tests.trees import below
 
 # The tree is kept below this, so that looking at all of it after each kill stays quick.
 _MAX_NAMES = 220
@@ -474,10 +475,7 @@ def torn_defect(before: bytes, after: bytes, offset: int, data: bytes) -> str | 
 def compare_flist(package: Path, blocks: Path, record: Path) -> Iterator[str]:
     """Say how a sealed tree differs from the record; every block of every file is decoded."""
     nodes = read_flist(package)
-    wanted = {
-        os.fsencode(os.path.relpath(path, record)): path
-        for path in record.rglob("*")  # does not follow links
-    }
+    wanted = {os.fsencode(os.path.relpath(path, record)): path for path in below(record)}
     yield from (f"{name!r}: is not in {package.name}" for name in wanted.keys() - nodes.keys())
     yield from (f"{name!r}: is in {package.name}" for name in nodes.keys() - wanted.keys() - {b""})
 
@@ -681,7 +679,7 @@ class Campaign:
         """Let the record have what a torn write left, if that is right."""
         descriptor = self._record.files[handle]
         ino = os.fstat(descriptor).st_ino
-        path = next((path for path in self._record.root.rglob("*") if path.lstat().st_ino == ino), None)
+        path = next((path for path in below(self._record.root) if path.lstat().st_ino == ino), None)
         if path is None:
             return  # removed while it was open
         before = path.read_bytes()

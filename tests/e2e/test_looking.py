@@ -60,8 +60,8 @@ def test_ls_of_the_real_flist(home: Home) -> None:
     ("make", "reason"),
     [
         (lambda _: None, "there is no file"),
-        (lambda path: path.write_bytes(b"no gzip"), "is no flist"),
-        (lambda path: path.write_bytes(needs_old_flist().read_bytes()[:100_000]), "is no flist"),
+        (lambda path: path.write_bytes(b"no gzip"), "is not a readable flist"),
+        (lambda path: path.write_bytes(needs_old_flist().read_bytes()[:100_000]), "is not a readable flist"),
     ],
 )
 def test_what_is_no_flist_is_refused_in_one_line(home: Home, make: object, reason: str) -> None:

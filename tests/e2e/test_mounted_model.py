@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.e2e.commands import Home
 from tests.e2e.test_roundtrip import blocks_in_directory
 from tests.independent_reader import read_flist
-from tests.trees import assert_flist_equals, snapshot
+from tests.trees import assert_flist_equals, below, snapshot
 
 CHUNK = 524288
 
@@ -104,7 +104,7 @@ def outcome(step: Step, root: Path) -> object:
 def seen(root: Path) -> dict[str, object]:
     """What stat and listings tell of a tree."""
     found: dict[str, object] = {}
-    for path in sorted(root.rglob("*")):
+    for path in sorted(below(root)):
         status = path.lstat()
         is_dir = stat.S_ISDIR(status.st_mode)
         found[str(path.relative_to(root))] = (
@@ -155,10 +155,10 @@ def test_the_mount_does_what_a_local_file_system_does(home: Home, roots: tuple[P
 
 
 def holds_fifo(root: Path) -> bool:
-    return any(path.is_fifo() for path in root.rglob("*"))
+    return any(path.is_fifo() for path in below(root))
 
 
 def drop_fifos(root: Path) -> None:
-    for path in list(root.rglob("*")):
+    for path in list(below(root)):
         if path.is_fifo() and not path.is_symlink():
             path.unlink()

@@ -201,10 +201,10 @@ def test_a_reader_that_was_killed_leaves_a_place_to_mount_again(home: Home, moun
 
 
 def test_what_cannot_be_mounted_is_refused_in_one_line(home: Home, mountpoint: Path) -> None:
-    (home.path / "none.flist").write_text("no flist")
+    (home.path / "none.flist").write_text("not a readable flist")
     package = packed(home.path / "a.flist", records_of(TREE))
     refusals: list[tuple[list[str | Path], int, str]] = [
-        (["--read-only", "none.flist", mountpoint], 8, "no flist"),
+        (["--read-only", "none.flist", mountpoint], 8, "not a readable flist"),
         (["--read-only", package, mountpoint / "no"], 4, "not there"),
         (["--read-only", package, mountpoint, "--seal-to", "x"], 2, "belongs to a session"),
         (["--read-only", package, mountpoint, "--router", "x"], 2, "belongs to a session"),

@@ -95,7 +95,7 @@ def test_the_real_flist_goes_through_every_command(home: Home, arguments: list[s
     assert said.isprintable() or "\n" in said
     if command == "info":
         assert answer["kinds"] == {"directory": 1084, "file": 8970, "link": 1811, "char": 54, "block": 25}
-        assert (answer["blocks"], answer["unique_blocks"], answer["generation"]) == (9109, 8857, 1)
+        assert (answer["blocks"], answer["unique_blocks"], answer["format"]) == (9109, 8857, "rocksdb")
         assert "8,970 files, 1,084 directories, 1,811 links, 79 special files" in said
     elif isinstance(answer, list) and command != "stat":
         assert len(answer) == {"ls": 11943, "tree": 11943, "find": 122}.get(command, len(answer))

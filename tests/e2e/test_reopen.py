@@ -318,7 +318,7 @@ def test_a_session_that_goes_on_takes_no_base(home: Home, mountpoint: Path, tmp_
     umount(mountpoint)
     wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
     refused = home.run("mount", mountpoint, "--from", "base.flist", code=5)
-    assert "holds its tree already; leave --from out" in refused.stderr
+    assert "already has an open session; omit --from to resume it" in refused.stderr
     assert "has an open session already" in home.run("new", mountpoint, "--from", "base.flist", code=5).stderr
     assert home.status()["state"] == "unmounted"
     home.run("mount", mountpoint)

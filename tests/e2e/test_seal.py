@@ -108,7 +108,7 @@ def test_sealing_at_once_after_a_copy_is_never_busy(home: Home, mountpoint: Path
 
 
 def test_an_output_that_exists_is_refused_unless_forced(home: Home, mountpoint: Path) -> None:
-    home.expected_log += ["exists; --force replaces it"]
+    home.expected_log += ["exists; `force` replaces it"]
     home.run("mount", mountpoint)
     (home.path / "out.flist").write_text("precious")
     refused = home.run("seal", "out.flist", code=9)

@@ -271,7 +271,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     "raw", [b"", b"\x1f", b"\x1f\x8b", b"no gzip at all" * 100, gzip.compress(b"", mtime=0)]
 )
 def test_what_is_no_package_is_refused(raw: bytes, unpack: Unpack) -> None:
-    with pytest.raises(FormatError, match=r"x\.flist is no flist"):
+    with pytest.raises(FormatError, match=r"x\.flist is not a readable flist"):
         unpack(raw)
 
 

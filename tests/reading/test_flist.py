@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tarfile
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,8 +51,8 @@ def test_the_user_s_directory_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_an_unpacked_real_flist_is_read_with_its_log(tmp_path: Path, real_flist: Path) -> None:
-    with tarfile.open(real_flist) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+    (tmp_path / "unpacked").mkdir()
+    subprocess.run(["tar", "-xzf", real_flist, "-C", tmp_path / "unpacked"], check=True)
     with Flist.open(real_flist) as one, Flist.open(tmp_path / "unpacked") as other:
         assert looks(one) == looks(other)
 
@@ -62,7 +62,7 @@ def test_a_directory_that_is_no_flist_is_refused(tmp_path: Path, with_a_pipe: bo
     (tmp_path / "directory").mkdir()
     if with_a_pipe:  # which must not be waited for
         os.mkfifo(tmp_path / "directory/CURRENT")
-    with pytest.raises(FormatError, match="no unpacked flist"):
+    with pytest.raises(FormatError, match="not an unpacked flist"):
         Flist.open(tmp_path / "directory")
 
 

@@ -163,11 +163,11 @@ def test_layers_in_which_links_are_in_the_way_are_refused_by_all_their_names(tmp
     said, dead = str(refusal.value), "the link does not lead to a directory"
     assert f"dead18 is in {tmp_path}/0 (link) and {tmp_path}/1 (directory): {dead}, full is in" in said
     assert "through is in" not in said
-    assert said.endswith("not empty; --replace-links lets the later one take the place of the other")
+    assert said.endswith("not empty; `replace_links` lets the later one take the place of the other")
     _, source = taken_and_source(tmp_path / "replaced", *layers, replace_links=True)
     assert list(source.hidden.values()) == [sorted(lower)]
     more: dict[bytes, Item] = {b"dead19": Item("link", b"gone")}
-    with pytest.raises(ClashError, match=", and 1 more; --replace-links lets"):
+    with pytest.raises(ClashError, match=", and 1 more; `replace_links` lets"):
         taken(tmp_path / "more", records_of({**lower, **more}), records_of({**upper, b"dead19": DIR}))
 
 
@@ -178,7 +178,7 @@ def test_two_entries_of_one_layer_in_one_place_are_named_by_both_paths(tmp_path:
         taken(tmp_path, records_of(lower), records_of(upper))
     assert str(refusal.value) == (
         f"usr/x in {tmp_path}/1: it would be there twice, through a link, as usr/x and as bin/x; "
-        f"--replace-links lets the later one take the place of the other"
+        f"`replace_links` lets the later one take the place of the other"
     )
 
 
@@ -284,8 +284,8 @@ def twice(records: Records) -> None:
         (negative_account, "file: its group has the number -2"),
         (unknown_kind, "file: it is a special file of no known kind"),
         (no_attributes, "file: it has no attributes"),
-        (bad_hash, "file: it has a block whose hash or key is no hash"),
-        (twice, "file: its name is there twice"),
+        (bad_hash, "file: it has a block whose hash or key is invalid"),
+        (twice, "file: its name occurs twice"),
         (lambda records: records.pop(directory_key(b"sub")), "sub: its directory is not in the flist"),
         (lambda records: records.pop(directory_key(b"")), "/: there is no root directory"),
         (
@@ -306,7 +306,7 @@ def test_what_is_at_fault_is_refused_by_its_path(
     spoil(records)
     with pytest.raises(FormatError) as refusal:
         taken(tmp_path, records)
-    assert str(refusal.value).startswith(f"{tmp_path}/0 cannot be gone on from: {what}")
+    assert str(refusal.value).startswith(f"{tmp_path}/0 cannot be used as a base: {what}")
     assert "\n" not in str(refusal.value)
 
 

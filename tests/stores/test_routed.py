@@ -332,7 +332,7 @@ def test_a_password_for_all_goes_to_servers_without_one(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("pools: {p: {00: ardb://h}}", "has no lookup"),
-        ("pools: {p: {00: 'dir:///blocks'}}\nlookup: [p]", "scheme is none of"),
+        ("pools: {p: {00: 'dir:///blocks'}}\nlookup: [p]", "scheme is not one of"),
         ("pools: {p: {'00:7F': ardb://h}}\nlookup: [p]", "no server for hashes that begin with 80"),
         ("pools: {p: {'0:7': ardb://h, '808:fff': ardb://h}}\nlookup: [p]", "no server .* begin with 80$"),
         ("pools: {p: {'1:f': ardb://h}}\nlookup: [p]", "no server for hashes that begin with 00"),

@@ -122,7 +122,7 @@ def test_what_appears_meanwhile_is_not_replaced_unless_forced(catalog: Path, pla
     with OutputFile(out, force=False) as output:
         output.write(partial(write_package, catalog))
         out.write_text("somebody else's")
-        with pytest.raises(OutputError, match="has appeared meanwhile"):
+        with pytest.raises(OutputError, match="was created meanwhile"):
             output.publish()
     assert out.read_text() == "somebody else's"
     with OutputFile(out, force=True) as output:
@@ -149,7 +149,7 @@ def test_a_file_system_without_links_replaces_nothing_either(
             if publishes:
                 output.publish()
             else:
-                with pytest.raises(OutputError, match="has appeared meanwhile"):
+                with pytest.raises(OutputError, match="was created meanwhile"):
                     output.publish()
         assert names_in(place) == ["out.flist"]
 

@@ -73,7 +73,7 @@ class Sealing:
             progress: Is told how far it is.
 
         Raises:
-            FormatError: the router is none.
+            FormatError: the router is invalid.
             OutputError: the output exists or cannot be written.
             BusyError: the mount is in use, or files go on changing.
             SessionError: something was not added whole, and the request does not take that.

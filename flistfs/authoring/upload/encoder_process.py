@@ -36,7 +36,7 @@ from flistfs.format.base import Codec
 from flistfs.format.opening import format_named
 from flistfs.sources.data import Source
 from flistfs.stores import open_store
-from flistfs.util.logs import dressed
+from flistfs.util.logs import with_format
 
 # Processes at most. The second is started only when the first is busy: many small files need just one.
 _PROCESSES = 3
@@ -215,6 +215,7 @@ def prepare(store: str, codec: Codec) -> None:
         StoreUnavailableError: the system takes no more processes or files.
     """
     open_store(store, codec).close()
+    codec.encode(b"")  # loads its libraries, once for all
     try:
         while len(_spares) < _PROCESSES:
             _spares.append(_fork())
@@ -323,7 +324,7 @@ def _keep_memory() -> None:
 def _log_to(path: Path | None) -> None:
     handler = logging.StreamHandler() if path is None else logging.FileHandler(path)
     root = logging.getLogger()
-    root.handlers = [dressed(handler)]  # what was forked may have others
+    root.handlers = [with_format(handler)]  # what was forked may have others
     root.setLevel(logging.INFO)
 
 

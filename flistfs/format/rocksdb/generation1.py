@@ -15,7 +15,6 @@ from flistfs.format.zeroos.keys import GENERATION_1
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE
 from flistfs.format.zeroos.package import link_package, unpack_package
 from flistfs.format.zeroos.reader import CatalogReader
-from flistfs.format.zeroos.writer import PackageWriter
 from flistfs.tree.node import Access
 from flistfs.util.scratch import Scratch
 
@@ -44,13 +43,15 @@ def _open(path: Path) -> TreeReader:
         try:
             catalog = Catalog.open(scratch.path)
         except FormatError as error:
-            raise FormatError(f"{path} is no flist that can be read: {error}") from error
+            raise FormatError(f"{path} is not a readable flist: {error}") from error
         held.pop_all()
     return CatalogReader(catalog, scratch, GENERATION_1, _CODEC, faults)
 
 
 @contextmanager
 def _writer(directory: Path, accesses: Iterable[Access]) -> Iterator[TreeWriter]:
+    from flistfs.format.zeroos.writer import PackageWriter  # noqa: PLC0415  reading does without
+
     with CatalogWriter(directory) as catalog:
         yield PackageWriter(directory, catalog, GENERATION_1, accesses)
 

@@ -68,7 +68,7 @@ def read_footer(table: Path) -> Footer:
     """Return the footer of the file `table`.
 
     Raises:
-        FormatError: it is no block-based table.
+        FormatError: it is not a block-based table.
     """
     with table.open("rb") as file:
         return _read_footer(file)
@@ -78,7 +78,7 @@ def read_properties(table: Path) -> dict[bytes, bytes]:
     """Return the properties of the file `table`, by name.
 
     Raises:
-        FormatError: it is no block-based table, or the checksum of one of the blocks does not fit.
+        FormatError: it is not a block-based table, or the checksum of one of the blocks does not fit.
     """
     with table.open("rb") as file:
         return dict(_read_entries(file, _properties_handle(_read_metaindex(file, _read_footer(file)))))
@@ -88,7 +88,7 @@ def remove_identity(table: Path) -> None:
     """Rewrite the tail of the file `table` so that it says nothing about the host or the time of making.
 
     Raises:
-        FormatError: it is no block-based table with CRC32c, or something else lies in its tail.
+        FormatError: it is not a block-based table with CRC32c, or something else lies in its tail.
     """
     with table.open("r+b") as file:
         footer = _read_footer(file)

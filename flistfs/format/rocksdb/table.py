@@ -170,7 +170,7 @@ class Table:
         for internal, start, end in block_entries(contents, last_start=_LAST_START):
             key = internal[:-_TRAILER]
             if len(internal) < _TRAILER or internal[-_TRAILER] != _VALUE:
-                raise UnsupportedTableError("an entry of a table is no value")
+                raise UnsupportedTableError("an entry of a table is not a value")
             if before is not None and key <= before:
                 raise FormatError("the keys of a table do not ascend")
             before = key

@@ -65,7 +65,7 @@ class RecordFaults:
             child = join(path, entry.name)
             yield from (Fault(child, what) for what in self._of_entry(child, entry))
             if entry.name in names:
-                yield Fault(child, "its name is there twice")
+                yield Fault(child, "its name occurs twice")
             names.add(entry.name)
 
     def _of_directory(self, path: bytes, directory: Directory) -> Iterator[str]:

@@ -73,8 +73,8 @@ def unpack_package(package: Path, directory: Path, *, limit: int | None = None) 
     unpacked so far is left in `directory`.
 
     Raises:
-        FormatError: `package` cannot be read; is no gzip-compressed tar, or a damaged one; holds a member
-            that is no plain file at the top level, or one twice; holds more than `limit` bytes or
+        FormatError: `package` cannot be read; is not a gzip-compressed tar, or is damaged; holds a member
+            that is not a plain file at the top level, or one twice; holds more than `limit` bytes or
             `MAX_MEMBERS` members; or holds no CURRENT.
         OutputError: `directory` cannot be written.
     """
@@ -90,7 +90,7 @@ def unpack_package(package: Path, directory: Path, *, limit: int | None = None) 
         try:
             return _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), directory)
         except FormatError as error:
-            raise FormatError(f"{package} is no flist that can be read: {error}") from error
+            raise FormatError(f"{package} is not a readable flist: {error}") from error
 
 
 def link_package(unpacked: Path, directory: Path) -> None:
@@ -108,7 +108,7 @@ def link_package(unpacked: Path, directory: Path) -> None:
     except OSError as error:
         raise FormatError(f"cannot read {unpacked}: {error.strerror}") from error
     if not any(member.name == "CURRENT" for member in members):
-        raise FormatError(f"{unpacked} is no unpacked flist: there is no CURRENT in it")
+        raise FormatError(f"{unpacked} is not an unpacked flist: there is no CURRENT in it")
     try:
         for member in members:
             (directory / member.name).symlink_to(member.resolve())
@@ -153,8 +153,8 @@ def _unpack(source: TarStream, directory: Path) -> list[str]:
                 _copy(archive, member, directory / name if _TAKEN.fullmatch(name) else None)
         source.drain()
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        # tarfile lets ValueError out where a number or a text in an extended header is none.
-        raise FormatError(f"it is no tar archive, or damaged ({error})") from error
+        # tarfile raises ValueError for an invalid number or text in an extended header.
+        raise FormatError(f"it is not a tar archive, or it is damaged ({error})") from error
     except OSError as error:
         raise OutputError(f"cannot unpack into {directory}: {error.strerror}") from error
     if "CURRENT" not in seen:
@@ -167,7 +167,7 @@ def _checked_name(member: tarfile.TarInfo) -> str | None:
     if member.isdir() and member.name in ("", ".", "/"):
         return None
     if member.type not in _PLAIN_TYPES or member.issparse():
-        raise FormatError(f"member {member.name!r} is no plain file")
+        raise FormatError(f"member {member.name!r} is not a plain file")
     name = member.name.removeprefix("./")
     if "/" in name or name in ("", ".", "..") or not name.isprintable():
         raise FormatError(f"member {member.name!r} is not at the top level, or has no proper name")

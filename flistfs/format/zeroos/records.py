@@ -6,7 +6,7 @@ Text as Data, and the closing NUL that Text has on the wire is added and taken o
 written as a null pointer, which every Cap'n Proto library reads as the empty text.
 
 What a record means (whether a key is in the catalog, whether a name is one that can be listed) is not
-judged here: `decode_*` refuse only what is no well-formed message, so that a verifier can see the rest.
+judged here: `decode_*` refuse only malformed messages, so that a verifier can see the rest.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _encoding(kind: str) -> Iterator[None]:
 def _decoding(struct: _Message, raw: bytes, kind: str) -> Iterator[_Message]:
     words, rest = divmod(len(raw), _WORD)
     if rest:
-        raise FormatError(f"malformed {kind} record: its {len(raw)} bytes are no whole number of words")
+        raise FormatError(f"malformed {kind} record: its {len(raw)} bytes are not a whole number of words")
     try:
         with struct.from_bytes(raw, traversal_limit_in_words=_VISITS_PER_WORD * words + 1) as message:
             yield message
@@ -352,4 +352,4 @@ def _special_kind(number: int) -> SpecialKind:
     try:
         return SpecialKind(number)
     except ValueError:
-        raise FormatError(f"malformed directory record: no special file is of kind {number}") from None
+        raise FormatError(f"malformed directory record: there is no special file of kind {number}") from None
