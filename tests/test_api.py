@@ -599,8 +599,8 @@ def test_an_argument_that_is_invalid() -> None:
     for arguments in ({"epoch": -1}, {"owner": (0, -1)}, {"min_replicas": 0}):
         (name,) = arguments
         with pytest.raises(errors.UsageError, match=f"^`{name}`"):
-            flistfs.pack("file", "out.flist", **arguments)  # type: ignore[arg-type]
-    with pytest.raises(errors.UsageError, match="^`replace_links` belongs to `base`"):
+            flistfs.pack("file", "out.flist", **arguments)
+    with pytest.raises(errors.UsageError, match=r"^`replace_links` belongs to `base`"):
         flistfs.new("place", replace_links=True)
     write("out.flist")
     with pytest.raises(errors.OutputError, match="`force` replaces it"):

@@ -138,8 +138,13 @@ def start(
         raise remote_error(answer["error"], answer["exit_code"])
     daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
     # A program may outlive the daemon, which would stay a zombie.
-    threading.Thread(target=os.waitpid, args=(daemon.pid, 0), name="reaper", daemon=True).start()
+    threading.Thread(target=_reap, args=(daemon.pid,), name="reaper", daemon=True).start()
     return answer
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):  # the program waits for any child of its own, or for none
+        os.waitpid(pid, 0)
 
 
 def _spawn(config: Config | ReaderConfig, passwords: Passwords, log_path: Path) -> subprocess.Popen[bytes]:

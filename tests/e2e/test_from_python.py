@@ -90,7 +90,7 @@ def test_a_mount_starts_from_a_base(home: Home, mountpoint: Path) -> None:
     flistfs.pack("tree", "base.flist")
     mounted = flistfs.mount(mountpoint, base="base.flist")
     assert mounted.base is not None
-    assert mounted.base.entries == 1
+    assert mounted.base.size == 4
     assert (mountpoint / "file").read_bytes() == b"base"
     flistfs.abort(mountpoint)
 
