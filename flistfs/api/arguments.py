@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, SealRequest
-from flistfs.authoring.summaries import Losses, SealSummary
 from flistfs.errors import SourceError, UsageError
 from flistfs.sources.excludes import excluding
 from flistfs.stores.readers import router_for_readers
@@ -221,8 +220,3 @@ def _normal_target(path: str) -> str:
     if ".." in parts:
         raise SourceError(f"`to` {path}: .. is not taken there; name the directory itself")
     return "/".join(parts)
-
-
-def typed_seal(plain: dict[str, Any]) -> SealSummary:
-    """Give what a session keeps of a seal its types back."""
-    return SealSummary(**{**plain, "losses": Losses(**plain["losses"])})

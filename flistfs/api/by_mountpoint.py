@@ -19,7 +19,6 @@ from flistfs.api.arguments import (
     seal_request,
     target_store,
     typed_path,
-    typed_seal,
 )
 from flistfs.api.status import Holdings, holdings_of
 from flistfs.authoring.new_session import new_settings, session_directory
@@ -167,7 +166,9 @@ def add(
     )
     state = directory.settled_state()
     if state is State.MOUNTED:
-        return AddSummary(**ask(directory.control, {"op": "add", "request": request.as_dict()}, progress))
+        return AddSummary.from_dict(
+            ask(directory.control, {"op": "add", "request": request.as_dict()}, progress)
+        )
     if state is State.SEALED:
         place = directory.settings().mountpoint
         raise SessionError(f"the session of {place} has ended; start one with: flistfs new {place}")
@@ -243,7 +244,7 @@ def seal(
     if state is State.MOUNTED:
         summary = ask(directory.control, {"op": "seal", "request": request.as_dict()}, progress)
         directory.wait_unlocked()  # so that the mount point can be used again at once
-        return typed_seal(summary)
+        return SealSummary.from_dict(summary)
     if state is State.SEALED:
         result = directory.result()
         said = f": {result.message}" if result else ""
@@ -261,7 +262,7 @@ def _seal_here(
         summary = offline.seal(directory, passwords, request, progress)
     # Not before: the mount point of a session that is kept must not look like a bare directory.
     mounts.detach_if_dead(Path(directory.settings().mountpoint))
-    return typed_seal(summary)
+    return summary
 
 
 def sync(
@@ -342,7 +343,7 @@ def wait(mountpoint: AnyPath | None = None) -> SealSummary:
     ended.check()
     if ended.result.summary is None:
         raise SessionError(f"it is not kept what the session of {ended.mountpoint} was sealed into")
-    return typed_seal(ended.result.summary)
+    return ended.result.summary
 
 
 def wait_for_end(mountpoint: AnyPath | None = None) -> Ended:

@@ -13,7 +13,6 @@ from flistfs.api.arguments import (
     checked_patterns,
     seal_request,
     target_store,
-    typed_seal,
 )
 from flistfs.authoring.request import PATIENCE, USUAL_FORMAT, AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
@@ -102,7 +101,7 @@ def pack(
         reading,
         progress or quiet,
     )
-    return Packed(added, typed_seal(summary))
+    return Packed(added, summary)
 
 
 def _named(source: AnyPath | None) -> str:

@@ -15,7 +15,6 @@ from flistfs.api.arguments import (
     base_request,
     seal_request,
     target_store,
-    typed_seal,
 )
 from flistfs.api.process import logged_into
 from flistfs.authoring import offline
@@ -215,7 +214,7 @@ class Session(Closing):
         with self._used():
             summary = offline.seal(self._directory, self._passwords, request, progress or quiet)
             self._end()
-        return typed_seal(summary)
+        return summary
 
     def abort(self) -> None:
         """Throw the session away. What the store has stays there.

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flistfs.authoring.base import opened_base
 from flistfs.authoring.filesystem.values import Caller
@@ -26,7 +26,7 @@ from flistfs.authoring.session import Session, keep_failure, open_session, seal_
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import packing_root
 from flistfs.authoring.state.settings import Settings, partial_adds_of
-from flistfs.authoring.summaries import AddSummary, BaseSummary
+from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.encoder_process import Settings as EncoderSettings
 from flistfs.authoring.upload.encoder_process import make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
@@ -45,14 +45,14 @@ T = TypeVar("T")
 
 def seal(
     directory: SessionDirectory, passwords: Passwords, request: SealRequest, progress: Progress
-) -> dict[str, Any]:
-    """Seal a session that this process has taken; returns the summary as plain data.
+) -> SealSummary:
+    """Seal a session that this process has taken.
 
     Raises:
         FlistfsError: as a seal of a mounted session does. The session is kept.
     """
 
-    async def work(session: Session) -> dict[str, Any]:
+    async def work(session: Session) -> SealSummary:
         return await seal_session(session, directory, request, None, progress)
 
     try:
@@ -136,7 +136,7 @@ def pack(
     request: SealRequest,
     options: AddRequest,
     progress: Progress,
-) -> tuple[AddSummary, dict[str, Any]]:
+) -> tuple[AddSummary, SealSummary]:
     """Make an flist of a directory or an archive, in one go; nothing is left of the session.
 
     Args:
@@ -153,7 +153,7 @@ def pack(
     """
     with _packing_directory(store, format_) as directory:
 
-        async def work(session: Session) -> tuple[AddSummary, dict[str, Any]]:
+        async def work(session: Session) -> tuple[AddSummary, SealSummary]:
             tree = open_tree(source, excluding(options.exclude), store, [directory.path])
             reading = replace(options, check_content=request.check_content)
             added = await session.add(tree, reading, progress, owner=_caller(), unique=True)

@@ -257,10 +257,10 @@ async def seal_session(
     request: SealRequest,
     unmount: Callable[[], Awaitable[None]] | None,
     progress: Progress,
-) -> dict[str, Any]:
-    """Seal, and keep what was sealed as the session's result, whoever is there to see it.
+) -> SealSummary:
+    """Seal, and keep the summary as the session's result, even if nobody waits for it.
 
-    Returns the summary as plain data. Raises what `Session.seal` does.
+    Raises what `Session.seal` does.
     """
     try:
         summary = await session.seal(request, unmount, progress)
@@ -268,9 +268,8 @@ async def seal_session(
         log.error("sealing failed: %s", error)  # noqa: TRY400  the user's matter, no bug
         raise
     log.info("sealed %s", summary)
-    plain = asdict(summary)
-    directory.write_result(Result(0, f"sealed {request.out}", time.time(), plain))
-    return plain
+    directory.write_result(Result(0, f"sealed {request.out}", time.time(), summary))
+    return summary
 
 
 def keep_failure(directory: SessionDirectory, error: FlistfsError) -> None:

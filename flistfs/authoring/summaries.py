@@ -1,9 +1,10 @@
-"""What came of work on a session: plain data."""
+"""The results of work on a session, and their form in JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,18 @@ class SealSummary:
     replaced_blocks: int = 0
     notes: tuple[str, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object, for the control socket and the result file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> SealSummary:
+        """Return the summary that `as_dict` wrote."""
+        plain = dict(raw)
+        for name in ("incomplete", "servers", "notes"):
+            plain[name] = tuple(raw.get(name, ()))
+        return cls(**plain | {"losses": Losses(**raw["losses"])})
+
 
 @dataclass(frozen=True, slots=True)
 class AddSummary:
@@ -57,6 +70,15 @@ class AddSummary:
     notes: list[str]
     replaced_blocks: int = 0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object, for the control socket."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> AddSummary:
+        """Return the summary that `as_dict` wrote."""
+        return cls(**raw)
+
 
 @dataclass(frozen=True, slots=True)
 class BaseSummary:
@@ -71,6 +93,15 @@ class BaseSummary:
     seconds: float
     hidden: dict[str, list[str]]
     hidden_counts: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object, for the daemon's first answer."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> BaseSummary:
+        """Return the summary that `as_dict` wrote."""
+        return cls(**raw)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -31,10 +30,11 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
         click.echo("this mount was not told to --seal-to; waiting until it is unmounted", err=True)
     ended = wait_for_end(mountpoint)
     result = ended.result
-    if result.summary:
-        warn_if_empty(result.summary, Path(ended.mountpoint))
+    plain = result.as_dict()
+    if plain["summary"]:
+        warn_if_empty(plain["summary"], Path(ended.mountpoint))
     if as_json:
-        print_json(asdict(result))
+        print_json(plain)
     ended.check()
-    if not as_json and result.summary:
-        click.echo("\n".join(seal_lines(result.summary)))
+    if not as_json and plain["summary"]:
+        click.echo("\n".join(seal_lines(plain["summary"])))

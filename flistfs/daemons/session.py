@@ -38,7 +38,7 @@ from flistfs.authoring.session import Session, keep_failure, open_session, seal_
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import keep_failed_start
 from flistfs.authoring.state.lock import Lock
-from flistfs.authoring.summaries import AddSummary
+from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.authoring.upload import encoder_process
 from flistfs.authoring.upload.encoder_process import Settings, make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
@@ -194,7 +194,7 @@ class _Daemon:
             started = await session.start(self.ready.report)
             if started is not None:
                 log.info("started from %s: %s", ", ".join(self._config.bases), started)
-                self._ready_answer["base"] = asdict(started)
+                self._ready_answer["base"] = started.as_dict()
             await self._serve(session)
             if not self._ended:
                 await session.store_rest()
@@ -273,16 +273,14 @@ class _Daemon:
 
     # Sealing
 
-    async def _seal(
-        self, session: Session, request: SealRequest, stream: trio.SocketStream
-    ) -> dict[str, Any]:
+    async def _seal(self, session: Session, request: SealRequest, stream: trio.SocketStream) -> SealSummary:
         """Seal while mounted. From the unmount on it goes on, whoever is there to see it."""
         if request.out.is_relative_to(self._mountpoint):
             raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
         with self._only("seal"):
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
 
-            async def work(finish: Callable[[], None]) -> dict[str, Any]:
+            async def work(finish: Callable[[], None]) -> SealSummary:
                 async def unmount() -> None:
                     finish()
                     await self._unmount()
@@ -438,12 +436,12 @@ class _Daemon:
                     **session.status(),
                 }
             case {"op": "seal", "request": raw}:
-                return await self._seal(session, SealRequest.from_dict(raw), stream)
+                return (await self._seal(session, SealRequest.from_dict(raw), stream)).as_dict()
             case {"op": "sync", "timeout": float(timeout)}:
                 await _while_wanted(stream, lambda _: session.sync(timeout, self._progress))
                 return session.status()
             case {"op": "add", "request": raw}:
-                return asdict(await self._add(session, AddRequest.from_dict(raw), stream))
+                return (await self._add(session, AddRequest.from_dict(raw), stream)).as_dict()
             case {"op": "abort"}:
                 return await self._abort(session)
             case _:

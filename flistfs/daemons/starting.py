@@ -185,7 +185,11 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
         started = launch.start(config, passwords, progress).get("base")
     os.close(lock.descriptor)  # the daemon has the lock: it belongs to the open file, which it inherited
     return Mounted(
-        str(mountpoint), store, str(directory.path), resumed, BaseSummary(**started) if started else None
+        str(mountpoint),
+        store,
+        str(directory.path),
+        resumed,
+        BaseSummary.from_dict(started) if started else None,
     )
 
 

@@ -332,11 +332,11 @@ class SessionDirectory:
 
     def write_result(self, result: Result) -> None:
         """Write the result of a seal."""
-        _write(self._result, json.dumps(asdict(result)))
+        _write(self._result, json.dumps(result.as_dict()))
 
     def write_failed_start(self, result: Result) -> None:
         """Write the reason why a session could not be started."""
-        _write(self._failed_start, json.dumps(asdict(result)))
+        _write(self._failed_start, json.dumps(result.as_dict()))
 
     def result(self) -> Result | None:
         """Read the result of the last seal."""
@@ -375,8 +375,8 @@ class SessionDirectory:
 
 def _read_result(path: Path) -> Result | None:
     try:
-        return Result(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Result.from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

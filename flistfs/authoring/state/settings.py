@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flistfs.authoring.request import AddRequest
+from flistfs.authoring.summaries import SealSummary
 
 
 class State(enum.Enum):
@@ -60,4 +61,14 @@ class Result:
     exit_code: int
     message: str
     time: float
-    summary: dict[str, Any] | None = None
+    summary: SealSummary | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object, for the result file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Result:
+        """Return the result that `as_dict` wrote."""
+        summary = raw.get("summary")
+        return cls(**{**raw, "summary": SealSummary.from_dict(summary) if summary else None})
