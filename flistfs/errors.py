@@ -1,8 +1,9 @@
 """What can go wrong in a way that a user can understand.
 
 Every error that is meant for the user derives from `FlistfsError`. Its text is one line that says what is
-wrong and what to do about it; its `exit_code` is what the command ends with. Any other exception that
-reaches the top is a bug in flistfs (exit code 1). docs/commands.md lists the codes.
+wrong and what to do about it; its `exit_code` is what the command ends with, and its `code` names it for
+programs. Any other exception that reaches the top is a bug in flistfs (exit code 1). docs/commands.md lists
+the exit codes, docs/json.md the codes.
 """
 
 from __future__ import annotations
@@ -15,82 +16,105 @@ class FlistfsError(Exception):
     """Base of all errors shown to the user as one line on stderr."""
 
     exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "error"
+    """What is wrong, in a word for programs; it never changes."""
+
+    paths: Sequence[str] = ()
+    """The paths that it is about, where it lists them."""
 
 
 class UsageError(FlistfsError):
     """The command line or the environment asks for something that makes no sense."""
 
     exit_code = 2
+    code = "usage"
 
 
 class StoreError(FlistfsError):
     """The block store cannot be used."""
 
     exit_code = 3
+    code = "store"
 
 
 class StoreUnavailableError(StoreError):
     """The store does not answer now; the same request may work later."""
 
+    code = "store-unavailable"
+
 
 class StoreRefusedError(StoreError):
     """The store answers with a refusal that waiting does not heal: wrong password, read-only, full."""
+
+    code = "store-refused"
 
 
 class BlockMissingError(StoreError):
     """The store does not hold a block that it should hold."""
 
     exit_code = 7
+    code = "block-missing"
 
 
 class MountError(FlistfsError):
     """The file system cannot be mounted or unmounted."""
 
     exit_code = 4
+    code = "mount"
 
 
 class SessionError(FlistfsError):
     """There is no such session, more than one, or it is in the wrong state for this."""
 
     exit_code = 5
+    code = "session"
 
 
 class JournalError(SessionError):
     """A session's journal is damaged or of an unknown version."""
+
+    code = "journal"
 
 
 class BusyError(FlistfsError):
     """The mount is still in use, so it can't be sealed or unmounted."""
 
     exit_code = 6
+    code = "busy"
 
 
 class FormatError(FlistfsError):
     """A package, catalog, record or block is not what it should be."""
 
     exit_code = 8
+    code = "format"
 
 
 class BlockCorruptError(FormatError):
     """A block's bytes do not match its hash or its key."""
+
+    code = "block-corrupt"
 
 
 class OutputError(FlistfsError):
     """The output exists, or cannot be written."""
 
     exit_code = 9
+    code = "output"
 
 
 class FaultsError(FlistfsError):
     """An flist has faults, or the store lacks blocks of it; what they are was said before."""
 
     exit_code = 10
+    code = "faults"
 
 
 class SourceError(FlistfsError):
     """What is to be put into a tree cannot be read, changed while it was read, or makes no sense."""
 
     exit_code = 11
+    code = "source"
 
 
 class NoPlaceError(SourceError):
@@ -99,10 +123,13 @@ class NoPlaceError(SourceError):
     `no_place` says which and why, up to a number, and `count` counts them all.
     """
 
+    code = "no-place"
+
     def __init__(self, message: str, no_place: Sequence[tuple[str, str]], count: int) -> None:
         super().__init__(message)
         self.no_place = no_place
         self.count = count
+        self.paths = [path for path, _ in no_place]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entries as plain data."""
@@ -116,9 +143,22 @@ class ClashError(FlistfsError):
     """Flists that are to become one have the same path, or a link against a directory."""
 
     exit_code = 12
+    code = "clash"
 
 
 class InterruptedByUserError(FlistfsError):
     """The user pressed Ctrl-C."""
 
     exit_code = 130
+    code = "interrupted"
+
+
+def general_code(exit_code: int) -> str:
+    """Return the code of the most general error with an exit code, "error" if there is none."""
+    waiting = [FlistfsError]
+    while waiting:
+        each = waiting.pop(0)
+        if each.exit_code == exit_code:
+            return each.code
+        waiting.extend(each.__subclasses__())
+    return FlistfsError.code

@@ -20,7 +20,14 @@ from flistfs.cli.options import (
     replace_links_option,
     timeout_option,
 )
-from flistfs.cli.output import added_lines, complain_left_out, is_watched, print_json, progress_shown
+from flistfs.cli.output import (
+    added_lines,
+    complain_left_out,
+    is_watched,
+    print_json,
+    print_json_error,
+    progress_shown,
+)
 from flistfs.cli.secrets import password
 from flistfs.errors import NoPlaceError
 
@@ -79,7 +86,7 @@ def command(
             )
     except NoPlaceError as error:
         if as_json:
-            print_json(error.as_dict())
+            print_json_error(error.code, error.exit_code, str(error), error.paths, **error.as_dict())
         raise
     summary = asdict(added)
     if as_json:

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
+from flistfs.cli.output import begin_answer
 from flistfs.cli.secrets import password
 from flistfs.reading.content import read, store_of
 from flistfs.reading.flist import Flist
@@ -39,6 +40,8 @@ def command(package: Path, paths: tuple[str, ...], store: str | None, as_json: b
     with Flist.open(package) as flist, closing(store_of(flist, store, password(), usual_store())) as blocks:
         nodes = [flist.follow(os.fsencode(path)) for path in paths]
         for part in _json(blocks, nodes) if as_json else _plain(blocks, nodes):
+            if as_json:
+                begin_answer()
             out.write(part)
     out.flush()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -14,8 +16,9 @@ import click
 from flistfs.api import process
 from flistfs.cli import interrupts, streams
 from flistfs.cli.messages import spoken
+from flistfs.cli.output import print_json_error
 from flistfs.cli.secrets import hide_passwords
-from flistfs.errors import FlistfsError, OutputError
+from flistfs.errors import FlistfsError, InterruptedByUserError, OutputError, UsageError
 
 # Command: the module that has it under the same name. Loaded when it is called, so that `flistfs ls` does
 # not pay for what only a mount needs.
@@ -90,20 +93,35 @@ def _run() -> int:
         sys.stdout.flush()
     except FlistfsError as error:
         _complain(str(error))
+        _print_error(error.code, error.exit_code, str(error), error.paths)
         return error.exit_code
     except click.ClickException as error:
         error.show()
+        _print_error(UsageError.code, error.exit_code, error.format_message())
         return error.exit_code
     except (click.exceptions.Abort, KeyboardInterrupt):
-        return interrupts.exit_code()
+        code = interrupts.exit_code()
+        _print_error(InterruptedByUserError.code, code, "interrupted")
+        return code
     except streams.OutputClosedError:
         return 128 + signal.SIGPIPE
     except Exception as error:
         if os.environ.get("FLISTFS_DEBUG"):
             raise
-        _complain(f"this is a bug: {type(error).__name__}: {error} (FLISTFS_DEBUG=1 shows where)")
+        message = f"this is a bug: {type(error).__name__}: {error} (FLISTFS_DEBUG=1 shows where)"
+        _complain(message)
+        _print_error("bug", 1, message)
         return 1
     return code or 0
+
+
+def _print_error(code: str, exit_code: int, message: str, paths: Sequence[str] = ()) -> None:
+    """With --json among the words, print the error as a document too; it keeps its own exit code."""
+    options = itertools.takewhile(lambda word: word != "--", sys.argv[1:])
+    if "--json" not in options:
+        return
+    with suppress(OutputError, streams.OutputClosedError):
+        print_json_error(code, exit_code, message, paths)
 
 
 def _complain(message: str) -> None:

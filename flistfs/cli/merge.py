@@ -13,7 +13,15 @@ import click
 from flistfs.cli.messages import spoken
 from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import any_path, json_option, replace_links_option
-from flistfs.cli.output import hidden_lines, human_size, kinds, plural, print_json, progress_shown
+from flistfs.cli.output import (
+    hidden_lines,
+    human_size,
+    kinds,
+    plural,
+    print_json,
+    print_json_error,
+    progress_shown,
+)
 from flistfs.reading.flist import Flist
 from flistfs.reading.merge import Merged, PathsClashError, Source, merge
 from flistfs.reading.union import Clash
@@ -68,7 +76,11 @@ def command(
                 sources, out, prefer=wanted, replace_links=replace_links, force=force, progress=progress
             )
     except PathsClashError as error:
-        _print_clashes(error.clashes, as_json=as_json)
+        if as_json:
+            clashes = [_clash_as_dict(each) for each in error.clashes]
+            print_json_error(error.code, error.exit_code, str(error), error.paths, clashes=clashes)
+        else:
+            _print_clashes(error.clashes)
         raise
     if as_json:
         print_json(_as_dict(out, merged))
@@ -76,21 +88,15 @@ def command(
         _print(out, merged)
 
 
-def _print_clashes(clashes: Sequence[Clash], *, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            {
-                "clashes": [
-                    {
-                        "path": os.fsdecode(each.path),
-                        "found": [list(found) for found in each.found],
-                        "why": spoken(each.reason) or None,
-                    }
-                    for each in clashes
-                ]
-            }
-        )
-        return
+def _clash_as_dict(clash: Clash) -> dict[str, Any]:
+    return {
+        "path": os.fsdecode(clash.path),
+        "found": [list(found) for found in clash.found],
+        "why": spoken(clash.reason) or None,
+    }
+
+
+def _print_clashes(clashes: Sequence[Clash]) -> None:
     for clash in clashes:
         found = ", ".join(f"{name} ({kind})" for name, kind in clash.found)
         why = f": {spoken(clash.reason)}" if clash.reason else ""

@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -29,17 +29,43 @@ _NAMED_SERVERS = 3
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
+class _Answer:
+    """Whether standard output has its document of JSON, or the beginning of it: there is only one."""
+
+    has_begun = False
+
+
+def begin_answer() -> None:
+    """Note that the document on standard output begins: an error from here on is no other document."""
+    _Answer.has_begun = True
+
+
 def print_json(value: object, *, err: bool = False) -> None:
     """Print JSON, on one line; with `err` to standard error."""
+    if not err:
+        begin_answer()
     click.echo(json.dumps(value), err=err)
+
+
+def print_json_error(
+    code: str, exit_code: int, message: str, paths: Sequence[str] = (), **more: object
+) -> None:
+    """Print an error as the document of a command, unless its answer was begun; `more` is what it lists."""
+    if _Answer.has_begun:
+        return
+    error = {"code": code, "exit_code": exit_code, "message": spoken(message), "paths": list(paths), **more}
+    print_json({"version": 1, "error": error})
 
 
 def print_json_list(values: Iterable[object]) -> None:
     """Print a list as JSON on one line, each value as it comes."""
-    click.echo("[", nl=False)
-    for index, value in enumerate(values):
-        click.echo(f"{', ' if index else ''}{json.dumps(value)}", nl=False)
-    click.echo("]")
+    lead = "["
+    for value in values:
+        begin_answer()
+        click.echo(f"{lead}{json.dumps(value)}", nl=False)
+        lead = ", "
+    begin_answer()
+    click.echo("]" if lead == ", " else "[]")
 
 
 def human_size(size: float) -> str:

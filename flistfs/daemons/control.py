@@ -2,7 +2,7 @@
 
 Over the socket `control` in the session's directory, which is its user's alone: a request is one line of
 JSON, {"op": …}. The answer is lines of JSON: any number of {"progress": …}, then {"result": …} or
-{"error": …, "exit_code": …}, with what a NoPlaceError lists.
+{"error": …, "exit_code": …, "code": …}, with what a NoPlaceError lists.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flistfs.errors import FlistfsError, NoPlaceError, SessionError
+from flistfs.errors import FlistfsError, NoPlaceError, SessionError, general_code
 from flistfs.util.progress import Progress, Report
 
 MAX_REQUEST = 8 << 20
@@ -35,9 +35,11 @@ def short_path(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def remote_error(message: str, exit_code: int) -> FlistfsError:
-    """Make an error of what a daemon said, with the exit code that it wants."""
-    kind = type("RemoteError", (FlistfsError,), {"exit_code": exit_code})
+def remote_error(message: str, exit_code: int, code: str | None = None) -> FlistfsError:
+    """Make an error of what a daemon said, with the exit code that it wants, and the code if it told one."""
+    kind = type(
+        "RemoteError", (FlistfsError,), {"exit_code": exit_code, "code": code or general_code(exit_code)}
+    )
     error = kind(message)
     assert isinstance(error, FlistfsError)  # noqa: S101  the type checker's
     return error
@@ -47,7 +49,7 @@ def _error(answer: dict[str, Any]) -> FlistfsError:
     if "no_place" in answer:
         no_place = [(each["path"], each["why"]) for each in answer["no_place"]]
         return NoPlaceError(answer["error"], no_place, answer["count"])
-    return remote_error(answer["error"], answer["exit_code"])
+    return remote_error(answer["error"], answer["exit_code"], answer.get("code"))
 
 
 def ask(

@@ -135,7 +135,7 @@ def start(
         raise MountError(f"the daemon ended with code {code} before it answered: {tail} (log: {log_path})")
     if "error" in answer:
         daemon.wait()
-        raise remote_error(answer["error"], answer["exit_code"])
+        raise remote_error(answer["error"], answer["exit_code"], answer.get("code"))
     daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
     # A program may outlive the daemon, which would stay a zombie.
     threading.Thread(target=_reap, args=(daemon.pid,), name="reaper", daemon=True).start()

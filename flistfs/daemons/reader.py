@@ -60,7 +60,7 @@ def _run(config: ReaderConfig) -> int:
 
 def _refuse(ready: Ready, error: FlistfsError) -> int:
     log.error("%s", error)
-    ready.say({"error": str(error), "exit_code": error.exit_code})
+    ready.say({"error": str(error), "exit_code": error.exit_code, "code": error.code})
     return error.exit_code
 
 

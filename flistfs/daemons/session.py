@@ -130,7 +130,7 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     lock.release()
     if daemon.is_unused:
         keep_failed_start(Path(daemon.directory.settings().mountpoint), error)
-    daemon.ready.say({"error": str(error), "exit_code": error.exit_code})
+    daemon.ready.say({"error": str(error), "exit_code": error.exit_code, "code": error.code})
     return error.exit_code
 
 
@@ -406,7 +406,7 @@ class _Daemon:
                     return {"result": await self._perform(session, json.loads(line), stream)}
                 except FlistfsError as error:
                     more = error.as_dict() if isinstance(error, NoPlaceError) else {}
-                    return {"error": str(error), "exit_code": error.exit_code, **more}
+                    return {"error": str(error), "exit_code": error.exit_code, "code": error.code, **more}
                 except Exception as error:
                     log.exception("a command failed: %r", line[:200])
                     return {"error": f"flistfs failed: {error} (log: {self.directory.log})", "exit_code": 1}

@@ -12,6 +12,7 @@ the paths of all directories, and the entries of those that are being united.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ class PathsClashError(ClashError):
         more = f" (and {len(clashes) - 1:,} more)" if len(clashes) > 1 else ""
         super().__init__(f"{described(first)}{more}; {_REMEDIES.get(first.why, _REPLACE)}")
         self.clashes = clashes
+        self.paths = [os.fsdecode(clash.path) for clash in clashes]
 
 
 _REPLACE = "`replace_links` lets one take the place of the other"
