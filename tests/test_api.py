@@ -167,7 +167,7 @@ def test_several_adds(home: Home, redis: RedisServer, scheme: str) -> None:
             assert len(stored) == first.new_blocks + second.new_blocks == 4
         summary = session.seal("out.flist", owner=(7, 8), epoch=1_000_000_000)
     assert (first.entries, first.size) == (2, 600_000)
-    assert (summary.files, summary.out, summary.losses.owners) == (3, f"{home.path}/out.flist", 7)
+    assert (summary.files, summary.out, summary.unrepresentable.owners) == (3, f"{home.path}/out.flist", 7)
     nodes = read_flist(Path("out.flist"))
     assert contents("out.flist", store) == {
         b"one/a": b"a" * 600_000,
@@ -853,7 +853,7 @@ from typing import assert_type
 with flistfs.Session("session", store="ardb://host") as session:
     assert_type(session, flistfs.Session)
     assert_type(session.add("one", b"two", exclude=["*.pyc"]).left_out, list[str])
-    assert_type(session.seal("out.flist", owner=(0, 0)).losses.xattrs, int)
+    assert_type(session.seal("out.flist", owner=(0, 0)).unrepresentable.xattrs, int)
 with flistfs.open("out.flist") as flist:
     assert_type([node.path for node in flist.walk()], list[bytes])
     with flist.open_file("etc/hosts") as file:

@@ -22,7 +22,7 @@ from flistfs.api.arguments import (
 )
 from flistfs.api.status import Holdings, holdings_of
 from flistfs.authoring.new_session import new_settings, session_directory
-from flistfs.authoring.request import PATIENCE, AddRequest, Passwords, SealRequest
+from flistfs.authoring.request import STORE_TIMEOUT, AddRequest, Passwords, SealRequest
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import find, find_latest
 from flistfs.authoring.state.settings import Result, State
@@ -129,7 +129,7 @@ def add(
     exclude: str | Iterable[str] = (),
     keep_going: bool = False,
     replace_links: bool = False,
-    timeout: float = PATIENCE,
+    timeout: float = STORE_TIMEOUT,
     check_content: bool = False,
     measure: bool | None = None,
     progress: Progress | None = None,
@@ -198,7 +198,7 @@ def seal(
     public_url: str | None = None,
     router: AnyPath | None = None,
     incomplete: bool = False,
-    timeout: float = PATIENCE,
+    timeout: float = STORE_TIMEOUT,
     check_content: bool = False,
     progress: Progress | None = None,
 ) -> SealSummary:
@@ -266,7 +266,7 @@ def _seal_here(
 
 
 def sync(
-    mountpoint: AnyPath | None = None, *, timeout: float = PATIENCE, progress: Progress | None = None
+    mountpoint: AnyPath | None = None, *, timeout: float = STORE_TIMEOUT, progress: Progress | None = None
 ) -> Holdings:
     """Wait until everything that was written into a mount is in the store; returns what it holds then.
 

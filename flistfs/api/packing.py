@@ -14,7 +14,7 @@ from flistfs.api.arguments import (
     seal_request,
     target_store,
 )
-from flistfs.authoring.request import PATIENCE, USUAL_FORMAT, AddRequest, Passwords
+from flistfs.authoring.request import STORE_TIMEOUT, USUAL_FORMAT, AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.util.output_file import check_output
 from flistfs.util.progress import Progress, quiet
@@ -42,7 +42,7 @@ def pack(
     keep_going: bool = False,
     public_url: str | None = None,
     router: AnyPath | None = None,
-    timeout: float = PATIENCE,
+    timeout: float = STORE_TIMEOUT,
     check_content: bool = False,
     measure: bool | None = None,
     progress: Progress | None = None,

@@ -19,7 +19,7 @@ from flistfs.api.arguments import (
 from flistfs.api.process import logged_into
 from flistfs.authoring import offline
 from flistfs.authoring.new_session import new_settings, session_directory
-from flistfs.authoring.request import PATIENCE, Passwords
+from flistfs.authoring.request import STORE_TIMEOUT, Passwords
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.errors import SessionError
@@ -116,7 +116,7 @@ class Session(Closing):
         exclude: str | Iterable[str] = (),
         keep_going: bool = False,
         replace_links: bool = False,
-        timeout: float = PATIENCE,
+        timeout: float = STORE_TIMEOUT,
         check_content: bool = False,
         progress: Progress | None = None,
     ) -> AddSummary:
@@ -170,7 +170,7 @@ class Session(Closing):
         public_url: str | None = None,
         router: AnyPath | None = None,
         incomplete: bool = False,
-        timeout: float = PATIENCE,
+        timeout: float = STORE_TIMEOUT,
         check_content: bool = False,
         progress: Progress | None = None,
     ) -> SealSummary:

@@ -15,7 +15,7 @@ from flistfs.errors import FlistfsError, SessionError
 from flistfs.fuse import mounts
 
 # Seconds for a daemon to say how it is: one that hangs must not hide the others for long.
-_PATIENCE = 5.0
+_MAX_SILENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def _describe(directory: SessionDirectory) -> SessionStatus:
         session = replace(session, result=directory.result())
         session = replace(session, incomplete=tuple(directory.partial_adds()))
         if state is State.MOUNTED:
-            answer = ask(directory.control, {"op": "status"}, patience=_PATIENCE)
+            answer = ask(directory.control, {"op": "status"}, silence=_MAX_SILENCE)
             session = replace(session, activity=_typed(Activity, answer))
     except FlistfsError as error:
         if _has_no_mount(session):  # its daemon has not begun to listen, or has ceased to

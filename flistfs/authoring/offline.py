@@ -21,7 +21,7 @@ from typing import TypeVar
 from flistfs.authoring.base import opened_base
 from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
-from flistfs.authoring.request import PATIENCE, AddRequest, BaseRequest, Passwords, SealRequest
+from flistfs.authoring.request import STORE_TIMEOUT, AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import packing_root
@@ -30,7 +30,7 @@ from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.encoder_process import Settings as EncoderSettings
 from flistfs.authoring.upload.encoder_process import make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
-from flistfs.authoring.upload.patience import connect
+from flistfs.authoring.upload.store_timeout import connect
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.sources.excludes import excluding
 from flistfs.stores import open_store
@@ -222,7 +222,7 @@ def _run(
     passwords: Passwords,
     work: Callable[[Session], Awaitable[T]],
     *,
-    timeout: float = PATIENCE,
+    timeout: float = STORE_TIMEOUT,
     offline: bool = False,
     base: BaseRequest | None = None,
 ) -> T:

@@ -12,7 +12,7 @@ from flistfs.stores.url import PASSWORD_VARIABLE as PASSWORD_VARIABLE  # noqa: P
 USUAL_FORMAT = "rocksdb"
 """The format of a session for which nobody named another."""
 
-PATIENCE = 300.0
+STORE_TIMEOUT = 300.0
 """Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
 
 
@@ -51,7 +51,7 @@ class SealRequest:
 
     out: Path
     force: bool = False
-    timeout: float = PATIENCE
+    timeout: float = STORE_TIMEOUT
     options: SealOptions = field(default_factory=SealOptions)
     router: str | None = None
     incomplete: bool = False
@@ -123,7 +123,7 @@ class AddRequest:
     to: str = ""
     exclude: tuple[str, ...] = ()
     keep_going: bool = False
-    timeout: float = PATIENCE
+    timeout: float = STORE_TIMEOUT
     measure: bool = False
     replace_links: bool = False
     typed: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.draining import drain
 from flistfs.authoring.upload.encoder import Encoder, LocalEncoder
 from flistfs.authoring.upload.known_blocks import KnownBlocks
-from flistfs.authoring.upload.patience import QUIET, Patience
+from flistfs.authoring.upload.store_timeout import QUIET, StoreTimeout
 from flistfs.authoring.upload.uploader import Finished, Outcome, Uploader
 from flistfs.errors import (
     FlistfsError,
@@ -97,7 +97,7 @@ class Session:
         Raises:
             StoreUnavailableError: the store took nothing for `timeout` seconds.
         """
-        await drain(self.parts, Patience(timeout, progress))
+        await drain(self.parts, StoreTimeout(timeout, progress))
         await trio.to_thread.run_sync(self.parts.uploader.sync_store)
 
     async def store_rest(self) -> None:

@@ -27,7 +27,7 @@ class SealSummary:
     new_bytes: int
     shared_blocks: int
     seconds: float
-    losses: Losses
+    unrepresentable: Unrepresentable
     incomplete: Sequence[str] = ()
     servers: tuple[str, ...] = ()
     store_trouble: str | None = None
@@ -44,7 +44,7 @@ class SealSummary:
         plain = dict(raw)
         for name in ("incomplete", "servers", "notes"):
             plain[name] = tuple(raw.get(name, ()))
-        return cls(**plain | {"losses": Losses(**raw["losses"])})
+        return cls(**plain | {"unrepresentable": Unrepresentable(**raw["unrepresentable"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class BaseSummary:
 
 
 @dataclass(slots=True)
-class Losses:
+class Unrepresentable:
     """What the format cannot hold, or readers drop, by count of entries."""
 
     xattrs: int = 0

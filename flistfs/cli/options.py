@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.request import PATIENCE
+from flistfs.authoring.request import STORE_TIMEOUT
 from flistfs.errors import UsageError
 from flistfs.sources.excludes import excluding, read_patterns
 from flistfs.stores.url import named_store
@@ -130,7 +130,7 @@ flist_argument = click.argument(
 timeout_option = click.option(
     "--timeout",
     type=click.FloatRange(min=0),
-    default=PATIENCE,
+    default=STORE_TIMEOUT,
     show_default=True,
     metavar="SECONDS",
     help="Give up when the store cannot be connected to, or takes nothing, for so long.",

@@ -221,13 +221,13 @@ def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"note: {spoken(note)}"
     if summary.get("store_trouble"):
         yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
-    for name, text in _LOSSES.items():
-        if count := summary["losses"][name]:
+    for name, text in _UNREPRESENTABLE.items():
+        if count := summary["unrepresentable"][name]:
             yield f"note: {plural(count, *text[:2])} {text[2]}"
 
 
 # What got lost: its word, its plural, and what becomes of it.
-_LOSSES = {
+_UNREPRESENTABLE = {
     "xattrs": ("extended attribute is", "extended attributes are", "left out: flists hold none"),
     "hard_links": (
         "name of a hard-linked file becomes a file of its own,",

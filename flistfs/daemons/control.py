@@ -22,7 +22,7 @@ MAX_REQUEST = 8 << 20
 """A request is at most this long, in bytes: the largest router, in the longest spelling that JSON has."""
 
 # A daemon that is alive answers at once, or tells its progress; after this many seconds of silence it hangs.
-PATIENCE = 60.0
+MAX_SILENCE = 60.0
 
 
 @contextmanager
@@ -57,18 +57,18 @@ def ask(
     request: dict[str, Any],
     on_progress: Progress | None = None,
     *,
-    patience: float = PATIENCE,
+    silence: float = MAX_SILENCE,
 ) -> dict[str, Any]:
     """Send a request to the daemon that listens at `control`, and return its result.
 
-    A daemon that is silent for `patience` seconds is taken to hang.
+    A daemon that is silent for `silence` seconds is taken to hang.
 
     Raises:
         SessionError: there is no daemon, it belongs to somebody else, or it went away.
         FlistfsError: what the daemon answered, with its exit code.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(patience)
+    connection.settimeout(silence)
     with connection:
         try:
             with short_path(control) as address:

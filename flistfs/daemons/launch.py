@@ -181,7 +181,7 @@ def _introduce(
     return {}
 
 
-def told() -> dict[str, Any]:
+def read_config() -> dict[str, Any]:
     """Return the config that this process, a daemon, is told; it ends if there is none.
 
     A command that was killed has not told everything, and nobody wants its mount any more.

@@ -15,7 +15,7 @@ import pyfuse3
 import trio
 
 from flistfs.authoring.request import PASSWORD_VARIABLE
-from flistfs.daemons.launch import ReaderConfig, heed_interrupts, told
+from flistfs.daemons.launch import ReaderConfig, heed_interrupts, read_config
 from flistfs.errors import FlistfsError, InterruptedByUserError
 from flistfs.fuse import loop, mounts
 from flistfs.fuse.serving import Ready, init_fuse, log_tasks_on_demand
@@ -34,7 +34,7 @@ _MAX_REQUESTS = 100
 
 def main() -> NoReturn:
     """Run it, told by a config on standard input."""
-    config = ReaderConfig(**told())
+    config = ReaderConfig(**read_config())
     log_to_standard_error(foreground=config.foreground)
     sys.exit(_run(config))
 

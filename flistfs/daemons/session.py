@@ -44,7 +44,7 @@ from flistfs.authoring.upload.encoder_process import Settings, make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.daemons.command_server import _peer, _ProgressBoard, _receive_line, _while_wanted
 from flistfs.daemons.control import short_path
-from flistfs.daemons.launch import Config, heed_interrupts, told
+from flistfs.daemons.launch import Config, heed_interrupts, read_config
 from flistfs.errors import (
     BusyError,
     FlistfsError,
@@ -86,7 +86,7 @@ _Command = Literal["seal", "add", "abort"]
 
 def main() -> NoReturn:
     """Run the daemon, told by a config on standard input."""
-    config = Config(**told())
+    config = Config(**read_config())
     # In the background stderr is the session's log already, so that libfuse's own messages get there too.
     log_to_standard_error(foreground=config.foreground)
     sys.exit(_run(config))

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 import trio
 
-from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready
+from flistfs.authoring.importing.importer import Imported, Importer, Ready
 from flistfs.authoring.importing.ingest import Ingest
 from flistfs.authoring.importing.ingest import Piece as Owner
 from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
@@ -61,14 +61,14 @@ class ListSource:
 
 
 class Recorder:
-    """A grafter that only takes note."""
+    """An importer that only takes note."""
 
     def __init__(self) -> None:
         self.taken: list[bytes] = []
 
-    def graft(self, batch: Sequence[Ready]) -> Grafted:
+    def import_(self, batch: Sequence[Ready]) -> Imported:
         self.taken += [ready.item.path for ready in batch]
-        return Grafted()
+        return Imported()
 
 
 class Uploads:
@@ -99,13 +99,13 @@ class Uploads:
 async def ingested(
     entries: Iterable[Item | Problem | Note], uploads: Uploads, *, keep_going: bool = False
 ) -> tuple[list[bytes], Ingest]:
-    async def changed(_: Grafted) -> None:
+    async def changed(_: Imported) -> None:
         await trio.lowlevel.checkpoint()
 
     recorder = Recorder()
-    grafter = cast(Grafter, recorder)
+    importer = cast(Importer, recorder)
     ingest = uploads.ingest = Ingest(
-        ListSource(entries), grafter, uploads.submit, changed, max_size=MAX_SIZE, keep_going=keep_going
+        ListSource(entries), importer, uploads.submit, changed, max_size=MAX_SIZE, keep_going=keep_going
     )
     with trio.fail_after(20):
         await ingest.run()

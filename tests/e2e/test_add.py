@@ -492,10 +492,10 @@ def test_extended_attributes_are_counted_or_kept(home: Home, mountpoint: Path, s
     home.run("mount", mountpoint, "--xattr")
     home.run("add", f"{source}/.")
     assert os.getxattr(mountpoint / "file", "user.test") == b"value"
-    assert home.json("seal", "out.flist")["losses"]["xattrs"] == 1
+    assert home.json("seal", "out.flist")["unrepresentable"]["xattrs"] == 1
     home.run("mount", mountpoint)
     home.run("add", f"{source}/.")
-    assert home.json("seal", "other.flist")["losses"]["xattrs"] == 1
+    assert home.json("seal", "other.flist")["unrepresentable"]["xattrs"] == 1
 
 
 def test_the_processes_that_encode_may_die(home: Home, mountpoint: Path) -> None:

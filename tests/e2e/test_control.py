@@ -230,7 +230,7 @@ def test_extended_attributes_live_as_long_as_the_session(home: Home, mountpoint:
     os.setxattr(mountpoint / "gone", "user.colour", b"green")
     (mountpoint / "gone").unlink()
     sealed = home.json("seal", "out.flist")
-    assert sealed["losses"]["xattrs"] == 2  # the one that is dropped, and the list that was refused
+    assert sealed["unrepresentable"]["xattrs"] == 2  # the one that is dropped, and the list that was refused
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root can set file capabilities")
@@ -249,7 +249,7 @@ def test_set_attributes_with_flags_are_still_counted(home: Home, mountpoint: Pat
     for _ in range(3):
         with pytest.raises(OSError, match="not supported"):
             os.setxattr(mountpoint / "file", "user.colour", b"green", os.XATTR_CREATE)
-    assert home.json("seal", "out.flist")["losses"]["xattrs"] == 3
+    assert home.json("seal", "out.flist")["unrepresentable"]["xattrs"] == 3
 
 
 # wait and sync where there is no mount

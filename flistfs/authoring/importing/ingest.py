@@ -6,7 +6,7 @@ What runs at the same time, and why it is safe:
   uploader after the batch with their file: `run_sync_soon` keeps the order, so the loop knows a file before
   its first chunk is reported.
 - The task that runs `Ingest.run` has everything else to itself: it takes in items, counts reported chunks,
-  and grafts what comes next when its last chunk is stored. So a file is in the tree with its whole content
+  and imports what comes next when its last chunk is stored. So a file is in the tree with its whole content
   or not at all, and the tree is that which the source's order makes: in an archive entries may go through
   links that come before them, and replace others. Chunks are stored in that order too, so that hardly
   anything waits for a file before it.
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from flistfs.authoring.importing.import_ import Grafted, Grafter, Ready, StoredPiece
+from flistfs.authoring.importing.importer import Imported, Importer, Ready, StoredPiece
 from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
 from flistfs.errors import SourceError
 from flistfs.sources.data import BytesSource
@@ -126,9 +126,9 @@ class Ingest:
     def __init__(
         self,
         source: TreeSource,
-        grafter: Grafter,
+        importer: Importer,
         submit: Callable[[Job[Piece]], None],
-        changed: Callable[[Grafted], Awaitable[None]],
+        changed: Callable[[Imported], Awaitable[None]],
         *,
         max_size: int,
         keep_going: bool,
@@ -138,7 +138,7 @@ class Ingest:
 
         Args:
             source: Where items come from.
-            grafter: Puts them into the tree.
+            importer: Puts them into the tree.
             submit: Gets every chunk, to be stored; `report` is to get what became of it.
             changed: Is told what each batch changed in the tree.
             max_size: Bytes of the largest file that the format can hold.
@@ -146,7 +146,7 @@ class Ingest:
             check_content: Whether blocks that are stored already are compared.
         """
         self._source = source
-        self._grafter = grafter
+        self._importer = importer
         self._submit = submit
         self._tell_changed = changed
         self._max_size = max_size
@@ -303,7 +303,7 @@ class Ingest:
             self._wake.set()
 
     async def _graft(self, batch: Sequence[Ready]) -> None:
-        done = self._grafter.graft(batch)
+        done = self._importer.import_(batch)
         self._budget.give(sum(_cost(ready.item) for ready in batch))
         refused = {problem.path for problem in done.problems}
         for ready in batch:

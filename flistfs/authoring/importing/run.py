@@ -13,13 +13,13 @@ import trio
 
 from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.fitting import JournalTree, real_target
-from flistfs.authoring.importing.import_ import Grafted, Grafter
+from flistfs.authoring.importing.importer import Imported, Importer
 from flistfs.authoring.importing.ingest import MAX_PROBLEMS, Ingest
 from flistfs.authoring.parts import Parts
 from flistfs.authoring.request import AddRequest
 from flistfs.authoring.state.settings import PartialAdd, partial_adds_of
 from flistfs.authoring.summaries import AddSummary
-from flistfs.authoring.upload.patience import Patience, Standstill
+from flistfs.authoring.upload.store_timeout import Standstill, StoreTimeout
 from flistfs.errors import (
     NoPlaceError,
     SessionError,
@@ -75,7 +75,7 @@ class Adding:
         """
         started, before = time.monotonic(), replace(self._parts.content.counts)
 
-        async def changed(done: Grafted) -> None:
+        async def changed(done: Imported) -> None:
             if invalidate is not None:
                 await trio.to_thread.run_sync(invalidate, done.names, done.inodes)
                 return
@@ -93,10 +93,10 @@ class Adding:
             await self._mark(self._parts.directory.begin_adds, partial_adds)
         self.has_begun = True
         self._at_work.update(partial_adds)
-        grafter = Grafter(self._parts.journal, self._parts.content, self._parts.vfs, top, unique=unique)
+        importer = Importer(self._parts.journal, self._parts.content, self._parts.vfs, top, unique=unique)
         ingest = Ingest(
             source,
-            grafter,
+            importer,
             self._parts.uploader.submit,
             changed,
             max_size=self._parts.content.max_size,
@@ -110,7 +110,9 @@ class Adding:
                         nursery.start_soon(
                             partial(trio.to_thread.run_sync, abandon_on_cancel=True), source.measure
                         )
-                    nursery.start_soon(self._tell_adding, source, ingest, Patience(request.timeout, progress))
+                    nursery.start_soon(
+                        self._tell_adding, source, ingest, StoreTimeout(request.timeout, progress)
+                    )
                     await ingest.run()
                     nursery.cancel_scope.cancel()
         except OSError as error:
@@ -157,7 +159,7 @@ class Adding:
         async with self._marking:
             await trio.to_thread.run_sync(mark, adds)
 
-    async def _tell_adding(self, source: TreeSource, ingest: Ingest, patience: Patience) -> None:
+    async def _tell_adding(self, source: TreeSource, ingest: Ingest, timeout: StoreTimeout) -> None:
         standstill = Standstill(self._parts.store.url)
         while True:
             counts = self._parts.content.counts
@@ -169,7 +171,7 @@ class Adding:
                 "shared_blocks": counts.shared_blocks,
             }
             trouble = standstill.trouble(self._parts.uploader.status())
-            patience.tell(Report("add", done, total, trouble, figures))
+            timeout.report(Report("add", done, total, trouble, figures))
             await trio.sleep(0.1)
 
 

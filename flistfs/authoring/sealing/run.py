@@ -19,7 +19,7 @@ from flistfs.authoring.state.settings import PartialAdd
 from flistfs.authoring.state.view import FrozenView
 from flistfs.authoring.summaries import SealSummary
 from flistfs.authoring.upload.draining import drain
-from flistfs.authoring.upload.patience import Patience
+from flistfs.authoring.upload.store_timeout import StoreTimeout
 from flistfs.errors import (
     BlockMissingError,
     BusyError,
@@ -107,7 +107,7 @@ class Sealing:
             size=survey.size,
             **asdict(self._parts.content.counts),
             seconds=time.monotonic() - started,
-            losses=survey.losses,
+            unrepresentable=survey.unrepresentable,
             incomplete=[str(add) for add in partial_adds],
             servers=() if router is None else router.all_urls(),
             notes=notes,
@@ -143,12 +143,12 @@ class Sealing:
 
         Also returns the count of changes that the package has in it.
         """
-        patience = Patience(request.timeout, progress)
-        asking = Patience(request.timeout, progress)
+        draining = StoreTimeout(request.timeout, progress)
+        asking = StoreTimeout(request.timeout, progress)
         refusal: FlistfsError = BusyError(_CHANGING)
         tries = 0
         while tries < _TRIES:
-            await drain(self._parts, patience)
+            await drain(self._parts, draining)
             changes = self._parts.vfs.changes
             view = await trio.to_thread.run_sync(self._freeze)
             try:

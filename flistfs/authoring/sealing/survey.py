@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flistfs.authoring.state.records import ROOT_INO, Dirent, Inode
 from flistfs.authoring.state.view import View
-from flistfs.authoring.summaries import Losses
+from flistfs.authoring.summaries import Unrepresentable
 from flistfs.errors import JournalError, OutputError
 from flistfs.format.base import Format, Limits
 from flistfs.sources.excludes import Filter, nothing_excluded
@@ -39,7 +39,7 @@ class Survey:
     links: int = 0
     specials: int = 0
     size: int = 0
-    losses: Losses = field(default_factory=Losses)
+    unrepresentable: Unrepresentable = field(default_factory=Unrepresentable)
 
 
 def entries_of(view: View, ino: int, path: bytes, excluded: Filter) -> Iterator[Dirent]:
@@ -90,13 +90,13 @@ def take_survey(
         OutputError: a directory lies too deep.
     """
     survey = Survey()
-    survey.losses.xattrs = int(view.setting(b"xattrs") or 0) + view.count_xattrs()
+    survey.unrepresentable.xattrs = int(view.setting(b"xattrs") or 0) + view.count_xattrs()
     if excluded is nothing_excluded:
         _survey_all(survey, view, owner, format_.limits)
     else:
         _survey_walk(survey, view, owner, excluded, format_.limits)
-    held = {each.name: 0 for each in fields(Losses) if each.name not in format_.unrepresentable}
-    survey.losses = replace(survey.losses, **held)
+    held = {each.name: 0 for each in fields(Unrepresentable) if each.name not in format_.unrepresentable}
+    survey.unrepresentable = replace(survey.unrepresentable, **held)
     return survey
 
 
@@ -164,13 +164,13 @@ def _count(
     """Count what an inode is in the flist, under each of its names."""
     owned_by = owner_of(inode, owner)
     survey.owners.add(owned_by)
-    losses = survey.losses
-    losses.owners += names * ((owned_by.uid, owned_by.gid) != (0, 0))
-    losses.set_id += names * bool(inode.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX))
-    losses.times += names * (not (0 <= inode.mtime_ns // _NANO <= limits.latest))
+    unrepresentable = survey.unrepresentable
+    unrepresentable.owners += names * ((owned_by.uid, owned_by.gid) != (0, 0))
+    unrepresentable.set_id += names * bool(inode.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX))
+    unrepresentable.times += names * (not (0 <= inode.mtime_ns // _NANO <= limits.latest))
     if stat.S_ISDIR(inode.mode):
         return
-    losses.hard_links += names * (inode.nlink > 1)
+    unrepresentable.hard_links += names * (inode.nlink > 1)
     if stat.S_ISREG(inode.mode):
         survey.files += names
         survey.size += names * inode.size
@@ -179,7 +179,7 @@ def _count(
         survey.links += names
     else:
         survey.specials += names
-        losses.large_devices += names * (os.minor(inode.rdev) > limits.minor)
+        unrepresentable.large_devices += names * (os.minor(inode.rdev) > limits.minor)
 
 
 def _hole_lengths(inode: Inode) -> set[int]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import trio
 
 from flistfs.authoring.parts import Parts
-from flistfs.authoring.upload.patience import Patience, Standstill
+from flistfs.authoring.upload.store_timeout import Standstill, StoreTimeout
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Report
 
 
-async def drain(parts: Parts, patience: Patience) -> None:
+async def drain(parts: Parts, timeout: StoreTimeout) -> None:
     """Wait until everything is stored, telling how far it is and what is wrong.
 
     Raises:
-        StoreUnavailableError: the store took nothing for longer than the patience lasts.
+        StoreUnavailableError: the store took nothing for longer than the timeout.
     """
     total = parts.uploader.status().queued_bytes
     standstill = Standstill(parts.store.url)
@@ -32,5 +32,5 @@ async def drain(parts: Parts, patience: Patience) -> None:
                 total = max(total, status.queued_bytes)
                 stuck = standstill.trouble(status)
                 trouble = status.trouble or parts.content.trouble or stuck
-                patience.tell(Report("upload", total - status.queued_bytes, total, trouble))
+                timeout.report(Report("upload", total - status.queued_bytes, total, trouble))
                 await trio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""How long to wait for a store that takes nothing."""
+"""Waiting for a store that takes nothing, and giving up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ASK_AGAIN = 2.0
 # Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
 QUIET = 2.0
 
-# Seconds that connecting to a store may take at least, however little patience there is otherwise.
+# Seconds that connecting to a store may take at least, however short the timeout.
 _LEAST = 1.0
 
 
@@ -50,24 +50,24 @@ class Standstill:
         self._moved = time.monotonic()
 
     def trouble(self, status: UploadStatus) -> str | None:
-        """Say what keeps the uploads from going on."""
+        """Return what keeps the uploads from going on, None if nothing does."""
         if status.queued != self._queued:
             self._queued, self._moved = status.queued, time.monotonic()
         is_quiet = self._queued and time.monotonic() - self._moved > QUIET
         return status.trouble or (f"{self._url} takes nothing" if is_quiet else None)
 
 
-class Patience:
+class StoreTimeout:
     """How long to wait for a store in trouble: `timeout` seconds from the moment that it is waited for."""
 
     def __init__(self, timeout: float, progress: Progress) -> None:
-        """Wait for `timeout` seconds at most, and tell `progress` all the time."""
+        """Wait for `timeout` seconds at most, and report to `progress` meanwhile."""
         self._timeout = timeout
         self._progress = progress
         self._troubled_since: float | None = None
 
-    def tell(self, report: Report) -> None:
-        """Tell the progress; in trouble, give up when it lasts too long.
+    def report(self, report: Report) -> None:
+        """Report progress; give up on trouble that lasts too long.
 
         Raises:
             StoreUnavailableError: it did.
@@ -86,5 +86,5 @@ class Patience:
 
     async def wait(self, trouble: str) -> None:
         """Wait a moment before the store is asked again."""
-        self.tell(Report("check", 0, 1, trouble))
+        self.report(Report("check", 0, 1, trouble))
         await trio.sleep(_ASK_AGAIN)

@@ -60,7 +60,7 @@ class Ready:
 
 
 @dataclass(slots=True)
-class Grafted:
+class Imported:
     """What a batch changed, for the kernel's caches; what it replaced, and what of it could not be taken."""
 
     names: list[tuple[int, bytes]] = field(default_factory=list)
@@ -110,7 +110,7 @@ class _Known(NamedTuple):
     left: Allowance
 
 
-class Grafter:
+class Importer:
     """Puts items below one directory of a tree."""
 
     def __init__(self, journal: Journal, content: Content, vfs: Vfs, top: int, *, unique: bool) -> None:
@@ -123,13 +123,13 @@ class Grafter:
         self._top_is_named = False
         self._directories: OrderedDict[bytes, _Known] = OrderedDict()
 
-    def graft(self, batch: Sequence[Ready]) -> Grafted:
+    def import_(self, batch: Sequence[Ready]) -> Imported:
         """Put items into the tree, all in one change.
 
         Raises:
             OSError: the journal cannot be written; nothing of the batch was taken.
         """
-        done = Grafted()
+        done = Imported()
         counts = replace(self._content.counts)
         with self._journal.change() as change:
             draft = _Draft(self._journal, change)
@@ -154,7 +154,7 @@ class Grafter:
         for piece in pieces:
             change.put_block(piece.stored.key, piece.stored.hash, piece.size)
 
-    def _put(self, draft: _Draft, ready: Ready, done: Grafted) -> None:
+    def _put(self, draft: _Draft, ready: Ready, done: Imported) -> None:
         item = ready.item
         if not item.path:
             self._put_top(draft, item)
@@ -220,7 +220,7 @@ class Grafter:
             raise _RefusedError(f"it lies in a directory whose name is longer than {MAX_NAME} bytes")
         item = Item(b"", _IMPLIED_MODE, 0, 0, maker.mtime_ns, maker.mtime_ns)
         inode = self._make(draft, item, parent=parent.ino)
-        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Grafted())
+        self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Imported())
         return inode
 
     def _entered(self, draft: _Draft, start: Inode, name: bytes, allowance: Allowance) -> Inode | None:
@@ -259,7 +259,7 @@ class Grafter:
         parent: Inode,
         allowance: Allowance,
         existing: Dirent | None,
-        done: Grafted,
+        done: Imported,
     ) -> None:
         name = item.path.rpartition(b"/")[2]
         inode = None if existing is None else self._united_with(draft, item, parent, allowance, existing)
@@ -357,7 +357,7 @@ class Grafter:
         return inode
 
     def _name(
-        self, draft: _Draft, parent: Inode, entry: Dirent, existing: Dirent | None, done: Grafted
+        self, draft: _Draft, parent: Inode, entry: Dirent, existing: Dirent | None, done: Imported
     ) -> None:
         """Give an inode a name, in place of what had it."""
         if existing is not None:
@@ -375,7 +375,7 @@ class Grafter:
             parent = parent._replace(mtime_ns=now, ctime_ns=now)
         draft.put(parent)
 
-    def _lose_name(self, draft: _Draft, entry: Dirent, done: Grafted) -> None:
+    def _lose_name(self, draft: _Draft, entry: Dirent, done: Imported) -> None:
         inode = draft.inode(entry.ino)
         if inode is None:
             return
