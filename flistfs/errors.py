@@ -19,8 +19,9 @@ class FlistfsError(Exception):
     code: ClassVar[str] = "error"
     """What is wrong, in a word for programs; it never changes."""
 
-    paths: Sequence[str] = ()
-    """The paths that it is about, where it lists them."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object: `paths` lists the paths that it is about, if it knows more than one."""
+        return {"code": self.code, "exit_code": self.exit_code, "message": str(self), "paths": []}
 
 
 class UsageError(FlistfsError):
@@ -129,14 +130,11 @@ class NoPlaceError(SourceError):
         super().__init__(message)
         self.no_place = no_place
         self.count = count
-        self.paths = [path for path, _ in no_place]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the entries as plain data."""
-        return {
-            "no_place": [{"path": path, "why": why} for path, why in self.no_place],
-            "count": self.count,
-        }
+        """Return it as a JSON object: each path with the reason, and how many there are."""
+        paths = [{"path": path, "why": why} for path, why in self.no_place]
+        return {**super().as_dict(), "paths": paths, "count": self.count}
 
 
 class ClashError(FlistfsError):
@@ -153,12 +151,17 @@ class InterruptedByUserError(FlistfsError):
     code = "interrupted"
 
 
-def general_code(exit_code: int) -> str:
-    """Return the code of the most general error with an exit code, "error" if there is none."""
+class InternalError(FlistfsError):
+    """A bug in flistfs."""
+
+    code = "bug"
+
+
+def error_class(code: str | None, exit_code: int) -> type[FlistfsError]:
+    """Return the most general class of errors with a code; without one, with an exit code."""
     waiting = [FlistfsError]
-    while waiting:
-        each = waiting.pop(0)
-        if each.exit_code == exit_code:
-            return each.code
+    for each in waiting:
+        if each.code == code or (code is None and each.exit_code == exit_code):
+            return each
         waiting.extend(each.__subclasses__())
-    return FlistfsError.code
+    return FlistfsError

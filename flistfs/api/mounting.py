@@ -24,6 +24,17 @@ from flistfs.errors import FlistfsError, MountError
 from flistfs.fuse import mounts
 from flistfs.util.progress import Progress, quiet
 
+__all__ = [
+    "Mounted",
+    "MountedFlist",
+    "is_mountpoint",
+    "keep_failed_starts",
+    "mount",
+    "mount_sealed",
+    "obstacle_to_low_latency",
+    "unmount",
+]
+
 
 def mount(
     mountpoint: AnyPath,
@@ -116,6 +127,11 @@ def mount(
             Passwords(secret, base_secret),
             progress or quiet,
         )
+
+
+def is_mountpoint(place: AnyPath) -> bool:
+    """Return whether something is mounted exactly there, dead or alive."""
+    return mounts.mount_at(typed_path(place)) is not None
 
 
 def mount_sealed(

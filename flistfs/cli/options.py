@@ -9,10 +9,9 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.request import STORE_TIMEOUT
+from flistfs.api.excludes import excluding, read_patterns
+from flistfs.api.store_names import STORE_TIMEOUT, named_store
 from flistfs.errors import UsageError
-from flistfs.sources.excludes import excluding, read_patterns
-from flistfs.stores.url import named_store
 
 # A path that the command itself opens: click would call one that may not be read a usage error.
 any_path: click.Path = click.Path(path_type=Path, readable=False)

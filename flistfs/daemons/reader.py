@@ -16,7 +16,7 @@ import trio
 
 from flistfs.authoring.request import PASSWORD_VARIABLE
 from flistfs.daemons.launch import ReaderConfig, heed_interrupts, read_config
-from flistfs.errors import FlistfsError, InterruptedByUserError
+from flistfs.errors import FlistfsError, InternalError, InterruptedByUserError
 from flistfs.fuse import loop, mounts
 from flistfs.fuse.serving import Ready, init_fuse, log_tasks_on_demand
 from flistfs.reading.chunks import DEFAULT_LIMIT, Chunks
@@ -51,7 +51,7 @@ def _run(config: ReaderConfig) -> int:
         return _refuse(ready, InterruptedByUserError("interrupted before anything was mounted"))
     except Exception as error:
         log.exception("the reader fails")
-        ready.say({"error": f"the reader failed: {error} (log: {config.log})", "exit_code": 1})
+        ready.say({"error": InternalError(f"the reader failed: {error} (log: {config.log})").as_dict()})
         return 1
     if not config.foreground:
         Path(config.log).unlink(missing_ok=True)  # there is nothing more to tell
@@ -60,7 +60,7 @@ def _run(config: ReaderConfig) -> int:
 
 def _refuse(ready: Ready, error: FlistfsError) -> int:
     log.error("%s", error)
-    ready.say({"error": str(error), "exit_code": error.exit_code, "code": error.code})
+    ready.say({"error": error.as_dict()})
     return error.exit_code
 
 

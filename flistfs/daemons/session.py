@@ -48,8 +48,8 @@ from flistfs.daemons.launch import Config, heed_interrupts, read_config
 from flistfs.errors import (
     BusyError,
     FlistfsError,
+    InternalError,
     InterruptedByUserError,
-    NoPlaceError,
     OutputError,
     SessionError,
 )
@@ -115,7 +115,7 @@ def _run(config: Config) -> int:
         if daemon.is_unused:
             daemon.directory.end()
             lock.release()
-        ready.say({"error": f"the daemon failed: {error} (log: {directory.log})", "exit_code": 1})
+        ready.say({"error": InternalError(f"the daemon failed: {error} (log: {directory.log})").as_dict()})
         return 1
     log.info("ends with code %d", code)
     lock.release()
@@ -130,7 +130,7 @@ def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
     lock.release()
     if daemon.is_unused:
         keep_failed_start(Path(daemon.directory.settings().mountpoint), error)
-    daemon.ready.say({"error": str(error), "exit_code": error.exit_code, "code": error.code})
+    daemon.ready.say({"error": error.as_dict()})
     return error.exit_code
 
 
@@ -405,11 +405,14 @@ class _Daemon:
                 try:
                     return {"result": await self._perform(session, json.loads(line), stream)}
                 except FlistfsError as error:
-                    more = error.as_dict() if isinstance(error, NoPlaceError) else {}
-                    return {"error": str(error), "exit_code": error.exit_code, "code": error.code, **more}
+                    return {"error": error.as_dict()}
                 except Exception as error:
                     log.exception("a command failed: %r", line[:200])
-                    return {"error": f"flistfs failed: {error} (log: {self.directory.log})", "exit_code": 1}
+                    return {
+                        "error": InternalError(
+                            f"flistfs failed: {error} (log: {self.directory.log})"
+                        ).as_dict()
+                    }
                 finally:
                     nursery.cancel_scope.cancel()
         raise AssertionError("a shielded block was cancelled")

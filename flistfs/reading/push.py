@@ -34,9 +34,10 @@ _NAMED_FILES = 5
 class PushSummary:
     """What was pushed: of all `blocks`, each counted once, the target lacked `sent`, or had them wrong.
 
-    `replaced` counts the latter.
+    `replaced` counts the latter. `store` is the URL of the target.
     """
 
+    store: str
     blocks: int
     sent: int
     sent_bytes: int
@@ -83,7 +84,7 @@ def push(
                 f"{shown_store(target.url)} has lost {lost} blocks after acknowledging them; make sure "
                 f"that it keeps all data (Redis: maxmemory-policy noeviction), and push again"
             )
-        return PushSummary(len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
+        return PushSummary(target.url, len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
 
 
 class Blocks:

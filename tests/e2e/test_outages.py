@@ -719,7 +719,7 @@ def test_a_session_on_a_full_disk_can_be_aborted(
     take_all_but(small_disk, 0)
     home.run("abort", "--yes")
     assert not is_mounted(mountpoint)
-    assert home.json("status") == []
+    assert home.listed("status") == []
     assert not (small_disk / "state/spool").exists()
 
 

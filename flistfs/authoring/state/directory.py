@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from flistfs.authoring.state.lock import Holder, Lock
-from flistfs.authoring.state.settings import PartialAdd, Result, Settings, State
+from flistfs.authoring.state.settings import PartialAdd, Settings, State
+from flistfs.authoring.summaries import Result
 from flistfs.errors import BusyError, JournalError, SessionError
 from flistfs.format.base import Format
 from flistfs.fuse import mounts
