@@ -51,8 +51,8 @@ def _print_as_json(flist: Flist, nodes: Sequence[Node]) -> None:
     for node in nodes:
         parts = _base64(flist.read(node))
         part = next(parts)  # an error before anything is printed needs no beginning of an answer
-        head = dumps({"path": os.fsdecode(node.path), "size": node.size, "base64": ""}).removesuffix('"}')
-        write(lead + head, closing='"}]')
+        head = dumps({"path": os.fsdecode(node.path), "size": node.size}).removesuffix("}")
+        write(f'{lead}{head}, "base64": "', closing='"}]')
         for text in itertools.chain([part], parts):
             write(text, closing='"}]')
         write('"}', closing="]")
