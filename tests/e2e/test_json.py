@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from flistfs import errors
 from flistfs.cli import answers
 from flistfs.cli.command_line import COMMANDS
 from flistfs.tree.chunks import CHUNK_SIZE
-from tests.e2e.commands import Home, umount, wait_until
+from tests.e2e.commands import FLISTFS, Home, umount, wait_until
 from tests.e2e.schemas import SCHEMAS, check_answer, schemas, validator
 from tests.generation1 import directory_key, open_store
 from tests.reading.making import DIR, Item, packed, records_of
@@ -80,13 +81,9 @@ def test_schemas_name_everything_that_may_be_there() -> None:
 
 
 def test_what_does_not_follow_is_refused() -> None:
-    validator("ls").validate({"version": 1, "entries": []})
-    for wrong in (
-        {"version": 2, "entries": []},
-        {"version": 1},
-        {"version": 1, "entries": [], "more": 1},
-        [],
-    ):
+    good: dict[str, Any] = {"version": 1, "entries": []}
+    validator("ls").validate(good)
+    for wrong in (good | {"version": 2}, good | {"more": 1}, {"version": 1}, []):
         with pytest.raises(ValidationError):
             validator("ls").validate(wrong)
     with pytest.raises(AssertionError):
@@ -180,7 +177,13 @@ def test_a_command_line_that_is_invalid(home: Home, command: str) -> None:
 
 def test_there_is_no_document_unless_it_was_asked_for(home: Home) -> None:
     assert home.run("ls", "nothing.flist", code=8).stdout == ""
-    assert home.run("ls", "nothing.flist", "--", "--json", code=8).stdout == ""
+    done = subprocess.run(
+        [FLISTFS, "ls", "nothing.flist", "--", "--json"],
+        env=home.environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (8, b"")
 
 
 @pytest.mark.parametrize(
@@ -316,9 +319,5 @@ def test_only_what_is_not_unicode_has_bytes_beside_it() -> None:
     assert json.loads(answers.dumps(plain)) == {
         "a": "\U0001f600",
         "b": ["x\ufffd"],
-        "c": {
-            "d": "\ufffd\U0001f600",
-            "d_bytes": base64.b64encode(b"\xc3\xf0\x9f\x98\x80").decode(),
-            "e\ufffd": 1,
-        },
+        "c": {"path": "\ufffd\U0001f600", "path_bytes": "w/CfmIA=", "e\ufffd": "\ufffd"},
     }
