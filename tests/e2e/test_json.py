@@ -83,7 +83,8 @@ def test_schemas_name_everything_that_may_be_there() -> None:
 def test_what_does_not_follow_is_refused() -> None:
     good: dict[str, Any] = {"version": 1, "entries": []}
     validator("ls").validate(good)
-    for wrong in (good | {"version": 2}, good | {"more": 1}, {"version": 1}, []):
+    refused: list[Any] = [good | {"version": 2}, good | {"more": 1}, {"version": 1}, []]
+    for wrong in refused:
         with pytest.raises(ValidationError):
             validator("ls").validate(wrong)
     with pytest.raises(AssertionError):
