@@ -11,15 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flistfs.api import process
-from flistfs.api.arguments import (
-    AnyPath,
-    StoreName,
-    add_request,
-    base_request,
-    seal_request,
-    target_store,
-    typed_path,
-)
+from flistfs.api.arguments import AnyPath, StoreName, target_store, typed_path
+from flistfs.api.requests import add_request, base_request, seal_request
 from flistfs.api.status import Holdings, holdings_of
 from flistfs.authoring.new_session import new_settings, session_directory
 from flistfs.authoring.request import STORE_TIMEOUT, AddRequest, Passwords, SealRequest

@@ -9,13 +9,11 @@ from flistfs.api.arguments import (
     AnyPath,
     StoreName,
     absolute_path,
-    base_request,
-    checked_epoch,
     checked_replicas,
     chosen_store,
-    router_text,
     typed_path,
 )
+from flistfs.api.requests import base_request, checked_epoch, router_text
 from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.finding import directory_for, keep_failed_start
 from flistfs.daemons import starting

@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from flistfs.api import process
-from flistfs.cli import answers, documents, interrupts, streams
+from flistfs.cli import answers, interrupts, streams
 from flistfs.cli.messages import spoken
 from flistfs.cli.secrets import hide_passwords
 from flistfs.errors import FlistfsError, InternalError, InterruptedByUserError, OutputError, UsageError
@@ -127,6 +127,8 @@ def _end_answer(error: FlistfsError, exit_code: int | None = None) -> None:
     """
     if "--json" in itertools.takewhile(lambda word: word != "--", sys.argv[1:]):
         with suppress(OutputError, streams.OutputClosedError):
+            from flistfs.cli import documents  # noqa: PLC0415  only this needs it
+
             document = documents.error(error)
             answers.end_answer(document if exit_code is None else document | {"exit_code": exit_code})
 
