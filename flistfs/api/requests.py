@@ -19,9 +19,7 @@ from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, Seal
 from flistfs.errors import SourceError, UsageError
 from flistfs.sources.excludes import excluding
 from flistfs.stores.readers import router_for_readers
-
-# Ids are unsigned 32-bit numbers, of which the last means none.
-_MAX_ID = 2**32 - 2
+from flistfs.tree.owners import MAX_ID
 
 
 def base_request(
@@ -66,8 +64,8 @@ def checked_owner(owner: tuple[int, int] | None) -> tuple[int, int] | None:
     Raises:
         UsageError: its numbers are out of range.
     """
-    if owner is not None and not all(0 <= number <= _MAX_ID for number in owner):
-        raise UsageError(f"`owner` is {owner}; it must be two numbers from 0 to {_MAX_ID}")
+    if owner is not None and not all(0 <= number <= MAX_ID for number in owner):
+        raise UsageError(f"`owner` is {owner}; it must be two numbers from 0 to {MAX_ID}")
     return owner
 
 
