@@ -19,9 +19,27 @@ class FlistfsError(Exception):
     code: ClassVar[str] = "error"
     """What is wrong, in a word for programs; it never changes."""
 
+    def __init__(self, message: str = "", *, paths: Sequence[str] = (), count: int | None = None) -> None:
+        """Make one with its line for the user.
+
+        Args:
+            message: The line.
+            paths: The paths that it is about, for programs; as many of them as are worth listing.
+            count: How many there are, if that is not all of them.
+        """
+        super().__init__(message)
+        self.paths = [*paths]
+        self.count = len(self.paths) if count is None else count
+
     def as_dict(self) -> dict[str, Any]:
-        """Return it as a JSON object: `paths` lists the paths that it is about, if it knows more than one."""
-        return {"code": self.code, "exit_code": self.exit_code, "message": str(self), "paths": []}
+        """Return it as a JSON object."""
+        return {
+            "code": self.code,
+            "exit_code": self.exit_code,
+            "message": str(self),
+            "paths": [{"path": path} for path in self.paths],
+            "count": self.count,
+        }
 
 
 class UsageError(FlistfsError):
@@ -127,14 +145,12 @@ class NoPlaceError(SourceError):
     code = "no-place"
 
     def __init__(self, message: str, no_place: Sequence[tuple[str, str]], count: int) -> None:
-        super().__init__(message)
+        super().__init__(message, paths=[path for path, _ in no_place], count=count)
         self.no_place = no_place
-        self.count = count
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as a JSON object: each path with the reason, and how many there are."""
-        paths = [{"path": path, "why": why} for path, why in self.no_place]
-        return {**super().as_dict(), "paths": paths, "count": self.count}
+        """Return it as a JSON object, each path with the reason."""
+        return {**super().as_dict(), "paths": [{"path": path, "why": why} for path, why in self.no_place]}
 
 
 class ClashError(FlistfsError):

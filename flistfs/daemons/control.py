@@ -40,7 +40,8 @@ def error_of(raw: dict[str, Any]) -> FlistfsError:
     if raw["code"] == NoPlaceError.code:
         no_place = [(each["path"], each["why"]) for each in raw["paths"]]
         return NoPlaceError(raw["message"], no_place, raw["count"])
-    return error_class(raw["code"], raw["exit_code"])(raw["message"])
+    paths = [each["path"] for each in raw["paths"]]
+    return error_class(raw["code"], raw["exit_code"])(raw["message"], paths=paths, count=raw["count"])
 
 
 def ask(

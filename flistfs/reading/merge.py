@@ -48,7 +48,10 @@ class PathsClashError(ClashError):
         closed = [clash for clash in clashes if not clash.is_open]
         first = (closed or clashes)[0]
         more = f" (and {len(clashes) - 1:,} more)" if len(clashes) > 1 else ""
-        super().__init__(f"{described(first)}{more}; {_REMEDIES.get(first.why, _REPLACE)}")
+        super().__init__(
+            f"{described(first)}{more}; {_REMEDIES.get(first.why, _REPLACE)}",
+            paths=[os.fsdecode(clash.path) for clash in clashes],
+        )
         self.clashes = clashes
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +64,7 @@ class PathsClashError(ClashError):
             }
             for clash in self.clashes
         ]
-        return {**super().as_dict(), "paths": paths, "count": len(paths)}
+        return {**super().as_dict(), "paths": paths}
 
 
 _REPLACE = "`replace_links` lets one take the place of the other"

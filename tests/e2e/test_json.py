@@ -224,6 +224,7 @@ def test_errors_of_a_daemon_keep_their_codes(home: Home, mountpoint: Path) -> No
         "exit_code": 3,
         "message": "cannot reach redis://127.0.0.1:1: Connection refused: check that the server runs there",
         "paths": [],
+        "count": 0,
     }
     home.run("mount", mountpoint)
     (home.path / "out.flist").touch()
@@ -281,7 +282,7 @@ def test_a_file_ends_where_a_block_is_missing(home: Home, package: Path) -> None
     (block,) = (path for path in home.blocks.rglob("*") if path.name == second)
     block.unlink()
     answer = failed(home, "cat", package, "dir/file", "big", code=7)
-    assert answer["error"]["code"] == "block-missing"
+    assert (answer["error"]["code"], answer["error"]["paths"]) == ("block-missing", [{"path": "big"}])
     whole, part = answer["files"]
     assert base64.b64decode(whole["base64"]) == b"content"
     assert base64.b64decode(part["base64"], validate=True) == TREE[b"big"].what[:CHUNK_SIZE]
