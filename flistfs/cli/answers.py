@@ -5,7 +5,6 @@ docs/json.md describes the documents, and docs/schemas has a JSON Schema of each
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
@@ -105,11 +104,13 @@ def dumps(value: object) -> str:
 
 
 def _with_bytes(value: object) -> object:
+    from base64 import b64encode  # noqa: PLC0415  hardly any answer needs it
+
     if isinstance(value, str):
         return os.fsencode(value).decode(errors="replace")
     if isinstance(value, Mapping):
         exact = {
-            f"{name}_bytes": base64.b64encode(os.fsencode(each)).decode()
+            f"{name}_bytes": b64encode(os.fsencode(each)).decode()
             for name, each in value.items()
             if name in _NAMES and isinstance(each, str) and not _is_unicode(each)
         }

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from flistfs.api.excludes import excluding, read_patterns
 from flistfs.api.store_names import STORE_TIMEOUT, named_store
 from flistfs.errors import UsageError
 from flistfs.tree.owners import MAX_ID
@@ -187,6 +186,8 @@ def exclude_patterns(patterns: Sequence[str], files: Sequence[Path]) -> tuple[st
     Raises:
         UsageError: a file cannot be read, or a pattern makes no sense.
     """
+    from flistfs.api.excludes import excluding, read_patterns  # noqa: PLC0415  few commands need it
+
     gathered = (*(line for file in files for line in read_patterns(file)), *patterns)
     excluding(gathered)
     return gathered

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from flistfs.format.router import Router
 from flistfs.tree.chunks import BlockRef
 from flistfs.tree.node import Access, Node
+
+if TYPE_CHECKING:
+    from flistfs.format.router import Router
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec, Fault, Format, TreeReader
 from flistfs.format.faults import damaged
 from flistfs.format.opening import open_tree
-from flistfs.format.router import Router
 from flistfs.tree.names import name_fault, place_fault, printable
 from flistfs.tree.node import Kind, Node
 from flistfs.util.closing import Closing
+
+if TYPE_CHECKING:
+    from flistfs.format.router import Router
 
 _MAX_LINKS = 40  # links on the way to one path, as in Linux
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec, Fault
 from flistfs.format.faults import ALL_FAULTS, damaged
-from flistfs.format.router import MAX_SIZE, Router, parse_router
 from flistfs.format.zeroos.acis import access_of
 from flistfs.format.zeroos.faults import ELSEWHERE, RecordFaults, device_numbers
 from flistfs.format.zeroos.keys import Keys
@@ -31,6 +30,9 @@ from flistfs.tree.names import join
 from flistfs.tree.node import Access, Kind, Node
 from flistfs.util.closing import Closing
 from flistfs.util.scratch import Scratch
+
+if TYPE_CHECKING:
+    from flistfs.format.router import Router
 
 ROUTER_FILE: Final = "router.yaml"
 """The member of a package that says where its blocks are."""
@@ -91,6 +93,8 @@ class CatalogReader(Closing):
 
     def router(self) -> Router | None:
         """Return what the router.yaml says, if there is one; see `TreeReader`."""
+        from flistfs.format.router import MAX_SIZE, parse_router  # noqa: PLC0415  who lists entries needs none
+
         path: Path = self._scratch.path / ROUTER_FILE
         try:
             with path.open("rb") as file:
