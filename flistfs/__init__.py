@@ -1,6 +1,6 @@
 """Author and read Zero-OS flists. What a program may use is named here; `flistfs.api` has it.
 
-That is loaded when a name is first used: whoever imports a part of the package need not wait for the rest.
+It is loaded when a name is first used, so that importing a part of the package does not load the rest.
 """
 
 from __future__ import annotations

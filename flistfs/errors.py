@@ -43,7 +43,7 @@ class FlistfsError(Exception):
 
 
 class UsageError(FlistfsError):
-    """The command line or the environment asks for something that makes no sense."""
+    """The command line, an argument or the environment is invalid."""
 
     exit_code = 2
     code = "usage"
@@ -130,7 +130,7 @@ class FaultsError(FlistfsError):
 
 
 class SourceError(FlistfsError):
-    """What is to be put into a tree cannot be read, changed while it was read, or makes no sense."""
+    """A source to add cannot be read, changed while it was read, or is invalid."""
 
     exit_code = 11
     code = "source"

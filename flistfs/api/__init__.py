@@ -10,7 +10,7 @@
 - Errors reported to the user are of `flistfs.errors`, all of them a `FlistfsError`. Its text is one line that
   says what is wrong and what to do; arguments that it names stand in backticks.
 - Calls block until they are done, in threads of any kind, whether an event loop runs there or not. Progress
-  is told from other threads.
+  is reported from other threads.
 - Paths of this machine are texts, bytes or `os.PathLike`. Paths in an flist are bytes where they are given
   back, and may be written as any of those.
 - A store is a URL or the path of a router.yaml; without one it is the directory of blocks of the user. Its

@@ -1,4 +1,4 @@
-"""Sessions by their mount point, mounted or not, whoever started them: what the commands work on.
+"""Sessions by mount point, mounted or not, started by a command or a program: what the commands work on.
 
 Without a mount point each function takes the only session that is open. A daemon that serves the session is
 asked; without one the work is done here, by the same code.
@@ -102,7 +102,7 @@ def new(
         replace_links: Whether a directory of a base hides a link of one below it.
         state: Where the session lies until it is sealed. Default: below the user's state directory.
         offline: Start even if the store does not answer.
-        progress: Is told how far it is with a base.
+        progress: Called with a `Report` while a base is read.
 
     Raises:
         SessionError: there is one already, or its directory cannot be written.
@@ -159,7 +159,7 @@ def add(
         timeout: Seconds to wait while the store takes nothing.
         check_content: Fetch every block that is there already, and put right ones over wrong ones.
         measure: Find out first how much there is, so that the progress has a total. Default: if there is one.
-        progress: Is told how far it is.
+        progress: Called with a `Report` as the work goes on.
 
     Raises:
         FlistfsError: as `Session.add` does.
@@ -231,7 +231,7 @@ def seal(
         incomplete: Seal even if something was not added whole.
         timeout: Seconds to wait while the store takes nothing.
         check_content: Fetch every block that the tree needs, and put right ones over wrong ones.
-        progress: Is told how far it is.
+        progress: Called with a `Report` as the work goes on.
 
     Raises:
         BusyError: the mount is in use.
@@ -284,7 +284,7 @@ def sync(
     Args:
         mountpoint: Which session.
         timeout: Seconds to wait while the store takes nothing.
-        progress: Is told how far it is.
+        progress: Called with a `Report` as the work goes on.
 
     Raises:
         SessionError: the session is not mounted: what was added is stored already, and what a mount left is
@@ -334,7 +334,7 @@ class Ended:
     result: Result
 
     def check(self) -> None:
-        """See that it was sealed.
+        """Check that it was sealed.
 
         Raises:
             FlistfsError: why it was not, with the exit code of its daemon.

@@ -176,7 +176,7 @@ class Flist(Closing):
             target: The directory. After an error, what has been made so far stays.
             only: Patterns as in a .gitignore of what is extracted, with what is below it.
             devices: Whether devices are made.
-            progress: Is told how many bytes are written.
+            progress: Called with a `Report` of the bytes written.
 
         Raises:
             FormatError: it has an entry that cannot be made, or none that is selected.
@@ -214,7 +214,7 @@ class Flist(Closing):
             source: Where right blocks are: a store, or a directory with files of the same content. Every
                 block is checked, and right ones are put where the store has wrong ones, or none.
             source_password: The password of `source`, if it is a store whose URL has none.
-            progress: Is told how far it is.
+            progress: Called with a `Report` as the work goes on.
 
         Raises:
             FormatError: its records cannot be read at all.
@@ -263,7 +263,7 @@ class Flist(Closing):
         StoreError for what cannot be had.
 
         Raises:
-            FormatError: there is no such file, or its record or the flist's router makes no sense.
+            FormatError: there is no such file, or its record or the flist's router is invalid.
         """
         from flistfs.reading.file import Content
 

@@ -35,14 +35,14 @@ def merge(
         prefer: Which wins any other path that several have; `hidden` of the result names what is missing.
         replace_links: Whether a directory and a link are like any two things that differ.
         force: Replace the output if it exists.
-        progress: Is told how far it is.
+        progress: Called with a `Report` as the work goes on.
 
     Raises:
         PathsClashError: several have the same path, and none is preferred, or a link is where another has a
             directory that it does not lead to; its `clashes` says which.
         FormatError: one is not there, damaged, or has faults.
         OutputError: the output exists or cannot be written.
-        UsageError: an argument makes no sense.
+        UsageError: an argument is invalid.
     """
     paths = typed_paths(flists)
     if not paths:

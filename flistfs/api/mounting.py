@@ -89,7 +89,7 @@ def mount(
             16 GiB.
         low_latency: Keep the idle cores of the machine from sleeping while requests come in, as root.
         foreground: Replace this program by the daemon: it does not return.
-        progress: Is told how far it is with a base.
+        progress: Called with a `Report` while a base is read.
 
     Raises:
         MountError: it cannot be mounted there, or on this machine.
@@ -206,7 +206,7 @@ def unmount(mountpoint: AnyPath) -> None:
 def keep_failed_starts(words: Iterable[str], reason: FlistfsError) -> None:
     """Keep why a command line was refused, at each of its words that is a session's mount point.
 
-    For whoever waits for the end of that mount: which of the words is the mount point, nobody knows.
+    For processes that wait for the end of that mount: which of the words is the mount point is unknown.
     """
     for place in (mounts.resolve_mountpoint(Path(word)) for word in words if word[:1] not in {"", "-"}):
         if directory_for(place).exists():

@@ -60,13 +60,13 @@ def pack(
         timeout: Seconds to wait while the store takes nothing.
         check_content: Fetch every block that is there already, and put right ones over wrong ones.
         measure: Find out first how much there is, so that the progress has a total. Default: if there is one.
-        progress: Is told how far it is.
+        progress: Called with a `Report` as the work goes on.
 
     Raises:
         SourceError: something cannot be read, or the archive is no good.
         OutputError: the output exists or cannot be written.
         StoreError: the store cannot be reached, or takes nothing.
-        UsageError: an argument makes no sense.
+        UsageError: an argument is invalid.
     """
     url, secret = target_store(store, password, min_replicas)
     request = seal_request(

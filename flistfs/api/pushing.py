@@ -39,7 +39,7 @@ def push(
         source_password: The password of `source`, if its URL has none.
         fallback_store: Where they are if it does not say. Default: the user's directory of blocks.
         check_content: Fetch every block that is there already, and put right ones over wrong ones.
-        progress: Is told how far it is.
+        progress: Called with a `Report` as the work goes on.
 
     Raises:
         BlockMissingError: the source lacks blocks that the other store lacks too.

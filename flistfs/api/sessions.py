@@ -53,7 +53,7 @@ class Session(Closing):
             base_password: The password of `base_store`, which is not kept either.
             replace_links: Whether a directory of a base hides a link of one below it, instead of going to the
                 directory that the link leads to.
-            progress: Is told how far it is with a base.
+            progress: Called with a `Report` while a base is read.
 
         Raises:
             SessionError: another program has the session, it has another store or is damaged, or the
@@ -61,7 +61,7 @@ class Session(Closing):
             StoreError: a store cannot be reached.
             FormatError: a base is damaged, or holds what a session cannot.
             ClashError: in one base is a link where another has a directory that it does not lead to.
-            UsageError: a store makes no sense.
+            UsageError: a store is invalid.
         """
         url, secret = target_store(store, password, min_replicas)
         request, base_secret = base_request(base, base_store, base_password, replace_links=replace_links)
@@ -89,7 +89,7 @@ class Session(Closing):
         self._is_open = True
 
     def _resume(self, wanted: str | None) -> None:
-        """See that the session is one that this program can use.
+        """Check that this program can use the session.
 
         Raises:
             SessionError: it has another store.
@@ -128,7 +128,7 @@ class Session(Closing):
             replace_links: Whether a directory takes the place of a link, instead of going where that leads.
             timeout: Seconds to wait while the store takes nothing.
             check_content: Fetch every block that is there already, and put right ones over wrong ones.
-            progress: Is told how far it is.
+            progress: Called with a `Report` as the work goes on.
 
         Raises:
             NoPlaceError: something has no place in the tree (a file where a directory is), and nothing was
@@ -137,7 +137,7 @@ class Session(Closing):
                 stays.
             StoreError: the store takes nothing.
             SessionError: the session has ended, or cannot be written.
-            UsageError: there is no source, or a pattern makes no sense.
+            UsageError: there is no source, or a pattern is invalid.
         """
         request = add_request(
             sources,
@@ -183,14 +183,14 @@ class Session(Closing):
                 again.
             timeout: Seconds to wait while the store takes nothing.
             check_content: Fetch every block that the tree needs, and put right ones over wrong ones.
-            progress: Is told how far it is.
+            progress: Called with a `Report` as the work goes on.
 
         Raises:
             OutputError: the output exists or cannot be written.
             BlockMissingError: the store has lost blocks; the message names the files.
             StoreError: the store cannot be asked.
             SessionError: the session has ended, or something was not added whole.
-            UsageError: an argument makes no sense.
+            UsageError: an argument is invalid.
         """
         request = seal_request(
             out,

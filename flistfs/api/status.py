@@ -139,7 +139,7 @@ def _has_no_mount(session: SessionStatus) -> bool:
 
 
 def holdings_of(answer: dict[str, Any]) -> Holdings:
-    """Give what a daemon says after a sync its types.
+    """Return what a daemon answers to a sync, typed.
 
     Raises:
         SessionError: the daemon is of another version.

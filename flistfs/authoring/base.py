@@ -53,7 +53,7 @@ def opened_base(
 
     Raises:
         FormatError: an flist is damaged.
-        UsageError: the URL of its store makes no sense.
+        UsageError: the URL of its store is invalid.
     """
     with ExitStack() as opened:
         source = None

@@ -1,4 +1,4 @@
-"""What a new session is made with, whoever starts it: `mount`, `new`, `pack` or a Python program."""
+"""The settings of a new session, the same for `mount`, `new`, `pack` and Python programs."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ USUAL_FORMAT = "rocksdb"
 """The format of a session for which nobody named another."""
 
 STORE_TIMEOUT = 300.0
-"""Seconds that a seal waits for a store that takes nothing, unless it is told otherwise."""
+"""Seconds to wait for a store that accepts nothing, by default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class Session:
         return self._adding.has_begun
 
     def status(self) -> dict[str, Any]:
-        """Say how the session is: what it holds, what waits, what was stored, and any trouble."""
+        """Return the status of the session: what it holds, what waits, what was stored, and any trouble."""
         totals, content, uploads = (
             self.parts.vfs.totals,
             self.parts.content.status(),
@@ -238,7 +238,7 @@ async def open_session(
 
 
 def _distribute(reports: list[Finished[Chunk | Piece]], content: Content) -> None:
-    """Tell everybody what became of their chunks."""
+    """Report to all submitters what became of their chunks."""
     stored: list[Outcome[Chunk]] = []
     for report in reports:
         owner = report.job.owner

@@ -56,7 +56,7 @@ def command(
     """Put directories and files of this machine into a session, mounted or not, quicker than `cp -a` would.
 
     SOURCE becomes PATH/SOURCE; with `/.` at its end, what is in it goes to PATH. Owners, modes, times, links
-    and devices are kept, for whoever calls it. It returns when everything is in the tree and stored.
+    and devices are kept, whichever user calls it. It returns when everything is in the tree and stored.
 
     Directories unite, also through links to directories; anything else is replaced. A file in the place of a
     directory, or the other way round, is named before anything changes (exit code 11).

@@ -60,7 +60,7 @@ class Bars(Progress):
             yield Text(self._trouble, style="red")
 
     def show(self, report: Report) -> None:
-        """Show how far something is. A phase is done when another begins, however far it was told to be."""
+        """Show progress. A phase is done when another begins, whatever its last report said."""
         phase, total = report.phase, report.total
         if phase != self._phase:
             self._complete()

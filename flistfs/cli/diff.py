@@ -23,7 +23,7 @@ _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CONTENT: "c", Change.ME
 @click.argument("after", type=any_path, metavar="B")
 @json_option
 def command(before: Path, after: Path, as_json: bool) -> None:
-    """Say what is different in flist B from flist A, without fetching a block.
+    """Show how flist B differs from flist A, without fetching a block.
 
     A line begins with + for what was added, - for what was removed, c where the content is another, m where
     only mode, owner or modification time are. Change times are not compared.
@@ -62,7 +62,7 @@ def _said(field: str, before: Node, after: Node) -> str:
 
 
 def _owners(before: Access | None, after: Access | None) -> str:
-    """Say both owners by name, and where that is the same by number too."""
+    """Return both owners by name, and by number too where the names are equal."""
     names = owner(before), owner(after)
     if names[0] != names[1] or before is None or after is None:
         return " to ".join(map(":".join, names))

@@ -65,7 +65,7 @@ def _lines(flist: Flist, survey: Survey) -> Iterator[str]:
 
 def _router_lines(router: Router | None) -> Iterator[str]:
     if router is None:
-        yield "no router: readers must be told where its blocks are"
+        yield "no router: readers need to be configured with the store of its blocks"
         return
     yield f"router: asks {', '.join(router.lookup)}"
     for pool in router.pools:

@@ -33,7 +33,7 @@ from flistfs.errors import FlistfsError, UsageError
 
 
 class _Mount(click.Command):
-    """The command, which keeps why it was refused for whoever waits for the end of the mount."""
+    """The command, which keeps why it was refused for processes that wait for the end of the mount."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object

@@ -33,24 +33,24 @@ def counts_by_kind(found: Mapping[Kind, int]) -> Counts:
 
 
 def owner(access: Access | None) -> tuple[str, str]:
-    """Give the names of user and group."""
+    """Return the names of user and group."""
     if access is None:
         return "?", "?"
     return printable(access.user), printable(access.group)
 
 
 def time_of(seconds: int) -> str:
-    """Give a time in UTC."""
+    """Return a time in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def arrow(node: Node) -> str:
-    """Say where a link leads; nothing for anything else."""
+    """Return an arrow to the target of a link; empty for anything else."""
     return "" if node.target is None else f" -> {printable(node.target)}"
 
 
 def device(node: Node) -> str | None:
-    """Give the numbers of a device."""
+    """Return the numbers of a device; None for anything else."""
     return node.device and f"{node.device[0]},{node.device[1]}"
 
 

@@ -184,7 +184,7 @@ def exclude_patterns(patterns: Sequence[str], files: Sequence[Path]) -> tuple[st
     """Gather the patterns of --exclude-from and --exclude; the latter count last.
 
     Raises:
-        UsageError: a file cannot be read, or a pattern makes no sense.
+        UsageError: a file cannot be read, or a pattern is invalid.
     """
     from flistfs.api.excludes import excluding, read_patterns  # noqa: PLC0415  few commands need it
 

@@ -31,7 +31,7 @@ _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 def human_size(size: float) -> str:
-    """Give a number of bytes in the unit that fits it."""
+    """Return a number of bytes in the unit that fits it."""
     if size < 1024:
         return f"{size:.0f} B"
     power = min(int(math.log2(size)) // 10, len(_UNITS))
@@ -39,12 +39,12 @@ def human_size(size: float) -> str:
 
 
 def plural(count: int, word: str, many: str = "") -> str:
-    """Give a count with its word: "1 file", "2 files"."""
+    """Return a count with its word: "1 file", "2 files"."""
     return f"{count:,} {word if count == 1 else many or word + 's'}"
 
 
 def is_watched() -> bool:
-    """Say whether somebody looks at the progress."""
+    """Return whether progress is shown on a terminal."""
     return sys.stderr.isatty()
 
 
@@ -134,7 +134,7 @@ def kinds(counts: HasCounts) -> str:
 
 
 def added_lines(summary: AddSummary) -> Iterator[str]:
-    """Say what was put into a tree."""
+    """Yield the lines that say what was added."""
     yield (
         f"added {plural(summary.entries, 'entry', 'entries')}, {human_size(summary.size)} of content; "
         f"blocks: {summary.new_blocks:,} new ({human_size(summary.new_bytes)}), "
@@ -146,14 +146,14 @@ def added_lines(summary: AddSummary) -> Iterator[str]:
 
 
 def hidden_lines(counts: Mapping[str, int]) -> Iterator[str]:
-    """Say how many entries of which flist are hidden by those of others."""
+    """Yield a line for each flist that has entries hidden by others."""
     for name, count in counts.items():
         verb = "is" if count == 1 else "are"
         yield f"{plural(count, 'entry', 'entries')} of {name} {verb} hidden by what others have there"
 
 
 def base_lines(summary: BaseSummary) -> Iterator[str]:
-    """Say what a session started from."""
+    """Yield the lines that say what a session started from."""
     yield (
         f"it holds {plural(summary.entries, 'entry', 'entries')} of its base, "
         f"{human_size(summary.size)} of content; in {summary.seconds:.1f} s"
@@ -180,13 +180,13 @@ def complain_left_out(summary: AddSummary) -> None:
 
 
 def replaced_lines(count: int) -> Iterator[str]:
-    """Say how many wrong blocks were replaced, if any were."""
+    """Yield a line that says how many wrong blocks were replaced, if any were."""
     if count:
         yield f"note: {plural(count, 'block was', 'blocks were')} wrong in the store, and replaced"
 
 
 def seal_lines(summary: SealSummary) -> Iterator[str]:
-    """Say what was sealed, and what of it the format or its readers drop."""
+    """Yield the lines that say what was sealed, and what the format cannot represent or readers drop."""
     yield f"{summary.out}: {kinds(summary)}; {human_size(summary.size)} of content"
     yield (
         f"blocks: {summary.new_blocks:,} new ({human_size(summary.new_bytes)}), "

@@ -81,7 +81,7 @@ def _watch(*, as_json: bool) -> NoReturn:
 
 
 def _rates(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, float] | None:
-    """Say how much a second came in since the last report: bytes and files written, bytes stored.
+    """Return what came in per second since the last report: bytes and files written, bytes stored.
 
     What went, as files were removed, is none of it.
     """
@@ -113,7 +113,7 @@ def _store_lines(session: dict[str, Any]) -> Iterator[str]:
 
 
 def _trouble_lines(session: dict[str, Any]) -> Iterator[str]:
-    """Say what keeps whom waiting."""
+    """Yield lines about what is in the way of whom."""
     if "at_work" in session:
         yield f"  {session['at_work']} is at work in it, without a mount; its log: {session['log']}"
     if session.get("waiting_writers"):

@@ -40,7 +40,7 @@ def prepare() -> None:
 
 
 def on_one_line(text: str) -> str:
-    """Give a text in which there may be names of strangers a form that is fit for a terminal."""
+    """Return a text that may hold names of strangers in a form that is safe on a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -62,7 +62,7 @@ def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
 
 
 class _Output(io.FileIO):
-    """Standard output. What was lost is told once: what is written at exit must not say it again."""
+    """Standard output. A loss is reported once: what is written at exit must not report it again."""
 
     _is_lost = False
 

@@ -29,7 +29,7 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
       umount /mnt/build && flistfs wait --mount /mnt/build
     """
     if not seals_when_unmounted(mountpoint):
-        click.echo("this mount was not told to --seal-to; waiting until it is unmounted", err=True)
+        click.echo("this mount has no --seal-to; waiting until it is unmounted", err=True)
     ended = wait_for_end(mountpoint)
     ended.check()
     summary = ended.result.summary

@@ -1,4 +1,4 @@
-"""What a format of flists is: whoever opens an flist or a session gets one `Format`, and hands it on."""
+"""What a format of flists consists of; opening an flist or a session yields its `Format`."""
 
 from __future__ import annotations
 

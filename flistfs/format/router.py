@@ -173,7 +173,7 @@ def has_passwords(router: Router) -> bool:
 
 
 def _load(text: str) -> _Value:
-    # Here and not above: whoever reads or writes a flist without a router needs no YAML.
+    # Here and not above: reading or writing an flist without a router needs no YAML.
     import yaml  # noqa: PLC0415
 
     # Of a loader only the parser runs, which makes events; nothing is composed or constructed. The one in

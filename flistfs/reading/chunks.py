@@ -1,7 +1,7 @@
 """Chunks for repeated reads: a bounded cache, and read-ahead.
 
 All of it runs in one event loop; only `fetch` runs in threads. Between awaits nothing else runs, so that a
-chunk is either kept, on its way (whoever else wants it waits for that), or neither.
+chunk is either kept, on its way (others that want it wait for it), or neither.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def extract(
         target: The directory.
         only: Which entries; directories on the way to them are made as well.
         devices: Whether devices are made.
-        progress: Is told how many bytes of content are written.
+        progress: Called with a `Report` of the bytes of content written.
 
     Raises:
         FormatError: it has an entry that cannot be made, or none that is selected.

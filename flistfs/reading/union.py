@@ -66,7 +66,7 @@ def described(clash: Clash) -> str:
 
 
 class FlistTree:
-    """An flist as a tree that unites with others. Damage is reported by whoever walks it."""
+    """An flist as a tree that unites with others. Damage is reported when it is walked."""
 
     def __init__(self, flist: Flist, *, by_time: bool) -> None:
         """Look at an flist; with `by_time` also at when directories were modified."""

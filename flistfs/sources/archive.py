@@ -1,7 +1,7 @@
 """A tar archive as a source of items: plain, or compressed with gzip, bzip2, xz or zstd.
 
 An archive comes from strangers. Nothing of it is ever written to this machine's file system; what would lead
-out of the tree, or makes no sense in it, is a problem that names its entry.
+out of the tree, or is invalid in it, is a problem that names its entry.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _MAX_DEPTH: Final = 2048
 
 _READ_SIZE: Final = 1 << 20
 
-# What reading an archive that is damaged, or on a disk that is, raises.
+# What reading raises from a damaged archive or disk.
 _UNREADABLE: Final = (FormatError, OSError)
 
 
 class ArchiveFile(Raw, Protocol):
-    """What an archive is read from."""
+    """A file that an archive is read from."""
 
     def fileno(self) -> int:
         """Return its descriptor, if it has one."""
@@ -96,7 +96,7 @@ class TarSource:
         """Do nothing: an archive's size is known, or it comes from a pipe."""
 
     def extent(self, size: int) -> tuple[int, int]:
-        """Say how much of the archive was read."""
+        """Return how much of the archive has been read."""
         try:
             status = os.fstat(self._file.fileno())
             return (self._file.tell(), status.st_size) if stat.S_ISREG(status.st_mode) else (size, 0)
@@ -104,7 +104,7 @@ class TarSource:
             return size, 0
 
     def named(self, path: bytes) -> str:
-        """Return what a member is called, behind the name of the archive."""
+        """Return the name of a member, after the name of the archive."""
         return f"{self._name}: {os.fsdecode(path) or '.'}"
 
     def items(self) -> Iterator[Item | Problem | Note]:
@@ -128,7 +128,7 @@ class TarSource:
         self._file.close()
 
     def _checked_end(self, stream: Decompressed, reader: TarReader) -> Iterator[Note]:
-        """Read to the end, where the checksum of it all is, and who writes to a pipe expects it.
+        """Read to the end: the checksum of it all is there, and a writer to a pipe expects it.
 
         Raises:
             FormatError: something is missing, or what was taken for the end is none.
@@ -165,7 +165,7 @@ class TarSource:
         yield item
 
     def _leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
-        """Return whether an entry is left out, or anything that it lies in."""
+        """Return whether an entry or one of its parents is left out."""
         if not path or self._excluded is nothing_excluded:
             return False
         parts = path.split(b"/")
@@ -231,7 +231,7 @@ def _device(member: Member) -> int:
     try:
         return os.makedev(*member.device)
     except (OverflowError, ValueError):
-        raise MemberError("its device numbers make no sense") from None
+        raise MemberError("its device numbers are invalid") from None
 
 
 def _id(number: int) -> int:

@@ -46,5 +46,5 @@ class Unreadable(NamedTuple):
 
 
 def file_version(status: os.stat_result) -> tuple[int, ...]:
-    """Tell one state of a file from another."""
+    """Return what distinguishes one state of a file from another."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -63,7 +63,7 @@ class Start:
 
 
 def starting_points(sources: Sequence[str], typed: Sequence[str] = ()) -> list[Start]:
-    """Say where sources go, as `cp -a SOURCE… TARGET` has it: `dir` to TARGET/dir, `dir/.` to TARGET itself.
+    """Return where sources go, as with `cp -a SOURCE… TARGET`: `dir` to TARGET/dir, `dir/.` to TARGET itself.
 
     Args:
         sources: Their paths.
@@ -125,7 +125,7 @@ class DirectorySource:
         self._has_xattrs: dict[int, bool] = {}
 
     def fit(self, tree: Tree, to: bytes) -> list[Problem]:
-        """Find out what has no place in a tree, below its directory `to` (blocks); it is a problem then."""
+        """Find what has no place in a tree below its directory `to` (blocks); it becomes problems."""
         sources = [SourceTree(start.path, start.name, to, self._excluded) for start in self._starts]
         self._fits = fit(sources, tree, rules_of_adding(replace_links=self._replace_links))
         return [Problem(name, why) for each in self._fits for name, why in sorted(each.refused.items())]
@@ -152,7 +152,7 @@ class DirectorySource:
         yield from self._walk(Start(path, name, start.below(path)), status)
 
     def measure(self) -> None:
-        """Add up the sizes of all files; what cannot be read is for `items` to say."""
+        """Add up the sizes of all files; `items` reports what cannot be read."""
         total = 0
         for start in self._starts:
             with suppress(SourceError):
@@ -169,7 +169,7 @@ class DirectorySource:
         self._total = total
 
     def extent(self, size: int) -> tuple[int, int]:
-        """Say how far it is."""
+        """Return the progress."""
         return min(size, self._total) if self._total else size, self._total
 
     def named(self, path: bytes) -> str:
@@ -209,7 +209,7 @@ class DirectorySource:
             )
 
     def _file(self, path: bytes, name: bytes, status: os.stat_result) -> Iterator[Item | Problem]:
-        """Take what a walk begins with, if that is no directory."""
+        """Yield the start of a walk, if it is not a directory."""
         try:
             with file_within_reach(path) as way:
                 yield self._item(way, path, name, status)
@@ -217,7 +217,7 @@ class DirectorySource:
             yield Problem(name, why_unreadable(error))
 
     def _directory(self, place: _Place, directories: list[_Place]) -> Iterator[Item | Problem]:
-        """Take a directory and what is no directory in it, and collect what is.
+        """Yield a directory and its entries that are not directories, and collect the others.
 
         One that cannot be listed is left out itself: an empty one would pass for all that there is.
         """
@@ -238,7 +238,7 @@ class DirectorySource:
     def _entry(
         self, entry: os.DirEntry[bytes], directory: bytes, way: bytes, name: bytes
     ) -> Item | Problem | _Place | None:
-        """Take an entry, or a directory for later; none if it is left out."""
+        """Return an entry, or a directory for later; None if it is left out."""
         try:
             if self._excluded(name, entry.is_dir(follow_symlinks=False)):
                 return None
@@ -305,7 +305,7 @@ class DirectorySource:
 
 
 def _read_xattrs(way: bytes, names: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
-    """Read extended attributes; one that has gone meanwhile is none any more."""
+    """Read extended attributes; one that has gone meanwhile is left out."""
     for name in names:
         raw = os.fsencode(name)
         if raw.startswith(_ACL_PREFIX):
@@ -343,7 +343,7 @@ def _pieces(path: bytes, status: os.stat_result, data: Iterable[range]) -> Itera
 
 
 def _chunks_with_data(path: bytes, status: os.stat_result) -> Sequence[range]:
-    """Find the chunks of a file that are no holes."""
+    """Find the chunks of a file that are not holes."""
     size = status.st_size
     if status.st_blocks * 512 >= size:
         return [range(-(-size // CHUNK_SIZE))]

@@ -17,7 +17,7 @@ from flistfs.tree.rules import Prefer, Rules, Seen, Sort, Tree, Why
 from flistfs.tree.uniting import United, is_below, join
 
 DEAD_LINK = "a link that leads to no directory is there already"
-"""Why a directory has no place that it has if it may replace links."""
+"""Why a directory has no place where it would have one if it may replace links."""
 
 
 _WHY = {
@@ -42,7 +42,7 @@ class Fit:
 
 
 def rules_of_adding(*, replace_links: bool) -> Rules:
-    """Return the rules: what is no directory is replaced."""
+    """Return the rules: what is not a directory is replaced."""
     return Rules(Prefer.LAST, replace_links=replace_links, keep_directories=True)
 
 

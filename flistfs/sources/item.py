@@ -1,4 +1,4 @@
-"""What a source gives: items, one at a time, and what it has to say besides."""
+"""What a source yields: items, one at a time, with problems and notes."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that the user is told, though everything is taken."""
+    """A note for the user, though everything is taken."""
 
     text: str
 
 
 class TreeSource(Protocol):
-    """Where items come from."""
+    """A source of items."""
 
     def items(self) -> Iterator[Item | Problem | Note]:
         """Walk everything (blocks).
@@ -79,10 +79,10 @@ class TreeSource(Protocol):
         """Find out how much there is (blocks), so that `extent` can tell."""
 
     def extent(self, size: int) -> tuple[int, int]:
-        """Say how far it is when `size` bytes of content are done: so much, of so much (0: nobody knows)."""
+        """Return the progress when `size` bytes of content are done: how much, of how much (0: unknown)."""
 
     def named(self, path: bytes) -> str:
-        """Return what the user calls the item at a path."""
+        """Return the user's name for the item at a path."""
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close files."""

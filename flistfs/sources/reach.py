@@ -19,7 +19,7 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 @contextmanager
 def within_reach(directory: bytes) -> Iterator[bytes]:
-    """Give a path of a directory behind which every name in it is within reach, for as long as it is used.
+    """Yield a path of a directory through which every name in it is within reach, while it is used.
 
     That is its own, if there is room for a name. For a longer one a descriptor of the directory is held, two
     on the way there, and calls go through /proc: those for extended attributes take nothing but paths.
@@ -39,7 +39,7 @@ def within_reach(directory: bytes) -> Iterator[bytes]:
 
 @contextmanager
 def file_within_reach(path: bytes) -> Iterator[bytes]:
-    """Give a path of an entry that calls take, for as long as it is used.
+    """Yield a path of an entry that system calls accept, while it is used.
 
     Raises:
         OSError: a directory on the way cannot be entered.
@@ -62,7 +62,7 @@ def open_file(path: bytes, flags: int) -> int:
 
 
 def why_unreadable(error: OSError) -> str:
-    """Say what is wrong with an entry that could not be read."""
+    """Return what is wrong with an entry that could not be read."""
     if error.errno == errno.ENOENT:
         return "it has vanished"
     return f"it cannot be read: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""The tar format, read as a stream: ustar, PAX, GNU and what came before, as GNU tar reads them.
+"""The tar format, read as a stream: ustar, PAX, GNU and older ones, as GNU tar reads them.
 
 Python's tarfile takes GNU headers' times for a part of the name, mixes up names and sizes of sparse files,
 and needs 19 to 49 µs for a header where this needs 7 to 9. libarchive reads all of it right, in 6 to 7 µs;
@@ -85,7 +85,7 @@ class Readable(Protocol):
     """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Return so many bytes, or what is left."""
+        """Return that many bytes, or the rest if there are fewer."""
 
 
 class Member(NamedTuple):
@@ -125,7 +125,7 @@ class Member(NamedTuple):
         text = self.records.get(b"mtime")
         time = parse_time(text) if text else parse_number(self.fields[5], "time") * 10**9
         if abs(time) > MAX_SIZE:
-            raise MemberError("its time makes no sense")
+            raise MemberError("its time is invalid")
         return time
 
     @property
@@ -152,7 +152,7 @@ class Member(NamedTuple):
 
 
 class BadMember(NamedTuple):
-    """A member that makes no sense, or cannot be taken, and why; what follows it can."""
+    """A member that is invalid or cannot be represented, and why; what follows it can be read."""
 
     name: bytes
     reason: str
@@ -188,7 +188,7 @@ class TarReader:
             self._skip()
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes of a member's content.
+        """Return that many bytes of a member's content.
 
         Raises:
             FormatError: the archive ends before them, or is damaged.
@@ -308,7 +308,7 @@ class TarReader:
         return Member(name, kind, header.link, size, extents, header.fields, records)
 
     def _skip(self) -> None:
-        """Go to the end of a member."""
+        """Skip to the end of a member."""
         while self._left:
             data = self._stream.read(min(self._left, _SKIP_SIZE))
             if not data:

@@ -107,7 +107,7 @@ _OTHERS: Final = (
 
 
 class MemberError(Exception):
-    """Something about a member makes no sense, or cannot be taken."""
+    """Something about a member is invalid, or cannot be represented."""
 
 
 class Extents(NamedTuple):
@@ -219,7 +219,7 @@ def parse_time(text: bytes) -> int:
     """Read a time of an extended header, with fractions; in nanoseconds."""
     match = _TIME.fullmatch(text)
     if match is None:
-        raise MemberError("its time makes no sense")
+        raise MemberError("its time is invalid")
     sign, seconds, fraction = match.groups()
     time = int(seconds + (fraction or b"")[:9].ljust(9, b"0"))
     return -time if sign else time
@@ -242,10 +242,10 @@ def read_records(data: bytes, records: dict[bytes, bytes], extents: array[int]) 
         end = position + int(length) if length.isdigit() else 0
         key, equals, value = data[space + 1 : max(end - 1, 0)].partition(b"=")
         if not equals or data[end - 1 : end] != b"\n":
-            raise FormatError("it is damaged: an extended header makes no sense")
+            raise FormatError("it is damaged: an extended header is invalid")
         if key in _EXTENT_RECORDS:
             if key != _EXTENT_RECORDS[len(extents) % 2]:
-                raise FormatError("it is damaged: the map of a sparse file makes no sense")
+                raise FormatError("it is damaged: the map of a sparse file is invalid")
             try:
                 append_numbers(extents, parse_decimal(value, "map of holes"))
             except MemberError as error:
@@ -277,7 +277,7 @@ def append_numbers(numbers: array[int], *more: int) -> None:
         raise MemberError(f"it has more than {MAX_EXTENTS} holes")
     for number in more:
         if not 0 <= number <= MAX_SIZE:
-            raise MemberError("its map of holes makes no sense")
+            raise MemberError("its map of holes is invalid")
         numbers.append(number)
 
 
@@ -298,4 +298,4 @@ def check_extents(extents: Extents, size: int, stored: int) -> None:
     else:
         if end <= size <= MAX_SIZE and total <= stored:
             return
-    raise MemberError("its map of holes makes no sense")
+    raise MemberError("its map of holes is invalid")

@@ -70,7 +70,7 @@ class Store(Protocol):
         """Reach the store and prove the password. Says nothing about whether blocks can be written."""
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
-        """Tell which of these the store does not hold; any number of them, repeats allowed.
+        """Return which of these the store does not hold; any number of them, repeats allowed.
 
         `sizes` says how many bytes blocks have as stored, of those where it is known: a store that can be
         left with a part of a block, by a power cut, takes one of another size for missing.
@@ -96,7 +96,7 @@ class Store(Protocol):
         """
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
-        """Tell of which of these a copy is there that has other bytes than its name says; `put` heals it.
+        """Return which of these have a copy whose bytes do not match its name; `put` replaces it.
 
         With `thorough` each is fetched and compared. Without it only those are that may have changed unseen:
         a directory's that were not compared since the machine started. Servers look after theirs themselves.

@@ -61,8 +61,8 @@ class Copier:
             source: Where blocks are.
             target: Where they go, if they are not there.
             total: How many there will be in all batches.
-            progress: Is told how many of how many are done, from any thread.
-            note: Is told of each block that the source lacks or holds corrupt, by one thread at a time; it
+            progress: Called from any thread with how many of how many are done.
+            note: Called for each block that the source lacks or holds corrupt, by one thread at a time; it
                 does not keep the others from being copied.
             check_content: Whether all that the target has is fetched and compared (see `Store.wrong`).
         """

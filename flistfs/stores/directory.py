@@ -10,14 +10,14 @@ Several processes may use one directory. A block is written without being flushe
 them at once, which is many times quicker. After a power cut before a `sync` some file systems show such a
 block as an empty or a short file: it counts as missing, where its size is known, and `put` replaces it.
 
-The directory itself may be a link. No link in it is followed, whoever has planted it: one in the place of a
+The directory itself may be a link. No link in it is followed, whoever created it: one in the place of a
 directory is an error, and one in that of a block, like all else that is no regular file, counts as missing.
 
 What a power cut or a bad disk made of a block of the right size shows only when it is compared with its name,
 and while the machine runs it does not come to be. So a block is compared once from one start of the machine
 to the next: then its modification time is set to a whole second shortly before, as is that of a block which
 was just written, and its change time says when that was. Whoever else writes into the file makes both times
-the same, and whoever sets the modification time, as `cp -p` and rsync do, moves the change time away from it.
+the same, and setting the modification time, as `cp -p` and rsync do, moves the change time away from it.
 Only within seconds of the comparison that goes unseen.
 """
 

@@ -28,7 +28,7 @@ def open_store(
     is in seconds without progress (servers only; see `reading_deadline`). A store for `reading` may be a
     router whose ranges leave gaps, and is content with one server for each block.
     `password_variable` is what messages call the place of the password; None if a server gets none.
-    Raises `UsageError` for a URL that makes no sense, and for a router that does not.
+    Raises `UsageError` for an invalid URL or router.
     """
     parsed = parse_store_url(url, password)
     # Each is loaded where it is used: redis-py, for clusters alone, takes 0.2 s.
@@ -73,7 +73,7 @@ def open_flist_store(
     strangers, and so do the names of the servers in it.
 
     Raises:
-        UsageError: the URL or its router makes no sense.
+        UsageError: the URL or its router is invalid.
         FormatError: the package's router does not.
     """
     if url is None and router is not None:

@@ -109,7 +109,7 @@ def usable_router(router: Router) -> Router | None:
 
 
 def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -> tuple[str, ...]:
-    """Say what is to be known of what an flist in a store names to its readers.
+    """Return notes about the servers that an flist in a store names to its readers.
 
     Args:
         store: Where its blocks are.
@@ -130,5 +130,5 @@ def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -
 
 
 def _other_servers(router: Router) -> str:
-    """Say how to name others than those that the user chose: one URL makes a router of a known form."""
+    """Return how to name other servers than those chosen: one URL makes a router of a known form."""
     return "name another URL" if router == router_to(router.all_urls()[0]) else "name others in `router`"

@@ -113,7 +113,7 @@ def parse_store_url(url: str, password: str | None = None) -> StoreUrl:
 
 
 def named_store(text: str) -> str:
-    """Give what a user calls a store, a URL or the path of a router.yaml, the form of a URL.
+    """Return the URL of what a user calls a store: a URL, or the path of a router.yaml.
 
     Raises:
         UsageError: it is neither; the text is not repeated.
@@ -154,7 +154,7 @@ def for_readers(url: StoreUrl) -> StoreUrl | None:
 
 
 def why_unreadable(url: StoreUrl) -> str | None:
-    """Say why readers cannot use a server; None if they can."""
+    """Return why readers cannot use a server; None if they can."""
     if for_readers(url) is not None:
         return None
     if url.tls:
@@ -168,7 +168,7 @@ def default_store_url() -> str:
 
 
 def without_password(url: str) -> str:
-    """Give a URL a form that may be shown. Never raises: of a malformed URL nothing is shown at all."""
+    """Return a URL in a form that may be shown. Never raises: of a malformed URL nothing is shown at all."""
     try:
         return str(parse_store_url(url))
     except UsageError:
@@ -284,7 +284,7 @@ def _name(scheme: str, path: str) -> str | None:
 
 
 def shown_store(url: str) -> str:
-    """Give a store the name that the user has for it: a router is the path of its file."""
+    """Return the name that the user has for a store: a router is the path of its file."""
     try:
         parsed = parse_store_url(url)
     except UsageError:  # the servers of an flist's own router, in words

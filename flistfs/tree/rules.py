@@ -147,7 +147,7 @@ class Rules:
     keep_directories: bool = False
 
     def verdict(self, lower: Seen, upper: Seen, is_full: Callable[[], bool] = lambda: False) -> Verdict | Why:
-        """Say what becomes of two entries; `is_full` says whether a lower directory has content."""
+        """Return what becomes of two entries; `is_full` says whether a lower directory has content."""
         sorts = lower.sort, upper.sort
         if sorts == (Sort.DIRECTORY, Sort.DIRECTORY):
             return Verdict.UNITE

@@ -116,7 +116,7 @@ class OutputFile(Closing):
         return descriptor
 
     def _replace(self) -> None:
-        """Give the file the output's name, replacing any file."""
+        """Rename the file to the output's name, replacing any file."""
         name = self._name or _random_name()
         try:
             if self._name is None:
@@ -130,7 +130,7 @@ class OutputFile(Closing):
             raise
 
     def _link(self) -> None:
-        """Give the file the output's name, unless the name exists."""
+        """Link the file under the output's name, unless that exists."""
         try:
             self._link_as(self._out.name)
         except FileExistsError:

@@ -438,7 +438,7 @@ class Content:
     def _make_spooled(
         self, change: Change, ino: int, index: int, length: int, start: int, end: int, *, was_hole: bool
     ) -> Chunk:
-        """Give a chunk a slot with its bytes, except those from `start` to `end`, to be overwritten."""
+        """Copy a chunk into a slot, except the bytes from `start` to `end`, which will be overwritten."""
         copy = self._cached.pop((ino, index), None)
         if copy is not None:
             slot = copy.slot

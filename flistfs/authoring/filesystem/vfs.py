@@ -267,7 +267,7 @@ class Vfs:
         return self._make(parent, name, stat.S_IFLNK | 0o777, caller, target=target)
 
     def link(self, ino: int, parent: int, name: bytes) -> Inode:
-        """Give an inode another name."""
+        """Add another name for an inode."""
         _check_name(name)
         inode = self.inode(ino)
         if stat.S_ISDIR(inode.mode):

@@ -1,8 +1,8 @@
 """Items become entries of a session's tree, many in one change, with content that is stored already.
 
 As `cp -a` does it: directories unite and take the attributes of the item, anything else is replaced, but a
-directory is never replaced by something else, nor the other way round. What is replaced lives on for whoever
-has it open.
+directory is never replaced by something else, nor the other way round. What is replaced lives on for programs
+that have it open.
 
 What lies below a link to a directory of the tree goes where that leads, as if the tree were mounted as the
 root: an absolute target begins at the top, and `..` does not lead out of it. A directory in place of such a
@@ -359,7 +359,7 @@ class Importer:
     def _name(
         self, draft: _Draft, parent: Inode, entry: Dirent, existing: Dirent | None, done: Imported
     ) -> None:
-        """Give an inode a name, in place of what had it."""
+        """Name an inode, replacing the entry that had the name."""
         if existing is not None:
             draft.change.drop_name(parent.ino, existing)
             if existing.kind == stat.S_IFLNK:

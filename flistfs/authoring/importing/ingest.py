@@ -141,7 +141,7 @@ class Ingest:
             source: Where items come from.
             importer: Puts them into the tree.
             submit: Gets every chunk, to be stored; `report` is to get what became of it.
-            changed: Is told what each batch changed in the tree.
+            changed: Called with what each batch changed in the tree.
             max_size: Bytes of the largest file that the format can hold.
             keep_going: Whether to leave out what cannot be taken, instead of ending with it.
             check_content: Whether blocks that are stored already are compared.
@@ -171,7 +171,7 @@ class Ingest:
         What was put before an error stays.
 
         Raises:
-            SourceError: something could not be taken, and it was not told to keep going; or the source
+            SourceError: something could not be added, and `keep_going` is not set; or the source
                 cannot be read at all.
             OSError: the journal cannot be written.
         """

@@ -61,7 +61,7 @@ class Adding:
         Args:
             source: Where it comes from.
             request: Where it goes, and how.
-            progress: Is told how far it is.
+            progress: Called with a `Report` as the work goes on.
             owner: Who owns directories that are made for it to go to.
             unique: Whether an entry that comes twice is a problem.
             invalidate: For a tree that is mounted.

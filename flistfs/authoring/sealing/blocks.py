@@ -48,7 +48,7 @@ def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) 
 def needed_in_batches(
     view: View, excluded: Filter, at_once: int, progress: Callable[[int, int], None]
 ) -> Iterator[list[tuple[bytes, bytes, int | None]]]:
-    """Walk what `needed_blocks` gives, `at_once` at a time; `progress` is told how far that is."""
+    """Walk what `needed_blocks` gives, `at_once` at a time; reporting to `progress`."""
     total = sum(1 for _ in needed_blocks(view, excluded))
     blocks = needed_blocks(view, excluded)
     done = 0

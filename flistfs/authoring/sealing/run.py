@@ -70,7 +70,7 @@ class Sealing:
             request: The output, and how.
             unmount: Ends the mount; raises BusyError, with the mount as it was, if it is in use. None if
                 nothing is mounted.
-            progress: Is told how far it is.
+            progress: Called with a `Report` as the work goes on.
 
         Raises:
             FormatError: the router is invalid.
@@ -125,7 +125,7 @@ class Sealing:
     async def _notes_for_readers(
         self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
     ) -> tuple[str, ...]:
-        """See that readers find the blocks where the user says that they do; say what is to be known of that.
+        """Check that readers find the blocks where the user says that they are; return notes about that.
 
         Raises:
             BlockMissingError: servers that the user named lack some.

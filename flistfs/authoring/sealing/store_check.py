@@ -122,14 +122,14 @@ class StoreCheck:
             )
 
     def _cure(self, view: View) -> str:
-        """Say what to do about wrong blocks."""
+        """Return what the user can do about wrong blocks."""
         again = "Add them again with `check_content`, or write them again"
         return (
             f"{again}, or mend those of the base with flistfs verify --repair" if view.has_base() else again
         )
 
     def _remedy(self, view: View) -> str:
-        """Say what to do about lost blocks."""
+        """Return what the user can do about lost blocks."""
         if not view.has_base():
             return "Write them again"
         searched = f", which {self._parts.base.store.url} lacks too," if self._parts.base.store else ""
@@ -144,7 +144,7 @@ def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:
 
 
 def _of_files(blocks: int, word: str, files: Iterable[bytes]) -> str:
-    """Say how many blocks of which files: "2 blocks of 1 file: name"."""
+    """Return how many blocks of which files: "2 blocks of 1 file: name"."""
     names = [os.fsdecode(name) for name in files]
     more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
     counted = f"{blocks} {word if blocks == 1 else f'{word}s'}"

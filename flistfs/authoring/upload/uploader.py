@@ -189,7 +189,7 @@ class Uploader(Generic[T]):
             self._again.notify_all()
 
     def status(self) -> UploadStatus:
-        """Say how the uploads are."""
+        """Return the status of the uploads."""
         with self._lock:
             return UploadStatus(
                 queued=self._pending,
@@ -272,7 +272,7 @@ class Uploader(Generic[T]):
             jobs.notify()
 
     def _batches(self) -> int:
-        """Say for how many workers enough waits; of large chunks a quarter of what one takes will do."""
+        """Return how many workers have enough to do; of large chunks a quarter of a batch is enough."""
         return max(len(self._queue) // _BATCH_CHUNKS, self._waiting_bytes // (_BATCH_BYTES // 4))
 
     def _store(self, batch: list[Job[T]], encoder: Encoder) -> None:

@@ -8,7 +8,7 @@ Layout (RocksDB's `table/format.cc` and `block_based/block_builder.cc`, format_v
   value; then the other bytes of the key, and the value
 - handle: varints of offset and size, the trailer not counted
 
-A right checksum says nothing: whoever damages a block on purpose can renew it. So every number is checked
+A right checksum proves nothing: damage done on purpose comes with a new one. So every number is checked
 before it is used, and no more is allocated than the bytes at hand can hold.
 """
 

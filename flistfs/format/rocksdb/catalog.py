@@ -150,7 +150,7 @@ class Catalog(Closing):
             raise FormatError(f"cannot read the catalog: {error}") from error
 
     def has(self, key: bytes) -> bool:
-        """Say whether there is `key`, in a time that does not depend on its value.
+        """Return whether `key` exists, in a time that does not depend on its value.
 
         Raises:
             FormatError: the catalog is damaged there.

@@ -113,7 +113,7 @@ def _records(source: Path) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _confine(size: int) -> None:
-    """Give up all that reading `size` bytes does not need."""
+    """Drop all rights that reading `size` bytes does not need."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for who waits for this process, and kills it then
@@ -146,7 +146,7 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def _environment() -> dict[str, str]:
-    """Return what Python needs to be found again: no password, and nothing that it would be told by."""
+    """Return the environment that Python needs to start: no password, and none of Python's own settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("FLISTFS_")}
 
 

@@ -123,7 +123,7 @@ class Table:
         return (head if end <= len(head) else self._load(number)[0])[start:end]
 
     def has(self, key: bytes) -> bool:
-        """Say whether there is `key`; its value is not read but along with its block, which is kept.
+        """Return whether `key` exists; its value is read only along with its block, which is kept.
 
         Raises:
             FormatError: the table is damaged there.

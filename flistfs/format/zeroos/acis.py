@@ -22,7 +22,7 @@ class AciTable:
     """
 
     def __init__(self, accesses: Iterable[Access], keys: Keys) -> None:
-        """Give keys to all accesses of a tree.
+        """Assign keys to all accesses of a tree.
 
         Raises:
             FormatError: two differ in a way that no key covers.

@@ -55,7 +55,7 @@ class FallbackStore:
             store.check()
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
-        """Tell which of these no store holds."""
+        """Return which of these no store holds."""
         absent = set(hashes)
         errors: list[StoreError] = []
         for store in self._stores:

@@ -90,7 +90,7 @@ def first_that_has(
             wrong = wrong or value
     if errors:
         raise most_telling(errors)
-    if wrong is not None:  # whoever opens it will say what is wrong
+    if wrong is not None:  # decoding it will report what is wrong
         return wrong
     raise BlockMissingError(f"{url} does not hold block {codec.show(hash_)}")
 

@@ -98,7 +98,7 @@ class RoutedStore:
             password_variable: The environment variable that the password may come from, for messages.
 
         Raises:
-            UsageError: a URL makes no sense; or, unless for reading, a hash has too few servers.
+            UsageError: a URL is invalid; or, unless for reading, a hash has too few servers.
         """
         self._router = router
         self._url = url
@@ -119,7 +119,7 @@ class RoutedStore:
         """Make the store that a package's own router describes.
 
         Raises:
-            FormatError: it makes no sense.
+            FormatError: it is invalid.
         """
         try:
             return cls(

@@ -79,7 +79,7 @@ def compare_blocks(wire: Wire, codec: Codec, hashes: Sequence[bytes]) -> set[byt
 
 
 def log_in_to_zero_db(wire: Wire, secret: bytes, name: bytes) -> None:
-    """Give a 0-db the password, as the administrator's and as the namespace's.
+    """Send a 0-db the password, as the administrator's and as the namespace's.
 
     AUTH takes the administrator's alone, and is refused where there is none; a namespace's goes with SELECT.
     """

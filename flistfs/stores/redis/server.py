@@ -247,7 +247,7 @@ class RedisStore:
             self._talk(sock, partial(send_command, words=words, answer=answer), deadline)
 
     def _greeting(self, secret: bytes | None, name: bytes | None) -> Iterator[tuple[list[bytes], str]]:
-        """Give the commands that open a connection, and the answer to each."""
+        """Return the commands that open a connection, and the expected answer to each."""
         if secret is not None:
             yield [b"AUTH", secret], "OK"
         if name is not None:
@@ -283,7 +283,7 @@ class RedisStore:
         return StoreUnavailableError(f"cannot reach {self.url}: {reason}: check that the server runs there")
 
     def _check_encryption(self, deadline: float) -> None:
-        """See whether a server that has never answered does so with TLS, or without; it is asked once.
+        """Find out whether a server that has never answered does so with TLS, or without; it is asked once.
 
         Raises:
             StoreRefusedError: it does.
@@ -303,7 +303,7 @@ class RedisStore:
 
 
 def refuse_plain_for_tls(url: str) -> None:
-    """See whether a server that was asked with TLS, and is silent, answers without it (blocks, 3 s at most).
+    """Find out whether a server that is silent with TLS answers without it (blocks, 3 s at most).
 
     Raises:
         StoreRefusedError: it does.
