@@ -12,14 +12,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import pyfuse3
 import trio
 
 from flistfs.authoring.base import Base, opened_base
@@ -53,9 +52,8 @@ from flistfs.errors import (
     OutputError,
     SessionError,
 )
-from flistfs.fuse import loop, mounts
-from flistfs.fuse.cores import WakefulCores
-from flistfs.fuse.serving import Ready, init_fuse, log_tasks_on_demand
+from flistfs.fuse import mounts
+from flistfs.fuse.serving import MountServer, Ready
 from flistfs.stores import Store, open_store
 from flistfs.util.logs import log_to_standard_error
 from flistfs.util.nurseries import unwrapped
@@ -150,10 +148,12 @@ class _Daemon:
         self._at_work: list[_Command] = []
         self._adds: set[trio.CancelScope] = set()
         self._ended: Literal["sealed", "aborted"] | None = None
-        self._stopping = False
-        self._serving = trio.CancelScope()
-        self._answering = trio.Event()
-        self._unmounted = trio.Event()
+        self._mount = MountServer(
+            self._mountpoint,
+            max_requests=_MAX_REQUESTS,
+            low_latency=config.low_latency,
+            last_requests=_LAST_REQUESTS,
+        )
         self._ready_answer: dict[str, Any] = {"ready": True}
 
     async def run(self) -> int:
@@ -198,7 +198,7 @@ class _Daemon:
             await self._serve(session)
             if not self._ended:
                 await session.store_rest()
-            if self._config.seal_to and not self._ended and not self._stopping:
+            if self._config.seal_to and not self._ended and not self._mount.is_stopping:
                 code = await self._seal_at_end(session, Path(self._config.seal_to))
         if self._ended == "sealed":
             self.directory.end()
@@ -213,63 +213,27 @@ class _Daemon:
         operations = Operations(
             session.vfs,
             self.directory.path,
-            answering=self._answering.set,
+            answering=self._mount.answering.set,
             keep_xattrs=self._config.keep_xattrs,
         )
         self._requests = operations.requests
-        cores = loop.install(low_latency=self._config.low_latency)
-        # From before there is a mount: the first requests are served before any other task has its turn.
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            resumed = None if self._config.is_new else self.directory.path
-            init_fuse(operations, self._mountpoint, self._config.options, resumed)
+        resumed = None if self._config.is_new else self.directory.path
+        with self._mount.mounted(operations, self._config.options, resumed) as signals:
             self.is_unused = False
             self.directory.forget_result()
-            await self._serve_mounted(session, signals, cores)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
-
-    async def _serve_mounted(
-        self, session: Session, signals: AsyncIterator[int], cores: WakefulCores
-    ) -> None:
-        try:
             # A command that asked for a seal gets its answer after the mount has ended.
-            async with trio.open_nursery() as commands, trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, session, commands)
-                nursery.start_soon(self._handle_signals, signals)
-                nursery.start_soon(log_tasks_on_demand)
-                nursery.start_soon(cores.watch)
-                nursery.start_soon(self._announce, session)
-                with self._serving:
-                    await pyfuse3.main(max_tasks=_MAX_REQUESTS)
-                log.info("%s is unmounted", self._mountpoint)
-                self._unmounted.set()
+            async with trio.open_nursery() as commands:
+                listen = partial(self._listen, session, commands)
+                await self._mount.serve(signals, listen, announce=partial(self._announce, session))
                 for scope in self._adds:
                     scope.cancel()
-                nursery.cancel_scope.cancel()
-        finally:
-            pyfuse3.close(unmount=False)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
+        if self._mount.is_stopping and not self._ended:
+            log.info("ended by a signal; the session is kept")
 
-    async def _announce(self, session: Session) -> None:
-        """Say that the file system answers, when it does."""
-        await self._answering.wait()
-        await trio.to_thread.run_sync(_ask_first_questions, self._mountpoint, abandon_on_cancel=True)
+    def _announce(self, session: Session) -> None:
         log.info("%s is mounted; blocks go to %s", self._mountpoint, session.store.url)
         self.ready.say(self._ready_answer)
-
-    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            log.info("%s: unmounting; the session is kept", signal.Signals(number).name)
-            self._stopping = True
-            try:
-                await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
-            except FlistfsError as error:
-                # The mount point must not look like an empty directory to programs that still write, so it is
-                # left as a dead mount, which the next `flistfs mount` there takes away.
-                log.warning("%s; leaving a dead mount", error)
-                self._serving.cancel()
-            with trio.move_on_after(_LAST_REQUESTS):
-                await self._unmounted.wait()
-            # Somebody has detached the mount, and processes still hold it.
-            self._serving.cancel()
 
     # Sealing
 
@@ -283,14 +247,14 @@ class _Daemon:
             async def work(finish: Callable[[], None]) -> SealSummary:
                 async def unmount() -> None:
                     finish()
-                    await self._unmount()
+                    await self._mount.unmount()
 
                 return await seal_session(session, self.directory, request, unmount, self._progress)
 
             try:
                 result = await _while_wanted(stream, work)
             except FlistfsError as error:
-                if self._unmounted.is_set():  # else there still is a mount to try again from
+                if self._mount.unmounted.is_set():  # else there still is a mount to try again from
                     keep_failure(self.directory, error)
                 raise
             self._ended = "sealed"
@@ -307,7 +271,7 @@ class _Daemon:
         others = [other for other in self._at_work if not command == other == "add"]
         if others:
             raise BusyError(f"flistfs {others[0]} is still at work in this session; wait for it, or end it")
-        if self._unmounted.is_set():
+        if self._mount.unmounted.is_set():
             raise SessionError("the mount has just ended; the session is kept: seal it, or mount it again")
         self._at_work.append(command)
         try:
@@ -319,7 +283,7 @@ class _Daemon:
         """Unmount and forget the session."""
         with self._only("abort"):
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
-            await self._unmount()
+            await self._mount.unmount()
             self._ended = "aborted"
         return session.status()
 
@@ -345,16 +309,6 @@ class _Daemon:
             finally:
                 self._adds.remove(scope)
         raise SessionError("the mount has ended; what was put into the tree before stays")
-
-    async def _unmount(self) -> None:
-        if not self._unmounted.is_set():  # somebody else may have done it while the package was built
-            await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
-        with trio.move_on_after(_LAST_REQUESTS):
-            await self._unmounted.wait()
-        # A mount namespace that was made while the mount was there may have it for as long as it likes. Who
-        # uses it there, which nobody did when that was looked at, gets errors from now on.
-        self._serving.cancel()
-        await self._unmounted.wait()
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:
         """Seal because the mount has ended; the exit code is kept as the session's result too."""
@@ -446,13 +400,6 @@ class _Daemon:
                 return await self._abort(session)
             case _:
                 raise SessionError("the daemon does not know this request; it is of another version")
-
-
-def _ask_first_questions(mountpoint: Path) -> None:
-    """See that the mount answers, and let the kernel learn whether there are extended attributes."""
-    mountpoint.stat()
-    with suppress(OSError):
-        os.getxattr(mountpoint, "user.flistfs")
 
 
 if __name__ == "__main__":
