@@ -12,9 +12,10 @@ from typing import NoReturn
 import trio
 
 from flistfs.authoring.request import PASSWORD_VARIABLE
-from flistfs.daemons.launch import ReaderConfig, heed_interrupts, read_config
+from flistfs.daemons.config import ReaderConfig
+from flistfs.daemons.process import Ready, heed_interrupts, read_config
 from flistfs.errors import FlistfsError, InterruptedByUserError
-from flistfs.fuse.serving import MountServer, Ready
+from flistfs.fuse.serving import MountServer
 from flistfs.reading.chunks import DEFAULT_LIMIT, Chunks
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist

@@ -42,8 +42,9 @@ from flistfs.authoring.upload import encoder_process
 from flistfs.authoring.upload.encoder_process import Settings, make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.daemons.command_server import _peer, _ProgressBoard, _receive_line, _while_wanted
+from flistfs.daemons.config import Config
 from flistfs.daemons.control import short_path
-from flistfs.daemons.launch import Config, heed_interrupts, read_config
+from flistfs.daemons.process import Ready, heed_interrupts, read_config
 from flistfs.errors import (
     BusyError,
     FlistfsError,
@@ -53,7 +54,7 @@ from flistfs.errors import (
     SessionError,
 )
 from flistfs.fuse import mounts
-from flistfs.fuse.serving import MountServer, Ready
+from flistfs.fuse.serving import MountServer
 from flistfs.stores import Store, open_store
 from flistfs.util.logs import log_to_standard_error
 from flistfs.util.nurseries import unwrapped

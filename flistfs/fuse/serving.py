@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import logging
 import math
 import os
@@ -11,43 +10,15 @@ import signal
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pyfuse3
 import trio
 
 from flistfs.errors import FlistfsError, MountError
 from flistfs.fuse import loop, mounts
-from flistfs.util.progress import Report
 
 log = logging.getLogger(__name__)
-
-
-class Ready:
-    """Tells the command that started the daemon how that went, once; in the foreground the log does."""
-
-    def __init__(self, foreground: bool) -> None:  # noqa: FBT001
-        self._told = foreground
-
-    def report(self, report: Report) -> None:
-        """Tell how far it is on the way to that."""
-        if not self._told:
-            with suppress(BrokenPipeError):
-                os.write(1, json.dumps({"progress": asdict(report)}).encode() + b"\n")
-
-    def say(self, answer: dict[str, Any]) -> None:
-        """Tell it, and let go of its pipes."""
-        if self._told:
-            return
-        self._told = True
-        with suppress(BrokenPipeError):
-            os.write(1, json.dumps(answer).encode() + b"\n")
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.close(null)
 
 
 class MountServer:
