@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from flistfs.errors import InterruptedByUserError
+from flistfs.errors import FlistfsError, InterruptedByUserError
+from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Report
+
+log = logging.getLogger(__name__)
 
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 """What ends a daemon that starts; it is kept waiting until that can be done cleanly."""
@@ -61,3 +67,33 @@ def heed_interrupts() -> None:
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+
+
+def run_daemon(
+    work: Callable[[], int], ready: Ready, clean_up: Callable[[FlistfsError | None], None], log_path: Path
+) -> int:
+    """Do a daemon's work to its end, and return its exit code.
+
+    Args:
+        work: All of it, from before the mount to after the unmount; it returns the exit code.
+        ready: Is told of a failure, for the command that started the daemon if it still waits.
+        clean_up: Called before that, with what the user can mend, or None after a bug.
+        log_path: Where the log is, for the user to look up a bug.
+    """
+    try:
+        with unwrapped():
+            heed_interrupts()
+            return work()
+    except FlistfsError as error:
+        failure = error
+    except KeyboardInterrupt:  # from before there was a mount, which would be unmounted first
+        failure = InterruptedByUserError("interrupted before anything was mounted")
+    except Exception as error:
+        log.exception("the daemon fails")
+        clean_up(None)
+        ready.say({"error": f"the daemon failed: {error} (log: {log_path})", "exit_code": 1})
+        return 1
+    log.error("%s", failure)
+    clean_up(failure)
+    ready.say({"error": str(failure), "exit_code": failure.exit_code, "code": failure.code})
+    return failure.exit_code

@@ -6,22 +6,21 @@ import logging
 import os
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import trio
 
-from flistfs.authoring.request import PASSWORD_VARIABLE
 from flistfs.daemons.config import ReaderConfig
-from flistfs.daemons.process import Ready, heed_interrupts, read_config
-from flistfs.errors import FlistfsError, InterruptedByUserError
+from flistfs.daemons.process import Ready, read_config, run_daemon
 from flistfs.fuse.serving import MountServer
 from flistfs.reading.chunks import DEFAULT_LIMIT, Chunks
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
 from flistfs.reading.mount import Operations
+from flistfs.stores.url import PASSWORD_VARIABLE
 from flistfs.util.logs import log_to_standard_error
-from flistfs.util.nurseries import unwrapped
 
 log = logging.getLogger("flistfs.daemons.reader")  # __name__ is __main__ here
 
@@ -38,27 +37,11 @@ def main() -> NoReturn:
 
 def _run(config: ReaderConfig) -> int:
     ready = Ready(config.foreground)
-    try:
-        with unwrapped():
-            heed_interrupts()
-            trio.run(_Reader(config, ready).run)
-    except FlistfsError as error:
-        return _refuse(ready, error)
-    except KeyboardInterrupt:  # from before there was a mount, which would be unmounted first
-        return _refuse(ready, InterruptedByUserError("interrupted before anything was mounted"))
-    except Exception as error:
-        log.exception("the reader fails")
-        ready.say({"error": f"the reader failed: {error} (log: {config.log})", "exit_code": 1})
-        return 1
-    if not config.foreground:
+    reader = _Reader(config, ready)
+    code = run_daemon(partial(trio.run, reader.run), ready, lambda _: None, Path(config.log))
+    if code == 0 and not config.foreground:
         Path(config.log).unlink(missing_ok=True)  # there is nothing more to tell
-    return 0
-
-
-def _refuse(ready: Ready, error: FlistfsError) -> int:
-    log.error("%s", error)
-    ready.say({"error": str(error), "exit_code": error.exit_code, "code": error.code})
-    return error.exit_code
+    return code
 
 
 class _Reader:
@@ -71,8 +54,8 @@ class _Reader:
             Path(config.mountpoint), max_requests=_MAX_REQUESTS, low_latency=config.low_latency
         )
 
-    async def run(self) -> None:
-        """Mount, and serve until the mount has ended."""
+    async def run(self) -> int:
+        """Mount, serve until the mount has ended, and return the exit code."""
         config = self._config
         password = os.environ.pop(PASSWORD_VARIABLE, None)
         with (
@@ -83,6 +66,7 @@ class _Reader:
                 # Makes no directory, as `check` would. A server that hangs must not keep Ctrl-C waiting.
                 await trio.to_thread.run_sync(store.missing, [store.codec.no_block], abandon_on_cancel=True)
             await self._serve(flist, Chunks(store, config.cache_size or DEFAULT_LIMIT))
+        return 0
 
     async def _serve(self, flist: Flist, chunks: Chunks) -> None:
         async with trio.open_nursery() as reading_ahead:

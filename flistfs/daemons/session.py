@@ -44,11 +44,10 @@ from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.daemons.command_server import _peer, _ProgressBoard, _receive_line, _while_wanted
 from flistfs.daemons.config import Config
 from flistfs.daemons.control import short_path
-from flistfs.daemons.process import Ready, heed_interrupts, read_config
+from flistfs.daemons.process import Ready, read_config, run_daemon
 from flistfs.errors import (
     BusyError,
     FlistfsError,
-    InterruptedByUserError,
     NoPlaceError,
     OutputError,
     SessionError,
@@ -96,41 +95,34 @@ def _run(config: Config) -> int:
     ready = Ready(config.foreground)
     lock = Lock(config.lock)
     daemon = _Daemon(config, directory, ready)
+
+    def clean_up(error: FlistfsError | None) -> None:
+        """Leave no session that was never mounted."""
+        if daemon.is_unused:
+            directory.end()
+        lock.release()
+        if daemon.is_unused and error is not None:
+            keep_failed_start(Path(config.mountpoint), error)
+
+    def work() -> int:
+        code = _run_session(config.store, daemon)
+        log.info("ends with code %d", code)
+        lock.release()
+        return code
+
+    return run_daemon(work, ready, clean_up, directory.log)
+
+
+def _run_session(store: str, daemon: _Daemon) -> int:
+    directory = daemon.directory
     try:
         with unwrapped():
-            heed_interrupts()
-            encoder_process.prepare(config.store, directory.format().codec)
-            code = trio.run(daemon.run)
-    except FlistfsError as error:
-        return _refuse(daemon, lock, error)
+            encoder_process.prepare(store, directory.format().codec)
+            return trio.run(daemon.run)
     except OSError as error:
         log.exception("the session cannot be used")
         reason = f"the session in {directory.path} cannot be used: {error.strerror or error}"
-        return _refuse(daemon, lock, SessionError(reason))
-    except KeyboardInterrupt:  # from before there was a mount, which would be unmounted first
-        return _refuse(daemon, lock, InterruptedByUserError("interrupted before anything was mounted"))
-    except Exception as error:
-        log.exception("the daemon fails")
-        if daemon.is_unused:
-            daemon.directory.end()
-            lock.release()
-        ready.say({"error": f"the daemon failed: {error} (log: {directory.log})", "exit_code": 1})
-        return 1
-    log.info("ends with code %d", code)
-    lock.release()
-    return code
-
-
-def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
-    """End because of something that the user can mend, and leave no session that was never mounted."""
-    log.error("%s", error)
-    if daemon.is_unused:
-        daemon.directory.end()
-    lock.release()
-    if daemon.is_unused:
-        keep_failed_start(Path(daemon.directory.settings().mountpoint), error)
-    daemon.ready.say({"error": str(error), "exit_code": error.exit_code, "code": error.code})
-    return error.exit_code
+        raise SessionError(reason) from None
 
 
 class _Daemon:
