@@ -6,15 +6,13 @@ if it was told to.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -41,14 +39,12 @@ from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.authoring.upload import encoder_process
 from flistfs.authoring.upload.encoder_process import Settings, make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
-from flistfs.daemons.command_server import _peer, _ProgressBoard, _receive_line, _while_wanted
+from flistfs.daemons.command_server import CommandServer, while_wanted
 from flistfs.daemons.config import Config
-from flistfs.daemons.control import short_path
 from flistfs.daemons.process import Ready, read_config, run_daemon
 from flistfs.errors import (
     BusyError,
     FlistfsError,
-    NoPlaceError,
     OutputError,
     SessionError,
 )
@@ -57,25 +53,16 @@ from flistfs.fuse.serving import MountServer
 from flistfs.stores import Store, open_store
 from flistfs.util.logs import log_to_standard_error
 from flistfs.util.nurseries import unwrapped
+from flistfs.util.progress import Progress, quiet
 
 log = logging.getLogger("flistfs.daemons.session")  # __name__ is __main__ here
-
-# Progress goes to whoever waits for it this often, in seconds.
-_PROGRESS_EVERY = 0.1
 
 # Requests that are served at the same time. A writer that waits for the store holds one, with up to 1 MiB of
 # memory, and those that look around must find another.
 _MAX_REQUESTS = 300
 
-# A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
-_SIGN_OF_LIFE = 10.0
-
 # Seconds from an unmount that a signal or a command asked for to the end of the kernel's requests.
 _LAST_REQUESTS = 5.0
-
-
-# Seconds for a command to say what it wants.
-_REQUEST_TIME = 10.0
 
 
 _Command = Literal["seal", "add", "abort"]
@@ -135,8 +122,7 @@ class _Daemon:
         self.is_unused = config.is_new
         self._mountpoint = Path(config.mountpoint)
         self._started = time.time()
-        self._board = _ProgressBoard()
-        self._progress = self._board.put
+        self._progress: Progress = quiet  # nobody can ask before there is a mount
         self._requests: Mapping[str, int] = {}
         self._at_work: list[_Command] = []
         self._adds: set[trio.CancelScope] = set()
@@ -210,13 +196,15 @@ class _Daemon:
             keep_xattrs=self._config.keep_xattrs,
         )
         self._requests = operations.requests
+        server = CommandServer(self.directory.control, partial(self._perform, session), self.directory.log)
+        self._progress = server.report
         resumed = None if self._config.is_new else self.directory.path
         with self._mount.mounted(operations, self._config.options, resumed) as signals:
             self.is_unused = False
             self.directory.forget_result()
             # A command that asked for a seal gets its answer after the mount has ended.
             async with trio.open_nursery() as commands:
-                listen = partial(self._listen, session, commands)
+                listen = partial(server.listen, commands)
                 await self._mount.serve(signals, listen, announce=partial(self._announce, session))
                 for scope in self._adds:
                     scope.cancel()
@@ -245,7 +233,7 @@ class _Daemon:
                 return await seal_session(session, self.directory, request, unmount, self._progress)
 
             try:
-                result = await _while_wanted(stream, work)
+                result = await while_wanted(stream, work)
             except FlistfsError as error:
                 if self._mount.unmounted.is_set():  # else there still is a mount to try again from
                     keep_failure(self.directory, error)
@@ -298,7 +286,7 @@ class _Daemon:
         with self._only("add"), trio.CancelScope() as scope:
             self._adds.add(scope)
             try:
-                return await _while_wanted(stream, work)
+                return await while_wanted(stream, work)
             finally:
                 self._adds.remove(scope)
         raise SessionError("the mount has ended; what was put into the tree before stays")
@@ -316,62 +304,6 @@ class _Daemon:
 
     # Commands
 
-    async def _listen(self, session: Session, commands: trio.Nursery) -> None:
-        control = self.directory.control
-        control.unlink(missing_ok=True)
-        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-        with short_path(control) as address:
-            await listener.bind(address)
-        listener.listen()
-
-        async def handle(stream: trio.SocketStream) -> None:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():
-                async with stream:
-                    if _peer(stream) in {os.geteuid(), 0}:
-                        await self._answer(session, stream)
-
-        await trio.serve_listeners(handle, [trio.SocketListener(listener)], handler_nursery=commands)
-
-    async def _answer(self, session: Session, stream: trio.SocketStream) -> None:
-        with trio.move_on_after(_REQUEST_TIME) as asking:
-            line = await _receive_line(stream)
-        if asking.cancelled_caught:
-            return
-        answer = await self._with_progress(session, line, stream)
-        with trio.move_on_after(_REQUEST_TIME):
-            await stream.send_all(json.dumps(answer).encode() + b"\n")
-
-    async def _with_progress(
-        self, session: Session, line: bytes, stream: trio.SocketStream
-    ) -> dict[str, Any]:
-        """Do what a command asks, telling it the progress meanwhile; return the answer."""
-        # What ends the session is finished once it was begun, even if the command that asked for it has gone.
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send_progress, stream)
-                try:
-                    return {"result": await self._perform(session, json.loads(line), stream)}
-                except FlistfsError as error:
-                    more = error.as_dict() if isinstance(error, NoPlaceError) else {}
-                    return {"error": str(error), "exit_code": error.exit_code, "code": error.code, **more}
-                except Exception as error:
-                    log.exception("a command failed: %r", line[:200])
-                    return {"error": f"flistfs failed: {error} (log: {self.directory.log})", "exit_code": 1}
-                finally:
-                    nursery.cancel_scope.cancel()
-        raise AssertionError("a shielded block was cancelled")
-
-    async def _send_progress(self, stream: trio.SocketStream) -> None:
-        last = self._board.latest
-        silent_until = time.monotonic() + _SIGN_OF_LIFE
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while True:
-                await trio.sleep(_PROGRESS_EVERY)
-                if self._board.latest != last or time.monotonic() > silent_until:
-                    last = self._board.latest
-                    silent_until = time.monotonic() + _SIGN_OF_LIFE
-                    await stream.send_all(json.dumps({"progress": last and asdict(last)}).encode() + b"\n")
-
     async def _perform(self, session: Session, request: object, stream: trio.SocketStream) -> dict[str, Any]:
         match request:
             case {"op": "status"}:
@@ -385,7 +317,7 @@ class _Daemon:
             case {"op": "seal", "request": raw}:
                 return (await self._seal(session, SealRequest.from_dict(raw), stream)).as_dict()
             case {"op": "sync", "timeout": float(timeout)}:
-                await _while_wanted(stream, lambda _: session.sync(timeout, self._progress))
+                await while_wanted(stream, lambda _: session.sync(timeout, self._progress))
                 return session.status()
             case {"op": "add", "request": raw}:
                 return (await self._add(session, AddRequest.from_dict(raw), stream)).as_dict()
