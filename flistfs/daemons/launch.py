@@ -18,12 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Passwords
+from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.daemons.config import Config, ReaderConfig
 from flistfs.daemons.control import remote_error
 from flistfs.daemons.process import INTERRUPTS
 from flistfs.errors import MountError
+from flistfs.stores.url import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from flistfs.util.progress import Progress, Report
 
 # Of a daemon that ends without a word, this much of its log is read, in bytes.

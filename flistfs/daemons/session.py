@@ -23,14 +23,7 @@ from flistfs.authoring.base import Base, opened_base
 from flistfs.authoring.filesystem.fuse import Operations, invalidate
 from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories
-from flistfs.authoring.request import (
-    BASE_PASSWORD_VARIABLE,
-    PASSWORD_VARIABLE,
-    AddRequest,
-    BaseRequest,
-    SealOptions,
-    SealRequest,
-)
+from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import keep_failed_start
@@ -51,6 +44,7 @@ from flistfs.errors import (
 from flistfs.fuse import mounts
 from flistfs.fuse.serving import MountServer
 from flistfs.stores import Store, open_store
+from flistfs.stores.url import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from flistfs.util.logs import log_to_standard_error
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Progress, quiet
