@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import signal
-import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -165,20 +164,6 @@ def _init_fuse(
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(reader)
-
-
-def may_access(mode: int, wanted: int) -> bool:
-    """Return whether access(2) of an inode with this st_mode succeeds in a mount without default_permissions.
-
-    Only who mounted it can enter, and may do there what root may anywhere (CAP_DAC_OVERRIDE in
-    capabilities(7)): read, write and search everything, but execute only what has an x bit for somebody.
-    That is how the kernel decides execve there, and it refuses writing to a read-only mount without asking.
-
-    Args:
-        mode: The inode's.
-        wanted: os.R_OK, W_OK and X_OK, or 0 for the question whether it exists.
-    """
-    return not wanted & os.X_OK or stat.S_ISDIR(mode) or bool(mode & 0o111)
 
 
 async def _log_tasks_on_demand() -> None:
