@@ -12,27 +12,21 @@ from flistfs.errors import FlistfsError
 
 if TYPE_CHECKING:
     from flistfs.api.by_mountpoint import Found, Started, abort, add, new, seal, sync, wait
-    from flistfs.api.flists import (
-        Flist,
-        diff,
-        extract,
-        open,  # noqa: A004  flistfs.open, like gzip.open
-        verify,
-    )
+    from flistfs.api.checking import Verified, verify
+    from flistfs.api.comparing import Difference, diff
+    from flistfs.api.extracting import Extracted, extract
+    from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
     from flistfs.api.merging import merge
     from flistfs.api.mounting import mount, mount_sealed, unmount
     from flistfs.api.packing import Packed, pack
     from flistfs.api.pushing import push
     from flistfs.api.sessions import Session
     from flistfs.api.status import Activity, Holdings, SessionStatus, status
-    from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
+    from flistfs.authoring.summaries import AddSummary, BaseSummary, LeftOut, SealSummary
     from flistfs.daemons.starting import Mounted, MountedFlist
-    from flistfs.reading.diff import Difference
-    from flistfs.reading.extract import Extracted
     from flistfs.reading.merge import Merged, PathsClashError
     from flistfs.reading.push import PushSummary
     from flistfs.reading.survey import Survey
-    from flistfs.reading.verify import Verified
     from flistfs.tree.node import Access, Kind, Node
     from flistfs.util.progress import Progress, Report
 
@@ -50,6 +44,7 @@ __all__ = [
     "Found",
     "Holdings",
     "Kind",
+    "LeftOut",
     "Merged",
     "Mounted",
     "MountedFlist",
@@ -90,21 +85,21 @@ if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any ot
     # The module of each name, to be loaded when it is asked for.
     _NAMES = {
         "flistfs.api.by_mountpoint": "Found Started abort add new seal sync wait",
-        "flistfs.api.flists": "Flist diff extract open verify",
+        "flistfs.api.checking": "Verified verify",
+        "flistfs.api.comparing": "Difference diff",
+        "flistfs.api.extracting": "Extracted extract",
+        "flistfs.api.flists": "Flist open",
         "flistfs.api.merging": "merge",
         "flistfs.api.mounting": "mount mount_sealed unmount",
         "flistfs.api.packing": "Packed pack",
         "flistfs.api.pushing": "push",
         "flistfs.api.sessions": "Session",
         "flistfs.api.status": "Activity Holdings SessionStatus status",
-        "flistfs.authoring.summaries": "AddSummary BaseSummary SealSummary",
+        "flistfs.authoring.summaries": "AddSummary BaseSummary LeftOut SealSummary",
         "flistfs.daemons.starting": "Mounted MountedFlist",
-        "flistfs.reading.diff": "Difference",
-        "flistfs.reading.extract": "Extracted",
         "flistfs.reading.merge": "Merged PathsClashError",
         "flistfs.reading.push": "PushSummary",
         "flistfs.reading.survey": "Survey",
-        "flistfs.reading.verify": "Verified",
         "flistfs.tree.node": "Access Kind Node",
         "flistfs.util.progress": "Progress Report",
     }

@@ -19,8 +19,27 @@ class FlistfsError(Exception):
     code: ClassVar[str] = "error"
     """What is wrong, in a word for programs; it never changes."""
 
-    paths: Sequence[str] = ()
-    """The paths that it is about, where it lists them."""
+    def __init__(self, message: str = "", *, paths: Sequence[str] = (), count: int | None = None) -> None:
+        """Make one with its line for the user.
+
+        Args:
+            message: The line.
+            paths: The paths that it is about, for programs; as many of them as are worth listing.
+            count: How many there are, if that is not all of them.
+        """
+        super().__init__(message)
+        self.paths = [*paths]
+        self.count = len(self.paths) if count is None else count
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {
+            "code": self.code,
+            "exit_code": self.exit_code,
+            "message": str(self),
+            "paths": [{"path": path} for path in self.paths],
+            "count": self.count,
+        }
 
 
 class UsageError(FlistfsError):
@@ -126,17 +145,12 @@ class NoPlaceError(SourceError):
     code = "no-place"
 
     def __init__(self, message: str, no_place: Sequence[tuple[str, str]], count: int) -> None:
-        super().__init__(message)
+        super().__init__(message, paths=[path for path, _ in no_place], count=count)
         self.no_place = no_place
-        self.count = count
-        self.paths = [path for path, _ in no_place]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the entries as plain data."""
-        return {
-            "no_place": [{"path": path, "why": why} for path, why in self.no_place],
-            "count": self.count,
-        }
+        """Return it as a JSON object, each path with the reason."""
+        return {**super().as_dict(), "paths": [{"path": path, "why": why} for path, why in self.no_place]}
 
 
 class ClashError(FlistfsError):
@@ -153,12 +167,17 @@ class InterruptedByUserError(FlistfsError):
     code = "interrupted"
 
 
-def general_code(exit_code: int) -> str:
-    """Return the code of the most general error with an exit code, "error" if there is none."""
+class InternalError(FlistfsError):
+    """A bug in flistfs."""
+
+    code = "bug"
+
+
+def error_class(code: str | None, exit_code: int) -> type[FlistfsError]:
+    """Return the most general class of errors with a code; without one, with an exit code."""
     waiting = [FlistfsError]
-    while waiting:
-        each = waiting.pop(0)
-        if each.exit_code == exit_code:
-            return each.code
+    for each in waiting:
+        if each.code == code or (code is None and each.exit_code == exit_code):
+            return each
         waiting.extend(each.__subclasses__())
-    return FlistfsError.code
+    return FlistfsError

@@ -11,26 +11,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flistfs.api import process
-from flistfs.api.arguments import (
-    AnyPath,
-    StoreName,
-    add_request,
-    base_request,
-    seal_request,
-    target_store,
-    typed_path,
-)
+from flistfs.api.arguments import AnyPath, StoreName, target_store, typed_path
+from flistfs.api.requests import add_request, base_request, seal_request
 from flistfs.api.status import Holdings, holdings_of
 from flistfs.authoring.new_session import new_settings, session_directory
 from flistfs.authoring.request import STORE_TIMEOUT, AddRequest, Passwords, SealRequest
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import find, find_latest
-from flistfs.authoring.state.settings import Result, State
-from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
-from flistfs.daemons.control import ask, remote_error
-from flistfs.errors import FlistfsError, SessionError
+from flistfs.authoring.state.settings import State
+from flistfs.authoring.summaries import AddSummary, BaseSummary, Result, SealSummary
+from flistfs.daemons.control import ask
+from flistfs.errors import FlistfsError, SessionError, error_class
 from flistfs.fuse import mounts
 from flistfs.util.progress import Progress, quiet
+
+__all__ = [
+    "AddSummary",
+    "BaseSummary",
+    "Ended",
+    "Found",
+    "SealSummary",
+    "Started",
+    "abort",
+    "add",
+    "find_session",
+    "new",
+    "seal",
+    "seals_when_unmounted",
+    "sync",
+    "wait",
+    "wait_for_end",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +340,7 @@ class Ended:
             FlistfsError: why it was not, with the exit code of its daemon.
         """
         if self.result.exit_code:
-            raise remote_error(self.result.message, self.result.exit_code)
+            raise error_class(self.result.code, self.result.exit_code)(self.result.message)
 
 
 def wait(mountpoint: AnyPath | None = None) -> SealSummary:

@@ -1,4 +1,10 @@
-"""Sealed flists: looking into them, reading, extracting, checking, comparing."""
+"""Sealed flists: looking into them, and reading, extracting, checking, comparing them.
+
+What only some of that needs is imported when it is called: `flistfs ls` and a program that only looks need
+not wait for it.
+"""
+
+# ruff: noqa: PLC0414, PLC0415  see above; and types that belong to this room's answers are named here
 
 from __future__ import annotations
 
@@ -7,28 +13,25 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flistfs.api.arguments import AnyPath, StoreName, chosen_store, typed_path
 from flistfs.errors import FormatError, UsageError
-from flistfs.format.router import Router, without_passwords
-from flistfs.reading import diff as comparing
-from flistfs.reading import extract as extracting
 from flistfs.reading import flist as sealed
-from flistfs.reading import verify as checking
-from flistfs.reading.content import store_of
-from flistfs.reading.diff import Difference
-from flistfs.reading.extract import Extracted
-from flistfs.reading.file import Content
-from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
-from flistfs.reading.search import Search, Selection, search
-from flistfs.reading.survey import Survey, take_survey
-from flistfs.reading.verify import Verified
-from flistfs.stores import Store, open_store
-from flistfs.stores.url import FROM_PASSWORD_VARIABLE
 from flistfs.tree.names import printable
 from flistfs.tree.node import Access, Kind, Node
 from flistfs.util.closing import Closing
 from flistfs.util.progress import Progress, quiet
+
+if TYPE_CHECKING:
+    from flistfs.format.router import Router as Router
+    from flistfs.reading.diff import Difference
+    from flistfs.reading.extract import Extracted
+    from flistfs.reading.repair import Supply
+    from flistfs.reading.survey import Owner as Owner
+    from flistfs.reading.survey import Survey as Survey
+    from flistfs.reading.verify import Verified
+    from flistfs.stores import Store
 
 
 class Flist(Closing):
@@ -42,6 +45,7 @@ class Flist(Closing):
         self._password = password
         self._fallback = fallback_store
         self._blocks: Store | None = None
+        self._is_writable = False
         self._opened = ExitStack()
         self._opened.callback(flist.close)
 
@@ -61,6 +65,8 @@ class Flist(Closing):
         Raises:
             FormatError: what it says is invalid.
         """
+        from flistfs.format.router import without_passwords
+
         router = self._flist.router()
         return router and without_passwords(router)
 
@@ -91,6 +97,14 @@ class Flist(Closing):
         """
         return self._flist.children(self._directory(path).path)
 
+    def names(self, path: AnyPath | Node = "") -> Iterator[Node]:
+        """Walk the entries of a directory quicker than `children` does: of directories only names are known.
+
+        Raises:
+            FormatError: there is no such directory.
+        """
+        return iter(self._flist.entries(self._directory(path).path))
+
     def walk(self, path: AnyPath | Node = "", *, depth: int | None = None) -> Iterator[Node]:
         """Walk all that is below a directory, parents first, by name; at most `depth` levels down.
 
@@ -120,6 +134,8 @@ class Flist(Closing):
         Raises:
             FormatError: there is nothing of that name.
         """
+        from flistfs.reading.search import Search, search
+
         start = path if isinstance(path, Node) else self.find(path)
         wanted = Search(name, None if kinds is None else frozenset(kinds), min_size, max_size)
         return search(self._flist, start, wanted)
@@ -130,6 +146,8 @@ class Flist(Closing):
         Raises:
             FormatError: it is damaged.
         """
+        from flistfs.reading.survey import take_survey
+
         return take_survey(self._flist, largest=largest, progress=progress or quiet)
 
     def diff(self, after: Flist) -> Iterator[Difference]:
@@ -138,7 +156,9 @@ class Flist(Closing):
         Raises:
             FormatError: one of them is damaged.
         """
-        return comparing.diff(self._flist, after._flist)
+        from flistfs.reading.diff import diff
+
+        return diff(self._flist, after._flist)
 
     def extract(
         self,
@@ -164,8 +184,11 @@ class Flist(Closing):
             StoreError: the store cannot be reached, or lacks a block.
             UsageError: a pattern is invalid.
         """
+        from flistfs.reading.extract import extract
+        from flistfs.reading.search import Selection
+
         patterns = (only,) if isinstance(only, str) else tuple(only)
-        return extracting.extract(
+        return extract(
             self._flist,
             self._store(),
             typed_path(target),
@@ -198,20 +221,22 @@ class Flist(Closing):
             StoreError: a store cannot be reached.
             UsageError: `source` is neither, or arguments exclude each other.
         """
+        from flistfs.reading.verify import verify
+
         if not blocks and (deep or source is not None):
             raise UsageError("`deep` and `source` fetch blocks, and `blocks` says to ask for none: omit one")
         with ExitStack() as opened:
             supply = None if source is None else opened.enter_context(self._supply(source, source_password))
-            store: Store | None = None
-            if supply is not None:
-                store = opened.enter_context(closing(self._open_store(reading=False)))
-            elif blocks:
-                store = self._store()
-            return checking.verify(self._flist, store, deep=deep, supply=supply, progress=progress or quiet)
+            store = self._store(reading=supply is None) if blocks else None
+            return verify(self._flist, store, deep=deep, supply=supply, progress=progress or quiet)
 
     @contextmanager
     def _supply(self, source: StoreName | Path, password: str | None) -> Iterator[Supply]:
         """Open what right blocks are to come from."""
+        from flistfs.reading.repair import DirectorySupply, StoreSupply
+        from flistfs.stores import open_store
+        from flistfs.stores.url import FROM_PASSWORD_VARIABLE
+
         place = os.fspath(source)
         if "://" not in place and os.path.isdir(place):  # noqa: PTH112  it takes names of any length
             yield DirectorySupply(Path(place), self._flist.codec)
@@ -240,10 +265,23 @@ class Flist(Closing):
         Raises:
             FormatError: there is no such file, or its record or the flist's router makes no sense.
         """
+        from flistfs.reading.file import Content
+
+        return io.BufferedReader(Content(self._store(), self._file(path)))
+
+    def read(self, path: AnyPath | Node) -> Iterator[bytes]:
+        """Walk the content of a file from its beginning to its end; see `open_file`."""
+        from flistfs.reading.content import read
+
+        return read(self._store(), self._file(path))
+
+    def block_name(self, key: bytes) -> str:
+        """Return the hash or the key of a block as people write it."""
+        return self._flist.codec.show(key)
+
+    def _file(self, path: AnyPath | Node) -> Node:
         node = path if isinstance(path, Node) else self.find(path, follow=True)
-        if node.kind is Kind.LINK:
-            node = self._flist.follow(node.path)
-        return io.BufferedReader(Content(self._store(), node))
+        return self._flist.follow(node.path) if node.kind is Kind.LINK else node
 
     def _directory(self, path: AnyPath | Node) -> Node:
         node = path if isinstance(path, Node) else self.find(path)
@@ -251,14 +289,15 @@ class Flist(Closing):
             raise FormatError(f"{printable(node.path)} is a {node.kind}, not a directory")
         return node
 
-    def _store(self) -> Store:
-        if self._blocks is None:
-            self._blocks = self._open_store(reading=True)
+    def _store(self, *, reading: bool = True) -> Store:
+        """Return the store of its blocks; one that was opened for writing serves readers as well."""
+        from flistfs.reading.content import store_of
+
+        if self._blocks is None or not (reading or self._is_writable):
+            self._blocks = store_of(self._flist, self._url, self._password, self._fallback, reading=reading)
+            self._is_writable = not reading
             self._opened.callback(self._blocks.close)
         return self._blocks
-
-    def _open_store(self, *, reading: bool) -> Store:
-        return store_of(self._flist, self._url, self._password, self._fallback, reading=reading)
 
 
 def open(  # noqa: A001  flistfs.open, like gzip.open
@@ -283,44 +322,3 @@ def open(  # noqa: A001  flistfs.open, like gzip.open
     url, secret = chosen_store(store, password)
     fallback, _ = chosen_store(fallback_store, None)
     return Flist(sealed.Flist.open(typed_path(package)), url, secret, fallback)
-
-
-def extract(
-    package: AnyPath,
-    target: AnyPath,
-    *,
-    store: StoreName | None = None,
-    password: str | None = None,
-    fallback_store: StoreName | None = None,
-    only: str | Iterable[str] = (),
-    devices: bool = True,
-    progress: Progress | None = None,
-) -> Extracted:
-    """Make the files of an flist in a new or empty directory: see `open` and `Flist.extract`."""
-    with open(package, store=store, password=password, fallback_store=fallback_store) as flist:
-        return flist.extract(target, only=only, devices=devices, progress=progress)
-
-
-def verify(
-    package: AnyPath,
-    *,
-    store: StoreName | None = None,
-    password: str | None = None,
-    fallback_store: StoreName | None = None,
-    deep: bool = False,
-    blocks: bool = True,
-    source: StoreName | Path | None = None,
-    source_password: str | None = None,
-    progress: Progress | None = None,
-) -> Verified:
-    """Look for all that is wrong with an flist: see `open` and `Flist.verify`."""
-    with open(package, store=store, password=password, fallback_store=fallback_store) as flist:
-        return flist.verify(
-            deep=deep, blocks=blocks, source=source, source_password=source_password, progress=progress
-        )
-
-
-def diff(before: AnyPath, after: AnyPath) -> Iterator[Difference]:
-    """Walk what is different in the flist `after` from the flist `before`: see `Flist.diff`."""
-    with open(before) as one, open(after) as other:
-        yield from one.diff(other)

@@ -10,9 +10,12 @@ from flistfs.api.arguments import AnyPath, typed_path, typed_paths
 from flistfs.errors import UsageError
 from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
-from flistfs.reading.merge import Merged
+from flistfs.reading.merge import Merged, PathsClashError
+from flistfs.reading.union import Clash
 from flistfs.tree.rules import Prefer
 from flistfs.util.progress import Progress, quiet
+
+__all__ = ["Clash", "Merged", "PathsClashError", "Prefer", "merge"]
 
 
 def merge(

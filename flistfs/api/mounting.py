@@ -9,13 +9,11 @@ from flistfs.api.arguments import (
     AnyPath,
     StoreName,
     absolute_path,
-    base_request,
-    checked_epoch,
     checked_replicas,
     chosen_store,
-    router_text,
     typed_path,
 )
+from flistfs.api.requests import base_request, checked_epoch, router_text
 from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.finding import directory_for, keep_failed_start
 from flistfs.daemons import starting
@@ -23,6 +21,17 @@ from flistfs.daemons.starting import Mounted, MountedFlist, MountOptions, MountR
 from flistfs.errors import FlistfsError, MountError
 from flistfs.fuse import mounts
 from flistfs.util.progress import Progress, quiet
+
+__all__ = [
+    "Mounted",
+    "MountedFlist",
+    "is_mountpoint",
+    "keep_failed_starts",
+    "mount",
+    "mount_sealed",
+    "obstacle_to_low_latency",
+    "unmount",
+]
 
 
 def mount(
@@ -116,6 +125,11 @@ def mount(
             Passwords(secret, base_secret),
             progress or quiet,
         )
+
+
+def is_mountpoint(place: AnyPath) -> bool:
+    """Return whether something is mounted exactly there, dead or alive."""
+    return mounts.mount_at(typed_path(place)) is not None
 
 
 def mount_sealed(

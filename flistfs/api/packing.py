@@ -7,13 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flistfs.api import process
-from flistfs.api.arguments import (
-    AnyPath,
-    StoreName,
-    checked_patterns,
-    seal_request,
-    target_store,
-)
+from flistfs.api.arguments import AnyPath, StoreName, target_store
+from flistfs.api.requests import checked_patterns, seal_request
 from flistfs.authoring.request import STORE_TIMEOUT, USUAL_FORMAT, AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.util.output_file import check_output

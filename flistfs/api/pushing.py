@@ -13,6 +13,8 @@ from flistfs.stores import open_store
 from flistfs.stores.url import FROM_PASSWORD_VARIABLE
 from flistfs.util.progress import Progress, quiet
 
+__all__ = ["PushSummary", "push"]
+
 
 def push(
     package: AnyPath,

@@ -7,16 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flistfs.api.arguments import (
-    AnyPath,
-    StoreName,
-    absolute_path,
-    add_request,
-    base_request,
-    seal_request,
-    target_store,
-)
+from flistfs.api.arguments import AnyPath, StoreName, absolute_path, target_store
 from flistfs.api.process import logged_into
+from flistfs.api.requests import add_request, base_request, seal_request
 from flistfs.authoring import offline
 from flistfs.authoring.new_session import new_settings, session_directory
 from flistfs.authoring.request import STORE_TIMEOUT, Passwords

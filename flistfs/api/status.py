@@ -9,10 +9,23 @@ from typing import Any, TypeVar
 
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import all_directories
-from flistfs.authoring.state.settings import PartialAdd, Result, Settings, State
+from flistfs.authoring.state.settings import PartialAdd, Settings, State
+from flistfs.authoring.summaries import Result
 from flistfs.daemons.control import ask
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.fuse import mounts
+
+__all__ = [
+    "Activity",
+    "Holdings",
+    "PartialAdd",
+    "Result",
+    "SessionStatus",
+    "Settings",
+    "State",
+    "holdings_of",
+    "status",
+]
 
 # Seconds for a daemon to say how it is: one that hangs must not hide the others for long.
 _MAX_SILENCE = 5.0

@@ -30,9 +30,8 @@ from flistfs.authoring.sealing.run import Sealing
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import Journal
-from flistfs.authoring.state.settings import Result
 from flistfs.authoring.state.spool import Spool
-from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
+from flistfs.authoring.summaries import AddSummary, BaseSummary, Result, SealSummary
 from flistfs.authoring.upload.draining import drain
 from flistfs.authoring.upload.encoder import Encoder, LocalEncoder
 from flistfs.authoring.upload.known_blocks import KnownBlocks
@@ -275,7 +274,7 @@ async def seal_session(
 def keep_failure(directory: SessionDirectory, error: FlistfsError) -> None:
     """Keep why a session that is not mounted any more could not be sealed."""
     with suppress(OSError):  # a full disk, say, must not hide the reason itself
-        directory.write_result(Result(error.exit_code, str(error), time.time()))
+        directory.write_result(Result(error.exit_code, str(error), time.time(), code=error.code))
 
 
 async def _settle_idle(content: Content) -> None:

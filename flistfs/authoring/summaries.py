@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from flistfs.authoring.state.settings import PartialAdd
 
 
 @dataclass(frozen=True, slots=True)
 class SealSummary:
     """What was sealed. Sizes are in bytes, `new_bytes` as stored; `seconds` is how long sealing took.
 
-    `incomplete` names sources that were not added whole. `servers` are the URLs that the package's
+    `incomplete` lists the sources that were not added completely. `servers` are the URLs that the package's
     router.yaml names to readers, and `notes` say what is to be known of that; `store_trouble` is what was
     wrong with a server that others stood in for. `replaced_blocks` were wrong in the store.
     """
@@ -28,7 +29,7 @@ class SealSummary:
     shared_blocks: int
     seconds: float
     unrepresentable: Unrepresentable
-    incomplete: Sequence[str] = ()
+    incomplete: tuple[PartialAdd, ...] = ()
     servers: tuple[str, ...] = ()
     store_trouble: str | None = None
     replaced_blocks: int = 0
@@ -42,9 +43,11 @@ class SealSummary:
     def from_dict(cls, raw: dict[str, Any]) -> SealSummary:
         """Return the summary that `as_dict` wrote."""
         plain = dict(raw)
-        for name in ("incomplete", "servers", "notes"):
-            plain[name] = tuple(raw.get(name, ()))
-        return cls(**plain | {"unrepresentable": Unrepresentable(**raw["unrepresentable"])})
+        for name in ("servers", "notes"):
+            plain[name] = tuple(raw[name])
+        plain["incomplete"] = tuple(PartialAdd(**each) for each in raw["incomplete"])
+        plain["unrepresentable"] = Unrepresentable(**raw["unrepresentable"])
+        return cls(**plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class AddSummary:
     new_bytes: int
     shared_blocks: int
     seconds: float
-    left_out: list[str]
+    left_out: list[LeftOut]
     left_out_count: int
     replaced: list[str]
     replaced_count: int
@@ -77,7 +80,19 @@ class AddSummary:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> AddSummary:
         """Return the summary that `as_dict` wrote."""
-        return cls(**raw)
+        return cls(**{**raw, "left_out": [LeftOut(**each) for each in raw["left_out"]]})
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A source, or an entry of one, that was not added, as the user named it, and the reason."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        """Return both on one line."""
+        return f"{self.path}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +129,24 @@ class Unrepresentable:
     owners: int = 0
     set_id: int = 0
     large_devices: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a session's last seal: its `summary` if it succeeded, else the `code` of the error."""
+
+    exit_code: int
+    message: str
+    time: float
+    summary: SealSummary | None = None
+    code: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object, for the result file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Result:
+        """Return the result that `as_dict` wrote."""
+        summary = raw.get("summary")
+        return cls(**{**raw, "summary": SealSummary.from_dict(summary) if summary else None})

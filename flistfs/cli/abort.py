@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from flistfs.api.by_mountpoint import abort, find_session
+from flistfs.cli import documents
+from flistfs.cli.answers import answer
 from flistfs.cli.options import json_option, mount_option
-from flistfs.cli.output import print_json
 
 
 @click.command("abort", short_help="Throw a session away.")
@@ -27,8 +28,7 @@ def command(mountpoint: Path | None, yes: bool, as_json: bool) -> None:
         _confirm(found.mountpoint)
     abort(mountpoint)
     if as_json:
-        answer = {"mountpoint": found.mountpoint, "state_directory": found.state_directory}
-        print_json({**answer, "aborted": True})
+        answer({**documents.session(found.mountpoint, found.state_directory), "aborted": True})
     else:
         click.echo(f"the session of {found.mountpoint} is gone")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from flistfs.api.by_mountpoint import add
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE
+from flistfs.api.store_names import BASE_PASSWORD_VARIABLE
+from flistfs.cli import documents
+from flistfs.cli.answers import answer
 from flistfs.cli.options import (
     check_content_option,
     exclude_from_option,
@@ -24,12 +25,9 @@ from flistfs.cli.output import (
     added_lines,
     complain_left_out,
     is_watched,
-    print_json,
-    print_json_error,
     progress_shown,
 )
 from flistfs.cli.secrets import password
-from flistfs.errors import NoPlaceError
 
 
 @click.command("add", short_help="Put directories and files into a session, past the mount.")
@@ -68,29 +66,23 @@ def command(
       flistfs add rootfs/.
       flistfs add /opt/tool --to opt --exclude '*.pyc'
     """
-    try:
-        with progress_shown(as_json=as_json) as progress:
-            added = add(
-                *sources,
-                mountpoint=mountpoint,
-                password=password(),
-                base_password=password(BASE_PASSWORD_VARIABLE),
-                to=to,
-                exclude=exclude_patterns(exclude, exclude_from),
-                keep_going=keep_going,
-                replace_links=replace_links,
-                timeout=timeout,
-                check_content=check_content,
-                measure=is_watched(),
-                progress=progress,
-            )
-    except NoPlaceError as error:
-        if as_json:
-            print_json_error(error.code, error.exit_code, str(error), error.paths, **error.as_dict())
-        raise
-    summary = asdict(added)
+    with progress_shown(as_json=as_json) as progress:
+        summary = add(
+            *sources,
+            mountpoint=mountpoint,
+            password=password(),
+            base_password=password(BASE_PASSWORD_VARIABLE),
+            to=to,
+            exclude=exclude_patterns(exclude, exclude_from),
+            keep_going=keep_going,
+            replace_links=replace_links,
+            timeout=timeout,
+            check_content=check_content,
+            measure=is_watched(),
+            progress=progress,
+        )
     if as_json:
-        print_json(summary)
+        answer(documents.added(summary))
     else:
         click.echo("\n".join(added_lines(summary)))
     complain_left_out(summary)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import base64
-import json
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import click
 
+from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.cli.answers import VERSION, dumps, write
 from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
-from flistfs.cli.output import begin_answer
 from flistfs.cli.secrets import password
-from flistfs.reading.content import read, store_of
-from flistfs.reading.flist import Flist
-from flistfs.stores import Store
+from flistfs.errors import FlistfsError
 from flistfs.tree.node import Node
 
 
@@ -29,43 +27,49 @@ from flistfs.tree.node import Node
 def command(package: Path, paths: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """Print the content of files in an flist, every block checked. Links are followed, within the flist.
 
-    With --json each file is an object in a list, with its path, its size and its content in base64.
+    With --json each file is an object, with its path, its size and its content in base64.
 
     \b
     Example:
       flistfs cat out.flist etc/os-release
       flistfs cat out.flist boot/initrd.img --store ardb://host:16379 | lsinitramfs -
     """
-    out = sys.stdout.buffer
-    with Flist.open(package) as flist, closing(store_of(flist, store, password(), usual_store())) as blocks:
-        nodes = [flist.follow(os.fsencode(path)) for path in paths]
-        for part in _json(blocks, nodes) if as_json else _plain(blocks, nodes):
-            if as_json:
-                begin_answer()
-            out.write(part)
-    out.flush()
+    with open(package, store=store, password=password(), fallback_store=usual_store()) as flist:
+        nodes = [flist.find(path, follow=True) for path in paths]
+        if as_json:
+            _print_as_json(flist, nodes)
+            return
+        for node in nodes:
+            for part in flist.read(node):
+                sys.stdout.buffer.write(part)
+    sys.stdout.buffer.flush()
 
 
-def _plain(blocks: Store, nodes: Sequence[Node]) -> Iterator[bytes]:
+def _print_as_json(flist: Flist, nodes: Sequence[Node]) -> None:
+    """Print each file as an object that is never in memory as a whole."""
+    lead = f'{{"version": {VERSION}, "files": ['
     for node in nodes:
-        yield from read(blocks, node)
+        parts = _base64(flist.read(node))
+        part = next(parts)  # an error before anything is printed needs no beginning of an answer
+        head = dumps({"path": os.fsdecode(node.path), "size": node.size}).removesuffix("}")
+        write(f'{lead}{head}, "base64": "', closing='"}]')
+        for text in itertools.chain([part], parts):
+            write(text, closing='"}]')
+        write('"}', closing="]")
+        lead = ", "
 
 
-def _json(blocks: Store, nodes: Sequence[Node]) -> Iterator[bytes]:
-    for number, node in enumerate(nodes):
-        head = json.dumps({"path": os.fsdecode(node.path), "size": node.size, "base64": ""})
-        yield (b"," if number else b"[") + head.removesuffix('"}').encode()
-        yield from _base64(read(blocks, node))
-        yield b'"}'
-    yield b"]\n"
-
-
-def _base64(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Encode a stream, of which three bytes make four letters."""
+def _base64(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Encode a stream, of which three bytes make four letters; at an error what came before it is whole."""
     rest = b""
-    for chunk in chunks:
-        data = rest + chunk
-        whole = len(data) // 3 * 3
-        rest = data[whole:]
-        yield base64.b64encode(data[:whole])
-    yield base64.b64encode(rest)
+    try:
+        for chunk in chunks:
+            data = rest + chunk
+            whole = len(data) // 3 * 3
+            rest = data[whole:]
+            yield base64.b64encode(data[:whole]).decode()
+    except FlistfsError:
+        if rest:
+            yield base64.b64encode(rest).decode()
+        raise
+    yield base64.b64encode(rest).decode()

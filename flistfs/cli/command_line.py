@@ -7,22 +7,20 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 import click
 
 from flistfs.api import process
-from flistfs.cli import interrupts, streams
+from flistfs.cli import answers, interrupts, streams
 from flistfs.cli.messages import spoken
-from flistfs.cli.output import print_json_error
 from flistfs.cli.secrets import hide_passwords
-from flistfs.errors import FlistfsError, InterruptedByUserError, OutputError, UsageError
+from flistfs.errors import FlistfsError, InternalError, InterruptedByUserError, OutputError, UsageError
 
 # Command: the module that has it under the same name. Loaded when it is called, so that `flistfs ls` does
 # not pay for what only a mount needs.
-_COMMANDS = (
+COMMANDS = (
     "abort",
     "add",
     "cat",
@@ -49,11 +47,17 @@ _COMMANDS = (
 class _Group(click.Group):
     """Commands that are imported when they are asked for."""
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command, and print what it has answered; click calls this."""
+        result = super().invoke(ctx)
+        answers.end_answer()
+        return result
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
         with interrupts.loading():
             command = importlib.import_module(f"flistfs.cli.{cmd_name}").command
@@ -93,16 +97,16 @@ def _run() -> int:
         sys.stdout.flush()
     except FlistfsError as error:
         _complain(str(error))
-        _print_error(error.code, error.exit_code, str(error), error.paths)
+        _end_answer(error)
         return error.exit_code
     except click.ClickException as error:
         error.show()
-        _print_error(UsageError.code, error.exit_code, error.format_message())
-        return error.exit_code
+        _end_answer(UsageError(error.format_message()))
+        return UsageError.exit_code
     except (click.exceptions.Abort, KeyboardInterrupt):
-        code = interrupts.exit_code()
-        _print_error(InterruptedByUserError.code, code, "interrupted")
-        return code
+        exit_code = interrupts.exit_code()
+        _end_answer(InterruptedByUserError("interrupted"), exit_code)
+        return exit_code
     except streams.OutputClosedError:
         return 128 + signal.SIGPIPE
     except Exception as error:
@@ -110,18 +114,23 @@ def _run() -> int:
             raise
         message = f"this is a bug: {type(error).__name__}: {error} (FLISTFS_DEBUG=1 shows where)"
         _complain(message)
-        _print_error("bug", 1, message)
+        _end_answer(InternalError(message))
         return 1
     return code or 0
 
 
-def _print_error(code: str, exit_code: int, message: str, paths: Sequence[str] = ()) -> None:
-    """With --json among the words, print the error as a document too; it keeps its own exit code."""
-    options = itertools.takewhile(lambda word: word != "--", sys.argv[1:])
-    if "--json" not in options:
-        return
-    with suppress(OutputError, streams.OutputClosedError):
-        print_json_error(code, exit_code, message, paths)
+def _end_answer(error: FlistfsError, exit_code: int | None = None) -> None:
+    """Print the answer as far as it got, with the error, if it was to be in JSON.
+
+    The options are looked at, as an error may come before they are parsed. What cannot be printed changes no
+    exit code.
+    """
+    if "--json" in itertools.takewhile(lambda word: word != "--", sys.argv[1:]):
+        with suppress(OutputError, streams.OutputClosedError):
+            from flistfs.cli import documents  # noqa: PLC0415  only this needs it
+
+            document = documents.error(error)
+            answers.end_answer(document if exit_code is None else document | {"exit_code": exit_code})
 
 
 def _complain(message: str) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
-from typing import Any
 
 import click
 
-from flistfs.cli.nodes import as_dict, owner, time_of
+from flistfs.api.comparing import Change, Difference, diff
+from flistfs.cli import documents
+from flistfs.cli.answers import answer_list
+from flistfs.cli.nodes import owner, time_of
 from flistfs.cli.options import any_path, json_option
-from flistfs.cli.output import print_json_list
-from flistfs.reading.diff import Change, Difference, diff
-from flistfs.reading.flist import Flist
 from flistfs.tree.names import printable
 from flistfs.tree.node import Access, Node
 
@@ -34,23 +32,12 @@ def command(before: Path, after: Path, as_json: bool) -> None:
     Example:
       flistfs diff old.flist new.flist
     """
-    with Flist.open(before) as one, Flist.open(after) as other:
-        differences = diff(one, other)
-        if as_json:
-            print_json_list(_as_dict(each) for each in differences)
-            return
-        for each in differences:
-            click.echo(_line(each))
-
-
-def _as_dict(difference: Difference) -> dict[str, Any]:
-    return {
-        "path": os.fsdecode(difference.path),
-        "change": difference.change.value,
-        "fields": list(difference.fields),
-        "before": as_dict(difference.before) if difference.before else None,
-        "after": as_dict(difference.after) if difference.after else None,
-    }
+    differences = diff(before, after)
+    if as_json:
+        answer_list("differences", map(documents.difference, differences))
+        return
+    for each in differences:
+        click.echo(_line(each))
 
 
 def _line(difference: Difference) -> str:

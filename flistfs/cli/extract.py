@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from flistfs.api.extracting import Extracted, extract
+from flistfs.cli import documents
+from flistfs.cli.answers import absolute, answer
 from flistfs.cli.options import any_path, flist_argument, from_store_option, json_option, usual_store
-from flistfs.cli.output import human_size, kinds, plural, print_json, progress_shown
+from flistfs.cli.output import human_size, kinds, plural, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import OutputError
-from flistfs.reading.content import store_of
-from flistfs.reading.extract import Extracted, extract
-from flistfs.reading.flist import Flist
-from flistfs.reading.search import Selection
 from flistfs.tree.names import printable
 
 
@@ -48,15 +44,19 @@ def command(
       flistfs extract out.flist rootfs
       flistfs extract out.flist conf --only '/etc/*.conf' --only '/usr/lib/**/*.so'
     """
-    only = Selection(patterns) if patterns else None
-    with (
-        Flist.open(package) as flist,
-        closing(store_of(flist, store, password(), usual_store())) as blocks,
-        progress_shown() as progress,
-    ):
-        found = extract(flist, blocks, target, only=only, devices=not no_devices, progress=progress)
+    with progress_shown() as progress:
+        found = extract(
+            package,
+            target,
+            store=store,
+            password=password(),
+            fallback_store=usual_store(),
+            only=patterns,
+            devices=not no_devices,
+            progress=progress,
+        )
     if as_json:
-        print_json(asdict(found) | {"devices": [os.fsdecode(path) for path in found.devices]})
+        answer(documents.extracted(absolute(target), found))
     else:
         click.echo("\n".join(_lines(target, found)))
     if found.devices:
@@ -67,7 +67,7 @@ def command(
 
 
 def _lines(target: Path, found: Extracted) -> Iterator[str]:
-    yield f"{target}: {kinds(asdict(found))}; {human_size(found.size)} of content"
+    yield f"{target}: {kinds(found)}; {human_size(found.size)} of content"
     if found.foreign:
         yield (
             f"note: {plural(found.foreign, 'entry belongs', 'entries belong')} to others in the flist, "

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from flistfs.cli.nodes import as_dict
+from flistfs.api.flists import open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.cli import documents
+from flistfs.cli.answers import answer_list
 from flistfs.cli.options import Size, flist_argument, json_option
-from flistfs.cli.output import print_json_list
-from flistfs.reading.flist import Flist
-from flistfs.reading.search import Search, search
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind
 
@@ -59,11 +57,11 @@ def command(
       flistfs find out.flist --name '*.pyc'
       flistfs find out.flist usr --type f --min-size 10M
     """
-    wanted = Search(name, frozenset(_LETTERS[kind] for kind in kinds) or None, min_size, max_size)
-    with Flist.open(package) as flist:
-        nodes = search(flist, flist.find(os.fsencode(path)), wanted)
+    wanted = [_LETTERS[kind] for kind in kinds] or None
+    with open(package) as flist:
+        nodes = flist.search(path, name=name, kinds=wanted, min_size=min_size, max_size=max_size)
         if as_json:
-            print_json_list(as_dict(node) for node in nodes)
+            answer_list("entries", map(documents.entry, nodes))
             return
         for node in nodes:
             if zero:

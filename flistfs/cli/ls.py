@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from flistfs.cli.nodes import as_dict, long_line
+from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.cli import documents
+from flistfs.cli.answers import answer_list
+from flistfs.cli.nodes import long_line
 from flistfs.cli.options import flist_argument, json_option
-from flistfs.cli.output import print_json_list
-from flistfs.reading.flist import Flist
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
 
@@ -30,11 +30,11 @@ def command(package: Path, path: str, long: bool, recursive: bool, as_json: bool
       flistfs ls out.flist etc
       flistfs ls -lR out.flist
     """
-    with Flist.open(package) as flist:
-        start = flist.find(os.fsencode(path))
+    with open(package) as flist:
+        start = flist.find(path)
         nodes = _listed(flist, start, recursive=recursive, names_only=not (long or as_json))
         if as_json:
-            print_json_list(as_dict(node) for node in nodes)
+            answer_list("entries", map(documents.entry, nodes))
             return
         for node in nodes:
             name = printable(node.path if recursive else node.name)
@@ -42,12 +42,12 @@ def command(package: Path, path: str, long: bool, recursive: bool, as_json: bool
 
 
 def _listed(flist: Flist, start: Node, *, recursive: bool, names_only: bool) -> Iterator[Node]:
-    """Walk what is to be shown: a directory's entries, or the one entry that was named."""
+    """Walk the entries to list: those of a directory, or the one entry that was named."""
     if start.kind is not Kind.DIRECTORY:
         yield start
     elif recursive:
         yield from flist.walk(start)
     elif names_only:  # one record, and not those of its sub-directories
-        yield from flist.entries(start.path)
+        yield from flist.names(start)
     else:
-        yield from flist.children(start.path)
+        yield from flist.children(start)

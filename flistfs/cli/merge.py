@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 
+from flistfs.api.merging import Clash, Merged, PathsClashError, Prefer, merge
+from flistfs.cli import documents
+from flistfs.cli.answers import absolute, answer
 from flistfs.cli.messages import spoken
 from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import any_path, json_option, replace_links_option
-from flistfs.cli.output import (
-    hidden_lines,
-    human_size,
-    kinds,
-    plural,
-    print_json,
-    print_json_error,
-    progress_shown,
-)
-from flistfs.reading.flist import Flist
-from flistfs.reading.merge import Merged, PathsClashError, Source, merge
-from flistfs.reading.union import Clash
+from flistfs.cli.output import hidden_lines, human_size, kinds, plural, progress_shown
 from flistfs.tree.names import printable
-from flistfs.tree.node import Kind
-from flistfs.tree.rules import Prefer
 
 
 @click.command("merge", short_help="Merge flists into one.")
@@ -69,31 +56,23 @@ def command(
       flistfs merge -o out.flist base.flist patch.flist --prefer last
     """
     try:
-        with ExitStack() as opened, progress_shown() as progress:
-            sources = [Source(str(path), opened.enter_context(Flist.open(path))) for path in packages]
-            wanted = Prefer(prefer) if prefer else None
+        with progress_shown() as progress:
             merged = merge(
-                sources, out, prefer=wanted, replace_links=replace_links, force=force, progress=progress
+                out,
+                packages,
+                prefer=Prefer(prefer).value if prefer else None,
+                replace_links=replace_links,
+                force=force,
+                progress=progress,
             )
     except PathsClashError as error:
-        if as_json:
-            clashes = [_clash_as_dict(each) for each in error.clashes]
-            print_json_error(error.code, error.exit_code, str(error), error.paths, clashes=clashes)
-        else:
+        if not as_json:  # there the error lists them
             _print_clashes(error.clashes)
         raise
     if as_json:
-        print_json(_as_dict(out, merged))
+        answer(documents.merged(absolute(out), merged))
     else:
         _print(out, merged)
-
-
-def _clash_as_dict(clash: Clash) -> dict[str, Any]:
-    return {
-        "path": os.fsdecode(clash.path),
-        "found": [list(found) for found in clash.found],
-        "why": spoken(clash.reason) or None,
-    }
 
 
 def _print_clashes(clashes: Sequence[Clash]) -> None:
@@ -101,18 +80,6 @@ def _print_clashes(clashes: Sequence[Clash]) -> None:
         found = ", ".join(f"{name} ({kind})" for name, kind in clash.found)
         why = f": {spoken(clash.reason)}" if clash.reason else ""
         click.echo(f"{printable(clash.path)}: {found}{why}")
-
-
-def _as_dict(out: Path, merged: Merged) -> dict[str, Any]:
-    return {
-        "out": str(out),
-        "kinds": {kind.value: merged.kinds[kind] for kind in Kind if merged.kinds[kind]},
-        "size": merged.size,
-        "clashes": merged.clashes,
-        "hidden": {name: list(map(os.fsdecode, paths)) for name, paths in merged.hidden.items()},
-        "package_size": merged.package_size,
-        "notes": [spoken(note) for note in merged.notes],
-    }
 
 
 def _print(out: Path, merged: Merged) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from flistfs.api.mounting import keep_failed_starts, mount, mount_sealed, obstacle_to_low_latency
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE
+from flistfs.api.mounting import Mounted, keep_failed_starts, mount, mount_sealed, obstacle_to_low_latency
+from flistfs.api.store_names import BASE_PASSWORD_VARIABLE, shown_store
+from flistfs.cli import documents
+from flistfs.cli.answers import answer
 from flistfs.cli.mount_sealed import print_mounted_flist
 from flistfs.cli.options import (
     Size,
@@ -27,11 +27,9 @@ from flistfs.cli.options import (
     store_option,
     usual_store,
 )
-from flistfs.cli.output import base_lines, print_json, progress_shown
+from flistfs.cli.output import base_lines, progress_shown
 from flistfs.cli.secrets import password
-from flistfs.daemons.starting import Mounted
 from flistfs.errors import FlistfsError, UsageError
-from flistfs.stores.url import shown_store
 
 
 class _Mount(click.Command):
@@ -211,7 +209,7 @@ def command(
             progress=progress,
         )
     if as_json:
-        print_json(_as_dict(mounted))
+        answer(documents.mounted(mounted))
     else:
         click.echo("\n".join(_lines(mounted, seals=seal_to is not None)))
 
@@ -222,20 +220,10 @@ def _named_store(store: str | None) -> str | None:
     return store if source is ParameterSource.COMMANDLINE else None
 
 
-def _as_dict(mounted: Mounted) -> dict[str, Any]:
-    return {
-        "mountpoint": mounted.mountpoint,
-        "store": mounted.store,
-        "state": mounted.state_directory,
-        "resumed": mounted.resumed,
-        **({"base": asdict(mounted.base)} if mounted.base else {}),
-    }
-
-
 def _lines(mounted: Mounted, *, seals: bool) -> Iterator[str]:
     again = " again: its session goes on" if mounted.resumed else ""
     yield f"{mounted.mountpoint} is mounted{again}; blocks go to {shown_store(mounted.store)}"
     if mounted.base:
-        yield from base_lines(asdict(mounted.base))
+        yield from base_lines(mounted.base)
     if not seals:
         yield "seal it with: flistfs seal OUT.flist"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from flistfs.cli.output import print_json
-from flistfs.daemons.starting import MountedFlist
+from flistfs.api.mounting import MountedFlist
+from flistfs.cli.answers import answer
 
 
 def print_mounted_flist(mounted: MountedFlist, package: Path, *, as_json: bool) -> None:
     """Print that a flist, as the user named it, is mounted."""
     if as_json:
-        print_json(asdict(mounted))
+        answer(asdict(mounted))
     else:
         place = mounted.mountpoint
         click.echo(f"{place} shows {package}, read-only; end it with: umount {place}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-from flistfs.api.by_mountpoint import Started, new
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE
+from flistfs.api.by_mountpoint import new
+from flistfs.api.store_names import BASE_PASSWORD_VARIABLE, shown_store
+from flistfs.cli import documents
+from flistfs.cli.answers import answer
 from flistfs.cli.options import (
     any_path,
     base_store_option,
@@ -20,9 +20,8 @@ from flistfs.cli.options import (
     store_option,
     usual_store,
 )
-from flistfs.cli.output import base_lines, print_json, progress_shown
+from flistfs.cli.output import base_lines, progress_shown
 from flistfs.cli.secrets import password
-from flistfs.stores.url import shown_store
 
 
 @click.command("new", short_help="Start a session without a mount.")
@@ -80,18 +79,9 @@ def command(
             progress=progress,
         )
     if as_json:
-        print_json(_as_dict(started))
+        answer(documents.started(started))
         return
     click.echo(f"a session for {started.mountpoint}; blocks go to {shown_store(started.store)}")
     if started.base:
-        click.echo("\n".join(base_lines(asdict(started.base))))
+        click.echo("\n".join(base_lines(started.base)))
     click.echo("fill it with: flistfs add SOURCE…   and seal it with: flistfs seal OUT.flist")
-
-
-def _as_dict(started: Started) -> dict[str, Any]:
-    return {
-        "mountpoint": started.mountpoint,
-        "store": started.store,
-        "state": started.state_directory,
-        **({"base": asdict(started.base)} if started.base else {}),
-    }

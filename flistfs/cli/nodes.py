@@ -1,12 +1,11 @@
-"""How entries of flists are shown, on a line and as plain data."""
+"""How entries of flists are shown."""
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import NamedTuple
 
 from flistfs.tree.names import printable
 from flistfs.tree.node import Access, Kind, Node
@@ -14,14 +13,23 @@ from flistfs.tree.node import Access, Kind, Node
 _SPECIALS = (Kind.CHAR, Kind.BLOCK, Kind.FIFO, Kind.SOCKET, Kind.UNKNOWN)
 
 
-def counts_by_kind(found: Mapping[Kind, int]) -> dict[str, int]:
-    """Sum entries up by the kinds that a summary has (`output.kinds`)."""
-    return {
-        "files": found.get(Kind.FILE, 0),
-        "directories": found.get(Kind.DIRECTORY, 0),
-        "links": found.get(Kind.LINK, 0),
-        "specials": sum(found.get(kind, 0) for kind in _SPECIALS),
-    }
+class Counts(NamedTuple):
+    """How many entries of each kind there are, as summaries have it."""
+
+    files: int
+    directories: int
+    links: int
+    specials: int
+
+
+def counts_by_kind(found: Mapping[Kind, int]) -> Counts:
+    """Sum entries up by the kinds that summaries have."""
+    return Counts(
+        found.get(Kind.FILE, 0),
+        found.get(Kind.DIRECTORY, 0),
+        found.get(Kind.LINK, 0),
+        sum(found.get(kind, 0) for kind in _SPECIALS),
+    )
 
 
 def owner(access: Access | None) -> tuple[str, str]:
@@ -52,26 +60,3 @@ def long_line(node: Node, name: str) -> str:
     size = device(node) or str(node.size)
     mode = stat.filemode(node.mode)
     return f"{mode} {user:<8} {group:<8} {size:>10} {time_of(node.mtime)} {name}{arrow(node)}"
-
-
-def as_dict(node: Node) -> dict[str, Any]:
-    """Give a node as plain data; bytes that are no UTF-8 become surrogates, as Python's os functions do."""
-    access = node.access
-    plain: dict[str, Any] = {
-        "path": os.fsdecode(node.path),
-        "kind": node.kind.value,
-        "mode": node.mode,
-        "user": os.fsdecode(access.user) if access else None,
-        "group": os.fsdecode(access.group) if access else None,
-        "uid": access.uid if access else None,
-        "gid": access.gid if access else None,
-        "size": node.size,
-        "mtime": node.mtime,
-    }
-    if node.target is not None:
-        plain["target"] = os.fsdecode(node.target)
-    if node.kind not in {Kind.DIRECTORY, Kind.FILE, Kind.LINK}:
-        plain["device"] = device(node)
-    if node.kind is Kind.FILE:
-        plain["blocks"] = len(node.blocks)
-    return plain

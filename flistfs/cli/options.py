@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from flistfs.authoring.request import STORE_TIMEOUT
+from flistfs.api.excludes import excluding, read_patterns
+from flistfs.api.store_names import STORE_TIMEOUT, named_store
 from flistfs.errors import UsageError
-from flistfs.sources.excludes import excluding, read_patterns
-from flistfs.stores.url import named_store
+from flistfs.tree.owners import MAX_ID
 
 # A path that the command itself opens: click would call one that may not be read a usage error.
 any_path: click.Path = click.Path(path_type=Path, readable=False)
@@ -204,8 +204,8 @@ def parse_owner(text: str | None) -> tuple[int, int] | None:
     if match is None:
         raise UsageError(f"--owner takes UID:GID, two numbers such as 0:0, not {text!r}")
     owner = int(match[1]), int(match[2])
-    if max(owner) >= 2**32 - 1:
-        raise UsageError("--owner takes numbers below 4294967295")
+    if max(owner) > MAX_ID:
+        raise UsageError(f"--owner takes numbers up to {MAX_ID}")
     return owner
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from flistfs.cli.answers import print_now
 from flistfs.cli.messages import spoken
 from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError
@@ -21,51 +21,13 @@ from flistfs.tree.owners import FIRST_OWN_NUMBER
 from flistfs.util.progress import Progress, Report, quiet
 
 if TYPE_CHECKING:
+    from flistfs.api.by_mountpoint import AddSummary, BaseSummary, SealSummary
     from flistfs.cli.bars import Bars
 
 # How many servers a summary names.
 _NAMED_SERVERS = 3
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
-
-
-class _Answer:
-    """Whether standard output has its document of JSON, or the beginning of it: there is only one."""
-
-    has_begun = False
-
-
-def begin_answer() -> None:
-    """Note that the document on standard output begins: an error from here on is no other document."""
-    _Answer.has_begun = True
-
-
-def print_json(value: object, *, err: bool = False) -> None:
-    """Print JSON, on one line; with `err` to standard error."""
-    if not err:
-        begin_answer()
-    click.echo(json.dumps(value), err=err)
-
-
-def print_json_error(
-    code: str, exit_code: int, message: str, paths: Sequence[str] = (), **more: object
-) -> None:
-    """Print an error as the document of a command, unless its answer was begun; `more` is what it lists."""
-    if _Answer.has_begun:
-        return
-    error = {"code": code, "exit_code": exit_code, "message": spoken(message), "paths": list(paths), **more}
-    print_json({"version": 1, "error": error})
-
-
-def print_json_list(values: Iterable[object]) -> None:
-    """Print a list as JSON on one line, each value as it comes."""
-    lead = "["
-    for value in values:
-        begin_answer()
-        click.echo(f"{lead}{json.dumps(value)}", nl=False)
-        lead = ", "
-    begin_answer()
-    click.echo("]" if lead == ", " else "[]")
 
 
 def human_size(size: float) -> str:
@@ -116,7 +78,7 @@ class _JsonProgress:
         self._next = now + _JSON_EVERY
         plain = asdict(report)
         plain |= plain.pop("counts") or {}
-        print_json({"progress": {**plain, "seconds": round(now - self._started, 1)}}, err=True)
+        print_now({"progress": {**plain, "seconds": round(now - self._started, 1)}}, err=True)
 
 
 @contextmanager
@@ -139,28 +101,48 @@ def _bars() -> Iterator[Progress]:
             each.finish()
 
 
-def kinds(counts: dict[str, Any]) -> str:
-    """Say how many entries of each kind there are."""
+class HasCounts(Protocol):
+    """A summary that counts entries by kind."""
+
+    @property
+    def files(self) -> int:
+        """Files."""
+
+    @property
+    def directories(self) -> int:
+        """Directories, the root among them."""
+
+    @property
+    def links(self) -> int:
+        """Symbolic links."""
+
+    @property
+    def specials(self) -> int:
+        """Everything else."""
+
+
+def kinds(counts: HasCounts) -> str:
+    """Return how many entries of each kind there are, in words."""
     return ", ".join(
         (
-            plural(counts["files"], "file"),
-            plural(counts["directories"], "directory", "directories"),
-            plural(counts["links"], "link"),
-            plural(counts["specials"], "special file"),
+            plural(counts.files, "file"),
+            plural(counts.directories, "directory", "directories"),
+            plural(counts.links, "link"),
+            plural(counts.specials, "special file"),
         )
     )
 
 
-def added_lines(summary: dict[str, Any]) -> Iterator[str]:
+def added_lines(summary: AddSummary) -> Iterator[str]:
     """Say what was put into a tree."""
     yield (
-        f"added {plural(summary['entries'], 'entry', 'entries')}, {human_size(summary['size'])} of content; "
-        f"blocks: {summary['new_blocks']:,} new ({human_size(summary['new_bytes'])}), "
-        f"{summary['shared_blocks']:,} shared; in {summary['seconds']:.1f} s"
+        f"added {plural(summary.entries, 'entry', 'entries')}, {human_size(summary.size)} of content; "
+        f"blocks: {summary.new_blocks:,} new ({human_size(summary.new_bytes)}), "
+        f"{summary.shared_blocks:,} shared; in {summary.seconds:.1f} s"
     )
-    if count := summary["replaced_count"]:
+    if count := summary.replaced_count:
         yield f"{plural(count, 'entry', 'entries')} took the place of what was there"
-    yield from replaced_lines(summary["replaced_blocks"])
+    yield from replaced_lines(summary.replaced_blocks)
 
 
 def hidden_lines(counts: Mapping[str, int]) -> Iterator[str]:
@@ -170,14 +152,14 @@ def hidden_lines(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"{plural(count, 'entry', 'entries')} of {name} {verb} hidden by what others have there"
 
 
-def base_lines(summary: dict[str, Any]) -> Iterator[str]:
+def base_lines(summary: BaseSummary) -> Iterator[str]:
     """Say what a session started from."""
     yield (
-        f"it holds {plural(summary['entries'], 'entry', 'entries')} of its base, "
-        f"{human_size(summary['size'])} of content; in {summary['seconds']:.1f} s"
+        f"it holds {plural(summary.entries, 'entry', 'entries')} of its base, "
+        f"{human_size(summary.size)} of content; in {summary.seconds:.1f} s"
     )
-    yield from hidden_lines(summary["hidden_counts"])
-    if count := summary["unknown_owners"]:
+    yield from hidden_lines(summary.hidden_counts)
+    if count := summary.unknown_owners:
         belong = "entry belongs to an account" if count == 1 else "entries belong to accounts"
         yield (
             f"note: {count:,} {belong} that the base knows by name only: in the mount that is a number from "
@@ -185,15 +167,15 @@ def base_lines(summary: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def complain_left_out(summary: dict[str, Any]) -> None:
+def complain_left_out(summary: AddSummary) -> None:
     """Name what was left out: it could not be read, or has no place.
 
     Raises:
         SourceError: anything was.
     """
-    for line in summary["left_out"]:
-        click.echo(f"flistfs: left out: {on_one_line(line)}", err=True)
-    if count := summary["left_out_count"]:
+    for each in summary.left_out:
+        click.echo(f"flistfs: left out: {on_one_line(str(each))}", err=True)
+    if count := summary.left_out_count:
         raise SourceError(f"{plural(count, 'entry was', 'entries were')} left out")
 
 
@@ -203,26 +185,26 @@ def replaced_lines(count: int) -> Iterator[str]:
         yield f"note: {plural(count, 'block was', 'blocks were')} wrong in the store, and replaced"
 
 
-def seal_lines(summary: dict[str, Any]) -> Iterator[str]:
+def seal_lines(summary: SealSummary) -> Iterator[str]:
     """Say what was sealed, and what of it the format or its readers drop."""
-    yield f"{summary['out']}: {kinds(summary)}; {human_size(summary['size'])} of content"
+    yield f"{summary.out}: {kinds(summary)}; {human_size(summary.size)} of content"
     yield (
-        f"blocks: {summary['new_blocks']:,} new ({human_size(summary['new_bytes'])}), "
-        f"{summary['shared_blocks']:,} shared; package: {human_size(summary['package_size'])}; "
-        f"sealed in {summary['seconds']:.1f} s"
+        f"blocks: {summary.new_blocks:,} new ({human_size(summary.new_bytes)}), "
+        f"{summary.shared_blocks:,} shared; package: {human_size(summary.package_size)}; "
+        f"sealed in {summary.seconds:.1f} s"
     )
-    for add in summary.get("incomplete", ()):
-        yield f"note: {on_one_line(add)} was not added whole"
-    yield from replaced_lines(summary.get("replaced_blocks", 0))
-    if servers := summary.get("servers"):
+    for add in summary.incomplete:
+        yield f"note: {on_one_line(str(add))} was not added whole"
+    yield from replaced_lines(summary.replaced_blocks)
+    if servers := summary.servers:
         more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
         yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
-    for note in summary.get("notes", ()):
+    for note in summary.notes:
         yield f"note: {spoken(note)}"
-    if summary.get("store_trouble"):
-        yield f"note: {summary['store_trouble']}; flistfs push brings it later what it lacks"
+    if summary.store_trouble:
+        yield f"note: {summary.store_trouble}; flistfs push brings it later what it lacks"
     for name, text in _UNREPRESENTABLE.items():
-        if count := summary["unrepresentable"][name]:
+        if count := getattr(summary.unrepresentable, name):
             yield f"note: {plural(count, *text[:2])} {text[2]}"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from flistfs.api.packing import pack
-from flistfs.cli.messages import spoken
+from flistfs.cli import documents
+from flistfs.cli.answers import answer
 from flistfs.cli.options import (
     any_path,
     check_content_option,
@@ -27,7 +27,7 @@ from flistfs.cli.options import (
     store_option,
     timeout_option,
 )
-from flistfs.cli.output import complain_left_out, is_watched, print_json, progress_shown, seal_lines
+from flistfs.cli.output import complain_left_out, is_watched, progress_shown, seal_lines
 from flistfs.cli.secrets import password
 
 
@@ -90,13 +90,10 @@ def command(
             measure=is_watched(),
             progress=progress,
         )
-    added, summary = asdict(packed.added), asdict(packed.sealed)
-    summary["notes"] = [spoken(note) for note in packed.sealed.notes]
     if as_json:
-        about_source = {key: added[key] for key in ("left_out", "left_out_count")}
-        print_json({**summary, **about_source, "notes": [*summary["notes"], *packed.added.notes]})
+        answer(documents.packed(packed))
     else:
-        click.echo("\n".join(seal_lines(summary)))
+        click.echo("\n".join(seal_lines(packed.sealed)))
     for note in packed.added.notes:
         click.echo(f"flistfs: note: {note}", err=True)
-    complain_left_out(added)
+    complain_left_out(packed.added)

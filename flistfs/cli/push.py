@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from flistfs.api.pushing import push
+from flistfs.api.store_names import FROM_PASSWORD_VARIABLE, shown_store
+from flistfs.cli import documents
+from flistfs.cli.answers import answer
 from flistfs.cli.options import (
     StorePlace,
     check_content_option,
@@ -16,13 +18,8 @@ from flistfs.cli.options import (
     min_replicas_option,
     usual_store,
 )
-from flistfs.cli.output import human_size, plural, print_json, progress_shown, replaced_lines
+from flistfs.cli.output import human_size, plural, progress_shown, replaced_lines
 from flistfs.cli.secrets import password
-from flistfs.reading.content import store_of
-from flistfs.reading.flist import Flist
-from flistfs.reading.push import push
-from flistfs.stores import open_store
-from flistfs.stores.url import FROM_PASSWORD_VARIABLE, parse_store_url, shown_store, with_min_replicas
 
 
 @click.command("push", short_help="Bring the blocks of an flist to another store.")
@@ -59,29 +56,23 @@ def command(
       flistfs push out.flist --to ardb://host:16379
       flistfs push out.flist --from redis://old:6379 --to router.yaml
     """
-    if min_replicas is not None:
-        to = str(with_min_replicas(parse_store_url(to), min_replicas))
-    with (
-        Flist.open(package) as flist,
-        closing(
-            store_of(
-                flist,
-                source,
-                password(FROM_PASSWORD_VARIABLE),
-                usual_store(),
-                password_variable=FROM_PASSWORD_VARIABLE,
-            )
-        ) as origin,
-        closing(open_store(to, flist.codec, password())) as target,
-    ):
-        target.check()
-        with progress_shown() as progress:
-            summary = push(flist, origin, target, progress, check_content=check_content)
+    with progress_shown() as progress:
+        summary = push(
+            package,
+            to,
+            password=password(),
+            min_replicas=min_replicas,
+            source=source,
+            source_password=password(FROM_PASSWORD_VARIABLE),
+            fallback_store=usual_store(),
+            check_content=check_content,
+            progress=progress,
+        )
     if as_json:
-        print_json(asdict(summary))
+        answer(documents.pushed(summary))
         return
     click.echo(
-        f"{shown_store(target.url)}: {plural(summary.sent, 'block')} sent "
+        f"{shown_store(summary.store)}: {plural(summary.sent, 'block')} sent "
         f"({human_size(summary.sent_bytes)}), {summary.blocks - summary.sent:,} there before"
     )
     for line in replaced_lines(summary.replaced):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from flistfs.api.by_mountpoint import find_session, seal
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE
+from flistfs.api.store_names import BASE_PASSWORD_VARIABLE
+from flistfs.cli import documents
+from flistfs.cli.answers import answer
 from flistfs.cli.emptiness import warn_if_empty
-from flistfs.cli.messages import spoken
 from flistfs.cli.options import (
     any_path,
     check_content_option,
@@ -27,7 +27,7 @@ from flistfs.cli.options import (
     source_date_epoch,
     timeout_option,
 )
-from flistfs.cli.output import print_json, progress_shown, seal_lines
+from flistfs.cli.output import progress_shown, seal_lines
 from flistfs.cli.secrets import password
 
 
@@ -87,9 +87,8 @@ def command(
             check_content=check_content,
             progress=progress,
         )
-    summary = asdict(sealed) | {"notes": [spoken(note) for note in sealed.notes]}
-    warn_if_empty(summary, Path(place))
+    warnings = warn_if_empty(sealed, Path(place))
     if as_json:
-        print_json(summary)
+        answer(documents.sealed(sealed, warnings))
     else:
-        click.echo("\n".join(seal_lines(summary)))
+        click.echo("\n".join(seal_lines(sealed)))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Passwords
+from flistfs.api.store_names import (
+    BASE_PASSWORD_VARIABLE,
+    FROM_PASSWORD_VARIABLE,
+    PASSWORD_VARIABLE,
+    parse_store_url,
+)
 from flistfs.errors import UsageError
-from flistfs.stores.url import FROM_PASSWORD_VARIABLE, parse_store_url
 
 # Where the password of an option's URL goes, if not to the store's variable. A public URL may have none, and
 # the command says so.
@@ -62,8 +66,3 @@ def _without_password(option: str, argument: str) -> str:
 def password(variable: str = PASSWORD_VARIABLE) -> str | None:
     """Return the store's password, if one was given."""
     return os.environ.get(variable) or None
-
-
-def passwords() -> Passwords:
-    """Return the passwords of a session's stores, as far as they were given."""
-    return Passwords(password(), password(BASE_PASSWORD_VARIABLE))

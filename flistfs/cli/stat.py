@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
-from flistfs.cli.nodes import arrow, as_dict, device, owner, time_of
+from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.cli import documents
+from flistfs.cli.answers import answer_list
+from flistfs.cli.nodes import arrow, device, owner, time_of
 from flistfs.cli.options import flist_argument, json_option
-from flistfs.cli.output import print_json
-from flistfs.reading.flist import Flist
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
 
@@ -29,10 +28,10 @@ def command(package: Path, paths: tuple[str, ...], as_json: bool) -> None:
     Example:
       flistfs stat out.flist etc/passwd
     """
-    with Flist.open(package) as flist:
-        nodes = [flist.find(os.fsencode(path)) for path in paths]
+    with open(package) as flist:
+        nodes = [flist.find(path) for path in paths]
         if as_json:
-            print_json([_all_of(flist, node) for node in nodes])
+            answer_list("entries", [documents.entry_with_blocks(flist, node) for node in nodes])
             return
         for node in nodes:
             click.echo("\n".join(_lines(flist, node)))
@@ -50,15 +49,4 @@ def _lines(flist: Flist, node: Node) -> Iterator[str]:
         yield f"  device: {device(node)}"
     if node.kind is Kind.FILE:
         yield f"  blocks: {len(node.blocks):,}"
-        yield from (f"    {flist.codec.show(block.hash)}" for block in node.blocks)
-
-
-def _all_of(flist: Flist, node: Node) -> dict[str, Any]:
-    plain = as_dict(node) | {"ctime": node.ctime}
-    if node.kind is Kind.FILE:
-        plain["chunk_size"] = node.chunk_size
-        plain["block_refs"] = [
-            {"hash": flist.codec.show(block.hash), "key": flist.codec.show(block.key)}
-            for block in node.blocks
-        ]
-    return plain
+        yield from (f"    {flist.block_name(block.hash)}" for block in node.blocks)

@@ -6,20 +6,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, NoReturn
 
 import click
 
-from flistfs.api.status import SessionStatus, status
-from flistfs.authoring.state.settings import PartialAdd, State
-from flistfs.cli import interrupts
+from flistfs.api.status import PartialAdd, State, status
+from flistfs.api.store_names import shown_store
+from flistfs.cli import documents, interrupts
+from flistfs.cli.answers import answer, print_now
 from flistfs.cli.messages import spoken
+from flistfs.cli.nodes import Counts
 from flistfs.cli.options import json_option
-from flistfs.cli.output import human_size, kinds, plural, print_json
+from flistfs.cli.output import human_size, kinds, plural
 from flistfs.cli.streams import on_one_line
-from flistfs.stores.url import shown_store
 
 # Seconds from one report to the next.
 _WATCH_EVERY = 1.0
@@ -40,26 +40,13 @@ def command(watch: bool, as_json: bool) -> None:
         _watch(as_json=as_json)
     sessions = _sessions()
     if as_json:
-        print_json(sessions)
+        answer({"sessions": sessions})
     else:
         click.echo("\n".join(_all_lines(sessions)))
 
 
 def _sessions() -> list[dict[str, Any]]:
-    return [_as_dict(session) for session in status()]
-
-
-def _as_dict(session: SessionStatus) -> dict[str, Any]:
-    """Put all that is known of a session into one table: what is not known is left out."""
-    plain = asdict(session)
-    groups = [plain.pop(name) or {} for name in ("settings", "activity")]
-    for name in ("at_work", "error"):
-        if plain[name] is None:
-            del plain[name]
-    if session.settings is None:
-        del plain["result"], plain["incomplete"]
-    known = {**plain, **groups[0], **groups[1]}
-    return {**known, "state": session.state.value}
+    return list(map(documents.status, status()))
 
 
 def _all_lines(sessions: list[dict[str, Any]]) -> Iterator[str]:
@@ -85,7 +72,7 @@ def _watch(*, as_json: bool) -> NoReturn:
                 session["rates"] = _rates(before.get(session["state_directory"]), session)
             before = {session["state_directory"]: session for session in sessions}
             if as_json:
-                print_json(sessions)
+                print_now({"sessions": sessions})
             elif live:
                 live.update(Text("\n".join(_all_lines(sessions))), refresh=True)
             else:
@@ -141,7 +128,8 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
     yield f"{mountpoint}: {'sealing' if session.get('sealing') else state}"
     yield from _store_lines(session)
     if "files" in session:
-        yield f"  holds: {kinds(session)}; {human_size(session['size'])} of content"
+        counts = Counts(*(session[name] for name in Counts._fields))
+        yield f"  holds: {kinds(counts)}; {human_size(session['size'])} of content"
         yield (
             f"  blocks: {session['queued']:,} queued ({human_size(session['queued_bytes'])}), "
             f"{session['new_blocks']:,} stored ({human_size(session['new_bytes'])}), "
@@ -167,6 +155,6 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
         yield f"  incomplete: {name} was not added whole: add it again, or seal --incomplete"
     if session.get("result"):
         result = session["result"]
-        yield f"  last seal, {_clock(result['time'])}: {spoken(result['message'])}"
+        yield f"  last seal, {_clock(result['time'])}: {result['message']}"
     if "error" in session:
         yield f"  error: {spoken(session['error'])}"

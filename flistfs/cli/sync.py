@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from flistfs.api.by_mountpoint import sync
+from flistfs.cli.answers import answer
 from flistfs.cli.options import json_option, mount_option, timeout_option
-from flistfs.cli.output import print_json, progress_shown
+from flistfs.cli.output import progress_shown
 
 
 @click.command("sync", short_help="Wait until everything is stored.")
@@ -26,4 +27,4 @@ def command(mountpoint: Path | None, timeout: float, as_json: bool) -> None:
     with progress_shown() as progress:
         holdings = sync(mountpoint, timeout=timeout, progress=progress)
     if as_json:
-        print_json(asdict(holdings))
+        answer(asdict(holdings))

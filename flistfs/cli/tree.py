@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from flistfs.cli.nodes import arrow, as_dict
+from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.cli import documents
+from flistfs.cli.answers import answer_list
+from flistfs.cli.nodes import arrow
 from flistfs.cli.options import flist_argument, json_option
-from flistfs.cli.output import plural, print_json_list
-from flistfs.reading.flist import Flist
+from flistfs.cli.output import plural
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
 
@@ -30,10 +31,11 @@ def command(package: Path, path: str, depth: int | None, as_json: bool) -> None:
       flistfs tree -L 2 out.flist
       flistfs tree out.flist etc
     """
-    with Flist.open(package) as flist:
-        start = flist.find(os.fsencode(path))
+    with open(package) as flist:
+        start = flist.find(path)
         if as_json:
-            print_json_list(as_dict(node) for node in flist.walk(start, depth=depth))
+            nodes = flist.walk(start, depth=depth) if start.kind is Kind.DIRECTORY else ()
+            answer_list("entries", map(documents.entry, nodes))
             return
         click.echo(printable(start.path) or "/")
         counts: Counter[bool] = Counter()
@@ -45,9 +47,7 @@ def command(package: Path, path: str, depth: int | None, as_json: bool) -> None:
 
 def _drawn(flist: Flist, start: Node, depth: int | None) -> Iterator[tuple[Node, str]]:
     """Walk a tree, with the lines that lead to each entry."""
-    levels = (
-        [("", _marked(flist.children(start.path)))] if start.whole and start.kind is Kind.DIRECTORY else []
-    )
+    levels = [("", _marked(flist.children(start)))] if start.whole and start.kind is Kind.DIRECTORY else []
     while levels:
         lines, children = levels[-1]
         node, is_last = next(children, (None, False))
@@ -56,11 +56,11 @@ def _drawn(flist: Flist, start: Node, depth: int | None) -> Iterator[tuple[Node,
             continue
         yield node, lines + ("└── " if is_last else "├── ")
         if node.whole and node.kind is Kind.DIRECTORY and len(levels) != depth:
-            levels.append((lines + ("    " if is_last else "│   "), _marked(flist.children(node.path))))
+            levels.append((lines + ("    " if is_last else "│   "), _marked(flist.children(node))))
 
 
 def _marked(nodes: Iterator[Node]) -> Iterator[tuple[Node, bool]]:
-    """Say of each whether it is the last."""
+    """Pair each node with whether it is the last one."""
     before = next(nodes, None)
     for node in nodes:
         assert before is not None  # noqa: S101  the type checker's

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from flistfs.api.checking import Verified
+from flistfs.api.flists import open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.api.store_names import FROM_PASSWORD_VARIABLE, shown_store
+from flistfs.cli import documents
+from flistfs.cli.answers import absolute, answer
 from flistfs.cli.options import RepairPlace, flist_argument, from_store_option, json_option, usual_store
-from flistfs.cli.output import plural, print_json, progress_shown
+from flistfs.cli.output import plural, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import FaultsError
-from flistfs.format.base import Codec
-from flistfs.reading.content import store_of
-from flistfs.reading.flist import Flist
-from flistfs.reading.repair import DirectorySupply, StoreSupply, Supply
-from flistfs.reading.verify import Verified, verify
-from flistfs.stores import open_store
-from flistfs.stores.url import FROM_PASSWORD_VARIABLE, shown_store
 from flistfs.tree.names import printable
 
 
@@ -68,55 +62,39 @@ def command(
         )
     if repair != (source is not None):
         raise click.UsageError("--repair and --from belong together: say with --from where right blocks are")
-    with ExitStack() as opened:
-        flist = opened.enter_context(Flist.open(package))
-        blocks = (
-            None
-            if no_store
-            else opened.enter_context(
-                closing(store_of(flist, store, password(), usual_store(), reading=not repair))
-            )
-        )
-        supply = None if source is None else opened.enter_context(_supply(source, flist.codec))
+    with open(package, store=store, password=password(), fallback_store=usual_store()) as flist:
         with progress_shown() as progress:
-            report = verify(flist, blocks, deep=deep, supply=supply, progress=progress)
-    _print(report, as_json=as_json, no_store=no_store)
-    if blocks is not None and blocks.trouble:
-        click.echo(f"note: others stood in for a server: {blocks.trouble}", err=True)
+            report = flist.verify(
+                deep=deep,
+                blocks=not no_store,
+                source=source,
+                source_password=password(FROM_PASSWORD_VARIABLE),
+                progress=progress,
+            )
+        url = None if no_store else flist.store_url
+        trouble = flist.store_trouble
+    if as_json:
+        answer(documents.verified(absolute(package), report, url))
+    else:
+        _print(report, no_store=no_store)
+    if trouble:
+        click.echo(f"note: others stood in for a server: {trouble}", err=True)
     if report.faults and not report.repaired and isinstance(source, Path) and _looks_like_blocks(source):
         click.echo(
             f"note: {source} looks like a directory of blocks; --from dir://PATH may have been meant",
             err=True,
         )
     if report.faults:
-        asked = "" if blocks is None else f" (blocks were looked for in {shown_store(blocks.url)})"
+        asked = "" if url is None else f" (blocks were looked for in {shown_store(url)})"
         raise FaultsError(f"{package} has {plural(len(report.faults), 'fault')}{asked}")
 
 
 def _looks_like_blocks(directory: Path) -> bool:
-    """Whether a directory has the directories of a directory store."""
+    """Return whether a directory has the directories of a directory store."""
     return any(path.is_dir() for path in directory.glob("[0-9a-f]/[0-9a-f]"))
 
 
-@contextmanager
-def _supply(source: str | Path, codec: Codec) -> Iterator[Supply]:
-    """Open what right blocks are to come from."""
-    if isinstance(source, Path):
-        yield DirectorySupply(source, codec)
-        return
-    variable = FROM_PASSWORD_VARIABLE
-    with closing(
-        open_store(source, codec, password(variable), reading=True, password_variable=variable)
-    ) as store:
-        store.missing([codec.no_block])  # it can be asked: unlike `check`, this makes no directory
-        yield StoreSupply(store)
-
-
-def _print(report: Verified, *, as_json: bool, no_store: bool) -> None:
-    if as_json:
-        faults = [{"path": os.fsdecode(fault.path), "fault": fault.what} for fault in report.faults]
-        print_json(asdict(report) | {"faults": faults})
-        return
+def _print(report: Verified, *, no_store: bool) -> None:
     if report.repaired:
         click.echo(f"{plural(report.repaired, 'block')} repaired")
     for fault in report.faults:

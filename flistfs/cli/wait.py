@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from flistfs.api.by_mountpoint import seals_when_unmounted, wait_for_end
+from flistfs.cli import documents
+from flistfs.cli.answers import answer
 from flistfs.cli.emptiness import warn_if_empty
 from flistfs.cli.options import json_option, mount_option
-from flistfs.cli.output import print_json, seal_lines
+from flistfs.cli.output import seal_lines
 
 
 @click.command("wait", short_help="Wait for the seal of a mount with --seal-to.")
@@ -29,12 +31,10 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
     if not seals_when_unmounted(mountpoint):
         click.echo("this mount was not told to --seal-to; waiting until it is unmounted", err=True)
     ended = wait_for_end(mountpoint)
-    result = ended.result
-    plain = result.as_dict()
-    if plain["summary"]:
-        warn_if_empty(plain["summary"], Path(ended.mountpoint))
-    if as_json:
-        print_json(plain)
     ended.check()
-    if not as_json and plain["summary"]:
-        click.echo("\n".join(seal_lines(plain["summary"])))
+    summary = ended.result.summary
+    warnings = warn_if_empty(summary, Path(ended.mountpoint)) if summary else []
+    if as_json:
+        answer(documents.waited(ended, warnings))
+    elif summary:
+        click.echo("\n".join(seal_lines(summary)))

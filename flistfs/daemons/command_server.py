@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import trio
 
 from flistfs.daemons.control import MAX_REQUEST, short_path
-from flistfs.errors import FlistfsError, NoPlaceError, SessionError
+from flistfs.errors import FlistfsError, InternalError, SessionError
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Report
 
@@ -94,11 +94,11 @@ class CommandServer:
                 try:
                     return {"result": await self._perform(json.loads(line), stream)}
                 except FlistfsError as error:
-                    more = error.as_dict() if isinstance(error, NoPlaceError) else {}
-                    return {"error": str(error), "exit_code": error.exit_code, "code": error.code, **more}
+                    return {"error": error.as_dict()}
                 except Exception as error:
                     log.exception("a command failed: %r", line[:200])
-                    return {"error": f"flistfs failed: {error} (log: {self._log_path})", "exit_code": 1}
+                    bug = InternalError(f"flistfs failed: {error} (log: {self._log_path})")
+                    return {"error": bug.as_dict()}
                 finally:
                     nursery.cancel_scope.cancel()
         raise AssertionError("a shielded block was cancelled")

@@ -2,7 +2,7 @@
 
 Over the socket `control` in the session's directory, which is its user's alone: a request is one line of
 JSON, {"op": …}. The answer is lines of JSON: any number of {"progress": …}, then {"result": …} or
-{"error": …, "exit_code": …, "code": …}, with what a NoPlaceError lists.
+{"error": …}, which is a `FlistfsError` as a JSON object.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flistfs.errors import FlistfsError, NoPlaceError, SessionError, general_code
+from flistfs.errors import FlistfsError, NoPlaceError, SessionError, error_class
 from flistfs.util.progress import Progress, Report
 
 MAX_REQUEST = 8 << 20
@@ -35,21 +35,13 @@ def short_path(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def remote_error(message: str, exit_code: int, code: str | None = None) -> FlistfsError:
-    """Make an error of what a daemon said, with the exit code that it wants, and the code if it told one."""
-    kind = type(
-        "RemoteError", (FlistfsError,), {"exit_code": exit_code, "code": code or general_code(exit_code)}
-    )
-    error = kind(message)
-    assert isinstance(error, FlistfsError)  # noqa: S101  the type checker's
-    return error
-
-
-def _error(answer: dict[str, Any]) -> FlistfsError:
-    if "no_place" in answer:
-        no_place = [(each["path"], each["why"]) for each in answer["no_place"]]
-        return NoPlaceError(answer["error"], no_place, answer["count"])
-    return remote_error(answer["error"], answer["exit_code"], answer.get("code"))
+def error_of(raw: dict[str, Any]) -> FlistfsError:
+    """Return the error of which a daemon wrote `as_dict`."""
+    if raw["code"] == NoPlaceError.code:
+        no_place = [(each["path"], each["why"]) for each in raw["paths"]]
+        return NoPlaceError(raw["message"], no_place, raw["count"])
+    paths = [each["path"] for each in raw["paths"]]
+    return error_class(raw["code"], raw["exit_code"])(raw["message"], paths=paths, count=raw["count"])
 
 
 def ask(
@@ -90,7 +82,7 @@ def _result(connection: socket.socket, on_progress: Progress | None) -> dict[str
         for line in lines:
             answer = json.loads(line)
             if "error" in answer:
-                raise _error(answer)
+                raise error_of(answer["error"])
             if "result" in answer:
                 result: dict[str, Any] = answer["result"]
                 return result

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.daemons.config import Config, ReaderConfig
-from flistfs.daemons.control import remote_error
+from flistfs.daemons.control import error_of
 from flistfs.daemons.process import INTERRUPTS
 from flistfs.errors import MountError
 from flistfs.stores.url import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE
@@ -84,7 +84,7 @@ def start(
         raise MountError(f"the daemon ended with code {code} before it answered: {tail} (log: {log_path})")
     if "error" in answer:
         daemon.wait()
-        raise remote_error(answer["error"], answer["exit_code"], answer.get("code"))
+        raise error_of(answer["error"])
     daemon.returncode = 0  # it lives on without us; subprocess need not warn that nobody waited for it
     # A program may outlive the daemon, which would stay a zombie.
     threading.Thread(target=_reap, args=(daemon.pid,), name="reaper", daemon=True).start()

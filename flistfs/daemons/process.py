@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flistfs.errors import FlistfsError, InterruptedByUserError
+from flistfs.errors import FlistfsError, InternalError, InterruptedByUserError
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Report
 
@@ -91,9 +91,9 @@ def run_daemon(
     except Exception as error:
         log.exception("the daemon fails")
         clean_up(None)
-        ready.say({"error": f"the daemon failed: {error} (log: {log_path})", "exit_code": 1})
+        ready.say({"error": InternalError(f"the daemon failed: {error} (log: {log_path})").as_dict()})
         return 1
     log.error("%s", failure)
     clean_up(failure)
-    ready.say({"error": str(failure), "exit_code": failure.exit_code, "code": failure.code})
+    ready.say({"error": failure.as_dict()})
     return failure.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,12 +87,17 @@ def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
     try:
         chunk = store.codec.decode(store.get(piece.ref.hash), piece.ref)
     except BlockMissingError as error:
-        raise BlockMissingError(f"{printable(path)} cannot be read: {error}") from error
+        raise BlockMissingError(
+            f"{printable(path)} cannot be read: {error}", paths=[os.fsdecode(path)]
+        ) from error
     except BlockCorruptError as error:
-        raise BlockCorruptError(f"{printable(path)} cannot be read: {error}") from error
+        raise BlockCorruptError(
+            f"{printable(path)} cannot be read: {error}", paths=[os.fsdecode(path)]
+        ) from error
     if len(chunk) != piece.length:
         raise BlockCorruptError(
-            f"{printable(path)} cannot be read: a block has {len(chunk)} bytes instead of {piece.length}"
+            f"{printable(path)} cannot be read: a block has {len(chunk)} bytes instead of {piece.length}",
+            paths=[os.fsdecode(path)],
         )
     return chunk
 

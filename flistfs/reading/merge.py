@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flistfs.errors import ClashError, FormatError, OutputError
 from flistfs.format.base import Format, TreeWriter
@@ -47,9 +48,23 @@ class PathsClashError(ClashError):
         closed = [clash for clash in clashes if not clash.is_open]
         first = (closed or clashes)[0]
         more = f" (and {len(clashes) - 1:,} more)" if len(clashes) > 1 else ""
-        super().__init__(f"{described(first)}{more}; {_REMEDIES.get(first.why, _REPLACE)}")
+        super().__init__(
+            f"{described(first)}{more}; {_REMEDIES.get(first.why, _REPLACE)}",
+            paths=[os.fsdecode(clash.path) for clash in clashes],
+        )
         self.clashes = clashes
-        self.paths = [os.fsdecode(clash.path) for clash in clashes]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object: each path with the reason, and what each of the flists has there."""
+        paths = [
+            {
+                "path": os.fsdecode(clash.path),
+                "why": clash.reason or None,
+                "found": [{"flist": name, "kind": kind.value} for name, kind in clash.found],
+            }
+            for clash in self.clashes
+        ]
+        return {**super().as_dict(), "paths": paths}
 
 
 _REPLACE = "`replace_links` lets one take the place of the other"

@@ -5,6 +5,7 @@ Only what the target lacks is sent, so that an interrupted push continues where 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,9 +35,10 @@ _NAMED_FILES = 5
 class PushSummary:
     """What was pushed: of all `blocks`, each counted once, the target lacked `sent`, or had them wrong.
 
-    `replaced` counts the latter.
+    `replaced` counts the latter. `store` is the URL of the target.
     """
 
+    store: str
     blocks: int
     sent: int
     sent_bytes: int
@@ -83,7 +85,7 @@ def push(
                 f"{shown_store(target.url)} has lost {lost} blocks after acknowledging them; make sure "
                 f"that it keeps all data (Redis: maxmemory-policy noeviction), and push again"
             )
-        return PushSummary(len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
+        return PushSummary(target.url, len(blocks), copier.sent, copier.sent_bytes, copier.replaced)
 
 
 class Blocks:
@@ -176,13 +178,15 @@ class _Faults:
         kind = BlockMissingError if self._missing else BlockCorruptError
         lacks = f"lacks {self._missing} of the blocks" if self._missing else ""
         holds = f"holds {self._corrupt} that are corrupt" if self._corrupt else ""
-        names = _files_with(flist, self._kept)
-        more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
+        files = _files_with(flist, self._kept)
+        names = [*map(printable, files[:_NAMED_FILES])]
+        more = f" and {len(files) - _NAMED_FILES} more" if len(files) > _NAMED_FILES else ""
         return kind(
             f"{shown_store(source.url)} {' and '.join(filter(None, (lacks, holds)))}, in "
-            f"{', '.join(names[:_NAMED_FILES])}{more}; everything else was pushed"
+            f"{', '.join(names)}{more}; everything else was pushed",
+            paths=[*map(os.fsdecode, files)],
         )
 
 
-def _files_with(flist: Flist, refs: set[BlockRef]) -> list[str]:
-    return sorted(printable(node.path) for node in flist.files() if not refs.isdisjoint(node.blocks))
+def _files_with(flist: Flist, refs: set[BlockRef]) -> list[bytes]:
+    return sorted(node.path for node in flist.files() if not refs.isdisjoint(node.blocks))

@@ -19,6 +19,7 @@ from flistfs.sources.item import Item, Note, Piece, Problem
 from flistfs.sources.tar import DIRECTORY, FILE, HARD_LINK, BadMember, Member, TarReader
 from flistfs.sources.tar_headers import BLOCK, MemberError, is_header
 from flistfs.tree.chunks import CHUNK_SIZE
+from flistfs.tree.owners import MAX_ID
 from flistfs.util.input_file import InputFile
 
 _TYPES: Final[Mapping[bytes, int]] = {
@@ -35,9 +36,6 @@ _TYPES: Final[Mapping[bytes, int]] = {
 # that can be, since a path so deep costs seconds.
 _MAX_PATH: Final = 16 << 10
 _MAX_DEPTH: Final = 2048
-
-# Ids are unsigned 32-bit numbers, of which the last means none.
-_MAX_ID: Final = 2**32 - 2
 
 _READ_SIZE: Final = 1 << 20
 
@@ -237,7 +235,7 @@ def _device(member: Member) -> int:
 
 
 def _id(number: int) -> int:
-    if not 0 <= number <= _MAX_ID:
+    if not 0 <= number <= MAX_ID:
         raise MemberError(f"its owner {number} is no user or group")
     return number
 

@@ -87,10 +87,13 @@ def gid_of(access: Access) -> int | None:
 
 
 def said_number(name: bytes) -> int | None:
-    """Return the number that a name spells; None if it does not spell a possible one."""
-    if name == b"root":
-        return 0
-    return int(name) if name.isdigit() and len(name) <= _MAX_DIGITS and int(name) <= MAX_ID else None
+    """Return the number that a name means on any machine: root's is 0; None if it is a name like others."""
+    return 0 if name == b"root" else spelled_number(name)
+
+
+def spelled_number(text: bytes) -> int | None:
+    """Return the number of an account that is written in digits; None if it is not a possible one."""
+    return int(text) if text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= MAX_ID else None
 
 
 def _number(number: int | None, name: bytes, ask: Callable[[str], int]) -> int | None:

@@ -158,8 +158,8 @@ def test_a_file_of_which_a_chunk_fails_is_a_problem() -> None:
     async def keep_going() -> None:
         taken, ingest = await run(keep_going=True)
         assert taken == [b"good"]
-        assert ingest.problems == ["bad: it fails", "unreadable: why"]
-        assert ingest.problem_count == 2
+        assert [str(each) for each in ingest.left_out] == ["bad: it fails", "unreadable: why"]
+        assert ingest.left_out_count == 2
 
     async def stop() -> None:
         with pytest.raises(SourceError, match=r"bad: it fails|unreadable: why"), unwrapped():
@@ -208,7 +208,7 @@ def test_a_size_that_no_file_may_have_is_refused_before_anything_is_read(size: i
         assert taken == [b"f", b"after"]
     else:
         assert taken == [b"after"]
-        assert f"f: it has {size:,} bytes" in str(ingest.problems[0])
+        assert f"f: it has {size:,} bytes" in str(ingest.left_out[0])
 
 
 def test_notes_are_kept() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flistfs.fuse import mounts
+from tests.e2e.schemas import check_answer
 
 FLISTFS = Path(sys.executable).with_name("flistfs")
 
@@ -72,6 +73,9 @@ class Home:
             f"flistfs {arguments} ended with {done.returncode}:\n{said}{self.logs()}"
         )
         assert "Traceback" not in said
+        words = list(map(str, arguments))
+        if "--json" in words:
+            check_answer(words[0], done.stdout, code)
         return done
 
     @contextmanager
@@ -96,10 +100,15 @@ class Home:
         """Run `flistfs … --json` and return its answer."""
         return json.loads(self.run(*arguments, "--json").stdout)
 
+    def listed(self, *arguments: str | Path) -> list[dict[str, Any]]:
+        """Run `flistfs … --json`, and return the list that its answer is."""
+        (values,) = [value for value in self.json(*arguments).values() if isinstance(value, list)]
+        assert isinstance(values, list)
+        return values
+
     def status(self) -> dict[str, Any]:
         """The status of the only session."""
-        (session,) = self.json("status")
-        assert isinstance(session, dict)
+        (session,) = self.listed("status")
         return session
 
     def logs(self) -> str:

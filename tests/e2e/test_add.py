@@ -56,7 +56,7 @@ def test_a_session_without_a_mount_gets_the_same(home: Home, source: Path, tmp_p
     assert_flist_equals(
         read_flist(home.path / "out.flist"), wanted, open_store(f"dir://{home.blocks}").get, fast=True
     )
-    assert home.json("status")[0]["state"] == "sealed"
+    assert home.listed("status")[0]["state"] == "sealed"
 
 
 def test_a_session_whose_daemon_died_can_be_added_to(home: Home, mountpoint: Path, source: Path) -> None:
@@ -200,7 +200,7 @@ def test_directories_go_through_links(home: Home, mountpoint: Path, source: Path
         assert not (mountpoint / "usr/bin/sub").exists()  # which the kernel remembers
     said = home.run("add", f"{source}/app/.").stdout
     assert "1 entry took the place of what was there\n" in said
-    assert home.json("add", f"{source}/app/bin")["replaced"] == ["bin/sh", "bin/sub/tool"]
+    assert home.json("add", f"{source}/app/bin")["replaced"] == [{"path": "bin/sh"}, {"path": "bin/sub/tool"}]
     if mounted:
         assert (mountpoint / "usr/bin/sub/tool").read_bytes() == b"tool"
     home.run("add", source / "app/bin/sh", "--to", "bin/new/deep")
@@ -245,10 +245,9 @@ def test_all_that_is_in_the_way_is_counted_and_much_of_it_named(
     names = ", ".join(f"{path}: {why}" for path in paths[:20])
     assert f"flistfs: {names}, and 10 more (--json lists all); nothing was added: " in refused
     listed = home.run("add", source, "--to", "a/b", "--json", code=11)
-    assert json.loads(listed.stdout) == {
-        "no_place": [{"path": path, "why": why} for path in paths],
-        "count": 30,
-    }
+    error = json.loads(listed.stdout)["error"]
+    assert error["paths"] == [{"path": path, "why": why} for path in paths]
+    assert (error["code"], error["count"]) == ("no-place", 30)
     assert refused == listed.stderr.splitlines(keepends=True)[-1]
     assert home.status()["incomplete"] == []
     home.run("add", source, "--to", "a/b", "--exclude", "below")
@@ -465,7 +464,7 @@ def test_a_session_cannot_be_made_twice(home: Home, tmp_path: Path) -> None:
 def test_a_new_session_wants_a_store_that_answers(home: Home, tmp_path: Path) -> None:
     down = ["--store", "redis://127.0.0.1:1"]
     home.run("new", tmp_path / "name", *down, code=3)
-    assert home.json("status") == []
+    assert home.listed("status") == []
     home.run("new", tmp_path / "name", *down, "--offline")
     home.run("abort", "--yes")
 

@@ -66,7 +66,7 @@ def test_abort_asks_and_forgets_everything(home: Home, mountpoint: Path) -> None
     assert (mountpoint / "file").exists()
     assert "is gone" in home.run("abort", "--yes").stdout
     assert not is_mounted(mountpoint)
-    assert home.json("status") == []
+    assert home.listed("status") == []
     assert [path for path in home.blocks.rglob("*") if path.is_file()] == blocks
     assert "no open session" in home.run("seal", "out.flist", code=5).stderr
     home.run("mount", mountpoint)
@@ -91,7 +91,7 @@ def test_abort_of_a_session_whose_daemon_died(home: Home, mountpoint: Path) -> N
     wait_until(lambda: home.status()["state"] == "died", "the death is seen")
     home.run("abort", "--yes")
     assert not is_mounted(mountpoint)
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 def test_status_watch_reports_rates(home: Home, mountpoint: Path) -> None:
@@ -99,12 +99,12 @@ def test_status_watch_reports_rates(home: Home, mountpoint: Path) -> None:
     seen = {"files": 0.0, "size": 0.0}
     with home.started("status", "--watch", "--json") as watch:
         assert watch.stdout is not None
-        (before,) = json.loads(watch.stdout.readline())
+        (before,) = json.loads(watch.stdout.readline())["sessions"]
         assert before["rates"] is None
         (mountpoint / "file").write_bytes(bytes(1 << 20))
         # However long a report takes: what its rate says of the time since the last one has come in.
         while seen["files"] < 0.5 or seen["size"] < (1 << 20) - 0.5:
-            (report,) = json.loads(watch.stdout.readline())
+            (report,) = json.loads(watch.stdout.readline())["sessions"]
             for name in seen:
                 seen[name] += report["rates"][name] * (report["asked"] - before["asked"])
             before = report
@@ -268,7 +268,7 @@ def test_wait_for_a_mount_that_failed_says_why_and_not_how_an_older_one_ended(
         waited = home.run("wait", "--mount", mountpoint, code=code)
         assert waited.stderr == f"flistfs: {mountpoint} was not mounted: {said}"
         assert home.run("wait", code=code).stderr == waited.stderr  # it is the latest
-    (session,) = home.json("status")
+    (session,) = home.listed("status")
     assert session["result"]["exit_code"] == 0  # which is still told of the older one
     home.run("mount", mountpoint, "--seal-to", "second.flist", "--spool-size", "1Q", code=2)
     assert "spool-size" in home.run("wait", "--mount", mountpoint, code=2).stderr
@@ -343,11 +343,11 @@ def test_what_is_removed_gives_no_negative_rate(home: Home, mountpoint: Path) ->
     (mountpoint / "file").write_bytes(bytes(1 << 20))
     with home.started("status", "--watch", "--json") as watch:
         assert watch.stdout is not None
-        (report,) = json.loads(watch.stdout.readline())
+        (report,) = json.loads(watch.stdout.readline())["sessions"]
         assert report["files"] == 1
         (mountpoint / "file").unlink()
         while report["files"]:
-            (report,) = json.loads(watch.stdout.readline())
+            (report,) = json.loads(watch.stdout.readline())["sessions"]
         watch.send_signal(signal.SIGINT)
     assert report["rates"]["files"] == report["rates"]["size"] == 0
     home.run("seal", "out.flist")

@@ -13,7 +13,7 @@ from tests.e2e.commands import Home
 from tests.needs import needs_old_flist
 
 
-@pytest.mark.parametrize("command", command_line._COMMANDS)
+@pytest.mark.parametrize("command", command_line.COMMANDS)
 def test_every_command_has_help_with_an_example(home: Home, command: str) -> None:
     said = home.run(command, "--help").stdout
     assert "Example" in said
@@ -79,7 +79,7 @@ def test_a_path_that_is_not_there_is_refused(home: Home, mountpoint: Path) -> No
 
 
 def test_status_tells_what_there_is(home: Home, mountpoint: Path) -> None:
-    assert home.json("status") == []
+    assert home.listed("status") == []
     assert "no sessions" in home.run("status").stdout
     home.run("mount", mountpoint)
     (mountpoint / "a").write_bytes(os.urandom(1000))

@@ -52,7 +52,7 @@ def test_large_files_are_copied_a_chunk_at_a_time(home: Home, mountpoint: Path, 
     large = source / "large"
     large.write_bytes(secrets.token_bytes(4 << 20))
     subprocess.run(["cp", large, mountpoint], check=True, timeout=TIMEOUT)
-    (session,) = home.json("status")
+    (session,) = home.listed("status")
     assert session["requests"]["write"] <= 8
     home.run("seal", "out.flist")
 
@@ -62,7 +62,7 @@ def test_json_tells_where(home: Home, mountpoint: Path) -> None:
     assert told["mountpoint"] == str(mountpoint)
     assert told["store"] == f"dir://{home.blocks}"
     assert not told["resumed"]
-    assert Path(told["state"]).is_dir()
+    assert Path(told["state_directory"]).is_dir()
     home.run("seal", "out.flist")
 
 
@@ -123,7 +123,7 @@ def test_status_shows_a_session_that_is_about_to_start(
             mount.send_signal(signal.SIGINT)
             mount.communicate()
         server.resume()
-    assert [session["state"] for session in home.json("status")] == ([] if base else ["unmounted"])
+    assert [session["state"] for session in home.listed("status")] == ([] if base else ["unmounted"])
 
 
 def test_two_starts_at_the_same_time_make_one_mount(home: Home, mountpoint: Path) -> None:
@@ -158,7 +158,7 @@ def test_what_cannot_be_mounted_on_is_refused(
     assert callable(make)
     make(mountpoint)
     assert reason in home.run("mount", mountpoint, code=4).stderr
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 def test_what_was_written_past_a_session_is_brought_in_as_the_message_says(
@@ -226,7 +226,7 @@ def test_a_store_that_is_down_is_refused(home: Home, mountpoint: Path) -> None:
     assert "ardb://127.0.0.1" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert not is_mounted(mountpoint)
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 def test_a_wrong_password_is_refused_and_no_password_shown(home: Home, mountpoint: Path) -> None:
@@ -453,7 +453,7 @@ def test_a_mount_that_never_was_leaves_no_session(home: Home, mountpoint: Path) 
     home.expected_log += ["cannot be mounted"]
     home.run("mount", mountpoint, "-o", "bogus", "--foreground", code=4)
     home.run("mount", mountpoint, "-o", "bogus", code=4)
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 def test_a_foreground_daemon_takes_a_long_router(home: Home, mountpoint: Path) -> None:
@@ -541,7 +541,7 @@ def test_an_interrupted_mount_does_not_appear_later(home: Home, mountpoint: Path
     assert process.returncode == 130
     assert home.processes() == {}
     assert not is_mounted(mountpoint)
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 # Runs the command line, and interrupts it in the moment that a daemon was started; prints its process.
@@ -576,7 +576,7 @@ def test_a_mount_interrupted_while_the_daemon_is_born(home: Home, mountpoint: Pa
     assert (done.returncode, done.stdout) == (130, "spawned\n")
     assert home.processes() == {}
     assert not is_mounted(mountpoint)
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 @pytest.mark.parametrize("module", ["session", "reader"])
@@ -597,7 +597,7 @@ def test_an_interrupted_foreground_mount_does_not_wait_for_the_store(home: Home,
             _, said = process.communicate(timeout=45)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 @pytest.mark.parametrize("what", [[], ["--read-only", "a.flist"]])
@@ -614,7 +614,7 @@ def test_a_foreground_mount_that_is_interrupted_while_it_starts(
     assert "Traceback" not in said
     assert "interrupted before anything was mounted" in said
     assert not is_mounted(mountpoint)
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 def test_a_password_with_an_equals_sign(home: Home, mountpoint: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import random
 import re
@@ -329,6 +330,8 @@ def test_files_whose_blocks_are_gone_are_named_each_time(
     for _ in range(2):
         refused = home.run("seal", "out.flist", code=7)
         assert "the store has lost 2 blocks of 2 files: lost, same." in refused.stderr
+        error = json.loads(home.run("seal", "out.flist", "--json", code=7).stdout)["error"]
+        assert (error["paths"], error["count"]) == ([{"path": "lost"}, {"path": "same"}], 2)
         assert len(refused.stderr.splitlines()) == 1
         assert not (home.path / "out.flist").exists()
     if not is_mounted_again:
@@ -719,7 +722,7 @@ def test_a_session_on_a_full_disk_can_be_aborted(
     take_all_but(small_disk, 0)
     home.run("abort", "--yes")
     assert not is_mounted(mountpoint)
-    assert home.json("status") == []
+    assert home.listed("status") == []
     assert not (small_disk / "state/spool").exists()
 
 

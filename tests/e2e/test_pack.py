@@ -55,7 +55,7 @@ def test_a_directory_with_every_kind_of_entry(home: Home, source: Path) -> None:
     get = open_store(f"dir://{home.blocks}").get
     assert_flist_equals(packed(home, source), snapshot(source), get, fast=True)
     assert not list((home.path / "state/flistfs/packing").iterdir())
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 def test_packing_again_stores_nothing_and_makes_the_same(home: Home, source: Path) -> None:

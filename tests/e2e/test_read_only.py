@@ -75,7 +75,7 @@ def test_everything_is_there_and_nothing_can_be_changed(home: Home, mountpoint: 
         assert caught.value.errno == errno.EROFS
     umount(mountpoint)
     wait_until(lambda: _ended(home), "the reader ends")
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 def test_the_cache_is_bounded_and_content_right_all_the_same(home: Home, mountpoint: Path) -> None:

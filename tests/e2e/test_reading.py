@@ -89,7 +89,7 @@ def test_the_real_flist_goes_through_every_command(home: Home, arguments: list[s
     said = home.run(command, *packages, *rest).stdout
     answer = home.json(command, *packages, *rest)
     if command == "diff":
-        assert (said, answer) == ("", [])
+        assert (said, answer["differences"]) == ("", [])
         return
     assert home.run(command, unpacked, *rest).stdout == said
     assert said.isprintable() or "\n" in said
@@ -97,8 +97,8 @@ def test_the_real_flist_goes_through_every_command(home: Home, arguments: list[s
         assert answer["kinds"] == {"directory": 1084, "file": 8970, "link": 1811, "char": 54, "block": 25}
         assert (answer["blocks"], answer["unique_blocks"], answer["format"]) == (9109, 8857, "rocksdb")
         assert "8,970 files, 1,084 directories, 1,811 links, 79 special files" in said
-    elif isinstance(answer, list) and command != "stat":
-        assert len(answer) == {"ls": 11943, "tree": 11943, "find": 122}.get(command, len(answer))
+    elif command in {"ls", "tree", "find"}:
+        assert len(answer["entries"]) == {"ls": 11943, "tree": 11943, "find": 122}[command]
 
 
 def test_cat_follows_links_and_checks_the_store(home: Home, package: Path) -> None:
@@ -114,12 +114,13 @@ def test_cat_follows_links_and_checks_the_store(home: Home, package: Path) -> No
 
 
 def test_cat_as_json(home: Home, package: Path) -> None:
-    answer = home.json("cat", package, "usr/lib/big", "etc/os-release", "odd\n\udcff")
+    answer = home.listed("cat", package, "usr/lib/big", "etc/os-release", "odd\n\udcff")
     assert [(each["path"], each["size"]) for each in answer] == [
         ("usr/lib/big", 3 * CHUNK_SIZE + 5),
         ("usr/lib/os-release", 10),
-        ("odd\n\udcff", 0),
+        ("odd\n\ufffd", 0),
     ]
+    assert base64.b64decode(answer[2]["path_bytes"]) == b"odd\n\xff"
     contents = [base64.b64decode(each["base64"], validate=True) for each in answer]
     assert contents == [TREE[b"usr/lib/big"].what, b"NAME=here\n", b""]
 
@@ -269,9 +270,9 @@ def test_find_and_stat(home: Home, package: Path) -> None:
         check=True,
     ).stdout
     assert raw == b"odd\n\xff\0"
-    (found,) = home.json("find", package, "--type", "c")
+    (found,) = home.listed("find", package, "--type", "c")
     assert (found["path"], found["kind"], found["device"]) == ("null", "char", "1,3")
-    (found,) = home.json("stat", package, "usr/lib/os-release")
+    (found,) = home.listed("stat", package, "usr/lib/os-release")
     assert found["block_refs"][0]["key"] == hashlib.sha256(b"NAME=here\n").hexdigest()
     assert "mode: 0644 (-rw-r--r--)" in home.run("stat", package, "usr/lib/big").stdout
 
@@ -290,7 +291,7 @@ def test_tree(home: Home, package: Path) -> None:
         "├── null",
         "├── odd\\n\\xff",
     ]
-    assert [each["path"] for each in home.json("tree", package, "etc")] == ["etc/os-release"]
+    assert [each["path"] for each in home.listed("tree", package, "etc")] == ["etc/os-release"]
 
 
 def test_info_shows_no_password(home: Home) -> None:
@@ -310,7 +311,7 @@ def test_diff_says_what_changed(home: Home, package: Path) -> None:
         "- null",
         "c usr/lib/os-release (content, mode 0644 to 0600)",
     ]
-    changes = home.json("diff", package, "b.flist")
+    changes = home.listed("diff", package, "b.flist")
     assert [(each["path"], each["change"]) for each in changes] == [
         ("new", "added"),
         ("null", "removed"),
@@ -332,15 +333,16 @@ def test_merge(home: Home, package: Path) -> None:
     packed(home.path / "b.flist", records_of({b"usr": Item(), b"new": Item()}))
     packed(home.path / "c.flist", records_of({b"opt": DIR, b"opt/x": Item()}))
     merged = home.json("merge", "-o", "out.flist", package, "c.flist")
-    assert merged["kinds"] == {"directory": 5, "file": 4, "link": 1, "char": 1}
+    counts = {"directories": 5, "files": 4, "links": 1, "specials": 1}
+    assert {name: merged[name] for name in counts} == counts
     with Flist.open(home.path / "out.flist") as flist:
         assert set(looks(flist)) == {b"", *TREE, b"opt", b"opt/x"}
     clashed = home.run("merge", "-o", "out2.flist", package, "b.flist", code=12)
     assert clashed.stdout == f"usr: {package} (directory), b.flist (file)\n"
     assert "--prefer" in clashed.stderr
     answer = home.run("merge", "-o", "out2.flist", package, "b.flist", "--json", code=12).stdout
-    found = [[str(package), "directory"], ["b.flist", "file"]]
-    assert json.loads(answer) == {"clashes": [{"path": "usr", "found": found, "why": None}]}
+    found = [{"flist": str(package), "kind": "directory"}, {"flist": "b.flist", "kind": "file"}]
+    assert json.loads(answer)["error"]["paths"] == [{"path": "usr", "why": None, "found": found}]
     assert not (home.path / "out2.flist").exists()
     assert "exists; --force" in home.run("merge", "-o", "out.flist", package, code=9).stderr
     home.run("merge", "-o", "out.flist", "out.flist", "b.flist", "--prefer", "last", "--force")
@@ -355,7 +357,9 @@ def test_merge_says_what_it_hides(home: Home, package: Path) -> None:
     hidden = sorted(os.fsdecode(path) for path in TREE if path == b"usr" or path.startswith(b"usr/"))
     assert f"{len(hidden)} entries of {package} are hidden by what others have there\n" in said
     answer = home.json("merge", "-o", "two.flist", package, "b.flist", "--prefer", "last")
-    assert (answer["clashes"], answer["hidden"]) == (1, {str(package): hidden})
+    (names,) = answer["hidden"]
+    assert (answer["clashes"], names["flist"], names["count"]) == (1, str(package), len(hidden))
+    assert sorted(each["path"] for each in names["paths"]) == hidden
     said = home.run("merge", "-o", "three.flist", package, "b.flist", "--prefer", "first").stdout
     assert "1 entry of b.flist is hidden by what others have there\n" in said
 
@@ -364,9 +368,9 @@ def test_merge_through_links(home: Home) -> None:
     link = {b"bin": Item("link", b"usr/bin"), b"usr": DIR, b"usr/bin": DIR, b"usr/bin/sh": Item()}
     packed(home.path / "usr.flist", records_of(link))
     packed(home.path / "app.flist", records_of({b"bin": DIR, b"bin/app": Item()}))
-    assert home.json("merge", "-o", "out.flist", "usr.flist", "app.flist")["hidden"] == {}
+    assert home.json("merge", "-o", "out.flist", "usr.flist", "app.flist")["hidden"] == []
     assert home.run("cat", "out.flist", "bin/app").stdout == ""
-    assert home.json("stat", "out.flist", "usr/bin/sh")
+    assert home.listed("stat", "out.flist", "usr/bin/sh")
     for prefer in ("first", "last", "newer"):
         clashed = home.run("merge", "-o", "not.flist", "app.flist", "usr.flist", "--prefer", prefer, code=12)
         why = "a link does not replace a directory that is not empty"
@@ -374,7 +378,9 @@ def test_merge_through_links(home: Home) -> None:
         assert "--replace-links" in clashed.stderr
     replaced = ["merge", "-o", "other.flist", "usr.flist", "app.flist", "--replace-links"]
     assert "--prefer" in home.run(*replaced, code=12).stderr
-    assert home.json(*replaced, "--prefer", "last")["hidden"] == {"usr.flist": ["bin"]}
+    assert home.json(*replaced, "--prefer", "last")["hidden"] == [
+        {"flist": "usr.flist", "count": 1, "paths": [{"path": "bin"}]}
+    ]
     assert home.run("ls", "other.flist", "bin").stdout == "app\n"
 
 

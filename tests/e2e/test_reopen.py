@@ -163,15 +163,16 @@ def test_layers_unite_through_links_and_say_what_they_hide(
     home.run("seal", "out.flist")
     assert set(read_flist(home.path / "out.flist")) == {b"", *root, b"usr/bin/app"}
     base = home.json(command, mountpoint, *layers, "--replace-links")["base"]
-    assert base["hidden"] == {f"{home.path}/usr.flist": ["bin", "f", "f/in"]}
-    assert base["hidden_counts"] == {f"{home.path}/usr.flist": 3}
+    (hidden,) = base["hidden"]
+    assert (hidden["flist"], hidden["count"]) == (f"{home.path}/usr.flist", 3)
+    assert hidden["paths"] == [{"path": "bin"}, {"path": "f"}, {"path": "f/in"}]
     home.run("seal", "other.flist")
     assert set(read_flist(home.path / "other.flist")) == {b"", *root, b"bin/app"}
     home.expected_log += ["bin is in "]
     turned = ("--from", "app.flist", "--from", "usr.flist")
     refused = home.run(command, mountpoint, *turned, code=12).stderr
     assert f"bin is in {home.path}/app.flist (directory) and {home.path}/usr.flist (link)" in refused
-    assert all(each["state"] == "sealed" for each in home.json("status"))  # no session is left
+    assert all(each["state"] == "sealed" for each in home.listed("status"))  # no session is left
     refused = home.run(command, mountpoint, "--replace-links", code=2).stderr
     assert "--replace-links belongs to --from" in refused
 
@@ -345,7 +346,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(home: Home, mountpoint: Path
             refused = home.run(command, mountpoint, *arguments, code=code)
             assert hint in refused.stderr
             assert len(refused.stderr.splitlines()) == 1
-            assert home.json("status") == []
+            assert home.listed("status") == []
     inside = [*wrong, f"dir://{mountpoint}/blocks"]
     assert "would lie in the mount itself" in home.run("mount", mountpoint, *inside, code=2).stderr
     refused = home.run("mount", mountpoint, "--from", base, "--read-only", base, code=2)
@@ -384,7 +385,7 @@ def test_half_a_base_is_never_taken_for_a_session(home: Home, mountpoint: Path, 
             assert mounting.wait() == 130
             assert not [*temporary.iterdir()]
             assert not [*home.sessions.glob("*/journal")]
-    assert home.json("status") == []
+    assert home.listed("status") == []
     assert not is_mounted(mountpoint)
     assert "goes on" not in home.run("mount", mountpoint, "--from", "large.flist").stdout
     assert home.status()["files"] == 40_000

@@ -355,7 +355,7 @@ def test_a_store_that_makes_no_sense_is_refused(
     (home.path / "whole.yaml").write_text("pools: {x: {00:ff: ardb://one}}\nlookup: [x]\n")
     refused = home.run("mount", mountpoint, *arguments, code=2)
     assert hint in refused.stderr
-    assert home.json("status") == []
+    assert home.listed("status") == []
 
 
 def test_with_a_replica_down_writing_waits_or_goes_on_as_told_and_reading_goes_on(
@@ -397,7 +397,7 @@ def test_with_a_replica_down_writing_waits_or_goes_on_as_told_and_reading_goes_o
     # Later, the replicas are made equal.
     one.start()
     assert held(one) == 5
-    assert home.json("push", "out.flist", "--to", "router.yaml")["sent"] == 1
+    assert home.json("push", "out.flist", "--to", "router.yaml")["new_blocks"] == 1
     assert held(one) == 6
 
 
@@ -462,10 +462,12 @@ def test_push_from_the_local_directory_to_a_server(home: Home, mountpoint: Path)
         assert done.stdout.startswith(f"ardb://127.0.0.1:{server.port}: 40 blocks sent (")
         assert done.stderr == ""
         assert home.json("push", "out.flist", "--to", to) == {
-            "blocks": 40,
-            "sent": 0,
-            "sent_bytes": 0,
-            "replaced": 0,
+            "version": 1,
+            "store": to,
+            "new_blocks": 0,
+            "new_bytes": 0,
+            "shared_blocks": 40,
+            "replaced_blocks": 0,
         }
         get = blocks_in_redis(server)
         nodes = read_flist(home.path / "out.flist")
@@ -480,7 +482,7 @@ def test_push_from_where_the_flist_says_that_its_blocks_are(home: Home, mountpoi
         write_files(mountpoint, 10)
         home.run("seal", "out.flist")
         to = f"dir://{home.blocks}"
-        assert home.json("push", "out.flist", "--to", to)["sent"] == 10
+        assert home.json("push", "out.flist", "--to", to)["new_blocks"] == 10
     get = blocks_in_directory(home)
     assert all(
         read_content(node, get)
@@ -490,7 +492,7 @@ def test_push_from_where_the_flist_says_that_its_blocks_are(home: Home, mountpoi
     # The server is gone, so from elsewhere.
     refused = home.run("push", "out.flist", "--to", f"dir://{home.path}/copy", code=3)
     assert "Connection refused" in refused.stderr
-    assert home.json("push", "out.flist", "--from", to, "--to", f"dir://{home.path}/copy")["sent"] == 10
+    assert home.json("push", "out.flist", "--from", to, "--to", f"dir://{home.path}/copy")["new_blocks"] == 10
 
 
 def test_push_between_two_stores_with_passwords(home: Home, mountpoint: Path) -> None:
@@ -498,7 +500,7 @@ def test_push_between_two_stores_with_passwords(home: Home, mountpoint: Path) ->
         home.run("mount", mountpoint, "--store", one.url)
         write_files(mountpoint, 10)
         home.run("seal", "out.flist")
-        assert home.json("push", "out.flist", "--from", one.url, "--to", two.url)["sent"] == 10
+        assert home.json("push", "out.flist", "--from", one.url, "--to", two.url)["new_blocks"] == 10
         bare = [f"--{way}=redis://127.0.0.1:{server.port}" for way, server in (("from", one), ("to", two))]
         secrets = {"FLISTFS_FROM_PASSWORD": "first-secret", "FLISTFS_STORE_PASSWORD": "second-secret"}
         two.command("FLUSHALL")

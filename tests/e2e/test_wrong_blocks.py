@@ -80,7 +80,7 @@ def test_check_content_of_pack_seal_and_push(home: Home, source: Path, mountpoin
         home.run("push", "out.flist", "--to", other.url)
         spoil(other, 1)
         push = ["push", "out.flist", "--to", other.url]
-        assert home.json(*push)["replaced"] == 0
+        assert home.json(*push)["replaced_blocks"] == 0
         said = home.run(*push, "--check-content").stdout
         assert said.endswith("note: 1 block was wrong in the store, and replaced\n")
         assert is_right(open_store(other.url))

@@ -126,7 +126,7 @@ def test_every_block_once_and_only_what_is_lacking(tmp_path: Path, source: Watch
     told = Told()
     summary = pushed(package, source, target, told)
     lacking = blocks[300:]
-    assert summary == PushSummary(1000, 700, sum(block.size for block in lacking))
+    assert summary == PushSummary(target.url, 1000, 700, sum(block.size for block in lacking))
     assert sorted(target.stored) == sorted(source.got) == sorted(block.hash for block in lacking)
     assert all(target.get(block.hash) == block.stored for block in blocks)
     assert target.syncs == 1

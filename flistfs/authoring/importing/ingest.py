@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import trio
 
 from flistfs.authoring.importing.importer import Imported, Importer, Ready, StoredPiece
+from flistfs.authoring.summaries import LeftOut
 from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
 from flistfs.errors import SourceError
 from flistfs.sources.data import BytesSource
@@ -159,8 +160,8 @@ class Ingest:
         self._is_read = False
         self.counts = IngestCounts()
         self.notes: list[str] = []
-        self.problems: list[str] = []
-        self.problem_count = 0
+        self.left_out: list[LeftOut] = []
+        self.left_out_count = 0
         self.replaced: list[bytes] = []
         self.replaced_count = 0
 
@@ -288,7 +289,7 @@ class Ingest:
             else:
                 batch.append(Ready(first.item, sorted(first.chunks)))
         if batch:
-            await self._graft(batch)
+            await self._import(batch)
         if problem is not None:
             self._complain(problem)
 
@@ -302,7 +303,7 @@ class Ingest:
         if arrival.waiting == 0:
             self._wake.set()
 
-    async def _graft(self, batch: Sequence[Ready]) -> None:
+    async def _import(self, batch: Sequence[Ready]) -> None:
         done = self._importer.import_(batch)
         self._budget.give(sum(_cost(ready.item) for ready in batch))
         refused = {problem.path for problem in done.problems}
@@ -317,12 +318,12 @@ class Ingest:
         await self._tell_changed(done)
 
     def _complain(self, problem: Problem) -> None:
-        said = f"{self._source.named(problem.path)}: {problem.reason}"
+        left_out = LeftOut(self._source.named(problem.path), problem.reason)
         if not self._keep_going:
-            raise SourceError(said)
-        self.problem_count += 1
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(said)
+            raise SourceError(str(left_out))
+        self.left_out_count += 1
+        if len(self.left_out) < MAX_PROBLEMS:
+            self.left_out.append(left_out)
 
 
 def _too_large(item: Item, most: int) -> Problem:

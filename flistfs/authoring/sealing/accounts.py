@@ -18,6 +18,7 @@ from flistfs.errors import (
     StoreUnavailableError,
 )
 from flistfs.tree.node import Access
+from flistfs.tree.owners import spelled_number
 
 # The tree's own account files are read up to this many bytes.
 MAX_ACCOUNTS_SIZE = 1 << 20
@@ -64,8 +65,8 @@ def _names(text: bytes) -> dict[int, bytes]:
     names: dict[int, bytes] = {}
     for line in text.splitlines():
         fields = line.split(b":")
-        if len(fields) > 2 and fields[0] and fields[2].isdigit() and len(fields[2]) <= 10:
-            names.setdefault(int(fields[2]), fields[0])
+        if len(fields) > 2 and fields[0] and (number := spelled_number(fields[2])) is not None:
+            names.setdefault(number, fields[0])
     return {0: b"root", **names}
 
 

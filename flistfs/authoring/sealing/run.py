@@ -108,7 +108,7 @@ class Sealing:
             **asdict(self._parts.content.counts),
             seconds=time.monotonic() - started,
             unrepresentable=survey.unrepresentable,
-            incomplete=[str(add) for add in partial_adds],
+            incomplete=tuple(partial_adds),
             servers=() if router is None else router.all_urls(),
             notes=notes,
             store_trouble=self._parts.store.trouble or self._parts.uploader.status().store_trouble,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterable
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 # How many files a message names.
 _NAMED_FILES = 5
+
+# How many files an error lists for programs.
+_LISTED_FILES = 10_000
 
 
 class StoreCheck:
@@ -66,7 +70,11 @@ class StoreCheck:
         for name, hashes in files.items():
             log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(self._parts.store, hashes))
         if files:
-            raise BlockMissingError(_lost_message(len(gone), files, self._remedy(view)))
+            raise BlockMissingError(
+                _lost_message(len(gone), files, self._remedy(view)),
+                paths=_listed_paths(files),
+                count=len(files),
+            )
         return gone == lost.keys()  # no file needs those
 
     async def _heal(self, view: View, excluded: Filter, progress: Progress) -> None:
@@ -108,7 +116,9 @@ class StoreCheck:
         if files:
             raise BlockMissingError(
                 f"the store holds {_of_files(len(gone), 'wrong block', files)}. {self._cure(view)}, and seal "
-                f"again with `check_content`; the session's log names the blocks"
+                f"again with `check_content`; the session's log names the blocks",
+                paths=_listed_paths(files),
+                count=len(files),
             )
 
     def _cure(self, view: View) -> str:
@@ -140,6 +150,10 @@ def _of_files(blocks: int, word: str, files: Iterable[bytes]) -> str:
     counted = f"{blocks} {word if blocks == 1 else f'{word}s'}"
     of = f"{len(names)} {'file' if len(names) == 1 else 'files'}"
     return f"{counted} of {of}: {', '.join(names[:_NAMED_FILES])}{more}"
+
+
+def _listed_paths(files: Iterable[bytes]) -> list[str]:
+    return [os.fsdecode(name) for name in itertools.islice(files, _LISTED_FILES)]
 
 
 def _listed(store: Store, hashes: Iterable[bytes]) -> str:

@@ -15,13 +15,17 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flistfs.authoring.state.lock import Holder, Lock
-from flistfs.authoring.state.settings import PartialAdd, Result, Settings, State
+from flistfs.authoring.state.settings import PartialAdd, Settings, State
+from flistfs.authoring.summaries import Result
 from flistfs.errors import BusyError, JournalError, SessionError
-from flistfs.format.base import Format
 from flistfs.fuse import mounts
 from flistfs.util.durable import sync_directory
+
+if TYPE_CHECKING:
+    from flistfs.format.base import Format
 
 SCHEMA = 1
 """Version of the layout of a session directory; any other version is refused."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from flistfs.authoring.state.directory import SessionDirectory, remove_files
-from flistfs.authoring.state.settings import Result
+from flistfs.authoring.summaries import Result
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.fuse import mounts
 
@@ -90,7 +90,7 @@ def keep_failed_start(mountpoint: Path, error: FlistfsError) -> None:
         if not directory.is_open() and (holder is None or holder.pid == os.getpid()):
             directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             message = f"{mountpoint} was not mounted: {error}"
-            directory.write_failed_start(Result(error.exit_code, message, time.time()))
+            directory.write_failed_start(Result(error.exit_code, message, time.time(), code=error.code))
 
 
 def all_directories() -> Iterator[SessionDirectory]:

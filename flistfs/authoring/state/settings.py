@@ -1,13 +1,11 @@
-"""The values stored in a session directory: settings, incomplete adds and the result."""
+"""The values stored in a session directory: settings and incomplete adds."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from flistfs.authoring.request import AddRequest
-from flistfs.authoring.summaries import SealSummary
 
 
 class State(enum.Enum):
@@ -52,23 +50,3 @@ class PartialAdd:
 def partial_adds_of(request: AddRequest) -> list[PartialAdd]:
     """Return the adds that are incomplete while a request runs."""
     return [PartialAdd(source, request.to) for source in request.sources]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The result of a session's last seal; `summary` is set if it succeeded."""
-
-    exit_code: int
-    message: str
-    time: float
-    summary: SealSummary | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as a JSON object, for the result file."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Result:
-        """Return the result that `as_dict` wrote."""
-        summary = raw.get("summary")
-        return cls(**{**raw, "summary": SealSummary.from_dict(summary) if summary else None})
