@@ -30,7 +30,7 @@ from flistfs.authoring.state.finding import keep_failed_start
 from flistfs.authoring.state.lock import Lock
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.authoring.upload import encoder_process
-from flistfs.authoring.upload.encoder_process import Settings, make_encoders
+from flistfs.authoring.upload.encoder_process import Settings, SpareProcesses, make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.daemons.command_server import CommandServer, while_wanted
 from flistfs.daemons.config import Config
@@ -98,8 +98,8 @@ def _run_session(store: str, daemon: _Daemon) -> int:
     directory = daemon.directory
     try:
         with unwrapped():
-            encoder_process.prepare(store, directory.format().codec)
-            return trio.run(daemon.run)
+            spares = encoder_process.prepare(store, directory.format().codec)
+            return trio.run(daemon.run, spares)
     except OSError as error:
         log.exception("the session cannot be used")
         reason = f"the session in {directory.path} cannot be used: {error.strerror or error}"
@@ -129,8 +129,8 @@ class _Daemon:
         )
         self._ready_answer: dict[str, Any] = {"ready": True}
 
-    async def run(self) -> int:
-        """Serve until the mount ends, seal if told to, and return the exit code."""
+    async def run(self, spares: SpareProcesses) -> int:
+        """Serve until the mount ends, seal if told to, and return the exit code. Encoders take `spares`."""
         password = os.environ.pop(PASSWORD_VARIABLE, None)
         base_password = os.environ.pop(BASE_PASSWORD_VARIABLE, None)
         store = open_store(self._config.store, self.directory.format().codec, password)
@@ -141,7 +141,7 @@ class _Daemon:
             with opened_base(self.directory, store, base_password, self._base_request()) as base:
                 if not self._config.offline:
                     await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
-                return await self._run_session(store, password, base)
+                return await self._run_session(store, password, base, spares)
         finally:
             store.close()
 
@@ -151,7 +151,9 @@ class _Daemon:
             return None
         return BaseRequest(tuple(config.bases), config.base_store, config.usual_store, config.replace_links)
 
-    async def _run_session(self, store: Store, password: str | None, base: Base) -> int:
+    async def _run_session(
+        self, store: Store, password: str | None, base: Base, spares: SpareProcesses
+    ) -> int:
         code = 0
         settings = Settings(self._config.store, self.directory.format().name, password, known_blocks_path())
         async with open_session(
@@ -161,7 +163,7 @@ class _Daemon:
             Caller(os.geteuid(), os.getegid()),
             keep_xattrs=self._config.keep_xattrs,
             spool_limit=self._config.spool_limit,
-            make_encoders=partial(make_encoders, settings),
+            make_encoders=partial(make_encoders, settings, spares),
             base=base,
         ) as session:
             started = await session.start(self.ready.report)
