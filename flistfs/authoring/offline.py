@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import TypeVar
 from flistfs.authoring.base import opened_base
 from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
+from flistfs.authoring.new_session import new_settings
 from flistfs.authoring.request import STORE_TIMEOUT, AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
@@ -193,7 +193,7 @@ def _packing_directory(store: str, format_: str) -> Iterator[SessionDirectory]:
     except OSError as error:
         raise SessionError(f"{root} cannot be written: {error.strerror}") from error
     try:
-        directory.create(Settings("", store, format=format_, created=time.time()))
+        directory.create(new_settings(None, store, format_))
         yield directory
     finally:
         shutil.rmtree(directory.path, ignore_errors=True)
