@@ -191,9 +191,9 @@ def _add_here(
 ) -> AddSummary:
     with process.loading():
         from flistfs.authoring import offline  # noqa: PLC0415  a mounted session needs none of it
-    process.prepare_encoders(directory.settings().store, directory.settings().format)
+    spares = process.prepare_encoders(directory.settings().store, directory.settings().format)
     with process.logged_into(directory), offline.taken(directory, "flistfs add"):
-        return offline.add(directory, passwords, request, progress)
+        return offline.add(directory, passwords, request, progress, spares)
 
 
 def seal(
@@ -268,9 +268,9 @@ def _seal_here(
 ) -> SealSummary:
     with process.loading():
         from flistfs.authoring import offline  # noqa: PLC0415  a mounted session needs none of it
-    process.prepare_encoders(directory.settings().store, directory.settings().format)
+    spares = process.prepare_encoders(directory.settings().store, directory.settings().format)
     with process.logged_into(directory), offline.taken(directory, "flistfs seal"):
-        summary = offline.seal(directory, passwords, request, progress)
+        summary = offline.seal(directory, passwords, request, progress, spares)
     # Not before: the mount point of a session that is kept must not look like a bare directory.
     mounts.detach_if_dead(Path(directory.settings().mountpoint))
     return summary

@@ -86,7 +86,7 @@ def pack(
     reading = AddRequest((), "", checked_patterns(exclude), keep_going, timeout, measure=measured)
     with process.loading():
         from flistfs.authoring import offline  # noqa: PLC0415  it takes longer to load than --help
-    process.prepare_encoders(url, USUAL_FORMAT)
+    spares = process.prepare_encoders(url, USUAL_FORMAT)
     added, summary = offline.pack(
         _named(source),
         url,
@@ -95,6 +95,7 @@ def pack(
         request,
         reading,
         progress or quiet,
+        spares,
     )
     return Packed(added, summary)
 

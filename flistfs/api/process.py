@@ -16,6 +16,7 @@ from flistfs.util.logs import log_to, with_format
 
 if TYPE_CHECKING:
     from flistfs.authoring.state.directory import SessionDirectory
+    from flistfs.authoring.upload.encoder_process import SpareProcesses
 
 _loading: list[Callable[[], AbstractContextManager[None]]] = []
 
@@ -30,8 +31,8 @@ def loading() -> AbstractContextManager[None]:
     return _loading[-1]() if _loading else nullcontext()
 
 
-def prepare_encoders(store: str, format_: str) -> None:
-    """Fork the encoders, which is quicker than to start them: where no thread can be in the way.
+def prepare_encoders(store: str, format_: str) -> SpareProcesses | None:
+    """Fork processes for encoders, which is quicker than to start them: where no thread can be in the way.
 
     Raises:
         UsageError: the store's URL is invalid.
@@ -41,7 +42,8 @@ def prepare_encoders(store: str, format_: str) -> None:
         from flistfs.authoring.upload import encoder_process  # noqa: PLC0415  few need it
         from flistfs.format.opening import format_named  # noqa: PLC0415
 
-        encoder_process.prepare(store, format_named(format_).codec)
+        return encoder_process.prepare(store, format_named(format_).codec)
+    return None
 
 
 def leave_directory() -> None:

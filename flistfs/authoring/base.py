@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, BaseRequest
+from flistfs.authoring.request import BaseRequest
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec
@@ -14,7 +14,7 @@ from flistfs.format.router import Router, format_router, without_passwords
 from flistfs.sources.sealed import BaseSource, Layer
 from flistfs.stores import Store, open_store
 from flistfs.stores.combined.fallback import FallbackStore
-from flistfs.stores.url import StoreUrl
+from flistfs.stores.url import BASE_PASSWORD_VARIABLE, StoreUrl
 
 
 @dataclass(frozen=True, slots=True)

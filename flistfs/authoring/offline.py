@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import TypeVar
 from flistfs.authoring.base import opened_base
 from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
+from flistfs.authoring.new_session import new_settings
 from flistfs.authoring.request import STORE_TIMEOUT, AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
@@ -28,7 +28,7 @@ from flistfs.authoring.state.finding import packing_root
 from flistfs.authoring.state.settings import Settings, partial_adds_of
 from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.encoder_process import Settings as EncoderSettings
-from flistfs.authoring.upload.encoder_process import make_encoders
+from flistfs.authoring.upload.encoder_process import SpareProcesses, make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.authoring.upload.store_timeout import connect
 from flistfs.errors import FlistfsError, SessionError
@@ -44,9 +44,13 @@ T = TypeVar("T")
 
 
 def seal(
-    directory: SessionDirectory, passwords: Passwords, request: SealRequest, progress: Progress
+    directory: SessionDirectory,
+    passwords: Passwords,
+    request: SealRequest,
+    progress: Progress,
+    spares: SpareProcesses | None = None,
 ) -> SealSummary:
-    """Seal a session that this process has taken.
+    """Seal a session that this process has taken, with `spares` for its encoders.
 
     Raises:
         FlistfsError: as a seal of a mounted session does. The session is kept.
@@ -56,7 +60,7 @@ def seal(
         return await seal_session(session, directory, request, None, progress)
 
     try:
-        summary = _run(directory, passwords, work, timeout=request.timeout)
+        summary = _run(directory, passwords, work, timeout=request.timeout, spares=spares)
     except FlistfsError as error:
         keep_failure(directory, error)
         raise
@@ -65,9 +69,13 @@ def seal(
 
 
 def add(
-    directory: SessionDirectory, passwords: Passwords, request: AddRequest, progress: Progress
+    directory: SessionDirectory,
+    passwords: Passwords,
+    request: AddRequest,
+    progress: Progress,
+    spares: SpareProcesses | None = None,
 ) -> AddSummary:
-    """Put directories and files into a session that this process has taken.
+    """Put directories and files into a session that this process has taken, with `spares` for its encoders.
 
     Raises:
         FlistfsError: as `Session.add` does. The session is kept.
@@ -86,7 +94,7 @@ def add(
                 directory.withdraw_adds(new)
             raise
 
-    return _run(directory, passwords, work, timeout=request.timeout)
+    return _run(directory, passwords, work, timeout=request.timeout, spares=spares)
 
 
 def create(
@@ -136,6 +144,7 @@ def pack(
     request: SealRequest,
     options: AddRequest,
     progress: Progress,
+    spares: SpareProcesses | None = None,
 ) -> tuple[AddSummary, SealSummary]:
     """Make an flist of a directory or an archive, in one go; nothing is left of the session.
 
@@ -147,6 +156,7 @@ def pack(
         request: The output, and how to seal.
         options: How to read the source.
         progress: Is told how far it is.
+        spares: For its encoders.
 
     Raises:
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
@@ -161,7 +171,7 @@ def pack(
             final = replace(request, check_content=False)
             return added, await seal_session(session, directory, final, None, progress)
 
-        return _run(directory, passwords, work, timeout=request.timeout)
+        return _run(directory, passwords, work, timeout=request.timeout, spares=spares)
 
 
 @contextmanager
@@ -183,7 +193,7 @@ def _packing_directory(store: str, format_: str) -> Iterator[SessionDirectory]:
     except OSError as error:
         raise SessionError(f"{root} cannot be written: {error.strerror}") from error
     try:
-        directory.create(Settings("", store, format=format_, created=time.time()))
+        directory.create(new_settings(None, store, format_))
         yield directory
     finally:
         shutil.rmtree(directory.path, ignore_errors=True)
@@ -225,6 +235,7 @@ def _run(
     timeout: float = STORE_TIMEOUT,
     offline: bool = False,
     base: BaseRequest | None = None,
+    spares: SpareProcesses | None = None,
 ) -> T:
     """Open a session and do something with it; `timeout` is how many seconds connecting may take.
 
@@ -233,9 +244,9 @@ def _run(
     """
     try:
         with unwrapped():
-            return run_in_thread(
-                partial(_in_session, directory, passwords, work, None if offline else timeout, base)
-            )
+            opened = None if offline else timeout
+            spares = spares or SpareProcesses()
+            return run_in_thread(partial(_in_session, directory, passwords, work, opened, base, spares))
     except OSError as error:
         log.exception("the session cannot be used")
         raise SessionError(f"the session in {directory.path} cannot be used: {error.strerror}") from error
@@ -247,6 +258,7 @@ async def _in_session(
     work: Callable[[Session], Awaitable[T]],
     timeout: float | None,
     request: BaseRequest | None,
+    spares: SpareProcesses,
 ) -> T:
     """Do something with an open session; without a timeout its stores need not be there."""
     url, format_ = directory.settings().store, directory.format()
@@ -263,7 +275,7 @@ async def _in_session(
                 format_,
                 store,
                 _caller(),
-                make_encoders=partial(make_encoders, settings),
+                make_encoders=partial(make_encoders, settings, spares),
                 base=base,
             ) as session:
                 return await work(session)

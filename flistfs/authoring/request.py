@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flistfs.stores.url import BASE_PASSWORD_VARIABLE as BASE_PASSWORD_VARIABLE  # noqa: PLC0414  a session's
-from flistfs.stores.url import PASSWORD_VARIABLE as PASSWORD_VARIABLE  # noqa: PLC0414  a session's, to others
-
 USUAL_FORMAT = "rocksdb"
 """The format of a session for which nobody named another."""
 

@@ -1,40 +1,121 @@
-"""One command of a client at a time, over the control socket."""
+"""The daemon's end of the control socket: it takes a command's request, and answers it (see `control`)."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
 
 import trio
 
-from flistfs.daemons.control import MAX_REQUEST
-from flistfs.errors import (
-    SessionError,
-)
+from flistfs.daemons.control import MAX_REQUEST, short_path
+from flistfs.errors import FlistfsError, InternalError, SessionError
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Report
+
+log = logging.getLogger(__name__)
 
 # Bytes of a request that are taken at a time.
 _RECEIVE_SIZE = 1 << 16
 
+# Seconds for a command to say what it wants.
+_REQUEST_TIME = 10.0
+
+# Progress goes to whoever waits for it this often, in seconds.
+_PROGRESS_EVERY = 0.1
+
+# A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
+_SIGN_OF_LIFE = 10.0
 
 T = TypeVar("T")
 
-
-class _ProgressBoard:
-    """The latest progress, set from any thread and read by whoever shows it."""
-
-    def __init__(self) -> None:
-        self.latest: Report | None = None
-
-    def put(self, report: Report) -> None:
-        self.latest = report
+Perform = Callable[[Any, trio.SocketStream], Awaitable[dict[str, Any]]]
+"""Does what a request (from JSON) asks, and returns the result; the command is at the stream's other end."""
 
 
-async def _while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
+class CommandServer:
+    """Answers commands on a control socket, and tells them the progress of what is done meanwhile."""
+
+    def __init__(self, control: Path, perform: Perform, log_path: Path) -> None:
+        """Answer nobody yet.
+
+        Args:
+            control: Where the socket is to be.
+            perform: Does what a command asks.
+            log_path: Where the log is, for the user to look up a bug.
+        """
+        self._control = control
+        self._perform = perform
+        self._log_path = log_path
+        self._latest: Report | None = None
+
+    def report(self, report: Report) -> None:
+        """Take the latest progress, from any thread, for every command that waits."""
+        self._latest = report
+
+    async def listen(self, commands: trio.Nursery) -> None:
+        """Let commands connect until this is cancelled; those that did are answered in `commands`."""
+        self._control.unlink(missing_ok=True)
+        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        with short_path(self._control) as address:
+            await listener.bind(address)
+        listener.listen()
+        await trio.serve_listeners(self._handle, [trio.SocketListener(listener)], handler_nursery=commands)
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():
+            async with stream:
+                if _peer(stream) in {os.geteuid(), 0}:
+                    await self._answer(stream)
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(_REQUEST_TIME) as asking:
+            line = await _receive_line(stream)
+        if asking.cancelled_caught:
+            return
+        answer = await self._with_progress(line, stream)
+        with trio.move_on_after(_REQUEST_TIME):
+            await stream.send_all(json.dumps(answer).encode() + b"\n")
+
+    async def _with_progress(self, line: bytes, stream: trio.SocketStream) -> dict[str, Any]:
+        """Do what a command asks, telling it the progress meanwhile; return the answer."""
+        # What ends the session is finished once it was begun, even if the command that asked for it has gone.
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_progress, stream)
+                try:
+                    return {"result": await self._perform(json.loads(line), stream)}
+                except FlistfsError as error:
+                    return {"error": error.as_dict()}
+                except Exception as error:
+                    log.exception("a command failed: %r", line[:200])
+                    bug = InternalError(f"flistfs failed: {error} (log: {self._log_path})")
+                    return {"error": bug.as_dict()}
+                finally:
+                    nursery.cancel_scope.cancel()
+        raise AssertionError("a shielded block was cancelled")
+
+    async def _send_progress(self, stream: trio.SocketStream) -> None:
+        last = self._latest
+        silent_until = time.monotonic() + _SIGN_OF_LIFE
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while True:
+                await trio.sleep(_PROGRESS_EVERY)
+                if self._latest != last or time.monotonic() > silent_until:
+                    last = self._latest
+                    silent_until = time.monotonic() + _SIGN_OF_LIFE
+                    await stream.send_all(json.dumps({"progress": last and asdict(last)}).encode() + b"\n")
+
+
+async def while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
     """Do something for as long as the command that asked for it is there: it says nothing more until then.
 
     `work` is given a function to call when it is to be finished all the same.

@@ -14,72 +14,21 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flistfs.authoring.request import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Passwords
+from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.directory import SessionDirectory
+from flistfs.daemons.config import Config, ReaderConfig
 from flistfs.daemons.control import error_of
-from flistfs.errors import InterruptedByUserError, MountError
+from flistfs.daemons.process import INTERRUPTS
+from flistfs.errors import MountError
+from flistfs.stores.url import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from flistfs.util.progress import Progress, Report
 
 # Of a daemon that ends without a word, this much of its log is read, in bytes.
 _LOG_TAIL = 2000
-
-# What ends a daemon that starts; it is kept waiting until that can be done cleanly.
-_INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What a daemon is told.
-
-    `lock` is the inherited descriptor of the session's lock. A session that `is_new` is removed again if it
-    cannot be mounted; it starts from `bases`, if there are any (see `BaseRequest`). `options` are mount
-    options as the kernel and libfuse know them; `epoch` is SOURCE_DATE_EPOCH and `router` the text of a
-    router.yaml, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
-    answers or not; with `low_latency` idle cores stay awake while requests come in.
-    """
-
-    state: str
-    lock: int
-    mountpoint: str
-    store: str
-    is_new: bool
-    options: list[str] = field(default_factory=list)
-    seal_to: str | None = None
-    router: str | None = None
-    epoch: int | None = None
-    keep_xattrs: bool = False
-    spool_limit: int | None = None
-    offline: bool = False
-    foreground: bool = False
-    bases: list[str] = field(default_factory=list)
-    base_store: str | None = None
-    usual_store: str | None = None
-    replace_links: bool = False
-    low_latency: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderConfig:
-    """What the process is told that serves a sealed flist, `package`; `cache_size` is in bytes.
-
-    `store` is the URL that the user named, if any, and `usual_store` that of FLISTFS_STORE. In the background
-    its log goes to the file `log`.
-    """
-
-    package: str
-    mountpoint: str
-    log: str
-    store: str | None = None
-    usual_store: str | None = None
-    options: list[str] = field(default_factory=list)
-    cache_size: int | None = None
-    offline: bool = False
-    foreground: bool = False
-    low_latency: bool = False
 
 
 def _command(config: Config | ReaderConfig) -> list[str]:
@@ -115,7 +64,7 @@ def start(
     try:
         # Ctrl-C between the birth of the daemon and the `try` that ends it would leave it behind. The daemon
         # inherits this and undoes it (`heed_interrupts`).
-        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         daemon = _spawn(config, passwords, log_path)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -181,27 +130,6 @@ def _introduce(
     return {}
 
 
-def read_config() -> dict[str, Any]:
-    """Return the config that this process, a daemon, is told; it ends if there is none.
-
-    A command that was killed has not told everything, and nobody wants its mount any more.
-    """
-    try:
-        config: dict[str, Any] = json.load(sys.stdin)
-    except ValueError:
-        sys.exit(InterruptedByUserError.exit_code)
-    return config
-
-
-def heed_interrupts() -> None:
-    """Take Ctrl-C and SIGTERM, as KeyboardInterrupt, from now on; one that came before is raised here.
-
-    For a daemon that starts and removes what it has made; once it has a mount, it handles signals otherwise.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
-
-
 def exec_daemon(config: Config | ReaderConfig, passwords: Passwords) -> NoReturn:
     """Replace this process by the daemon, in the foreground."""
     # A file in memory: a pipe that nobody reads yet holds 64 KiB, and the text of a router may be longer.
@@ -212,5 +140,5 @@ def exec_daemon(config: Config | ReaderConfig, passwords: Passwords) -> NoReturn
     if isinstance(config, Config):
         os.set_inheritable(config.lock, True)
     command = _command(config)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # until it can clean up: `heed_interrupts`
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)  # until it can clean up: `heed_interrupts`
     os.execve(command[0], command, _environment(passwords))  # noqa: S606  no shell is wanted

@@ -6,78 +6,57 @@ if it was told to.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import pyfuse3
 import trio
 
 from flistfs.authoring.base import Base, opened_base
 from flistfs.authoring.filesystem.fuse import Operations, invalidate
 from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories
-from flistfs.authoring.request import (
-    BASE_PASSWORD_VARIABLE,
-    PASSWORD_VARIABLE,
-    AddRequest,
-    BaseRequest,
-    SealOptions,
-    SealRequest,
-)
+from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import keep_failed_start
 from flistfs.authoring.state.lock import Lock
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.authoring.upload import encoder_process
-from flistfs.authoring.upload.encoder_process import Settings, make_encoders
+from flistfs.authoring.upload.encoder_process import Settings, SpareProcesses, make_encoders
 from flistfs.authoring.upload.known_blocks import known_blocks_path
-from flistfs.daemons.command_server import _peer, _ProgressBoard, _receive_line, _while_wanted
-from flistfs.daemons.control import short_path
-from flistfs.daemons.launch import Config, heed_interrupts, read_config
+from flistfs.daemons.command_server import CommandServer, while_wanted
+from flistfs.daemons.config import Config
+from flistfs.daemons.process import Ready, read_config, run_daemon
 from flistfs.errors import (
     BusyError,
     FlistfsError,
-    InternalError,
-    InterruptedByUserError,
     OutputError,
     SessionError,
 )
-from flistfs.fuse import loop, mounts
-from flistfs.fuse.cores import WakefulCores
-from flistfs.fuse.serving import Ready, init_fuse, log_tasks_on_demand
+from flistfs.fuse import mounts
+from flistfs.fuse.serving import MountServer
 from flistfs.stores import Store, open_store
+from flistfs.stores.url import BASE_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from flistfs.util.logs import log_to_standard_error
 from flistfs.util.nurseries import unwrapped
+from flistfs.util.progress import Progress, quiet
 
 log = logging.getLogger("flistfs.daemons.session")  # __name__ is __main__ here
-
-# Progress goes to whoever waits for it this often, in seconds.
-_PROGRESS_EVERY = 0.1
 
 # Requests that are served at the same time. A writer that waits for the store holds one, with up to 1 MiB of
 # memory, and those that look around must find another.
 _MAX_REQUESTS = 300
 
-# A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
-_SIGN_OF_LIFE = 10.0
-
 # Seconds from an unmount that a signal or a command asked for to the end of the kernel's requests.
 _LAST_REQUESTS = 5.0
-
-
-# Seconds for a command to say what it wants.
-_REQUEST_TIME = 10.0
 
 
 _Command = Literal["seal", "add", "abort"]
@@ -97,41 +76,34 @@ def _run(config: Config) -> int:
     ready = Ready(config.foreground)
     lock = Lock(config.lock)
     daemon = _Daemon(config, directory, ready)
+
+    def clean_up(error: FlistfsError | None) -> None:
+        """Leave no session that was never mounted."""
+        if daemon.is_unused:
+            directory.end()
+        lock.release()
+        if daemon.is_unused and error is not None:
+            keep_failed_start(Path(config.mountpoint), error)
+
+    def work() -> int:
+        code = _run_session(config.store, daemon)
+        log.info("ends with code %d", code)
+        lock.release()
+        return code
+
+    return run_daemon(work, ready, clean_up, directory.log)
+
+
+def _run_session(store: str, daemon: _Daemon) -> int:
+    directory = daemon.directory
     try:
         with unwrapped():
-            heed_interrupts()
-            encoder_process.prepare(config.store, directory.format().codec)
-            code = trio.run(daemon.run)
-    except FlistfsError as error:
-        return _refuse(daemon, lock, error)
+            spares = encoder_process.prepare(store, directory.format().codec)
+            return trio.run(daemon.run, spares)
     except OSError as error:
         log.exception("the session cannot be used")
         reason = f"the session in {directory.path} cannot be used: {error.strerror or error}"
-        return _refuse(daemon, lock, SessionError(reason))
-    except KeyboardInterrupt:  # from before there was a mount, which would be unmounted first
-        return _refuse(daemon, lock, InterruptedByUserError("interrupted before anything was mounted"))
-    except Exception as error:
-        log.exception("the daemon fails")
-        if daemon.is_unused:
-            daemon.directory.end()
-            lock.release()
-        ready.say({"error": InternalError(f"the daemon failed: {error} (log: {directory.log})").as_dict()})
-        return 1
-    log.info("ends with code %d", code)
-    lock.release()
-    return code
-
-
-def _refuse(daemon: _Daemon, lock: Lock, error: FlistfsError) -> int:
-    """End because of something that the user can mend, and leave no session that was never mounted."""
-    log.error("%s", error)
-    if daemon.is_unused:
-        daemon.directory.end()
-    lock.release()
-    if daemon.is_unused:
-        keep_failed_start(Path(daemon.directory.settings().mountpoint), error)
-    daemon.ready.say({"error": error.as_dict()})
-    return error.exit_code
+        raise SessionError(reason) from None
 
 
 class _Daemon:
@@ -144,20 +116,21 @@ class _Daemon:
         self.is_unused = config.is_new
         self._mountpoint = Path(config.mountpoint)
         self._started = time.time()
-        self._board = _ProgressBoard()
-        self._progress = self._board.put
+        self._progress: Progress = quiet  # nobody can ask before there is a mount
         self._requests: Mapping[str, int] = {}
         self._at_work: list[_Command] = []
         self._adds: set[trio.CancelScope] = set()
         self._ended: Literal["sealed", "aborted"] | None = None
-        self._stopping = False
-        self._serving = trio.CancelScope()
-        self._answering = trio.Event()
-        self._unmounted = trio.Event()
+        self._mount = MountServer(
+            self._mountpoint,
+            max_requests=_MAX_REQUESTS,
+            low_latency=config.low_latency,
+            last_requests=_LAST_REQUESTS,
+        )
         self._ready_answer: dict[str, Any] = {"ready": True}
 
-    async def run(self) -> int:
-        """Serve until the mount ends, seal if told to, and return the exit code."""
+    async def run(self, spares: SpareProcesses) -> int:
+        """Serve until the mount ends, seal if told to, and return the exit code. Encoders take `spares`."""
         password = os.environ.pop(PASSWORD_VARIABLE, None)
         base_password = os.environ.pop(BASE_PASSWORD_VARIABLE, None)
         store = open_store(self._config.store, self.directory.format().codec, password)
@@ -168,7 +141,7 @@ class _Daemon:
             with opened_base(self.directory, store, base_password, self._base_request()) as base:
                 if not self._config.offline:
                     await trio.to_thread.run_sync(base.check, abandon_on_cancel=True)
-                return await self._run_session(store, password, base)
+                return await self._run_session(store, password, base, spares)
         finally:
             store.close()
 
@@ -178,7 +151,9 @@ class _Daemon:
             return None
         return BaseRequest(tuple(config.bases), config.base_store, config.usual_store, config.replace_links)
 
-    async def _run_session(self, store: Store, password: str | None, base: Base) -> int:
+    async def _run_session(
+        self, store: Store, password: str | None, base: Base, spares: SpareProcesses
+    ) -> int:
         code = 0
         settings = Settings(self._config.store, self.directory.format().name, password, known_blocks_path())
         async with open_session(
@@ -188,7 +163,7 @@ class _Daemon:
             Caller(os.geteuid(), os.getegid()),
             keep_xattrs=self._config.keep_xattrs,
             spool_limit=self._config.spool_limit,
-            make_encoders=partial(make_encoders, settings),
+            make_encoders=partial(make_encoders, settings, spares),
             base=base,
         ) as session:
             started = await session.start(self.ready.report)
@@ -198,7 +173,7 @@ class _Daemon:
             await self._serve(session)
             if not self._ended:
                 await session.store_rest()
-            if self._config.seal_to and not self._ended and not self._stopping:
+            if self._config.seal_to and not self._ended and not self._mount.is_stopping:
                 code = await self._seal_at_end(session, Path(self._config.seal_to))
         if self._ended == "sealed":
             self.directory.end()
@@ -213,63 +188,29 @@ class _Daemon:
         operations = Operations(
             session.vfs,
             self.directory.path,
-            answering=self._answering.set,
+            answering=self._mount.answering.set,
             keep_xattrs=self._config.keep_xattrs,
         )
         self._requests = operations.requests
-        cores = loop.install(low_latency=self._config.low_latency)
-        # From before there is a mount: the first requests are served before any other task has its turn.
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            resumed = None if self._config.is_new else self.directory.path
-            init_fuse(operations, self._mountpoint, self._config.options, resumed)
+        server = CommandServer(self.directory.control, partial(self._perform, session), self.directory.log)
+        self._progress = server.report
+        resumed = None if self._config.is_new else self.directory.path
+        with self._mount.mounted(operations, self._config.options, resumed) as signals:
             self.is_unused = False
             self.directory.forget_result()
-            await self._serve_mounted(session, signals, cores)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
-
-    async def _serve_mounted(
-        self, session: Session, signals: AsyncIterator[int], cores: WakefulCores
-    ) -> None:
-        try:
             # A command that asked for a seal gets its answer after the mount has ended.
-            async with trio.open_nursery() as commands, trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, session, commands)
-                nursery.start_soon(self._handle_signals, signals)
-                nursery.start_soon(log_tasks_on_demand)
-                nursery.start_soon(cores.watch)
-                nursery.start_soon(self._announce, session)
-                with self._serving:
-                    await pyfuse3.main(max_tasks=_MAX_REQUESTS)
-                log.info("%s is unmounted", self._mountpoint)
-                self._unmounted.set()
+            async with trio.open_nursery() as commands:
+                listen = partial(server.listen, commands)
+                await self._mount.serve(signals, listen, announce=partial(self._announce, session))
                 for scope in self._adds:
                     scope.cancel()
-                nursery.cancel_scope.cancel()
-        finally:
-            pyfuse3.close(unmount=False)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
+        if self._mount.is_stopping and not self._ended:
+            log.info("ended by a signal; the session is kept")
 
-    async def _announce(self, session: Session) -> None:
-        """Say that the file system answers, when it does."""
-        await self._answering.wait()
-        await trio.to_thread.run_sync(_ask_first_questions, self._mountpoint, abandon_on_cancel=True)
+    def _announce(self, session: Session) -> None:
         log.info("%s is mounted; blocks go to %s", self._mountpoint, session.store.url)
         self.ready.say(self._ready_answer)
-
-    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            log.info("%s: unmounting; the session is kept", signal.Signals(number).name)
-            self._stopping = True
-            try:
-                await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
-            except FlistfsError as error:
-                # The mount point must not look like an empty directory to programs that still write, so it is
-                # left as a dead mount, which the next `flistfs mount` there takes away.
-                log.warning("%s; leaving a dead mount", error)
-                self._serving.cancel()
-            with trio.move_on_after(_LAST_REQUESTS):
-                await self._unmounted.wait()
-            # Somebody has detached the mount, and processes still hold it.
-            self._serving.cancel()
 
     # Sealing
 
@@ -283,14 +224,14 @@ class _Daemon:
             async def work(finish: Callable[[], None]) -> SealSummary:
                 async def unmount() -> None:
                     finish()
-                    await self._unmount()
+                    await self._mount.unmount()
 
                 return await seal_session(session, self.directory, request, unmount, self._progress)
 
             try:
-                result = await _while_wanted(stream, work)
+                result = await while_wanted(stream, work)
             except FlistfsError as error:
-                if self._unmounted.is_set():  # else there still is a mount to try again from
+                if self._mount.unmounted.is_set():  # else there still is a mount to try again from
                     keep_failure(self.directory, error)
                 raise
             self._ended = "sealed"
@@ -307,7 +248,7 @@ class _Daemon:
         others = [other for other in self._at_work if not command == other == "add"]
         if others:
             raise BusyError(f"flistfs {others[0]} is still at work in this session; wait for it, or end it")
-        if self._unmounted.is_set():
+        if self._mount.unmounted.is_set():
             raise SessionError("the mount has just ended; the session is kept: seal it, or mount it again")
         self._at_work.append(command)
         try:
@@ -319,7 +260,7 @@ class _Daemon:
         """Unmount and forget the session."""
         with self._only("abort"):
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
-            await self._unmount()
+            await self._mount.unmount()
             self._ended = "aborted"
         return session.status()
 
@@ -341,20 +282,10 @@ class _Daemon:
         with self._only("add"), trio.CancelScope() as scope:
             self._adds.add(scope)
             try:
-                return await _while_wanted(stream, work)
+                return await while_wanted(stream, work)
             finally:
                 self._adds.remove(scope)
         raise SessionError("the mount has ended; what was put into the tree before stays")
-
-    async def _unmount(self) -> None:
-        if not self._unmounted.is_set():  # somebody else may have done it while the package was built
-            await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
-        with trio.move_on_after(_LAST_REQUESTS):
-            await self._unmounted.wait()
-        # A mount namespace that was made while the mount was there may have it for as long as it likes. Who
-        # uses it there, which nobody did when that was looked at, gets errors from now on.
-        self._serving.cancel()
-        await self._unmounted.wait()
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:
         """Seal because the mount has ended; the exit code is kept as the session's result too."""
@@ -369,65 +300,6 @@ class _Daemon:
 
     # Commands
 
-    async def _listen(self, session: Session, commands: trio.Nursery) -> None:
-        control = self.directory.control
-        control.unlink(missing_ok=True)
-        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-        with short_path(control) as address:
-            await listener.bind(address)
-        listener.listen()
-
-        async def handle(stream: trio.SocketStream) -> None:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():
-                async with stream:
-                    if _peer(stream) in {os.geteuid(), 0}:
-                        await self._answer(session, stream)
-
-        await trio.serve_listeners(handle, [trio.SocketListener(listener)], handler_nursery=commands)
-
-    async def _answer(self, session: Session, stream: trio.SocketStream) -> None:
-        with trio.move_on_after(_REQUEST_TIME) as asking:
-            line = await _receive_line(stream)
-        if asking.cancelled_caught:
-            return
-        answer = await self._with_progress(session, line, stream)
-        with trio.move_on_after(_REQUEST_TIME):
-            await stream.send_all(json.dumps(answer).encode() + b"\n")
-
-    async def _with_progress(
-        self, session: Session, line: bytes, stream: trio.SocketStream
-    ) -> dict[str, Any]:
-        """Do what a command asks, telling it the progress meanwhile; return the answer."""
-        # What ends the session is finished once it was begun, even if the command that asked for it has gone.
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send_progress, stream)
-                try:
-                    return {"result": await self._perform(session, json.loads(line), stream)}
-                except FlistfsError as error:
-                    return {"error": error.as_dict()}
-                except Exception as error:
-                    log.exception("a command failed: %r", line[:200])
-                    return {
-                        "error": InternalError(
-                            f"flistfs failed: {error} (log: {self.directory.log})"
-                        ).as_dict()
-                    }
-                finally:
-                    nursery.cancel_scope.cancel()
-        raise AssertionError("a shielded block was cancelled")
-
-    async def _send_progress(self, stream: trio.SocketStream) -> None:
-        last = self._board.latest
-        silent_until = time.monotonic() + _SIGN_OF_LIFE
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while True:
-                await trio.sleep(_PROGRESS_EVERY)
-                if self._board.latest != last or time.monotonic() > silent_until:
-                    last = self._board.latest
-                    silent_until = time.monotonic() + _SIGN_OF_LIFE
-                    await stream.send_all(json.dumps({"progress": last and asdict(last)}).encode() + b"\n")
-
     async def _perform(self, session: Session, request: object, stream: trio.SocketStream) -> dict[str, Any]:
         match request:
             case {"op": "status"}:
@@ -441,7 +313,7 @@ class _Daemon:
             case {"op": "seal", "request": raw}:
                 return (await self._seal(session, SealRequest.from_dict(raw), stream)).as_dict()
             case {"op": "sync", "timeout": float(timeout)}:
-                await _while_wanted(stream, lambda _: session.sync(timeout, self._progress))
+                await while_wanted(stream, lambda _: session.sync(timeout, self._progress))
                 return session.status()
             case {"op": "add", "request": raw}:
                 return (await self._add(session, AddRequest.from_dict(raw), stream)).as_dict()
@@ -449,13 +321,6 @@ class _Daemon:
                 return await self._abort(session)
             case _:
                 raise SessionError("the daemon does not know this request; it is of another version")
-
-
-def _ask_first_questions(mountpoint: Path) -> None:
-    """See that the mount answers, and let the kernel learn whether there are extended attributes."""
-    mountpoint.stat()
-    with suppress(OSError):
-        os.getxattr(mountpoint, "user.flistfs")
 
 
 if __name__ == "__main__":

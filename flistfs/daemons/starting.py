@@ -21,6 +21,7 @@ from flistfs.authoring.state.finding import directory_for, keep_failed_start, se
 from flistfs.authoring.state.lock import Lock
 from flistfs.authoring.summaries import BaseSummary
 from flistfs.daemons import launch
+from flistfs.daemons.config import Config, ReaderConfig
 from flistfs.errors import (
     FlistfsError,
     InterruptedByUserError,
@@ -160,7 +161,7 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
     with lock.released_on_error():
         resumed = directory.is_open()
         store = _kept_store(directory, request) if resumed else _new_session(directory, request)
-        config = launch.Config(
+        config = Config(
             state=str(directory.path),
             lock=lock.descriptor,
             mountpoint=str(mountpoint),
@@ -206,7 +207,7 @@ def mount_sealed(request: SealedRequest, passwords: Passwords) -> MountedFlist:
     _check_fuse()
     options = _kernel_options(request.options, is_sealed=True)
     _check_free(request.mountpoint)
-    config = launch.ReaderConfig(
+    config = ReaderConfig(
         package=str(request.package),
         mountpoint=str(request.mountpoint),
         log=str(_reader_log(request.mountpoint)),

@@ -1,68 +1,153 @@
-"""What processes that serve a mount have in common: to mount, to say when, and what they do now."""
+"""Serving a mount, whatever is in it: from the mount to its end, by whomever."""
 
 from __future__ import annotations
 
 import faulthandler
-import json
 import logging
+import math
 import os
 import signal
-import stat
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pyfuse3
 import trio
 
-from flistfs.errors import MountError
-from flistfs.fuse import mounts
-from flistfs.util.progress import Report
+from flistfs.errors import FlistfsError, MountError
+from flistfs.fuse import loop, mounts
 
 log = logging.getLogger(__name__)
 
 
-class Ready:
-    """Tells the command that started the daemon how that went, once; in the foreground the log does."""
+class MountServer:
+    """Mounts a file system, and serves it until it is unmounted or a signal ends it. A process has one."""
 
-    def __init__(self, foreground: bool) -> None:  # noqa: FBT001
-        self._told = foreground
+    def __init__(
+        self, mountpoint: Path, *, max_requests: int, low_latency: bool, last_requests: float = math.inf
+    ) -> None:
+        """Prepare pyfuse3's event loop (see `loop`), and mount nothing yet.
 
-    def report(self, report: Report) -> None:
-        """Tell how far it is on the way to that."""
-        if not self._told:
-            with suppress(BrokenPipeError):
-                os.write(1, json.dumps({"progress": asdict(report)}).encode() + b"\n")
+        Args:
+            mountpoint: Where to mount; an empty directory.
+            max_requests: Requests that are served at the same time.
+            low_latency: Whether idle cores stay awake while requests come in (see `cores`).
+            last_requests: Seconds from an unmount by `unmount` or a signal to the end of serving, for other
+                mount namespaces that have the mount: they may keep it for as long as they like.
+        """
+        self.answering = trio.Event()
+        """To be set by the operations when the kernel has initialised the mount."""
+        self.unmounted = trio.Event()
+        self.is_stopping = False
+        """Whether a signal has asked for the end."""
+        self._mountpoint = mountpoint
+        self._max_requests = max_requests
+        self._last_requests = last_requests
+        self._cores = loop.install(low_latency=low_latency)
+        self._serving = trio.CancelScope()
 
-    def say(self, answer: dict[str, Any]) -> None:
-        """Tell it, and let go of its pipes."""
-        if self._told:
-            return
-        self._told = True
-        with suppress(BrokenPipeError):
-            os.write(1, json.dumps(answer).encode() + b"\n")
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.close(null)
+    @contextmanager
+    def mounted(
+        self, operations: pyfuse3.Operations, options: list[str], session: Path | None = None
+    ) -> Iterator[AsyncIterator[int]]:
+        """Mount, in the place of a dead mount if there is one; yield the signals that `serve` needs.
+
+        `serve` is to be called in this context, and what uses pyfuse3 must have ended when it is left.
+
+        Args:
+            operations: What serves it.
+            options: Mount options as the kernel and libfuse know them.
+            session: Where the session lies that was mounted there before, if there is one.
+
+        Raises:
+            MountError: it cannot be mounted.
+        """
+        # From before there is a mount: the first requests are served before any other task has its turn.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            _init_fuse(operations, self._mountpoint, options, session)
+            try:
+                yield signals
+            finally:
+                pyfuse3.close(unmount=False)
+
+    async def serve(
+        self,
+        signals: AsyncIterator[int],
+        *tasks: Callable[[], Awaitable[object]],
+        announce: Callable[[], None],
+    ) -> None:
+        """Serve until the mount has ended.
+
+        Args:
+            signals: What `mounted` yields.
+            tasks: What else runs until then.
+            announce: Called when the file system answers.
+        """
+        async with trio.open_nursery() as nursery:
+            for task in tasks:
+                nursery.start_soon(task)
+            nursery.start_soon(self._handle_signals, signals)
+            nursery.start_soon(_log_tasks_on_demand)
+            nursery.start_soon(self._cores.watch)
+            nursery.start_soon(self._announce, announce)
+            with self._serving:
+                await pyfuse3.main(max_tasks=self._max_requests)
+            log.info("%s is unmounted", self._mountpoint)
+            self.unmounted.set()
+            nursery.cancel_scope.cancel()
+
+    async def unmount(self) -> None:
+        """Unmount, and return when the last requests are answered.
+
+        Raises:
+            BusyError: it is in use.
+            MountError: it failed for another reason.
+        """
+        if not self.unmounted.is_set():  # somebody else may have done it meanwhile
+            await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+        await self._end_requests()
+
+    async def _announce(self, announce: Callable[[], None]) -> None:
+        await self.answering.wait()
+        await trio.to_thread.run_sync(_ask_first_questions, self._mountpoint, abandon_on_cancel=True)
+        announce()
+
+    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            self.is_stopping = True
+            try:
+                await trio.to_thread.run_sync(mounts.unmount, self._mountpoint)
+            except FlistfsError as error:
+                # Programs that still use it must see errors, and no empty directory, so it is left as a dead
+                # mount, which the next `flistfs mount` there takes away.
+                log.warning("%s; leaving a dead mount", error)
+                self._serving.cancel()
+            await self._end_requests()
+
+    async def _end_requests(self) -> None:
+        """Give the last requests their time, and end serving.
+
+        Whoever uses the mount in another namespace, which nobody did when that was looked at, gets errors
+        from then on.
+        """
+        with trio.move_on_after(self._last_requests):
+            await self.unmounted.wait()
+        self._serving.cancel()
+        await self.unmounted.wait()
 
 
-def init_fuse(
-    operations: pyfuse3.Operations, mountpoint: Path, options: list[str], session: Path | None = None
+def _ask_first_questions(mountpoint: Path) -> None:
+    """See that the mount answers, and let the kernel learn whether there are extended attributes."""
+    mountpoint.stat()
+    with suppress(OSError):
+        os.getxattr(mountpoint, "user.flistfs")
+
+
+def _init_fuse(
+    operations: pyfuse3.Operations, mountpoint: Path, options: list[str], session: Path | None
 ) -> None:
-    """Mount, in the place of a dead mount if there is one.
-
-    Args:
-        operations: What serves it.
-        mountpoint: Where; an empty directory.
-        options: Mount options as the kernel and libfuse know them.
-        session: Where the session lies that was mounted there before, if there is one.
-
-    Raises:
-        MountError: it cannot be mounted; what libfuse prints of that is in the message.
-    """
+    """Mount, as `MountServer.mounted` says; what libfuse prints of a failure is in the error's message."""
     mounts.detach_if_dead(mountpoint)
     mounts.check_empty(mountpoint, session)
     reader, writer = os.pipe()
@@ -81,21 +166,7 @@ def init_fuse(
         os.close(reader)
 
 
-def may_access(mode: int, wanted: int) -> bool:
-    """Return whether access(2) of an inode with this st_mode succeeds in a mount without default_permissions.
-
-    Only who mounted it can enter, and may do there what root may anywhere (CAP_DAC_OVERRIDE in
-    capabilities(7)): read, write and search everything, but execute only what has an x bit for somebody.
-    That is how the kernel decides execve there, and it refuses writing to a read-only mount without asking.
-
-    Args:
-        mode: The inode's.
-        wanted: os.R_OK, W_OK and X_OK, or 0 for the question whether it exists.
-    """
-    return not wanted & os.X_OK or stat.S_ISDIR(mode) or bool(mode & 0o111)
-
-
-async def log_tasks_on_demand() -> None:
+async def _log_tasks_on_demand() -> None:
     """On SIGUSR1, write to the log where every task is; faulthandler has written where every thread is."""
     with trio.open_signal_receiver(signal.SIGUSR1) as signals:
         faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)

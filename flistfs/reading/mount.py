@@ -8,21 +8,20 @@ forgets: memory holds what the kernel knows, the directories that were listed la
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from typing import Final
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, StatvfsData
 
-from flistfs.errors import FlistfsError, FormatError
+from flistfs.errors import FormatError
 from flistfs.format.faults import node_fault
-from flistfs.fuse.serving import may_access
+from flistfs.fuse.handlers import TIMEOUT, Handlers, answered, may_access, no_such_name
 from flistfs.reading.chunks import Chunks
 from flistfs.reading.content import Piece, pieces
 from flistfs.reading.flist import Flist
@@ -31,9 +30,6 @@ from flistfs.tree.node import DEVICES, Kind, Node
 from flistfs.tree.owners import shown_owner
 
 log = logging.getLogger(__name__)
-
-# Seconds for which the kernel may cache names and attributes: a year, which is for ever.
-_TIMEOUT: Final = 365 * 86400.0
 
 _BLOCK: Final = 4096
 _SECTOR: Final = 512  # the unit of st_blocks
@@ -44,29 +40,6 @@ _KEPT_ENTRIES: Final = 100_000
 
 # Chunks fetched ahead of a sequential read.
 _AHEAD: Final = 4
-
-P = ParamSpec("P")
-T = TypeVar("T")
-Method = Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]
-
-
-def _answered(method: Method[P, T]) -> Method[P, T]:
-    """Answer errors to the kernel with EIO, and log them: they must not end the mount."""
-
-    @functools.wraps(method)
-    async def answer(self: Operations, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await method(self, *args, **kwargs)
-        except FUSEError:
-            raise
-        except FlistfsError as error:
-            log.error("%s", error)  # noqa: TRY400  the store's or the flist's, no bug
-            raise FUSEError(errno.EIO) from None
-        except Exception:
-            log.exception("%s failed", method.__name__)
-            raise FUSEError(errno.EIO) from None
-
-    return cast("Method[P, T]", answer)
 
 
 @dataclass(slots=True)
@@ -87,12 +60,10 @@ class _Handle:
     next: int = 0
 
 
-class Operations(pyfuse3.Operations):
+class Operations(Handlers):
     """The request handlers of a mounted flist."""
 
     supports_dot_lookup = False
-    enable_writeback_cache = False
-    enable_acl = False
 
     def __init__(
         self, flist: Flist, chunks: Chunks, nursery: trio.Nursery, answering: Callable[[], None]
@@ -105,8 +76,7 @@ class Operations(pyfuse3.Operations):
             nursery: Where reading ahead runs.
             answering: Called when the kernel has initialised the mount, so that requests are served.
         """
-        super().__init__()
-        self.init = answering  # type: ignore[method-assign]
+        super().__init__(answering)
         self._flist = flist
         self._chunks = chunks
         self._nursery = nursery
@@ -124,12 +94,12 @@ class Operations(pyfuse3.Operations):
 
     # Names
 
-    @_answered
+    @answered
     async def lookup(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name."""
         node = self._listing(self._inodes[parent_inode].node.path).get(name)
         if node is None:
-            return _nothing()
+            return no_such_name()
         return self._entry(node, self._remember(node))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -141,17 +111,17 @@ class Operations(pyfuse3.Operations):
                 del self._inodes[number]
                 del self._numbers[inode.node.path]
 
-    @_answered
+    @answered
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Stat."""
         return self._entry(self._inodes[inode].node, inode)
 
-    @_answered
+    @answered
     async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
         """Answer access(2) and chdir(2) where the kernel does not check permissions."""
         return may_access(self._inodes[inode].node.mode, mode)
 
-    @_answered
+    @answered
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileNameT:
         """Read a symbolic link."""
         target = self._inodes[inode].node.target
@@ -159,12 +129,12 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EINVAL)
         return pyfuse3.FileNameT(target)
 
-    @_answered
+    @answered
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileHandleT:
         """Open a directory: its handle is its number."""
         return pyfuse3.FileHandleT(int(inode))
 
-    @_answered
+    @answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """List a directory, beginning after a cookie."""
         here = self._inodes[fh].node
@@ -215,7 +185,7 @@ class Operations(pyfuse3.Operations):
         size = node.size if node.kind in {Kind.FILE, Kind.LINK, Kind.DIRECTORY} else 0
         entry = EntryAttributes()
         entry.st_ino = InodeT(number)
-        entry.entry_timeout = entry.attr_timeout = _TIMEOUT
+        entry.entry_timeout = entry.attr_timeout = TIMEOUT
         entry.st_mode = pyfuse3.ModeT(mode)
         entry.st_nlink = 1
         entry.st_uid, entry.st_gid = uid, gid
@@ -229,7 +199,7 @@ class Operations(pyfuse3.Operations):
 
     # Content
 
-    @_answered
+    @answered
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file."""
         node = self._inodes[inode].node
@@ -241,7 +211,7 @@ class Operations(pyfuse3.Operations):
         )
         return FileInfo(fh=pyfuse3.FileHandleT(self._last_handle), keep_cache=True)
 
-    @_answered
+    @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read, and fetch ahead if the read continues where the last one ended."""
         handle = self._handles[fh]
@@ -260,14 +230,14 @@ class Operations(pyfuse3.Operations):
             parts.append(memoryview(chunk)[max(off - piece.offset, 0) : end - piece.offset])
         return b"".join(parts)
 
-    @_answered
+    @answered
     async def release(self, fh: int) -> None:
         """Close."""
         del self._handles[fh]
 
     # The rest
 
-    @_answered
+    @answered
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Report no free space."""
         data = StatvfsData()
@@ -292,11 +262,3 @@ def _pass_over(_: Node, __: str) -> None:
 
 def _leave_out(node: Node, why: str) -> None:
     log.warning("%s is left out: %s", printable(node.path) or "/", why)
-
-
-def _nothing() -> EntryAttributes:
-    """Return the answer "no such name" in a form that the kernel caches."""
-    entry = EntryAttributes()
-    entry.st_ino = InodeT(0)
-    entry.entry_timeout = _TIMEOUT
-    return entry

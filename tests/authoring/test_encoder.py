@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 
 from flistfs.authoring.upload.encoder import LocalEncoder, StoredChunk
-from flistfs.authoring.upload.encoder_process import EncoderProcess, Settings
+from flistfs.authoring.upload.encoder_process import EncoderProcess, Settings, SpareProcesses
 from flistfs.authoring.upload.known_blocks import Known, KnownBlocks
 from flistfs.errors import StoreUnavailableError
 from flistfs.sources.data import BytesSource, FileSource, Source, SpoolSource, Unreadable, file_version
@@ -201,7 +201,7 @@ def test_a_process_does_the_same_and_may_die(tmp_path: Path) -> None:
     with (tmp_path / "spool").open("wb+") as spool:
         spool.write(b"chunk")
         spool.flush()
-        process = EncoderProcess(Settings(store.url, "rocksdb", None), spool.fileno())
+        process = EncoderProcess(Settings(store.url, "rocksdb", None), spool.fileno(), SpareProcesses())
         (result,) = process.store([SpoolSource(0, 5)]).results
         assert content_of(store, result) == b"chunk"
         assert process._running is not None
@@ -218,7 +218,9 @@ def test_a_process_does_the_same_and_may_die(tmp_path: Path) -> None:
 
 def test_a_process_hands_on_what_the_store_says(tmp_path: Path) -> None:
     with (tmp_path / "spool").open("wb+") as spool:
-        process = EncoderProcess(Settings("redis://127.0.0.1:1", "rocksdb", "secret"), spool.fileno())
+        process = EncoderProcess(
+            Settings("redis://127.0.0.1:1", "rocksdb", "secret"), spool.fileno(), SpareProcesses()
+        )
         with pytest.raises(StoreUnavailableError, match="cannot reach"):
             process.store([SpoolSource(0, 5)])
         assert process._running is not None
@@ -255,7 +257,7 @@ def test_a_process_that_cannot_start_says_why(
             settings = replace(settings, log=tmp_path / "nowhere/log")
             why = f"No such file or directory: '{tmp_path}/nowhere/log'"
     with (tmp_path / "spool").open("wb+") as spool:
-        process = EncoderProcess(settings, spool.fileno())
+        process = EncoderProcess(settings, spool.fileno(), SpareProcesses())
         for _ in range(2):  # the same each time, so that it is logged once
             with pytest.raises(StoreUnavailableError) as refused:
                 process.store([SpoolSource(0, 5)])
@@ -284,3 +286,29 @@ except StoreUnavailableError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "no process that encodes can be started: Too many open files (see ulimit -a)\n"
+
+
+def test_encoders_take_what_was_forked_and_start_no_more(tmp_path: Path) -> None:
+    """They can start none here. Those that nobody takes end with the object that holds them."""
+    program = f"""
+import os
+from unittest.mock import patch
+from flistfs.authoring.upload import encoder_process
+from flistfs.format.rocksdb.generation1 import ROCKSDB
+from flistfs.sources.data import SpoolSource
+url = "dir://{tmp_path}/blocks"
+spool = open("{tmp_path}/spool", "wb+")
+spares = encoder_process.prepare(url, ROCKSDB.codec)
+settings = encoder_process.Settings(url, "rocksdb", None)
+first, second, third = encoder_process.make_encoders(settings, spares, spool.fileno())
+with patch.object(encoder_process, "_start", side_effect=OSError("no more")):
+    print(*(len(each.store([SpoolSource(0, 5)]).results) for each in (first, second)))
+first.close()
+second.close()
+del spares, first, second, third
+os.wait()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("1 1\n", "")

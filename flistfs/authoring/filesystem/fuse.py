@@ -13,15 +13,12 @@ setxattr says EOPNOTSUPP each time, so that attempts can be counted.
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 import stat
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, SetattrFields, StatvfsData
@@ -29,46 +26,16 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext
 from flistfs.authoring.filesystem.values import DIRECTORY_SIZE, Attributes, Caller, allocated
 from flistfs.authoring.filesystem.vfs import Vfs
 from flistfs.authoring.state.records import ROOT_INO, Inode
-from flistfs.errors import FlistfsError
-from flistfs.fuse.serving import may_access
+from flistfs.fuse.handlers import TIMEOUT, Handlers, answered, may_access, no_such_name
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.tree.names import MAX_NAME
 
 log = logging.getLogger(__name__)
 
-# Seconds that the kernel may keep names and attributes: a year, for ever.
-_TIMEOUT = 365 * 86400.0
-
 # How much programs are told to read and write at a time, in bytes (st_blksize). `cp` takes 128 KiB otherwise,
 # and each of its writes is a request: 1 GiB costs the daemon 1.6 s of CPU instead of 2.5. Twice as much gains
 # nothing more.
 _IO_SIZE = CHUNK_SIZE
-
-P = ParamSpec("P")
-T = TypeVar("T")
-Method = Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]
-
-
-def _answered(method: Method[P, T]) -> Method[P, T]:
-    """Answer errors to the kernel: an OSError's errno, and EIO for a bug, which must not end the mount."""
-
-    @functools.wraps(method)
-    async def answer(self: Operations, *args: P.args, **kwargs: P.kwargs) -> T:
-        self.requests[method.__name__] += 1
-        try:
-            return await method(self, *args, **kwargs)
-        except FUSEError:
-            raise
-        except OSError as error:
-            raise FUSEError(error.errno or errno.EIO) from None
-        except FlistfsError as error:
-            log.error("%s failed: %s", method.__name__, error)  # noqa: TRY400  a damaged journal, no bug
-            raise FUSEError(errno.EIO) from None
-        except Exception:
-            log.exception("%s failed", method.__name__)
-            raise FUSEError(errno.EIO) from None
-
-    return cast("Method[P, T]", answer)
 
 
 def _caller(ctx: RequestContext) -> Caller:
@@ -78,7 +45,7 @@ def _caller(ctx: RequestContext) -> Caller:
 def _entry(inode: Inode) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = InodeT(inode.ino)
-    entry.entry_timeout = entry.attr_timeout = _TIMEOUT
+    entry.entry_timeout = entry.attr_timeout = TIMEOUT
     entry.st_mode = pyfuse3.ModeT(inode.mode)
     entry.st_nlink = inode.nlink
     entry.st_uid = inode.uid
@@ -90,14 +57,6 @@ def _entry(inode: Inode) -> EntryAttributes:
     entry.st_atime_ns = inode.atime_ns
     entry.st_mtime_ns = inode.mtime_ns
     entry.st_ctime_ns = inode.ctime_ns
-    return entry
-
-
-def _nothing() -> EntryAttributes:
-    """Answer a lookup with «no such name» in a way that the kernel remembers."""
-    entry = EntryAttributes()
-    entry.st_ino = InodeT(0)
-    entry.entry_timeout = _TIMEOUT
     return entry
 
 
@@ -114,12 +73,10 @@ def invalidate(names: Sequence[tuple[int, bytes]], inodes: Iterable[int]) -> Non
             pyfuse3.invalidate_inode(InodeT(ino))
 
 
-class Operations(pyfuse3.Operations):
+class Operations(Handlers):
     """The request handlers of a mounted session; `requests` counts them by kind."""
 
     supports_dot_lookup = True
-    enable_writeback_cache = False
-    enable_acl = False
 
     def __init__(
         self, vfs: Vfs, state: Path, answering: Callable[[], None], *, keep_xattrs: bool = False
@@ -132,19 +89,23 @@ class Operations(pyfuse3.Operations):
             answering: Called when the kernel has said hello, so that requests are served.
             keep_xattrs: Whether there are extended attributes.
         """
-        super().__init__()
-        self.requests: Counter[str] = Counter()
+        super().__init__(answering)
         self._keep_xattrs = keep_xattrs
         self._asked_xattr = False
-        self.init = answering  # type: ignore[method-assign]
         self._vfs = vfs
         self._state = state
 
-    @_answered
+    def errno_of(self, error: Exception, request: str) -> int:
+        """Return an OSError's own errno, unlogged: such errors are how `vfs` answers."""
+        if isinstance(error, OSError):
+            return error.errno or errno.EIO
+        return super().errno_of(error, request)
+
+    @answered
     async def lookup(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name."""
         inode = self._vfs.lookup(parent_inode, name)
-        return _nothing() if inode is None else _entry(inode)
+        return no_such_name() if inode is None else _entry(inode)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Let go of inodes. There is nobody to answer an error to."""
@@ -154,17 +115,17 @@ class Operations(pyfuse3.Operations):
             except Exception:
                 log.exception("forgetting inode %d failed", ino)
 
-    @_answered
+    @answered
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Stat."""
         return _entry(self._vfs.inode(inode))
 
-    @_answered
+    @answered
     async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
         """Answer access(2) and chdir(2) where the kernel does not check permissions."""
         return may_access(self._vfs.inode(inode).mode, mode)
 
-    @_answered
+    @answered
     async def setattr(
         self,
         inode: InodeT,
@@ -184,50 +145,50 @@ class Operations(pyfuse3.Operations):
         )
         return _entry(await self._vfs.setattr(inode, wanted))
 
-    @_answered
+    @answered
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileNameT:
         """Read a symbolic link."""
         return pyfuse3.FileNameT(self._vfs.readlink(inode))
 
-    @_answered
+    @answered
     async def mknod(
         self, parent_inode: InodeT, name: bytes, mode: int, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
         """Make a file, fifo, socket or device."""
         return _entry(self._vfs.mknod(parent_inode, name, mode, rdev, _caller(ctx)))
 
-    @_answered
+    @answered
     async def mkdir(
         self, parent_inode: InodeT, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
         """Make a directory."""
         return _entry(self._vfs.mkdir(parent_inode, name, mode, _caller(ctx)))
 
-    @_answered
+    @answered
     async def symlink(
         self, parent_inode: InodeT, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
         """Make a symbolic link."""
         return _entry(self._vfs.symlink(parent_inode, name, target, _caller(ctx)))
 
-    @_answered
+    @answered
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
         """Make a hard link."""
         return _entry(self._vfs.link(inode, new_parent_inode, new_name))
 
-    @_answered
+    @answered
     async def unlink(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> None:
         """Remove a name."""
         self._vfs.unlink(parent_inode, name)
 
-    @_answered
+    @answered
     async def rmdir(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> None:
         """Remove a directory."""
         self._vfs.rmdir(parent_inode, name)
 
-    @_answered
+    @answered
     async def rename(
         self,
         parent_inode_old: InodeT,
@@ -240,7 +201,7 @@ class Operations(pyfuse3.Operations):
         """Rename, exchange."""
         self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
-    @_answered
+    @answered
     async def create(
         self, parent_inode: InodeT, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
@@ -248,43 +209,43 @@ class Operations(pyfuse3.Operations):
         inode, handle = self._vfs.create(parent_inode, name, mode, flags, _caller(ctx))
         return FileInfo(fh=pyfuse3.FileHandleT(handle)), _entry(inode)
 
-    @_answered
+    @answered
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file."""
         handle = await self._vfs.open(inode, flags, _caller(ctx))
         return FileInfo(fh=pyfuse3.FileHandleT(handle))
 
-    @_answered
+    @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read."""
         return await self._vfs.read(fh, off, size)
 
-    @_answered
+    @answered
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write."""
         return await self._vfs.write(fh, off, buf)
 
-    @_answered
+    @answered
     async def flush(self, fh: int) -> None:
         """Say that there is nothing to flush, once for the whole mount."""
         raise FUSEError(errno.ENOSYS)
 
-    @_answered
+    @answered
     async def release(self, fh: int) -> None:
         """Close: sent by the kernel after close() returned."""
         self._vfs.release(fh)
 
-    @_answered
+    @answered
     async def fsync(self, fh: int, datasync: bool) -> None:  # noqa: FBT001  pyfuse3's signature
         """Make a file survive a power cut."""
         await self._vfs.fsync(fh)
 
-    @_answered
+    @answered
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.FileHandleT:
         """Open a directory."""
         return pyfuse3.FileHandleT(self._vfs.opendir(inode))
 
-    @_answered
+    @answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """List a directory from a cookie on."""
         vfs, reply = self._vfs, pyfuse3.readdir_reply
@@ -300,17 +261,17 @@ class Operations(pyfuse3.Operations):
             if not reply(token, pyfuse3.FileNameT(entry.name), attributes, entry.cookie):
                 return
 
-    @_answered
+    @answered
     async def releasedir(self, fh: int) -> None:
         """Close a directory."""
         self._vfs.releasedir(fh)
 
-    @_answered
+    @answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:  # noqa: FBT001  pyfuse3's signature
         """Make a directory's names survive a power cut."""
         await self._vfs.fsyncdir()
 
-    @_answered
+    @answered
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Tell the space that is left for what is not stored yet."""
         disk = os.statvfs(self._state)
@@ -323,25 +284,25 @@ class Operations(pyfuse3.Operations):
         data.f_namemax = MAX_NAME
         return data
 
-    @_answered
+    @answered
     async def setxattr(self, inode: InodeT, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set an extended attribute."""
         self._vfs.setxattr(inode, name, value)
 
-    @_answered
+    @answered
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
         """Get an extended attribute; where there are none, say so once for the whole mount."""
         self._refuse_xattrs()
         return self._vfs.getxattr(inode, name)
 
-    @_answered
+    @answered
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
         """List extended attributes; where there are none, say so once for the whole mount."""
         if not self._keep_xattrs:
             raise FUSEError(errno.ENOSYS)
         return [pyfuse3.XAttrNameT(name) for name in self._vfs.listxattr(inode)]
 
-    @_answered
+    @answered
     async def removexattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
         if not self._keep_xattrs:

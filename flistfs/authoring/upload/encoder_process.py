@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing import reduction
@@ -75,10 +75,11 @@ class Settings:
 class EncoderProcess:
     """An `Encoder` that has a process do the work."""
 
-    def __init__(self, settings: Settings, spool: int) -> None:
-        """Start a process for the first batch; `spool` is the spool file's descriptor."""
+    def __init__(self, settings: Settings, spool: int, spares: SpareProcesses) -> None:
+        """Take a process for the first batch; `spool` is the spool file's descriptor."""
         self._settings = settings
         self._spool = spool
+        self._spares = spares
         self._lock = threading.Lock()  # of what `close` and a restart in another thread both change
         self._closed = False
         self._running: _Running | None = None
@@ -119,7 +120,7 @@ class EncoderProcess:
             if self._closed:
                 raise EOFError
             if self._running is None:
-                self._running = _spares.pop() if _spares else _start()
+                self._running = self._spares.take()
                 self._running.connection.send(self._settings)
                 reduction.send_handle(self._running.connection, self._spool, self._running.process.pid)
             return self._running.connection
@@ -201,14 +202,24 @@ def _last_words(running: _Running) -> str | None:
     return f"{_NOT_STARTED}: {last}" if last else None
 
 
-# Processes that wait to be told what for.
-_spares: list[_Running] = []
+class SpareProcesses:
+    """Processes for encoders, some of them started ahead of time; those that nobody takes end with this."""
+
+    def __init__(self, waiting: Iterable[_Running] = ()) -> None:
+        """Hold processes that wait to be told what for."""
+        self._waiting = list(waiting)
+
+    def take(self) -> _Running:
+        """Return a process that waits, or start one; from any thread."""
+        with suppress(IndexError):
+            return self._waiting.pop()
+        return _start()
 
 
-def prepare(store: str, codec: Codec) -> None:
+def prepare(store: str, codec: Codec) -> SpareProcesses:
     """Fork processes for encoders that will store in the store of that URL, with what that needs loaded.
 
-    Only where there is no other thread, and never was one. Those that no encoder takes end with this process.
+    Only where there is no other thread, and never was one.
 
     Raises:
         UsageError: the URL makes no sense.
@@ -216,13 +227,15 @@ def prepare(store: str, codec: Codec) -> None:
     """
     open_store(store, codec).close()
     codec.encode(b"")  # loads its libraries, once for all
+    forked: list[_Running] = []
     try:
-        while len(_spares) < _PROCESSES:
-            _spares.append(_fork())
+        while len(forked) < _PROCESSES:
+            forked.append(_fork())
     except OSError as error:
-        if not _spares:
+        if not forked:
             reason = f"no process that encodes can be started: {error.strerror} (see ulimit -a)"
             raise StoreUnavailableError(reason) from error
+    return SpareProcesses(forked)
 
 
 def _fork() -> _Running:
@@ -252,9 +265,9 @@ def _become(connection: socket.socket) -> NoReturn:
         os._exit(0)
 
 
-def make_encoders(settings: Settings, spool: int) -> list[EncoderProcess]:
+def make_encoders(settings: Settings, spares: SpareProcesses, spool: int) -> list[EncoderProcess]:
     """Make as many encoders as keep two cores busy, the first of them started."""
-    encoders = [EncoderProcess(settings, spool) for _ in range(_PROCESSES)]
+    encoders = [EncoderProcess(settings, spool, spares) for _ in range(_PROCESSES)]
     encoders[0].start()
     return encoders
 
