@@ -110,7 +110,7 @@ def create(
 
     Raises:
         SessionError: there is one already, or the directory cannot be written.
-        StoreError: the store cannot be reached, and it was not told to be offline.
+        StoreError: the store cannot be reached, and `offline` is not set.
         FormatError: a base is damaged, or holds what a session cannot.
     """
 

@@ -29,10 +29,10 @@ _RECEIVE_SIZE = 1 << 16
 # Seconds for a command to say what it wants.
 _REQUEST_TIME = 10.0
 
-# Progress goes to whoever waits for it this often, in seconds.
+# Progress is sent to waiting commands this often, in seconds.
 _PROGRESS_EVERY = 0.1
 
-# A command is told at least this often, in seconds, that the daemon lives; `control` waits longer.
+# A waiting command hears from the daemon at least this often, in seconds; `control` waits longer.
 _SIGN_OF_LIFE = 10.0
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ Perform = Callable[[Any, trio.SocketStream], Awaitable[dict[str, Any]]]
 
 
 class CommandServer:
-    """Answers commands on a control socket, and tells them the progress of what is done meanwhile."""
+    """Answers commands on a control socket, and reports progress to them meanwhile."""
 
     def __init__(self, control: Path, perform: Perform, log_path: Path) -> None:
         """Answer nobody yet.
@@ -86,7 +86,7 @@ class CommandServer:
             await stream.send_all(json.dumps(answer).encode() + b"\n")
 
     async def _with_progress(self, line: bytes, stream: trio.SocketStream) -> dict[str, Any]:
-        """Do what a command asks, telling it the progress meanwhile; return the answer."""
+        """Do what a command asks, reporting progress to it meanwhile; return the answer."""
         # What ends the session is finished once it was begun, even if the command that asked for it has gone.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
@@ -116,9 +116,9 @@ class CommandServer:
 
 
 async def while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
-    """Do something for as long as the command that asked for it is there: it says nothing more until then.
+    """Do something for as long as the command that asked for it is connected; it sends nothing meanwhile.
 
-    `work` is given a function to call when it is to be finished all the same.
+    `work` is given a function to call from when on it is to be finished even if the command goes.
 
     Raises:
         SessionError: the command has gone.
@@ -142,7 +142,7 @@ async def while_wanted(stream: trio.SocketStream, work: Callable[[Callable[[], N
 
 
 def _peer(stream: trio.SocketStream) -> int:
-    """Return the user id of who has connected: struct ucred of unix(7) is pid, uid, gid."""
+    """Return the user id of the process that connected: struct ucred of unix(7) is pid, uid, gid."""
     size = struct.calcsize("3i")
     raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     _, uid, _ = struct.unpack("3i", raw)

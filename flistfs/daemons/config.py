@@ -1,4 +1,4 @@
-"""What a daemon is told: plain data, handed over as JSON."""
+"""The configs of daemons: plain data, handed over as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a daemon is told.
+    """The config of a session's daemon.
 
     `lock` is the inherited descriptor of the session's lock. A session that `is_new` is removed again if it
     cannot be mounted; it starts from `bases`, if there are any (see `BaseRequest`). `options` are mount
@@ -38,7 +38,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class ReaderConfig:
-    """What the process is told that serves a sealed flist, `package`; `cache_size` is in bytes.
+    """The config of the reader, which serves the sealed flist `package`; `cache_size` is in bytes.
 
     `store` is the URL that the user named, if any, and `usual_store` that of FLISTFS_STORE. In the background
     its log goes to the file `log`.

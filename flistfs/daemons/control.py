@@ -27,7 +27,7 @@ MAX_SILENCE = 60.0
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Give a socket's path a short form: an address holds 108 bytes, a session's path may be longer."""
+    """Yield a short form of a socket's path: an address holds 108 bytes, a session's path may be longer."""
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"

@@ -1,4 +1,4 @@
-"""What a daemon does as a process, whatever it serves: it is told its config, gets ready, and ends."""
+"""What all daemons do as processes: read their config, announce that they are ready, and end."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Ready:
-    """Tells the command that started the daemon how that went, once; in the foreground the log does."""
+    """Reports once, to the command that started the daemon, how that went; in the foreground only logs do."""
 
     def __init__(self, foreground: bool) -> None:  # noqa: FBT001
-        self._told = foreground
+        self._said = foreground
 
     def report(self, report: Report) -> None:
-        """Tell how far it is on the way to that."""
-        if not self._told:
+        """Report progress until then."""
+        if not self._said:
             with suppress(BrokenPipeError):
                 os.write(1, json.dumps({"progress": asdict(report)}).encode() + b"\n")
 
     def say(self, answer: dict[str, Any]) -> None:
-        """Tell it, and let go of its pipes."""
-        if self._told:
+        """Report the outcome, and close the pipes to the command."""
+        if self._said:
             return
-        self._told = True
+        self._said = True
         with suppress(BrokenPipeError):
             os.write(1, json.dumps(answer).encode() + b"\n")
         null = os.open(os.devnull, os.O_RDWR)
@@ -49,9 +49,9 @@ class Ready:
 
 
 def read_config() -> dict[str, Any]:
-    """Return the config that this process, a daemon, is told; it ends if there is none.
+    """Return the config of this daemon from standard input; end the process if it is incomplete.
 
-    A command that was killed has not told everything, and nobody wants its mount any more.
+    The command that wrote it was killed then, and nobody waits for its mount.
     """
     try:
         config: dict[str, Any] = json.load(sys.stdin)
@@ -76,8 +76,8 @@ def run_daemon(
 
     Args:
         work: All of it, from before the mount to after the unmount; it returns the exit code.
-        ready: Is told of a failure, for the command that started the daemon if it still waits.
-        clean_up: Called before that, with what the user can mend, or None after a bug.
+        ready: Takes a failure, for the command that started the daemon if it still waits.
+        clean_up: Called before that, with the error, or None after a bug.
         log_path: Where the log is, for the user to look up a bug.
     """
     try:

@@ -29,7 +29,7 @@ _MAX_REQUESTS = 100
 
 
 def main() -> NoReturn:
-    """Run it, told by a config on standard input."""
+    """Run it with the config on standard input."""
     config = ReaderConfig(**read_config())
     log_to_standard_error(foreground=config.foreground)
     sys.exit(_run(config))

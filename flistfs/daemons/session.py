@@ -1,7 +1,7 @@
 """The process that serves a mount, and answers commands on the session's control socket.
 
 `launch` starts it. It ends when the file system is unmounted, by whomever, and has then sealed the session
-if it was told to.
+if it was asked to.
 """
 
 from __future__ import annotations
@@ -55,16 +55,12 @@ log = logging.getLogger("flistfs.daemons.session")  # __name__ is __main__ here
 # memory, and those that look around must find another.
 _MAX_REQUESTS = 300
 
-# Seconds from an unmount that a signal or a command asked for to the end of the kernel's requests.
-_LAST_REQUESTS = 5.0
-
-
 _Command = Literal["seal", "add", "abort"]
 """What changes a session as a whole."""
 
 
 def main() -> NoReturn:
-    """Run the daemon, told by a config on standard input."""
+    """Run the daemon with the config on standard input."""
     config = Config(**read_config())
     # In the background stderr is the session's log already, so that libfuse's own messages get there too.
     log_to_standard_error(foreground=config.foreground)
@@ -122,10 +118,7 @@ class _Daemon:
         self._adds: set[trio.CancelScope] = set()
         self._ended: Literal["sealed", "aborted"] | None = None
         self._mount = MountServer(
-            self._mountpoint,
-            max_requests=_MAX_REQUESTS,
-            low_latency=config.low_latency,
-            last_requests=_LAST_REQUESTS,
+            self._mountpoint, max_requests=_MAX_REQUESTS, low_latency=config.low_latency
         )
         self._ready_answer: dict[str, Any] = {"ready": True}
 
@@ -215,7 +208,7 @@ class _Daemon:
     # Sealing
 
     async def _seal(self, session: Session, request: SealRequest, stream: trio.SocketStream) -> SealSummary:
-        """Seal while mounted. From the unmount on it goes on, whoever is there to see it."""
+        """Seal while mounted. From the unmount on it continues, even if the command that asked has gone."""
         if request.out.is_relative_to(self._mountpoint):
             raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
         with self._only("seal"):

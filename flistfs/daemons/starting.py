@@ -118,7 +118,7 @@ class MountedFlist:
 
 @contextmanager
 def failed_start_kept(mountpoint: Path) -> Iterator[None]:
-    """Keep why a session could not be started, for whoever waits for the end of its mount."""
+    """Keep why a session could not be started, for processes that wait for the end of its mount."""
     try:
         yield
     except FlistfsError as error:
@@ -246,7 +246,7 @@ def _kernel_options(options: MountOptions, *, is_sealed: bool) -> list[str]:
 
     Root's mounts have neither devices nor set-id programs unless they are asked for. Without allow_other only
     processes whose user and group ids are all the owner's may enter. A sealed flist may be a stranger's, and
-    whoever mounts it for themselves may see all of it.
+    users who mount it for themselves may see all of it.
     """
     is_root = os.geteuid() == 0
     if options.rootfs and not is_root:
@@ -282,7 +282,7 @@ def _check_free(mountpoint: Path, session: Path | None = None) -> None:
 
 
 def _whose(mountpoint: Path, here: mounts.Mount) -> str:
-    """Say what one of our mounts is, and where there is more to learn of it."""
+    """Return what one of our mounts is, and where to find out more about it."""
     options = here.options.split(",")
     if "ro" in options:
         return f"it shows a sealed flist; end it with: umount {shlex.quote(str(mountpoint))}"

@@ -80,7 +80,7 @@ def no_such_name() -> EntryAttributes:
 def may_access(mode: int, wanted: int) -> bool:
     """Return whether access(2) of an inode with this st_mode succeeds in a mount without default_permissions.
 
-    Only who mounted it can enter, and may do there what root may anywhere (CAP_DAC_OVERRIDE in
+    Only the user who mounted it can enter, and may do there what root may anywhere (CAP_DAC_OVERRIDE in
     capabilities(7)): read, write and search everything, but execute only what has an x bit for somebody.
     That is how the kernel decides execve there, and it refuses writing to a read-only mount without asking.
 

@@ -136,7 +136,7 @@ def _place(mount: Mount, seen: list[Mount]) -> Path | None:
 
 
 def _uses(pid: int, device: str, sockets: set[str]) -> Iterator[User]:
-    """Say what a process has in the mount, each kind once."""
+    """Return what a process has in the mount, each kind once."""
     process = Path("/proc") / str(pid)
     if not (name := _name(pid)):
         return  # it has ended

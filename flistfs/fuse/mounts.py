@@ -156,7 +156,7 @@ def detach_if_dead(path: Path) -> None:
 
 
 def detach_dead(path: Path) -> None:
-    """Take away a mount whose daemon died. Lazily: whoever still has files in it has lost them already.
+    """Take away a mount whose daemon died. Lazily: programs with open files in it have lost them already.
 
     Raises:
         MountError: it could not be taken away.

@@ -1,10 +1,9 @@
-"""Serving a mount, whatever is in it: from the mount to its end, by whomever."""
+"""Serving a mount of any content, until it is unmounted."""
 
 from __future__ import annotations
 
 import faulthandler
 import logging
-import math
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,21 +18,21 @@ from flistfs.fuse import loop, mounts
 
 log = logging.getLogger(__name__)
 
+# Seconds from an unmount by `unmount` or a signal to the end of serving. Other mount namespaces that have the
+# mount may keep it for as long as they like.
+_LAST_REQUESTS = 5.0
+
 
 class MountServer:
     """Mounts a file system, and serves it until it is unmounted or a signal ends it. A process has one."""
 
-    def __init__(
-        self, mountpoint: Path, *, max_requests: int, low_latency: bool, last_requests: float = math.inf
-    ) -> None:
+    def __init__(self, mountpoint: Path, *, max_requests: int, low_latency: bool) -> None:
         """Prepare pyfuse3's event loop (see `loop`), and mount nothing yet.
 
         Args:
             mountpoint: Where to mount; an empty directory.
             max_requests: Requests that are served at the same time.
             low_latency: Whether idle cores stay awake while requests come in (see `cores`).
-            last_requests: Seconds from an unmount by `unmount` or a signal to the end of serving, for other
-                mount namespaces that have the mount: they may keep it for as long as they like.
         """
         self.answering = trio.Event()
         """To be set by the operations when the kernel has initialised the mount."""
@@ -42,7 +41,6 @@ class MountServer:
         """Whether a signal has asked for the end."""
         self._mountpoint = mountpoint
         self._max_requests = max_requests
-        self._last_requests = last_requests
         self._cores = loop.install(low_latency=low_latency)
         self._serving = trio.CancelScope()
 
@@ -126,19 +124,19 @@ class MountServer:
             await self._end_requests()
 
     async def _end_requests(self) -> None:
-        """Give the last requests their time, and end serving.
+        """Wait for the last requests, and end serving.
 
-        Whoever uses the mount in another namespace, which nobody did when that was looked at, gets errors
-        from then on.
+        Programs that use the mount in another namespace by then, where none did when that was checked, get
+        errors from then on.
         """
-        with trio.move_on_after(self._last_requests):
+        with trio.move_on_after(_LAST_REQUESTS):
             await self.unmounted.wait()
         self._serving.cancel()
         await self.unmounted.wait()
 
 
 def _ask_first_questions(mountpoint: Path) -> None:
-    """See that the mount answers, and let the kernel learn whether there are extended attributes."""
+    """Check that the mount answers, and let the kernel learn whether there are extended attributes."""
     mountpoint.stat()
     with suppress(OSError):
         os.getxattr(mountpoint, "user.flistfs")

@@ -32,9 +32,9 @@ from flistfs.tree.names import MAX_NAME
 
 log = logging.getLogger(__name__)
 
-# How much programs are told to read and write at a time, in bytes (st_blksize). `cp` takes 128 KiB otherwise,
-# and each of its writes is a request: 1 GiB costs the daemon 1.6 s of CPU instead of 2.5. Twice as much gains
-# nothing more.
+# How much programs are advised to read and write at a time, in bytes (st_blksize). `cp` takes 128 KiB
+# otherwise, and each of its writes is a request: 1 GiB costs the daemon 1.6 s of CPU instead of 2.5. Twice as
+# much gains nothing more.
 _IO_SIZE = CHUNK_SIZE
 
 
@@ -227,7 +227,7 @@ class Operations(Handlers):
 
     @answered
     async def flush(self, fh: int) -> None:
-        """Say that there is nothing to flush, once for the whole mount."""
+        """Answer that there is nothing to flush, once for the whole mount."""
         raise FUSEError(errno.ENOSYS)
 
     @answered
@@ -273,7 +273,7 @@ class Operations(Handlers):
 
     @answered
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        """Tell the space that is left for what is not stored yet."""
+        """Return the space left for content that is not stored yet."""
         disk = os.statvfs(self._state)
         totals = self._vfs.totals
         used = totals.files + totals.directories + totals.links + totals.specials

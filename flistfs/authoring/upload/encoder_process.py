@@ -126,7 +126,7 @@ class EncoderProcess:
             return self._running.connection
 
     def _why_gone(self, error: Exception) -> str:
-        """Say why there is no process: an error kept it from starting, or it has ended."""
+        """Return why there is no process: an error kept it from starting, or it has ended."""
         with self._lock:
             running = self._running
         if running is None and isinstance(error, OSError):
@@ -206,7 +206,7 @@ class SpareProcesses:
     """Processes for encoders, some of them started ahead of time; those that nobody takes end with this."""
 
     def __init__(self, waiting: Iterable[_Running] = ()) -> None:
-        """Hold processes that wait to be told what for."""
+        """Hold processes that wait for their settings."""
         self._waiting = list(waiting)
 
     def take(self) -> _Running:
@@ -222,7 +222,7 @@ def prepare(store: str, codec: Codec) -> SpareProcesses:
     Only where there is no other thread, and never was one.
 
     Raises:
-        UsageError: the URL makes no sense.
+        UsageError: the URL is invalid.
         StoreUnavailableError: the system takes no more processes or files.
     """
     open_store(store, codec).close()
