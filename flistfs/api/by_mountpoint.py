@@ -100,7 +100,7 @@ def new(
         base_password: The password of `base_store`; it is not kept.
         fallback_store: Where they are if nothing says so. Default: the user's directory of blocks.
         replace_links: Whether a directory of a base hides a link of one below it.
-        state: Where the session lies until it is sealed. Default: below the user's state directory.
+        state: The session's directory until it is sealed. Default: below the user's state directory.
         offline: Start even if the store does not answer.
         progress: Called with a `Report` while a base is read.
 

@@ -74,7 +74,7 @@ def mount(
         base_password: The password of `base_store`.
         fallback_store: Where they are if nothing says so. Default: the user's directory of blocks.
         replace_links: Whether a directory of a base hides a link of one below it.
-        state: Where the session lies until it is sealed. Default: below the user's state directory.
+        state: The session's directory until it is sealed. Default: below the user's state directory.
         seal_to: The flist to be made when the mount is unmounted; `wait` waits for that.
         router: A router.yaml to be put into that flist.
         public_url: Where its readers reach the store, if not at its URL.

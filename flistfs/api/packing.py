@@ -63,7 +63,7 @@ def pack(
         progress: Called with a `Report` as the work goes on.
 
     Raises:
-        SourceError: something cannot be read, or the archive is no good.
+        SourceError: something cannot be read, or the archive is damaged.
         OutputError: the output exists or cannot be written.
         StoreError: the store cannot be reached, or takes nothing.
         UsageError: an argument is invalid.

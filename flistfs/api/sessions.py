@@ -41,12 +41,12 @@ class Session(Closing):
         replace_links: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """Make the session of a state directory, or go on with the one that is there.
+        """Create the session of a state directory, or resume the one that is there.
 
         Args:
             state: The directory: one that is new, empty, or has held a session.
-            store: Where blocks go. A session that goes on has its store.
-            password: The store's, if its URL has none. It is not kept: a session that goes on needs it again.
+            store: Where blocks go. A session that is resumed has its store.
+            password: The store's, if its URL has none. It is not kept: resuming needs it again.
             min_replicas: With a router: how many servers must take a block. Default: all that it belongs to.
             base: Sealed flists whose tree a new session starts with, later ones on top; no block is fetched.
             base_store: Where their blocks are, if not where they say, nor in `store`.
@@ -57,7 +57,7 @@ class Session(Closing):
 
         Raises:
             SessionError: another program has the session, it has another store or is damaged, or the
-                directory cannot hold one; or it is to go on and has a base.
+                directory cannot hold one; or there is one to resume, and `base` is given.
             StoreError: a store cannot be reached.
             FormatError: a base is damaged, or holds what a session cannot.
             ClashError: in one base is a link where another has a directory that it does not lead to.
@@ -220,7 +220,7 @@ class Session(Closing):
             self._end()
 
     def close(self) -> None:
-        """Let go of the session; one that was not sealed is kept, and `Session` goes on with it."""
+        """Close the session; one that was not sealed is kept, and `Session` resumes it."""
         with self._busy:
             self._end()
 

@@ -16,7 +16,7 @@ def new_settings(mountpoint: Path | None, store: str, format_: str = USUAL_FORMA
     """Return what a session that begins now is made with.
 
     Args:
-        mountpoint: What it is called; None for one that nobody has to find again.
+        mountpoint: What it is called; None for one that need not be found again.
         store: The URL of its store, without a password.
         format_: The name of the format of its flist.
     """

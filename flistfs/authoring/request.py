@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 USUAL_FORMAT = "rocksdb"
-"""The format of a session for which nobody named another."""
+"""The default format of a session."""
 
 STORE_TIMEOUT = 300.0
 """Seconds to wait for a store that accepts nothing, by default."""
@@ -112,7 +112,7 @@ class AddRequest:
         timeout: Seconds to wait while the store takes nothing.
         measure: Whether to find out how much there is, so that the progress has a total.
         replace_links: Whether a directory replaces a link, instead of going where that leads.
-        typed: The sources as the user typed them, for errors to name them so; empty if that is no other text.
+        typed: The sources as the user typed them, for errors to name them so; empty if they are the same.
         check_content: Whether blocks that are stored already are fetched and compared.
     """
 

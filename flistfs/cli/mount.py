@@ -70,7 +70,7 @@ class _Mount(click.Command):
     "--state",
     type=any_path,
     metavar="DIR",
-    help="Where the session lies until it is sealed. Default: below ~/.local/state/flistfs.",
+    help="The session's directory until it is sealed. Default: below ~/.local/state/flistfs.",
 )
 @click.option(
     "--seal-to",
@@ -138,7 +138,7 @@ def command(
     """Mount an empty file system whose content becomes an flist, or with --read-only a sealed flist.
 
     What is copied into it is stored while the copy runs; `flistfs seal` makes the flist. A session that was
-    left without sealing it goes on where it was; with --from a new one begins with what an flist holds.
+    left without sealing it is resumed; with --from a new one starts with the tree of an flist.
 
     Without --allow-other or --rootfs only you can enter: processes whose user and group are all yours. Not
     even root can enter the mount of another user, nor can a program that root runs as another group, such
@@ -221,7 +221,7 @@ def _named_store(store: str | None) -> str | None:
 
 
 def _lines(mounted: Mounted, *, seals: bool) -> Iterator[str]:
-    again = " again: its session goes on" if mounted.resumed else ""
+    again = " again: its session is resumed" if mounted.resumed else ""
     yield f"{mounted.mountpoint} is mounted{again}; blocks go to {shown_store(mounted.store)}"
     if mounted.base:
         yield from base_lines(mounted.base)

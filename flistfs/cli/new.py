@@ -35,7 +35,7 @@ from flistfs.cli.secrets import password
     "--state",
     type=any_path,
     metavar="DIR",
-    help="Where the session lies until it is sealed. Default: below ~/.local/state/flistfs.",
+    help="The session's directory until it is sealed. Default: below ~/.local/state/flistfs.",
 )
 @click.option("--offline", is_flag=True, help="Start even if the store does not answer.")
 @json_option

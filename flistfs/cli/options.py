@@ -75,7 +75,7 @@ min_replicas_option = click.option(
     "--min-replicas",
     type=click.IntRange(1, 9999),
     metavar="N",
-    help="With a router: go on when N servers of a block took it. Default: all that its hash belongs to.",
+    help="With a router: continue when N servers of a block took it. Default: all that its hash belongs to.",
 )
 
 router_option = click.option(
@@ -219,7 +219,7 @@ class Size(click.ParamType[int]):
         """Read it; click calls this."""
         match = re.fullmatch(r"(\d{1,15})([KMGT]?)(i?B)?", str(value), re.IGNORECASE | re.ASCII)
         if match is None:
-            self.fail(f"{value!r} is no size; write it like 512M or 4G", param, ctx)
+            self.fail(f"{value!r} is not a size; write it like 512M or 4G", param, ctx)
         return int(match[1]) << (10 * " KMGT".index(match[2].upper() or " "))
 
 
@@ -227,7 +227,7 @@ def source_date_epoch() -> int | None:
     """Return SOURCE_DATE_EPOCH from the environment, or None where it is not set.
 
     Raises:
-        UsageError: it is no number of seconds.
+        UsageError: it is not a number of seconds.
     """
     text = os.environ.get("SOURCE_DATE_EPOCH")
     if not text:

@@ -48,8 +48,8 @@ def command(
 ) -> None:
     """Bring the blocks of an flist to another store: those that it lacks, each checked on the way.
 
-    After an interruption the same command goes on where it was. The password of the store to bring them to
-    may come from $FLISTFS_STORE_PASSWORD, that of the other from $FLISTFS_FROM_PASSWORD.
+    After an interruption the same command continues where it stopped. The password of the target may come from
+    $FLISTFS_STORE_PASSWORD, that of the other store from $FLISTFS_FROM_PASSWORD.
 
     \b
     Example:

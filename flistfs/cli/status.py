@@ -149,7 +149,7 @@ def _lines(session: dict[str, Any]) -> Iterator[str]:
     if state == State.DIED.value:
         yield "  its daemon died; nothing that was written is lost: mount it again, or seal it"
     elif state == State.UNMOUNTED.value:
-        yield "  it is kept: seal it, or mount it again to go on"
+        yield "  it is kept: seal it, or mount it again to resume it"
     for add in session.get("incomplete", ()):
         name = on_one_line(str(PartialAdd(**add)))
         yield f"  incomplete: {name} was not added whole: add it again, or seal --incomplete"

@@ -45,7 +45,7 @@ class CommandServer:
     """Answers commands on a control socket, and reports progress to them meanwhile."""
 
     def __init__(self, control: Path, perform: Perform, log_path: Path) -> None:
-        """Answer nobody yet.
+        """Prepare to answer.
 
         Args:
             control: Where the socket is to be.

@@ -210,7 +210,7 @@ class _Daemon:
     async def _seal(self, session: Session, request: SealRequest, stream: trio.SocketStream) -> SealSummary:
         """Seal while mounted. From the unmount on it continues, even if the command that asked has gone."""
         if request.out.is_relative_to(self._mountpoint):
-            raise OutputError(f"{request.out} lies in the mount that is to be sealed; choose another place")
+            raise OutputError(f"{request.out} is inside the mount that is to be sealed; choose another place")
         with self._only("seal"):
             await trio.to_thread.run_sync(mounts.check_unused, self._mountpoint)
 

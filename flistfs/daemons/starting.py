@@ -1,4 +1,4 @@
-"""Starting the daemon of a session, or of a sealed flist: what lies between the arguments and the answer."""
+"""Starting the daemon of a session, or of a sealed flist, from the arguments to its answer."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Mounted:
 class SealedRequest:
     """What a sealed flist is mounted with; `cache_size` is in bytes.
 
-    `store` is the URL that the user named, and `fallback_store` where blocks are if nobody says so.
+    `store` is the URL that the user named, and `fallback_store` where blocks are by default.
     """
 
     package: Path
@@ -268,7 +268,7 @@ def _check_free(mountpoint: Path, session: Path | None = None) -> None:
     """Refuse any place that can't be mounted on; `session` is where the one lies that was mounted there.
 
     A dead mount is left for the daemon, which takes it away when it mounts (`init_fuse`): as long as this may
-    fail for another reason, nobody must take the mount point for a directory to write to.
+    fail for another reason, no program may take the mount point for a directory to write to.
     """
     here = mounts.mount_at(mountpoint)
     is_ours = here is not None and here.type == mounts.TYPE
@@ -276,7 +276,7 @@ def _check_free(mountpoint: Path, session: Path | None = None) -> None:
         raise MountError(f"{mountpoint} is mounted already: {_whose(mountpoint, here)}")
     around = mounts.mount_around(mountpoint)
     if around is not None and around.type == mounts.TYPE:
-        raise MountError(f"{mountpoint} lies inside the flistfs mount {around.path}; choose another place")
+        raise MountError(f"{mountpoint} is inside the flistfs mount {around.path}; choose another place")
     if not is_ours:
         mounts.check_empty(mountpoint, session)
 
@@ -298,14 +298,16 @@ def _check_outside(mountpoint: Path, state: Path, stores: Mapping[str, str | Non
     places = {what: parse_store_url(url).path for what, url in stores.items() if url is not None}
     for what, place in [("the session", state), *places.items()]:
         if place is not None and place.resolve().is_relative_to(mountpoint):
-            raise UsageError(f"{what} would lie in the mount itself, in {place}; choose another place for it")
+            raise UsageError(
+                f"{what} would be inside the mount itself, in {place}; choose another place for it"
+            )
 
 
 def _checked_output(out: Path | None, mountpoint: Path) -> Path | None:
     if out is None:
         return None
     if out.is_relative_to(mountpoint):
-        raise OutputError(f"{out} lies in the mount; choose another place for the flist")
+        raise OutputError(f"{out} is inside the mount; choose another place for the flist")
     refuse_existing(out, force=False)
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent} is not a directory")
@@ -313,7 +315,7 @@ def _checked_output(out: Path | None, mountpoint: Path) -> Path | None:
 
 
 def _lock(directory: SessionDirectory) -> Lock:
-    """Take the session; a daemon whose mount has just ended may need a moment to let go of it."""
+    """Lock the session; a daemon whose mount has just ended may need a moment to release it."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:

@@ -51,11 +51,11 @@ def resolve_mountpoint(path: Path) -> Path:
 
 
 def check_empty(path: Path, session: Path | None = None) -> None:
-    """Refuse what is no empty directory: a mount would hide what lies there.
+    """Refuse anything but an empty directory: a mount would hide what lies there.
 
     Args:
         path: Where something is to be mounted; no dead mount.
-        session: Where the session lies that was mounted there before, if there is one.
+        session: The state directory of the session that was mounted there before, if there is one.
 
     Raises:
         MountError: it cannot be mounted on; the message says what to do.
@@ -72,7 +72,7 @@ def check_empty(path: Path, session: Path | None = None) -> None:
         raise MountError(f"{path} is not empty; choose an empty directory")
     place = shlex.quote(str(path))
     raise MountError(
-        f"{path} is not empty: what lies there was written while its session, in {session}, was not mounted. "
+        f"{path} is not empty: its files were written while its session, in {session}, was not mounted. "
         f"Bring it in with: flistfs add {place}/. --mount {place}; then seal, or empty the directory and "
         f"mount again"
     )
@@ -89,7 +89,7 @@ def unmount(path: Path) -> None:
         MountError: it failed for another reason.
     """
     deadline = time.monotonic() + _PATIENCE
-    # What lies under our mount, should somebody else have ended that, is not ours to end.
+    # If another program has ended our mount, the mount beneath it is not ours to end.
     while (here := mount_at(path)) is not None and here.type == TYPE:
         failure = _try_unmount(path)
         if failure is None:

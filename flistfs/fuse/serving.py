@@ -55,7 +55,7 @@ class MountServer:
         Args:
             operations: What serves it.
             options: Mount options as the kernel and libfuse know them.
-            session: Where the session lies that was mounted there before, if there is one.
+            session: The state directory of the session that was mounted there before, if there is one.
 
         Raises:
             MountError: it cannot be mounted.

@@ -300,7 +300,7 @@ class _Directories:
         return self._descriptor
 
     def leave(self, path: bytes, complete: Callable[[int], None]) -> None:
-        """Complete a directory, which may take away the right to leave it."""
+        """Finish a directory: its mode, which may end the right to leave it, and its times."""
         inner = os.dup(self.open(path))
         try:
             if path:

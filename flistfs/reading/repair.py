@@ -110,5 +110,5 @@ def _blocks(
                 if length is not None:
                     return
                 position += len(chunk)
-    except OSError:  # an unreadable file is no source
+    except OSError:  # an unreadable file cannot serve as a source
         return

@@ -39,7 +39,7 @@ class Verified:
     """What was checked, and the faults found.
 
     Directories whose records cannot be read count as well; blocks that the store was asked for count once.
-    Repaired blocks are no faults any more.
+    Repaired blocks do not count as faults.
     """
 
     directories: int = 0

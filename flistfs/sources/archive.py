@@ -144,7 +144,7 @@ class TarSource:
         if self._last is None and not is_empty:
             raise FormatError("it is not a tar archive, or is damaged")
         if is_archive:
-            yield Note(f"{self._name} goes on with another archive after its end, which was not read")
+            yield Note(f"{self._name} is followed by another archive, which was not read")
 
     def _converted(self, reader: TarReader, member: Member | BadMember) -> Iterator[Item | Problem | Note]:
         self._last = member.name
@@ -214,7 +214,7 @@ def _checked_path(name: bytes) -> bytes:
     if b"\0" in name:
         raise MemberError("its name has a NUL byte in it")
     if len(parts) > _MAX_DEPTH:
-        raise MemberError(f"it lies in more than {_MAX_DEPTH:,} directories")
+        raise MemberError(f"it is nested more than {_MAX_DEPTH:,} directories deep")
     path = b"/".join(parts)
     if len(path) > _MAX_PATH:
         raise MemberError(f"its path is longer than {_MAX_PATH:,} bytes")
@@ -236,7 +236,7 @@ def _device(member: Member) -> int:
 
 def _id(number: int) -> int:
     if not 0 <= number <= MAX_ID:
-        raise MemberError(f"its owner {number} is no user or group")
+        raise MemberError(f"its owner {number} is not a possible user or group")
     return number
 
 

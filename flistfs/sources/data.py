@@ -1,4 +1,4 @@
-"""Where the bytes of a chunk lie until it is stored."""
+"""Where the bytes of a chunk are until it is stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FileSource(NamedTuple):
 
 
 class BytesSource(NamedTuple):
-    """A chunk that lies nowhere else."""
+    """A chunk that is in memory only."""
 
     data: bytes
 

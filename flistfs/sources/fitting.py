@@ -22,7 +22,7 @@ DEAD_LINK = "a link that leads to no directory is there already"
 
 _WHY = {
     Why.DIRECTORY: "a directory is there already",
-    Why.NO_DIRECTORY: "something that is no directory is there already",
+    Why.NO_DIRECTORY: "something that is not a directory is there already",
     Why.DEAD_LINK: DEAD_LINK,
     Why.TWICE: "it would be there twice because one of them goes through a link",
 }

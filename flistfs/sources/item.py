@@ -45,9 +45,9 @@ class Item:
     stored: Sequence[Stored] = ()
     ctime_ns: int | None = None
     makes_parents: bool = False
-    """Whether directories that it lies in are made if they are not there."""
+    """Whether missing parent directories are created."""
     replaces_link: bool = False
-    """Whether a directory takes the place of a link, instead of going where that leads."""
+    """Whether a directory replaces a link, instead of uniting with what that leads to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Store(Protocol):
     """A place where blocks live.
 
     Every method may raise `StoreUnavailableError` (it may work later), `StoreRefusedError` (it will not,
-    until somebody changes something) or a plain `StoreError` (the store behaves in a way nobody expects).
+    until somebody changes something) or a plain `StoreError` (the store behaves unexpectedly).
     """
 
     @property

@@ -11,7 +11,7 @@ them at once, which is many times quicker. After a power cut before a `sync` som
 block as an empty or a short file: it counts as missing, where its size is known, and `put` replaces it.
 
 The directory itself may be a link. No link in it is followed, whoever created it: one in the place of a
-directory is an error, and one in that of a block, like all else that is no regular file, counts as missing.
+directory is an error, and one in that of a block counts as missing, like anything but a regular file.
 
 What a power cut or a bad disk made of a block of the right size shows only when it is compared with its name,
 and while the machine runs it does not come to be. So a block is compared once from one start of the machine
@@ -307,7 +307,7 @@ def _note_compared(file: str | int) -> None:
 
 
 def _read(file: str) -> bytes:
-    """Read at most one byte more than a block can have; what is no regular file has none."""
+    """Read at most one byte more than a block can have; what is not a regular file has none."""
     try:
         with _opened(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
             status = os.fstat(descriptor)

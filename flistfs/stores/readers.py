@@ -31,7 +31,7 @@ def read_router(file: Path) -> Router:
     """Read a router that the user named.
 
     Raises:
-        UsageError: it cannot be read, or is no router.
+        UsageError: it cannot be read, or is not a router.
     """
     try:
         with file.open("rb") as opened:

@@ -132,7 +132,7 @@ def with_min_replicas(url: StoreUrl, number: int | None) -> StoreUrl:
     """Return the URL of a router with another number of least replicas; None leaves it as it is.
 
     Raises:
-        UsageError: it is no router's.
+        UsageError: it is not the path of a router.
     """
     if number is None:
         return url
@@ -163,7 +163,7 @@ def why_unreadable(url: StoreUrl) -> str | None:
 
 
 def default_store_url() -> str:
-    """Where blocks go when nobody says where: a directory among the user's data."""
+    """Return the URL of the default store: a directory in the user's data directory."""
     return str(StoreUrl("dir", path=Path(platformdirs.user_data_dir("flistfs")) / "blocks"))
 
 

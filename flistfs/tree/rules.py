@@ -99,7 +99,7 @@ class Why(enum.Enum):
     DIRECTORY = enum.auto()
     """A directory, in which something else is to be there."""
     NO_DIRECTORY = enum.auto()
-    """Something that is no directory, in the place of one."""
+    """Something that is not a directory, in the place of one."""
     DEAD_LINK = enum.auto()
     """A directory over a link that leads to no directory."""
     FULL_DIRECTORY = enum.auto()

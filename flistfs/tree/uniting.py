@@ -101,8 +101,8 @@ class United:
     def leads_to(self, path: bytes) -> Place | list[bytes]:
         """Follow a path of the united tree, through links, to a directory.
 
-        Where it leads to none, return the paths of the links and of what is no directory on the way: it leads
-        elsewhere only when one of them, or a directory on the way, is replaced.
+        Where it leads to none, return the paths of the links and of what is not a directory on the way: it
+        leads elsewhere only when one of them, or a directory on the way, is replaced.
         """
         root: tuple[Place, ...] = (self.root(),)
         looked: dict[bytes, Place | bytes | None] = {}  # a link may lead to and fro

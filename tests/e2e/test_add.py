@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, 
     before = {**home.status(), "requests": None}
     said = home.run("add", f"{source}/.", code=11).stderr
     in_the_way = (
-        f"{source}/file: something that is no directory is there already",
+        f"{source}/file: something that is not a directory is there already",
         f"{source}/there: a directory is there already",
     )
     assert said == (

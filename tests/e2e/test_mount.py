@@ -140,7 +140,7 @@ def test_inside_another_mount_is_refused(home: Home, mountpoint: Path) -> None:
     home.run("mount", mountpoint)
     (mountpoint / "inner").mkdir()
     refused = home.run("mount", mountpoint / "inner", code=4)
-    assert "lies inside the flistfs mount" in refused.stderr
+    assert "is inside the flistfs mount" in refused.stderr
     home.run("seal", "out.flist")
 
 

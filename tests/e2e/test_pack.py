@@ -196,13 +196,13 @@ HOSTILE: dict[str, tuple[str, list[Entry]]] = {
         [entry("l", change=of_type(tarfile.LNKTYPE, "gone"))],
     ),
     "twice": ("x: it is there twice", [entry("x", b"1"), entry("x", b"2")]),
-    "file as directory": ("x/y: what it lies in is no directory", [entry("x", b"1"), entry("x/y", b"2")]),
+    "file as directory": ("x/y: its parent is not a directory", [entry("x", b"1"), entry("x/y", b"2")]),
     "through a link": (
-        "x/passwd: what it lies in is no directory",
+        "x/passwd: its parent is not a directory",
         [entry("x", change=of_type(tarfile.SYMTYPE, "/etc")), entry("x/passwd", b"2")],
     ),
     "directory over a file": (
-        "x: something that is no directory",
+        "x: something that is not a directory",
         [entry("x", b"1"), entry("x", change=of_type(tarfile.DIRTYPE))],
     ),
     "file over a directory": (

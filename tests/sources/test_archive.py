@@ -213,7 +213,7 @@ def test_damage_behind_the_end_is_damage() -> None:
 def test_several_archives_in_one_file() -> None:
     first, second = entry(b"a", b"x") + END, entry(b"b", b"y") + END
     assert notes(first + bytes(4096) + second) == [
-        "archive goes on with another archive after its end, which was not read"
+        "archive is followed by another archive, which was not read"
     ]
 
 

@@ -1,6 +1,6 @@
 """pyfuse3 to `vfs` and back, and nothing else: arguments, attributes, errors.
 
-The kernel caches names, attributes and pages for as long as it likes, since nobody but the kernel changes
+The kernel caches names, attributes and pages for as long as it likes, since only the kernel changes
 them. Two requests are answered with ENOSYS, after which the kernel sends none of their kind again:
 
 - getxattr and listxattr, unless the session keeps extended attributes: else every write would ask for one.

@@ -204,7 +204,7 @@ class Importer:
             if inode is not None:
                 self._remember(path, inode.ino, allowance)
         if inode is None:
-            raise _RefusedError("what it lies in is no directory")
+            raise _RefusedError("its parent is not a directory")
         return inode, allowance
 
     def _remembered(self, draft: _Draft, path: bytes) -> tuple[Inode, Allowance] | None:
@@ -217,7 +217,7 @@ class Importer:
     def _implied(self, draft: _Draft, maker: Item, parent: Inode, name: bytes) -> Inode:
         """Make a directory that an item lies in."""
         if len(name) > MAX_NAME:
-            raise _RefusedError(f"it lies in a directory whose name is longer than {MAX_NAME} bytes")
+            raise _RefusedError(f"it is in a directory whose name is longer than {MAX_NAME} bytes")
         item = Item(b"", _IMPLIED_MODE, 0, 0, maker.mtime_ns, maker.mtime_ns)
         inode = self._make(draft, item, parent=parent.ino)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Imported())
@@ -264,7 +264,7 @@ class Importer:
         name = item.path.rpartition(b"/")[2]
         inode = None if existing is None else self._united_with(draft, item, parent, allowance, existing)
         if inode is not None:
-            # Its name stays; and without it the kernel would let go of what is mounted inside.
+            # Its name stays: without it the kernel would detach what is mounted inside.
             if existing is not None and existing.ino == inode.ino:
                 self._give_attributes(draft, inode, item)
             self._remember(item.path, inode.ino, allowance)
@@ -286,7 +286,7 @@ class Importer:
                 return None
             inode = self._entered(draft, parent, existing.name, allowance)
         if inode is None or not stat.S_ISDIR(inode.mode):
-            raise _RefusedError("something that is no directory is there already")
+            raise _RefusedError("something that is not a directory is there already")
         return inode
 
     def _give_attributes(self, draft: _Draft, directory: Inode, item: Item) -> None:

@@ -77,7 +77,7 @@ class Piece:
 
 
 class _StoppedError(Exception):
-    """The ingest has ended; the reader goes on for nobody."""
+    """The ingest has ended, and nothing takes what the reader reads."""
 
 
 class _Budget:

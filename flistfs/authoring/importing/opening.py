@@ -21,7 +21,7 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
     Args:
         request: Names them.
         store: The URL of the session's store, which must not be read while it is written.
-        session: The directories that the session itself lies in or is mounted at: they neither.
+        session: The directories that hold the session or its mount; they cannot be sources either.
 
     Raises:
         SourceError: one of them is not there, or has no name.

@@ -38,7 +38,7 @@ class Accounts:
 
     @classmethod
     def parse(cls, passwd: bytes, group: bytes) -> Accounts:
-        """Read the tree's etc/passwd and etc/group; what is no account in them is passed over."""
+        """Read the tree's etc/passwd and etc/group; lines that are not accounts are skipped."""
         return cls(_names(passwd), _names(group))
 
     def access(self, owner: Owner) -> Access:

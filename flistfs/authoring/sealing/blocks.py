@@ -1,4 +1,4 @@
-"""The blocks that a sealed tree relies on: which, and whether the store has them."""
+"""The blocks of a sealed tree: which they are, and whether the store has them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHECK_BATCH = 4096
 
 
 def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) -> dict[bytes, bytes]:
-    """Ask the store for every block that the session relies on; return those it has not: key by hash.
+    """Ask the store for every block that the session relies on; return those that it lacks: key by hash.
 
     Raises:
         StoreError: the store can't be asked.

@@ -43,7 +43,7 @@ _TRIES = 5
 # Why a seal that started again and again gives up.
 _CHANGING = "files are still being written; wait for that, or end it, and seal again"
 _LOSING = (
-    "the store goes on losing blocks that it has acknowledged; see that it keeps all it is given "
+    "the store keeps losing blocks that it has acknowledged; make sure that it keeps all data "
     "(Redis: maxmemory-policy noeviction), and seal again"
 )
 
@@ -75,7 +75,7 @@ class Sealing:
         Raises:
             FormatError: the router is invalid.
             OutputError: the output exists or cannot be written.
-            BusyError: the mount is in use, or files go on changing.
+            BusyError: the mount is in use, or files keep changing.
             SessionError: something was not added whole, and the request does not take that.
             BlockMissingError: the store lost blocks.
             StoreError: the store can't be asked.
@@ -187,7 +187,7 @@ class Sealing:
         raise refusal
 
     def _freeze(self) -> FrozenView:
-        """Take a view of the tree as it is now, which the mount may go on changing meanwhile (blocks).
+        """Take a view of the tree as it is now, while the mount may continue to change it (blocks).
 
         Raises:
             OutputError: the disk with the session is full, or broken.

@@ -40,8 +40,8 @@ class StoreCheck:
     ) -> bool:
         """Check that the store has every block; False means that some are on their way once more.
 
-        What it lacks of a base is copied, of which nobody said that it has it. With `check_content` every
-        block is fetched, and wrong ones are replaced.
+        Blocks of a base, which the store was never said to have, are copied where it lacks them. With
+        `check_content` every block is fetched, and wrong ones are replaced.
 
         Raises:
             BlockMissingError: the store lost blocks, or holds wrong ones, that cannot be sent again.

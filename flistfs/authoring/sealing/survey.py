@@ -87,7 +87,7 @@ def take_survey(
 
     Raises:
         JournalError: the tree has a name that stands for nothing.
-        OutputError: a directory lies too deep.
+        OutputError: a directory is nested too deeply.
     """
     survey = Survey()
     survey.unrepresentable.xattrs = int(view.setting(b"xattrs") or 0) + view.count_xattrs()
@@ -134,7 +134,7 @@ def _note_directory(survey: Survey, ino: int, path: bytes) -> None:
 
 
 def _check_depth(path: bytes) -> None:
-    """Refuse a directory that lies so deep that what it may hold would have too long a path.
+    """Refuse a directory nested so deeply that its entries could have too long a path.
 
     Raises:
         OutputError: it does; says what to do.

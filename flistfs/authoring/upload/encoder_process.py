@@ -203,7 +203,7 @@ def _last_words(running: _Running) -> str | None:
 
 
 class SpareProcesses:
-    """Processes for encoders, some of them started ahead of time; those that nobody takes end with this."""
+    """Processes for encoders, some of them started ahead of time; the rest end with this process."""
 
     def __init__(self, waiting: Iterable[_Running] = ()) -> None:
         """Hold processes that wait for their settings."""

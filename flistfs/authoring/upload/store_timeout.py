@@ -25,7 +25,7 @@ async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
     """Do what connects to a store (blocks), for `timeout` seconds at most.
 
     Raises:
-        StoreUnavailableError: it took longer; it goes on until the store is closed.
+        StoreUnavailableError: it took longer; the work continues until the store is closed.
         StoreError: the store cannot be used.
     """
     from flistfs.stores.redis.server import refuse_plain_for_tls  # noqa: PLC0415  other stores need none of it

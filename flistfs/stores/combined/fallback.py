@@ -38,11 +38,11 @@ class FallbackStore:
 
     @property
     def readers_router(self) -> None:
-        """Nothing: nobody writes here."""
+        """Do nothing: this store is never written to."""
 
     @property
     def unreadable(self) -> None:
-        """Nothing: nobody writes here."""
+        """Do nothing: this store is never written to."""
 
     @property
     def trouble(self) -> str | None:

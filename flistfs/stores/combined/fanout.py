@@ -107,7 +107,7 @@ def all_copies(hash_: bytes, holders: Iterable[_Holder]) -> list[bytes]:
     """Return a block from each that has it.
 
     Raises:
-        StoreError: none has it, and it may be where nobody could be asked.
+        StoreError: none has it, and a server that may have it could not be asked.
     """
     found: list[bytes] = []
     errors: list[StoreError] = []

@@ -18,10 +18,10 @@ For reading:
 - Blocks that have no server are missing.
 
 For both, `get` asks the servers of a block one after the other until one has it, with the bytes that its name
-says. It is missing if all answered, and wrong if nobody has a right one.
+says. It is missing if all answered, and wrong if no server has a right one.
 
 Where too few servers answer, the error is that of one which does not: the same call may succeed later.
-So with one of two replicas down, writing waits; with `min-replicas=1` it goes on, and what was written
+So with one of two replicas down, writing waits; with `min-replicas=1` it continues, and what was written
 meanwhile has one replica until somebody copies it (`flistfs push` does).
 
 A server that failed is left alone for a while where the others suffice: finding out that it is still down

@@ -292,7 +292,7 @@ class ClusterStore:
         # A range, so that no larger value is sent than a block can have; of nothing it is empty.
         value = self._follow("GETRANGE", hash_, 0, MAX_BLOCK_SIZE)
         if not isinstance(value, bytes) or len(value) > MAX_BLOCK_SIZE:
-            raise StoreError(f"{self.url}: what is stored as {self._codec.show(hash_)} is no block")
+            raise StoreError(f"{self.url}: what is stored as {self._codec.show(hash_)} is not a block")
         if not value:
             raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash_)}")
         return value
@@ -315,7 +315,7 @@ class ClusterStore:
         reasons = [error, *_causes(error)]
         said = next((one for one in reversed(reasons) if isinstance(one, _REPLIES)), None)
         if said is not None and "cluster support disabled" in str(said):
-            return StoreRefusedError(f"{self.url} is no cluster: use redis://")
+            return StoreRefusedError(f"{self.url} is not a cluster: use redis://")
         if said is not None:
             return meaning_of(str(said), self.url, self._url.password, self._password_variable)
         if any(isinstance(one, (TimeoutError, redis.exceptions.TimeoutError)) for one in reasons):

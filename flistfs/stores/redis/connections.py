@@ -29,7 +29,7 @@ _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
 
 class Connections:
-    """Connections to a server; those that nobody uses are kept for the next who asks."""
+    """A pool of connections to a server; idle ones are kept for reuse."""
 
     def __init__(self, host: str, port: int, *, tls: bool, silence: float) -> None:
         """Connect when somebody asks; `silence` is how many seconds a server may take for each step."""
@@ -41,7 +41,7 @@ class Connections:
         self._turns = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._lock = threading.Lock()  # of what follows
         self._idle: list[socket.socket] = []
-        weakref.finalize(self, _close_all, self._idle).atexit = False  # of a store that nobody closed
+        weakref.finalize(self, _close_all, self._idle).atexit = False  # of a store that was never closed
         self._used: set[socket.socket] = set()
         self._closed = False
 

@@ -254,7 +254,7 @@ class RedisStore:
             yield [b"SELECT", name], "OK"
         if self._url.tls:
             # A TLS 1.3 server sends session tickets after the handshake. Unless they are read with some
-            # reply, they look like the end of a connection that nobody uses.
+            # reply, they look like the end of an idle connection.
             yield [b"PING"], "PONG"
 
     def _talk(self, sock: socket.socket, work: Callable[[Wire], _T], deadline: float) -> _T:
@@ -316,7 +316,7 @@ def refuse_plain_for_tls(url: str) -> None:
 
 def _without_tls(url: StoreUrl) -> StoreRefusedError:
     return StoreRefusedError(
-        f"{url} does not speak TLS there: give the port that does, or, if nobody can listen in, write "
+        f"{url} does not speak TLS there: give the port that does, or, on a network that you trust, write "
         f"{replace(url, scheme='redis')}"
     )
 
