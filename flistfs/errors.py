@@ -1,7 +1,6 @@
-"""What can go wrong in a way that a user can understand.
+"""Errors reported to the user.
 
-Every error that is meant for the user derives from `FlistfsError`. Its text is one line that says what is
-wrong and what to do about it; its `exit_code` is what the command ends with, and its `code` names it for
+They all derive from `FlistfsError`. The text of one is a line that says what is wrong and what to do; its `exit_code` is what the command ends with, and its `code` names it for
 programs. Any other exception that reaches the top is a bug in flistfs (exit code 1). docs/commands.md lists
 the exit codes, docs/json.md the codes.
 """

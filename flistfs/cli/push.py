@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Bring the blocks of an flist to another store: those that it lacks, each checked on the way.
 
-    After an interruption the same command continues where it stopped. The password of the target may come from
+    After an interruption the same command continues where it stopped. The target's password may come from
     $FLISTFS_STORE_PASSWORD, that of the other store from $FLISTFS_FROM_PASSWORD.
 
     \b
