@@ -1,8 +1,9 @@
 """Errors reported to the user.
 
-They all derive from `FlistfsError`. The text of one is a line that says what is wrong and what to do; its `exit_code` is what the command ends with, and its `code` names it for
-programs. Any other exception that reaches the top is a bug in flistfs (exit code 1). docs/commands.md lists
-the exit codes, docs/json.md the codes.
+They all derive from `FlistfsError`. The text of one is a line that says what is wrong and what to do; its
+`exit_code` is what the command ends with, and its `code` names it for programs. Any other exception that
+reaches the top is a bug in flistfs (exit code 1). docs/commands.md lists the exit codes, docs/json.md the
+codes.
 """
 
 from __future__ import annotations

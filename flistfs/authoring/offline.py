@@ -155,7 +155,7 @@ def pack(
         passwords: The store's.
         request: The output, and how to seal.
         options: How to read the source.
-        progress: Is told how far it is.
+        progress: Called with a `Report` as the work goes on.
         spares: For its encoders.
 
     Raises:

@@ -13,7 +13,7 @@ _received: list[int] = []
 
 
 def end_at_once() -> None:
-    """Let a signal end the process without a word, as long as there is nothing to clean up.
+    """Let a signal end the process silently, as long as there is nothing to clean up.
 
     A KeyboardInterrupt would not do: one that is raised while a module is imported may be swallowed, or come
     out as an error of another kind.

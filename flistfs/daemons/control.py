@@ -74,7 +74,7 @@ def ask(
                 f"the daemon of {control.parent} does not answer; its log is {control.parent / 'log'}"
             ) from None
         except OSError as error:
-            raise SessionError(f"the daemon of {control.parent} is not there: {error.strerror}") from None
+            raise SessionError(f"no daemon is running for {control.parent}: {error.strerror}") from None
 
 
 def _result(connection: socket.socket, on_progress: Progress | None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def resolve_mountpoint(path: Path) -> Path:
     try:
         return path.parent.resolve(strict=True) / path.name
     except OSError as error:
-        raise MountError(f"{path} is not there: {error.strerror}") from None
+        raise MountError(f"{path} cannot be mounted on: {error.strerror}") from None
 
 
 def check_empty(path: Path, session: Path | None = None) -> None:

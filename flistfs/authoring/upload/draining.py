@@ -11,7 +11,7 @@ from flistfs.util.progress import Report
 
 
 async def drain(parts: Parts, timeout: StoreTimeout) -> None:
-    """Wait until everything is stored, telling how far it is and what is wrong.
+    """Wait until everything is stored, reporting progress and trouble.
 
     Raises:
         StoreUnavailableError: the store took nothing for longer than the timeout.
