@@ -274,7 +274,7 @@ def _name(scheme: str, path: str) -> str | None:
         raise UsageError("a redis+cluster:// URL takes no path: a cluster has no databases")
     if scheme in _NUMBERED:
         if not (path.isascii() and path.isdecimal() and len(path) <= 9):
-            raise UsageError(f"the path of a {scheme}:// URL must be the number of a database, as in /2")
+            raise UsageError(f"the path of a {scheme}:// URL must be a database number, as in /2")
         return path
     if "/" in path:
         raise UsageError(f"what follows the host of a URL of {scheme}:// is one name, without slashes")
