@@ -11,7 +11,7 @@ from flistfs import errors
 from flistfs.errors import FlistfsError
 
 if TYPE_CHECKING:
-    from flistfs.api.by_mountpoint import Found, Started, abort, add, new, seal, sync, wait
+    from flistfs.api.by_mountpoint import Found, Started, abort, add, new, seal, sync
     from flistfs.api.checking import Verified, verify
     from flistfs.api.comparing import Difference, diff
     from flistfs.api.extracting import Extracted, extract
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flistfs.api.pushing import push
     from flistfs.api.sessions import Session
     from flistfs.api.status import Activity, Holdings, SessionStatus, status
+    from flistfs.api.waiting import wait
     from flistfs.authoring.summaries import AddSummary, BaseSummary, LeftOut, SealSummary
     from flistfs.daemons.starting import Mounted, MountedFlist
     from flistfs.reading.merge import Merged, PathsClashError
@@ -84,7 +85,7 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any other
     # The module of each name, to be loaded when it is asked for.
     _NAMES = {
-        "flistfs.api.by_mountpoint": "Found Started abort add new seal sync wait",
+        "flistfs.api.by_mountpoint": "Found Started abort add new seal sync",
         "flistfs.api.checking": "Verified verify",
         "flistfs.api.comparing": "Difference diff",
         "flistfs.api.extracting": "Extracted extract",
@@ -95,6 +96,7 @@ if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any ot
         "flistfs.api.pushing": "push",
         "flistfs.api.sessions": "Session",
         "flistfs.api.status": "Activity Holdings SessionStatus status",
+        "flistfs.api.waiting": "wait",
         "flistfs.authoring.summaries": "AddSummary BaseSummary LeftOut SealSummary",
         "flistfs.daemons.starting": "Mounted MountedFlist",
         "flistfs.reading.merge": "Merged PathsClashError",

@@ -15,7 +15,7 @@ from flistfs.cli.nodes import counts_by_kind, device
 from flistfs.tree.node import Kind, Node
 
 if TYPE_CHECKING:
-    from flistfs.api.by_mountpoint import AddSummary, BaseSummary, Ended, SealSummary, Started
+    from flistfs.api.by_mountpoint import AddSummary, BaseSummary, SealSummary, Started
     from flistfs.api.checking import Verified
     from flistfs.api.comparing import Difference
     from flistfs.api.extracting import Extracted
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flistfs.api.packing import Packed
     from flistfs.api.pushing import PushSummary
     from flistfs.api.status import Result, SessionStatus
+    from flistfs.api.waiting import Ended
     from flistfs.errors import FlistfsError
 
 

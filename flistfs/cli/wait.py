@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flistfs.api.by_mountpoint import seals_when_unmounted, wait_for_end
+from flistfs.api.waiting import seals_when_unmounted, wait_for_end
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
 from flistfs.cli.emptiness import warn_if_empty

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import stat
 import time
 from collections.abc import Collection, Iterable
@@ -22,7 +21,7 @@ from flistfs.authoring.state.settings import PartialAdd, Settings, State
 from flistfs.authoring.summaries import Result
 from flistfs.errors import BusyError, JournalError, SessionError
 from flistfs.fuse import mounts
-from flistfs.util.durable import sync_directory
+from flistfs.util.durable import remove_files, write_text
 
 if TYPE_CHECKING:
     from flistfs.format.base import Format
@@ -112,10 +111,10 @@ class SessionDirectory:
         a tree must never be mistaken for the whole.
         """
         self.end()
-        _write(self.path / "schema", str(SCHEMA))
+        write_text(self.path / "schema", str(SCHEMA))
         if unfinished:
-            _write(self._unfinished, "")
-        _write(self._settings, json.dumps(asdict(settings)))
+            write_text(self._unfinished, "")
+        write_text(self._settings, json.dumps(asdict(settings)))
 
     def finish(self) -> None:
         """Mark the session as complete, durably: it exists for other processes from now on."""
@@ -162,21 +161,21 @@ class SessionDirectory:
 
     def _keep_partial(self, adds: Iterable[PartialAdd]) -> None:
         if plain := [asdict(add) for add in adds]:
-            _write(self._incomplete, json.dumps(plain))
+            write_text(self._incomplete, json.dumps(plain))
         else:
             remove_files(self._incomplete)
             sync_directory(self.path)
 
     def change_store(self, url: str) -> None:
         """Continue the session with another store (a URL without a password)."""
-        _write(self._settings, json.dumps(asdict(replace(self.settings(), store=url))))
+        write_text(self._settings, json.dumps(asdict(replace(self.settings(), store=url))))
 
     def keep_base_stores(self, url: str | None, routers: Iterable[bytes]) -> None:
         """Record where the base's blocks are: a store URL and routers, both without passwords."""
-        _write(self._settings, json.dumps(asdict(replace(self.settings(), base_store=url))))
+        write_text(self._settings, json.dumps(asdict(replace(self.settings(), base_store=url))))
         self._routers.mkdir(exist_ok=True)
         for number, router in enumerate(routers):
-            _write(self._routers / f"{number:06}.yaml", router.decode())
+            write_text(self._routers / f"{number:06}.yaml", router.decode())
 
     def base_routers(self) -> list[Path]:
         """Return the files of the recorded routers, in order."""
@@ -336,11 +335,11 @@ class SessionDirectory:
 
     def write_result(self, result: Result) -> None:
         """Write the result of a seal."""
-        _write(self._result, json.dumps(result.as_dict()))
+        write_text(self._result, json.dumps(result.as_dict()))
 
     def write_failed_start(self, result: Result) -> None:
         """Write the reason why a session could not be started."""
-        _write(self._failed_start, json.dumps(result.as_dict()))
+        write_text(self._failed_start, json.dumps(result.as_dict()))
 
     def result(self) -> Result | None:
         """Read the result of the last seal."""
@@ -382,22 +381,3 @@ def _read_result(path: Path) -> Result | None:
         return Result.from_dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_directory(path.parent)
-
-
-def remove_files(path: Path) -> None:
-    """Remove a file, or a directory with everything below it, if it exists."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

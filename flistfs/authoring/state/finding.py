@@ -12,10 +12,11 @@ from pathlib import Path
 
 import platformdirs
 
-from flistfs.authoring.state.directory import SessionDirectory, remove_files
+from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.summaries import Result
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.fuse import mounts
+from flistfs.util.durable import remove_files
 
 
 def sessions_root() -> Path:
