@@ -21,7 +21,7 @@ from flistfs.authoring.state.settings import PartialAdd, Settings, State
 from flistfs.authoring.summaries import Result
 from flistfs.errors import BusyError, JournalError, SessionError
 from flistfs.fuse import mounts
-from flistfs.util.durable import remove_files, write_text
+from flistfs.util.durable import remove_files, sync_directory, write_text
 
 if TYPE_CHECKING:
     from flistfs.format.base import Format
