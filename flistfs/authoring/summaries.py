@@ -85,7 +85,7 @@ class AddSummary:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A source, or an entry of one, that was not added, as the user named it, and the reason."""
+    """A source or an entry that was not added, and why. One of an archive is named `ARCHIVE: PATH`."""
 
     path: str
     why: str

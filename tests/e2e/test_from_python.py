@@ -38,6 +38,7 @@ def test_a_mount_is_made_synced_and_sealed(home: Home, mountpoint: Path) -> None
     assert flistfs.add("more").entries == 1
     with pytest.raises(errors.MountError, match="is mounted already"):
         flistfs.mount(mountpoint)
+    home.expected_log += ["there.flist exists"]
     (home.path / "there.flist").touch()
     with pytest.raises(errors.OutputError, match=r"there\.flist exists"):  # of the daemon, as it was there
         flistfs.seal("there.flist")
