@@ -15,7 +15,7 @@ from flistfs.api.arguments import AnyPath, StoreName, target_store, typed_path
 from flistfs.api.requests import add_request, base_request, seal_request
 from flistfs.api.status import Holdings, holdings_of
 from flistfs.authoring.new_session import new_settings, session_directory
-from flistfs.authoring.request import STORE_TIMEOUT, AddRequest, Passwords, SealRequest
+from flistfs.authoring.request import AddRequest, Passwords, SealRequest
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import find
 from flistfs.authoring.state.settings import State
@@ -23,6 +23,7 @@ from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.daemons.control import ask
 from flistfs.errors import SessionError
 from flistfs.fuse import mounts
+from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.progress import Progress, quiet
 
 __all__ = [

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from flistfs.api import process
 from flistfs.api.arguments import AnyPath, StoreName, target_store
 from flistfs.api.requests import checked_patterns, seal_request
-from flistfs.authoring.request import STORE_TIMEOUT, USUAL_FORMAT, AddRequest, Passwords
+from flistfs.authoring.request import USUAL_FORMAT, AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
+from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.output_file import check_output
 from flistfs.util.progress import Progress, quiet
 

@@ -12,11 +12,12 @@ from flistfs.api.process import logged_into
 from flistfs.api.requests import add_request, base_request, seal_request
 from flistfs.authoring import offline
 from flistfs.authoring.new_session import new_settings, session_directory
-from flistfs.authoring.request import STORE_TIMEOUT, Passwords
+from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.errors import SessionError
 from flistfs.fuse import mounts
+from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.closing import Closing
 from flistfs.util.progress import Progress, quiet
 

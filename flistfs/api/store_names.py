@@ -1,6 +1,6 @@
 """Stores as people name them, and where their passwords come from: for programs that take both from users."""
 
-from flistfs.authoring.request import STORE_TIMEOUT
+from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.stores.url import (
     BASE_PASSWORD_VARIABLE,
     FROM_PASSWORD_VARIABLE,

@@ -21,7 +21,7 @@ from flistfs.authoring.base import opened_base
 from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
 from flistfs.authoring.new_session import new_settings
-from flistfs.authoring.request import STORE_TIMEOUT, AddRequest, BaseRequest, Passwords, SealRequest
+from flistfs.authoring.request import AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import packing_root
@@ -34,6 +34,7 @@ from flistfs.authoring.upload.store_timeout import connect
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.sources.excludes import excluding
 from flistfs.stores import open_store
+from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.loop_thread import run_in_thread
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Progress

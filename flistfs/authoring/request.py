@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flistfs.stores.base import STORE_TIMEOUT
+
 USUAL_FORMAT = "rocksdb"
 """The default format of a session."""
-
-STORE_TIMEOUT = 300.0
-"""Seconds to wait for a store that accepts nothing, by default."""
 
 
 @dataclass(frozen=True, slots=True)

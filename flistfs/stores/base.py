@@ -24,11 +24,14 @@ MAX_BLOCK_SIZE: Final = 8 * 1024 * 1024
 """The largest stored value, in bytes. 0-db takes no more; a 512 KiB chunk needs a sixteenth of it even
 where it does not compress. What a store claims to hold beyond it is never read into memory."""
 
+STORE_TIMEOUT: Final = 300.0
+"""Seconds to wait for a store that accepts nothing, by default, before giving up."""
+
 DEFAULT_TIMEOUT: Final = 20.0
 """Seconds without any progress after which a server counts as hung. redis-py's 5 s are short for a large
 batch on a busy store; more would make 0-db's occasional stalls (sending again cures them) hurt."""
 
-_PATIENCE: Final = 1.5
+_DEADLINE_FACTOR: Final = 1.5
 """An exchange with all its tries takes this many times the limit of silence at most, and more only for the
 bytes of blocks that are sent. With the default those are 30 s: enough for one stall of 0-db's and then a
 block of 0.6 MiB at 64 KiB a second."""
@@ -36,7 +39,7 @@ block of 0.6 MiB at 64 KiB a second."""
 
 def reading_deadline(timeout: float = DEFAULT_TIMEOUT) -> float:
     """Return when reading a block that begins now must be over; `timeout` is the limit of silence."""
-    return time.monotonic() + _PATIENCE * timeout
+    return time.monotonic() + _DEADLINE_FACTOR * timeout
 
 
 class Store(Protocol):
