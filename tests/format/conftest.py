@@ -16,7 +16,7 @@ import pytest
 from flistfs.format.rocksdb.catalog import Catalog
 from flistfs.format.zeroos.package import unpack_package
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
-from tests.needs import needs_old_flist, needs_tool, needs_vectors
+from tests.needs import needs_data, needs_old_flist, needs_tool, needs_vectors
 
 Records = list[tuple[bytes, bytes]]
 
@@ -29,6 +29,7 @@ class Vector:
     chunk: bytes
     ref: BlockRef
     stored: bytes | None  # only of small ones
+    stored_sha256: str | None = None
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +48,13 @@ def real_records(real_flist: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def vectors() -> list[Vector]:
-    return list(_read_vectors(json.loads(needs_vectors().read_text())))
+    return list(_read_vectors(json.loads(needs_vectors().read_text()), str.encode))
+
+
+@pytest.fixture(scope="session")
+def vectors2() -> list[Vector]:
+    """Blocks of generation 2."""
+    return list(_read_vectors(json.loads(needs_data("blocks-gen2.json").read_text()), bytes.fromhex))
 
 
 @pytest.fixture
@@ -56,7 +63,7 @@ def tool() -> Callable[[str], str]:
     return needs_tool
 
 
-def _read_vectors(document: dict[str, Any]) -> Iterator[Vector]:
+def _read_vectors(document: dict[str, Any], name: Callable[[str], bytes]) -> Iterator[Vector]:
     for vector in document["vectors"]:
         data = _GENERATORS[vector["generator"]](vector["size"])
         assert hashlib.sha256(data).hexdigest() == vector["sha256"]
@@ -65,8 +72,9 @@ def _read_vectors(document: dict[str, Any]) -> Iterator[Vector]:
             yield Vector(
                 name=f"{vector['generator']}-{vector['size']}-{index}",
                 chunk=data[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE],
-                ref=BlockRef(block["hash"].encode(), block["key"].encode()),
+                ref=BlockRef(name(block["hash"]), name(block["key"])),
                 stored=None if stored is None else base64.b64decode(stored),
+                stored_sha256=block.get("stored_sha256"),
             )
 
 
