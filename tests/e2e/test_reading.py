@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flistfs.format.zeroos.package import unpack_package
+from flistfs.format.rocksdb.package import unpack_package
 from flistfs.format.zeroos.records import Aci, encode_aci
 from flistfs.reading.flist import Flist
 from flistfs.tree.chunks import CHUNK_SIZE

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flistfs.format.rocksdb.catalog import Catalog
-from flistfs.format.zeroos.package import unpack_package
+from flistfs.format.rocksdb.package import unpack_package
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 from tests.needs import needs_data, needs_old_flist, needs_tool, needs_vectors
 

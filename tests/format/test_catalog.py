@@ -15,8 +15,8 @@ import pytest
 from flistfs.errors import FormatError
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
 from flistfs.format.rocksdb.manifest import Tag, parse_manifest
+from flistfs.format.rocksdb.package import unpack_package
 from flistfs.format.rocksdb.sst import CHECKSUM_CRC32C, read_footer
-from flistfs.format.zeroos.package import unpack_package
 from flistfs.format.zeroos.records import decode_aci, decode_directory, encode_aci, encode_directory
 from tests.format.conftest import Records
 

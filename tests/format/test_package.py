@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from flistfs.errors import FormatError, OutputError
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
+from flistfs.format.rocksdb.package import unpack_package, write_package
 from flistfs.format.zeroos import package as package_module
-from flistfs.format.zeroos.package import FREE_UNPACKED, unpack_package, write_package
+from flistfs.format.zeroos.package import FREE_UNPACKED
 from tests.format.conftest import Records
 
 RECORDS = [(b"%03d" % number, b"value" * number) for number in range(200)]

@@ -26,9 +26,9 @@ from flistfs.format.rocksdb.block import BlockHandle, block_entries, read_block
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
 from flistfs.format.rocksdb.encoding import masked_crc32c, varint
 from flistfs.format.rocksdb.isolated import rewrite_catalog
+from flistfs.format.rocksdb.package import unpack_package
 from flistfs.format.rocksdb.sst import read_footer
 from flistfs.format.rocksdb.table import Table
-from flistfs.format.zeroos.package import unpack_package
 from tests.format.conftest import Records
 from tests.needs import needs_data
 

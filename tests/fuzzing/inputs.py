@@ -27,8 +27,8 @@ from flistfs.format.rocksdb.block import TRAILER_SIZE, BlockHandle, block_entrie
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
 from flistfs.format.rocksdb.encoding import masked_crc32c
 from flistfs.format.rocksdb.manifest import decode_log, encode_log
+from flistfs.format.rocksdb.package import unpack_package, write_package
 from flistfs.format.rocksdb.sst import read_footer
-from flistfs.format.zeroos.package import unpack_package, write_package
 from flistfs.format.zeroos.records import (
     Aci,
     Directory,

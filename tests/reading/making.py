@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
-from flistfs.format.zeroos.package import write_package
+from flistfs.format.rocksdb.package import write_package
 from flistfs.format.zeroos.records import (
     Aci,
     Attributes,

@@ -21,7 +21,7 @@ from flistfs.errors import (
 )
 from flistfs.format.base import Block
 from flistfs.format.rocksdb.catalog import write_catalog
-from flistfs.format.zeroos.package import write_package
+from flistfs.format.rocksdb.package import write_package
 from flistfs.format.zeroos.records import Directory, Entry, File, SubDirectory, encode_directory
 from flistfs.reading import push as push_module
 from flistfs.reading.flist import Flist

@@ -16,7 +16,7 @@ import pytest
 
 from flistfs.errors import OutputError
 from flistfs.format.rocksdb.catalog import write_catalog
-from flistfs.format.zeroos.package import write_package
+from flistfs.format.rocksdb.package import write_package
 from flistfs.util.output_file import OutputFile
 from flistfs.util.scratch import Scratch
 

@@ -11,9 +11,9 @@ from flistfs.errors import FormatError
 from flistfs.format.base import Format, Limits, TreeReader, TreeWriter
 from flistfs.format.codecs import Generation1
 from flistfs.format.rocksdb.catalog import Catalog, CatalogWriter
+from flistfs.format.rocksdb.package import MEMBERS, link_package, unpack_package
 from flistfs.format.zeroos.keys import GENERATION_1
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE
-from flistfs.format.zeroos.package import link_package, unpack_package
 from flistfs.format.zeroos.reader import CatalogReader
 from flistfs.tree.node import Access
 from flistfs.util.scratch import Scratch
@@ -53,7 +53,7 @@ def _writer(directory: Path, accesses: Iterable[Access]) -> Iterator[TreeWriter]
     from flistfs.format.zeroos.writer import PackageWriter  # noqa: PLC0415  reading does without
 
     with CatalogWriter(directory) as catalog:
-        yield PackageWriter(directory, catalog, GENERATION_1, accesses)
+        yield PackageWriter(directory, MEMBERS, catalog, GENERATION_1, accesses)
 
 
 ROCKSDB: Final = Format(

@@ -1,8 +1,7 @@
 """The package: a gzip-compressed tar of a catalog's files, which is what a sealed flist is.
 
 Readers open every member as a plain file in one directory, so a package has plain files at the top level and
-nothing else: no directory, not even `./`. Of a database only CURRENT, the MANIFEST and the tables belong
-in a package, and the optional router.yaml: an OPTIONS file of a newer RocksDB makes older tools fail.
+nothing else: no directory, not even `./`. Which files those are is a matter of the format: see `Members`.
 
 A package comes from strangers. Unpacking takes nothing from a member but its content and the name that it
 was checked to have.
@@ -15,6 +14,7 @@ import os
 import re
 import stat
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -33,17 +33,34 @@ MAX_RATIO: Final = 50
 MAX_MEMBERS: Final = 10_000
 """Members that a package may have; RocksDB cuts tables at 2 MB or more."""
 
-_PACKED: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|router\.yaml")
-# Old packages have records in a log. What else they carry is of no use for reading, and some of it would be
-# obeyed: rocksdict takes its options from a file in the directory.
-_TAKEN: Final = re.compile(_PACKED.pattern + r"|\d+\.log")
+ROUTER_FILE: Final = "router.yaml"
+"""The member of a package that says where its blocks are."""
+
 _DOT: Final = "the package has a member `./`, which readers fail to open: pack its files, not their directory"
 _LEVEL: Final = 6  # 36 MB/s of the catalog of a real flist; level 9 makes 7 MB/s, and 1.3 % less of it
 _COPY_SIZE: Final = 1 << 20
+_MAX_PEEK: Final = 128 << 20  # a router has at most some 10 MB
 _PLAIN_TYPES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
 
 
-def write_package(directory: Path, out: BinaryIO) -> None:
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The files that packages of a format consist of, as patterns of their names.
+
+    Attributes:
+        needed: The name of the file without which there is no catalog.
+        packed: What is written.
+        taken: What is unpacked; anything else is skipped.
+        pending: What holds records that are not in a table yet, and must be empty where a package is written.
+    """
+
+    needed: str
+    packed: re.Pattern[str]
+    taken: re.Pattern[str]
+    pending: re.Pattern[str]
+
+
+def write_package(directory: Path, members: Members, out: BinaryIO) -> None:
     """Write the catalog in `directory`, and the router.yaml beside it if there is one, to `out` as a package.
 
     Members come in the order of their names, with fixed times, owners and modes, and the gzip header names
@@ -53,17 +70,19 @@ def write_package(directory: Path, out: BinaryIO) -> None:
         FormatError: the directory holds no catalog, or one with records in a log, which would be left out.
         OSError: the directory cannot be read, or `out` not written.
     """
-    members = _members(directory)
+    files = _files(directory, members)
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=out, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        for member in members:
+        for member in files:
             with member.open("rb") as content:
                 archive.addfile(_header(member), content)
 
 
-def unpack_package(package: Path, directory: Path, *, limit: int | None = None) -> list[str]:
+def unpack_package(
+    package: Path, directory: Path, members: Members, *, limit: int | None = None
+) -> list[str]:
     """Unpack what belongs to the catalog in the file `package` into `directory`, which is made if need be.
 
     Returns what is wrong with the package for readers, though it can be unpacked. Members that reading does
@@ -75,7 +94,7 @@ def unpack_package(package: Path, directory: Path, *, limit: int | None = None) 
     Raises:
         FormatError: `package` cannot be read; is not a gzip-compressed tar, or is damaged; holds a member
             that is not a plain file at the top level, or one twice; holds more than `limit` bytes or
-            `MAX_MEMBERS` members; or holds no CURRENT.
+            `MAX_MEMBERS` members; or lacks the file that is needed.
         OutputError: `directory` cannot be written.
     """
     try:
@@ -88,42 +107,60 @@ def unpack_package(package: Path, directory: Path, *, limit: int | None = None) 
         if limit is None:
             limit = min(max(FREE_UNPACKED, MAX_RATIO * os.fstat(raw.fileno()).st_size), MAX_UNPACKED)
         try:
-            return _unpack(TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit), directory)
+            stream = TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", limit)
+            return _unpack(stream, directory, members)
         except FormatError as error:
             raise FormatError(f"{package} is not a readable flist: {error}") from error
 
 
-def link_package(unpacked: Path, directory: Path) -> None:
+def holds(package: Path, members: Members) -> bool:
+    """Return whether the first file of a package, but for its router, is the one that the members need.
+
+    Only as much is read as that takes. What is damaged before that is no package of any format.
+    """
+    with package.open("rb") as raw:
+        stream = TarStream(gzip.GzipFile(fileobj=raw, mode="rb"), "gzip file", _MAX_PEEK)
+        try:
+            with stream.open() as archive:
+                names = (
+                    member.name.removeprefix("./") for member in stream.members(archive) if member.isfile()
+                )
+                return next((name for name in names if name != ROUTER_FILE), None) == members.needed
+        except (tarfile.TarError, ValueError, OverflowError, FormatError):
+            return False
+
+
+def link_package(unpacked: Path, directory: Path, members: Members) -> None:
     """Put links to what belongs to the catalog in the directory `unpacked` into `directory`.
 
     For what opens a catalog and leaves files beside it: the directory of a user stays as it is, and large
     tables are not copied.
 
     Raises:
-        FormatError: `unpacked` cannot be read, or holds no CURRENT.
+        FormatError: `unpacked` cannot be read, or lacks the file that is needed.
         OutputError: `directory` cannot be written.
     """
     try:
-        members = [path for path in unpacked.iterdir() if _TAKEN.fullmatch(path.name) and path.is_file()]
+        files = [path for path in unpacked.iterdir() if members.taken.fullmatch(path.name) and path.is_file()]
     except OSError as error:
         raise FormatError(f"cannot read {unpacked}: {error.strerror}") from error
-    if not any(member.name == "CURRENT" for member in members):
-        raise FormatError(f"{unpacked} is not an unpacked flist: there is no CURRENT in it")
+    if not any(file.name == members.needed for file in files):
+        raise FormatError(f"{unpacked} is not an unpacked flist: there is no {members.needed} in it")
     try:
-        for member in members:
+        for member in files:
             (directory / member.name).symlink_to(member.resolve())
     except OSError as error:
         raise OutputError(f"cannot write into {directory}: {error.strerror}") from error
 
 
-def _members(directory: Path) -> list[Path]:
+def _files(directory: Path, members: Members) -> list[Path]:
     files = sorted(path for path in directory.iterdir() if path.is_file())
     for path in files:
-        if path.suffix == ".log" and path.stat().st_size > 0:
+        if members.pending.fullmatch(path.name) and path.stat().st_size > 0:
             raise FormatError(f"the catalog in {directory} has records in {path.name}, not all in tables")
-    if not (directory / "CURRENT").is_file():
+    if not (directory / members.needed).is_file():
         raise FormatError(f"there is no catalog in {directory}")
-    return [path for path in files if _PACKED.fullmatch(path.name)]
+    return [path for path in files if members.packed.fullmatch(path.name)]
 
 
 def _header(member: Path) -> tarfile.TarInfo:
@@ -133,7 +170,7 @@ def _header(member: Path) -> tarfile.TarInfo:
     return header  # time 0, owner and group 0 without a name: TarInfo's own
 
 
-def _unpack(source: TarStream, directory: Path) -> list[str]:
+def _unpack(source: TarStream, directory: Path, members: Members) -> list[str]:
     seen: set[str] = set()
     faults: list[str] = []
     try:
@@ -150,15 +187,15 @@ def _unpack(source: TarStream, directory: Path) -> list[str]:
                 if name in seen:
                     raise FormatError(f"member {name!r} is there twice")
                 seen.add(name)
-                _copy(archive, member, directory / name if _TAKEN.fullmatch(name) else None)
+                _copy(archive, member, directory / name if members.taken.fullmatch(name) else None)
         source.drain()
     except (tarfile.TarError, ValueError, OverflowError) as error:
         # tarfile raises ValueError for an invalid number or text in an extended header.
         raise FormatError(f"it is not a tar archive, or it is damaged ({error})") from error
     except OSError as error:
         raise OutputError(f"cannot unpack into {directory}: {error.strerror}") from error
-    if "CURRENT" not in seen:
-        raise FormatError("it has no member CURRENT")
+    if members.needed not in seen:
+        raise FormatError(f"it has no member {members.needed}")
     return faults
 
 

@@ -13,6 +13,7 @@ from flistfs.format.faults import ALL_FAULTS, damaged
 from flistfs.format.zeroos.acis import access_of
 from flistfs.format.zeroos.faults import ELSEWHERE, RecordFaults, device_numbers
 from flistfs.format.zeroos.keys import Keys
+from flistfs.format.zeroos.package import ROUTER_FILE
 from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
     Directory,
@@ -33,9 +34,6 @@ from flistfs.util.scratch import Scratch
 
 if TYPE_CHECKING:
     from flistfs.format.router import Router
-
-ROUTER_FILE: Final = "router.yaml"
-"""The member of a package that says where its blocks are."""
 
 _NO_METADATA: Final[Mapping[str, bytes]] = MappingProxyType({})
 

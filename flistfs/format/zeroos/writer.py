@@ -11,8 +11,7 @@ from flistfs.format.router import Router, format_router
 from flistfs.format.zeroos.acis import AciTable
 from flistfs.format.zeroos.keys import Keys
 from flistfs.format.zeroos.limits import check_record, entries_size
-from flistfs.format.zeroos.package import write_package
-from flistfs.format.zeroos.reader import ROUTER_FILE
+from flistfs.format.zeroos.package import ROUTER_FILE, Members, write_package
 from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
     Attributes,
@@ -50,10 +49,16 @@ class PackageWriter:
     """A `TreeWriter` of a catalog, packed as a gzipped tar of the files in one directory."""
 
     def __init__(
-        self, directory: Path, catalog: CatalogWriter, keys: Keys, accesses: Iterable[Access]
+        self,
+        directory: Path,
+        members: Members,
+        catalog: CatalogWriter,
+        keys: Keys,
+        accesses: Iterable[Access],
     ) -> None:
         """Write a catalog whose files lie in `directory`; all accesses of its nodes are known beforehand."""
         self._directory = directory
+        self._members = members
         self._catalog = catalog
         self._keys = keys
         self._acis = AciTable(accesses, keys)
@@ -99,7 +104,7 @@ class PackageWriter:
         self._catalog.finish()
         if router is not None:
             (self._directory / ROUTER_FILE).write_bytes(format_router(router))
-        write_package(self._directory, out)
+        write_package(self._directory, self._members, out)
 
     def _entry(self, node: Node) -> Entry:
         if node.kind is Kind.DIRECTORY:  # the rest of a sub-directory lies in its own record
