@@ -184,6 +184,7 @@ PLAIN = Format(
     codec=PlainCodec(),
     limits=Limits(file_size=1 << 40, latest=2**40, minor=2**20),
     unrepresentable=frozenset({"hard_links"}),
+    complete_entries=False,
     recognizes=_recognizes,
     open=_open,
     writer=_writer,

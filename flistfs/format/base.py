@@ -156,7 +156,9 @@ class TreeWriter(Protocol):
         """Return where a directory belongs in the order, which is that of the bytes returned."""
 
     def add(self, directory: Node, children: Iterable[Sequence[Node]]) -> None:
-        """Add a directory with its entries, by name, some at a time; sub-directories as `Node` not `whole`.
+        """Add a directory with its entries, by name, some at a time.
+
+        Of a sub-directory only the path counts, unless the format has `complete_entries`.
 
         Raises:
             OutputError: the format cannot hold as many.
@@ -190,6 +192,7 @@ class Format:
         codec: How its blocks are made.
         limits: What it can hold at most.
         unrepresentable: What it cannot hold or readers drop, by the names of `Unrepresentable`'s fields.
+        complete_entries: Whether a writer takes all attributes of a sub-directory with its parent's entries.
         recognizes: Whether a file or directory looks like an flist of this format.
         open: Opens an flist: a context manager, which owns temporary files. Raises FormatError.
         writer: Begins an flist, in a directory for temporary files; all accesses of its nodes are known
@@ -200,6 +203,7 @@ class Format:
     codec: Codec
     limits: Limits
     unrepresentable: frozenset[str]
+    complete_entries: bool
     recognizes: Callable[[Path], bool]
     open: Callable[[Path], TreeReader]
     writer: Callable[[Path, Iterable[Access]], AbstractContextManager[TreeWriter]]

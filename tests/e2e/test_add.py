@@ -428,7 +428,7 @@ def test_an_add_that_was_killed_leaves_a_tree_that_is_not_sealed_unasked(
         server.resume()
         assert "was not added whole" in home.run("seal", "out.flist", code=5).stderr
         sealed = home.json("seal", "out.flist", "--incomplete")
-    assert sealed["incomplete"] == [f"{source}/."]
+    assert sealed["incomplete"] == [{"source": f"{source}/.", "to": ""}]
     read_flist(home.path / "out.flist")
     home.run("new", mountpoint)
     assert home.status()["incomplete"] == []

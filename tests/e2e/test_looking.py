@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def test_ls_shows_what_was_copied(home: Home, mountpoint: Path) -> None:
     assert long[1].startswith("lrwxrwxrwx ")
     assert long[1].endswith(" link -> dir/target")
     assert long[2].startswith("prw")
-    (listed,) = json.loads(home.run("ls", "--json", "out.flist", "/dir/").stdout)
+    (listed,) = home.listed("ls", "out.flist", "/dir/")
     assert (listed["path"], listed["size"], listed["mtime"]) == ("dir/new\nline", 5, 981173106)
     assert (listed["uid"], listed["blocks"]) == (os.geteuid(), 1)
 

@@ -445,7 +445,7 @@ def test_a_cluster(home: Home, mountpoint: Path) -> None:
         assert sum(sizes) == 40
         assert all(sizes)
         pushed = home.json("push", "out.flist", "--from", cluster.url, "--to", f"dir://{home.path}/copy")
-        assert (pushed["blocks"], pushed["sent"]) == (40, 40)
+        assert (pushed["new_blocks"], pushed["shared_blocks"]) == (40, 0)
 
 
 # Pushing.
@@ -504,7 +504,9 @@ def test_push_between_two_stores_with_passwords(home: Home, mountpoint: Path) ->
         bare = [f"--{way}=redis://127.0.0.1:{server.port}" for way, server in (("from", one), ("to", two))]
         secrets = {"FLISTFS_FROM_PASSWORD": "first-secret", "FLISTFS_STORE_PASSWORD": "second-secret"}
         two.command("FLUSHALL")
-        assert json.loads(home.run("push", "out.flist", *bare, "--json", env=secrets).stdout)["sent"] == 10
+        assert (
+            json.loads(home.run("push", "out.flist", *bare, "--json", env=secrets).stdout)["new_blocks"] == 10
+        )
         turned = {"FLISTFS_FROM_PASSWORD": "second-secret", "FLISTFS_STORE_PASSWORD": "second-secret"}
         two.command("FLUSHALL")
         refused = home.run("push", "out.flist", *bare, code=3, env=turned)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flistfs.errors import OutputError
+from flistfs.format.zeroos.dialect import GENERATION_1
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE, MAX_RECORD, READERS_LIMIT, check_record, entries_size
 from flistfs.format.zeroos.records import (
     Directory,
@@ -40,7 +41,7 @@ entries = st.builds(
 @given(st.lists(entries, max_size=40))
 def test_what_entries_take_in_a_record(found: list[Entry]) -> None:
     grown = len(encode_directory(replace(EMPTY, entries=found))) - len(encode_directory(EMPTY))
-    size = entries_size(found)
+    size = entries_size(found, GENERATION_1.block_bytes)
     # Besides the list's own word there are the pointers from one segment of the message to the next.
     assert size <= grown <= size + 16 + size // 8
 
@@ -50,6 +51,6 @@ def test_the_largest_file_fits_into_a_record_that_readers_take() -> None:
     entry = Entry(b"n" * 255, MAX_FILE_SIZE, File(blocks), b"a" * 32, 0, 0)
     size = len(encode_directory(replace(EMPTY, entries=[entry])))
     assert size <= MAX_RECORD < READERS_LIMIT
-    check_record("name", size)
+    check_record("name", size, MAX_FILE_SIZE)
     with pytest.raises(OutputError, match="the directory usr/lib of the tree has too much in it"):
-        check_record("usr/lib", MAX_RECORD + 1)
+        check_record("usr/lib", MAX_RECORD + 1, MAX_FILE_SIZE)

@@ -68,6 +68,8 @@ class _Tree:
         options: SealOptions,
         excluded: Filter,
         latest: int,
+        *,
+        complete: bool,
     ) -> None:
         self._view = view
         self._excluded = excluded
@@ -75,6 +77,7 @@ class _Tree:
         self._holes = holes
         self._options = options
         self._latest = latest
+        self._complete = complete
 
     def directory(self, ino: int, path: bytes) -> Node:
         """Return a directory."""
@@ -84,13 +87,15 @@ class _Tree:
         """Walk the entries of a directory, by name, some at a time."""
         names = entries_of(self._view, ino, path, self._excluded)
         while part := list(islice(names, _ENTRIES_AT_ONCE)):
-            inodes = self._view.inodes_among(entry.ino for entry in part if not stat.S_ISDIR(entry.kind))
+            inodes = self._view.inodes_among(
+                entry.ino for entry in part if self._complete or not stat.S_ISDIR(entry.kind)
+            )
             chunks = self._view.first_chunks(
                 inode.ino for inode in inodes.values() if inode.chunks and inode.size <= CHUNK_SIZE
             )
             yield [
                 Node(join(path, entry.name), Kind.DIRECTORY, None, 0, 0, 0, whole=False)
-                if stat.S_ISDIR(entry.kind)
+                if stat.S_ISDIR(entry.kind) and not self._complete
                 else self._entry(
                     join(path, entry.name),
                     checked_inode(entry.ino, inodes.get(entry.ino)),
@@ -100,8 +105,10 @@ class _Tree:
             ]
 
     def _entry(self, path: bytes, inode: Inode, first: Stored | None) -> Node:
-        """Make the node of what is not a directory; `first` is the chunk of a file that has one."""
+        """Make the node of an entry; `first` is the chunk of a file that has one."""
         kind = KIND_OF[stat.S_IFMT(inode.mode)]
+        if kind is Kind.DIRECTORY:
+            return self._node(path, kind, inode, DIRECTORY_SIZE)
         if kind is Kind.FILE:
             return self._node(path, kind, inode, inode.size, blocks=self._blocks(inode, first))
         if kind is Kind.LINK:
@@ -171,7 +178,8 @@ def build_package(
     survey = take_survey(view, options.owner, format_, excluded)
     accesses = {owner: accounts.access(owner) for owner in survey.owners}
     latest = format_.limits.latest if options.epoch is None else min(format_.limits.latest, options.epoch)
-    tree = _Tree(view, accesses, store_holes(store, survey.hole_lengths), options, excluded, latest)
+    holes = store_holes(store, survey.hole_lengths)
+    tree = _Tree(view, accesses, holes, options, excluded, latest, complete=format_.complete_entries)
     shutil.rmtree(scratch, ignore_errors=True)  # a daemon that died may have left one
     try:
         scratch.mkdir()

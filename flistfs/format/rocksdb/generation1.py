@@ -12,7 +12,7 @@ from flistfs.format.base import Format, Limits, TreeReader, TreeWriter
 from flistfs.format.codecs import Generation1
 from flistfs.format.rocksdb.catalog import Catalog, CatalogWriter
 from flistfs.format.rocksdb.package import MEMBERS, link_package, unpack_package
-from flistfs.format.zeroos.keys import GENERATION_1
+from flistfs.format.zeroos.dialect import GENERATION_1
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE
 from flistfs.format.zeroos.reader import CatalogReader
 from flistfs.tree.node import Access
@@ -65,6 +65,7 @@ ROCKSDB: Final = Format(
         minor=255,  # readers keep eight bits of a minor number
     ),
     unrepresentable=frozenset({"xattrs", "hard_links", "times", "owners", "set_id", "large_devices"}),
+    complete_entries=False,
     recognizes=_recognizes,
     open=_open,
     writer=_writer,

@@ -30,7 +30,7 @@ class AciTable:
         self._acis: dict[bytes, Aci] = {}
         self._keys: dict[Access, bytes] = {}
         for access in sorted(set(accesses), key=_order):
-            aci = aci_of(access)
+            aci = aci_of(access, typed=keys.typed)
             key = keys.aci(aci)
             if not _are_alike(self._acis.setdefault(key, aci), aci):
                 key = keys.distinct_aci(aci)
@@ -48,14 +48,14 @@ class AciTable:
             yield key, encode_aci(self._acis[key])
 
 
-def aci_of(access: Access) -> Aci:
-    """Return an access as a record has it."""
+def aci_of(access: Access, *, typed: bool) -> Aci:
+    """Return an access as a record has it, with the file type in its mode if that is `typed`."""
     uid, gid = (NO_ID if number is None else number for number in (access.uid, access.gid))
     number, rights = cast("tuple[int, tuple[tuple[bytes, int], ...]]", access.extra or (0, ()))
     return Aci(
         uname=access.user,
         gname=access.group,
-        mode=access.mode,
+        mode=access.mode if typed else stat.S_IMODE(access.mode),
         rights=tuple(Right(right, group) for right, group in rights),
         id=number,
         uid=uid,

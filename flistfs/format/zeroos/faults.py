@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec, Fault
 from flistfs.format.faults import file_fault, target_fault
-from flistfs.format.zeroos.keys import Keys
+from flistfs.format.zeroos.dialect import Dialect
 from flistfs.format.zeroos.limits import READERS_LIMIT, entries_size
 from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
@@ -46,13 +46,14 @@ class RecordFaults:
     def __init__(
         self,
         catalog: _Catalog,
-        keys: Keys,
+        dialect: Dialect,
         codec: Codec,
         access: Callable[[bytes], Access | FormatError | None],
     ) -> None:
         """Look into a catalog; `access` returns what an ACI's key stands for there."""
         self._catalog = catalog
-        self._keys = keys
+        self._dialect = dialect
+        self._keys = dialect.keys
         self._codec = codec
         self._access = access
         self._of_accesses: dict[bytes, str | None] = {}  # by key: few entries have one of their own
@@ -76,12 +77,13 @@ class RecordFaults:
         if path and directory.name != name:
             yield "its record has another name: its parent cannot be listed"
         # What its entries take is all but exact; only where that is much is the record fetched once more.
-        if entries_size(directory.entries) > READERS_LIMIT // 2:
+        if entries_size(directory.entries, self._dialect.block_bytes) > READERS_LIMIT // 2:
             size = len(self._catalog.get(self._keys.directory(path)) or b"")
             if size > READERS_LIMIT:
                 most = f"{READERS_LIMIT:,}"
                 yield f"its record has {size:,} bytes, over {most}: listing its parent kills the mount"
-        if path and directory.parent != self._keys.directory(parent):
+        wanted = self._keys.directory(parent) if path or self._dialect.root_first else directory.parent
+        if directory.parent != wanted:
             yield "its record names another parent"
         if (fault := self._of_access(directory.aclkey)) is not None:
             yield fault

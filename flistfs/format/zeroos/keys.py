@@ -12,11 +12,15 @@ from flistfs.format.zeroos.records import Aci
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """How a generation makes keys: of a directory from its path, of an ACI from its text."""
+    """How a generation makes keys: of a directory from its path, of an ACI from its text.
+
+    With `typed` the modes of ACIs have the bits of a file type, else permissions and set-id and sticky bits.
+    """
 
     directory: Callable[[bytes], bytes]
     aci_text: Callable[[Aci], bytes]
     aci_digest: Callable[[bytes], bytes]
+    typed: bool
 
     def aci(self, aci: Aci) -> bytes:
         """Return the usual key of an ACI, which others may share."""
@@ -49,11 +53,37 @@ def _names_and_mode(aci: Aci) -> bytes:
     return b"user:%b\ngroup:%b\nmode:%b\n" % (aci.uname, aci.gname, mode)
 
 
-GENERATION_1: Final = Keys(_blake2b_256, _names_and_mode, _md5)
+def _blake2b_128(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
+
+
+def _blake2b_64(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=8).hexdigest().encode()
+
+
+def _everything(aci: Aci) -> bytes:
+    # As libflist writes it since April 2022; there is no newline at the end.
+    return b"user:%b\ngroup:%b\nmode:0o%o\nuid:%d\ngid:%d" % (
+        aci.uname,
+        aci.gname,
+        aci.mode,
+        aci.uid,
+        aci.gid,
+    )
+
+
+GENERATION_1: Final = Keys(_blake2b_256, _names_and_mode, _md5, typed=True)
 r"""Keys as the bytes of hex digits.
 
 A directory's is BLAKE2b-256 of its path (64 digits), relative to the root, with no slash at either end. An
 ACI's is MD5 (32 digits) of `user:NAME\ngroup:NAME\nmode:M\n`, where M is `oct(st_mode)[4:]`: different ACIs
 can share one, as it covers neither the ids nor the file type, nor the set-id and sticky bits of anything but
 plain files, links and sockets.
+"""
+
+GENERATION_2: Final = Keys(_blake2b_128, _everything, _blake2b_64, typed=False)
+r"""Keys as the bytes of hex digits.
+
+A directory's is BLAKE2b-128 of its path (32 digits), relative to the root. An ACI's is BLAKE2b-64 (16 digits)
+of `user:NAME\ngroup:NAME\nmode:0oM\nuid:N\ngid:N`, where M has no file type.
 """

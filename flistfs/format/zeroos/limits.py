@@ -20,22 +20,24 @@ MAX_RECORD: Final = 62 << 20
 MAX_FILE_SIZE: Final = 198 << 30
 """Bytes that a file may have, holes included: 160 bytes a chunk fill a record but for 128 KiB."""
 
-# What lies in a record, in bytes: an entry's own struct, the structs of what it is, and a block: a struct of
-# two pointers, and two times 64 hex digits. A pointer into another segment of the message takes 8 more: 160 a
-# block in a large one.
-_ENTRY, _FILE, _DIRECTORY, _LINK, _SPECIAL, _LIST, _BLOCK = 48, 16, 8, 8, 16, 8, 144
+# What a record holds, in bytes: an entry's own struct, and the structs of what it is. A pointer into another
+# segment of the message takes 8 more: 16 a block in a large one.
+_ENTRY, _FILE, _DIRECTORY, _LINK, _SPECIAL, _LIST = 48, 16, 8, 8, 16, 8
 
 
-def entries_size(entries: Iterable[Entry]) -> int:
-    """Return how many bytes entries take in a directory's record at least; up to a ninth comes on top."""
-    return sum(map(_entry_size, entries))
+def entries_size(entries: Iterable[Entry], block_bytes: int) -> int:
+    """Return how many bytes entries take in a directory's record at least; up to a third comes on top.
+
+    `block_bytes` is what a block takes.
+    """
+    return sum(_entry_size(entry, block_bytes) for entry in entries)
 
 
-def _entry_size(entry: Entry) -> int:
+def _entry_size(entry: Entry, block_bytes: int) -> int:
     size = _ENTRY + _text(entry.name) + _text(entry.aclkey)
     match entry.attributes:
         case File(blocks):
-            return size + _FILE + (_LIST + _BLOCK * len(blocks) if blocks else 0)
+            return size + _FILE + (_LIST + block_bytes * len(blocks) if blocks else 0)
         case SubDirectory(key):
             return size + _DIRECTORY + _text(key)
         case Link(target):
@@ -50,8 +52,10 @@ def _text(value: bytes) -> int:
     return (len(value) // 8 + 1) * 8 if value else 0
 
 
-def check_record(name: str, size: int) -> None:
+def check_record(name: str, size: int, max_file_size: int) -> None:
     """Refuse a directory, shown as `name`, whose record would have `size` bytes, if those are too many.
+
+    A single file of `max_file_size` bytes fills a record.
 
     Raises:
         OutputError: they are; says what to do.
@@ -59,6 +63,6 @@ def check_record(name: str, size: int) -> None:
     if size > MAX_RECORD:
         raise OutputError(
             f"the directory {name} of the tree has too much in it for an flist: readers die of records of "
-            f"more than {MAX_RECORD >> 20} MiB, as {MAX_FILE_SIZE >> 30} GiB of content have, or some "
+            f"more than {MAX_RECORD >> 20} MiB, as {max_file_size >> 30} GiB of content have, or some "
             f"200,000 small files; spread it over several directories, or leave something out"
         )

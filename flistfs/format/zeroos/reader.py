@@ -11,8 +11,8 @@ from flistfs.errors import FormatError
 from flistfs.format.base import Codec, Fault
 from flistfs.format.faults import ALL_FAULTS, damaged
 from flistfs.format.zeroos.acis import access_of
+from flistfs.format.zeroos.dialect import Dialect
 from flistfs.format.zeroos.faults import ELSEWHERE, RecordFaults, device_numbers
-from flistfs.format.zeroos.keys import Keys
 from flistfs.format.zeroos.package import ROUTER_FILE
 from flistfs.format.zeroos.records import (
     BLOCK_SIZE_UNIT,
@@ -68,19 +68,24 @@ class Catalog(Protocol):
 class CatalogReader(Closing):
     """A `TreeReader` of a catalog and the router beside it."""
 
-    metadata: Mapping[str, bytes] = _NO_METADATA
-
     def __init__(
-        self, catalog: Catalog, scratch: Scratch, keys: Keys, codec: Codec, package_faults: Sequence[str]
+        self,
+        catalog: Catalog,
+        scratch: Scratch,
+        dialect: Dialect,
+        codec: Codec,
+        package_faults: Sequence[str],
+        metadata: Mapping[str, bytes] = _NO_METADATA,
     ) -> None:
         """Read a catalog that lies in `scratch`, with its router; both are let go of when this is closed."""
         self.package_faults = package_faults
+        self.metadata = metadata
         self._catalog = catalog
         self._scratch = scratch
-        self._keys = keys
-        self._directory_key_size = len(keys.directory(b""))
+        self._keys = dialect.keys
+        self._directory_key_size = len(dialect.keys.directory(b""))
         self._accesses: dict[bytes, Access | FormatError | None] = {}
-        self._faults = RecordFaults(catalog, keys, codec, self._access)
+        self._faults = RecordFaults(catalog, dialect, codec, self._access)
         # Looking for faults after a listing, or the other way round, decodes a record once.
         self._latest: tuple[bytes, Directory] | None = None
 

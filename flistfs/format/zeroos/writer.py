@@ -9,7 +9,7 @@ from typing import BinaryIO, Final, Protocol
 
 from flistfs.format.router import Router, format_router
 from flistfs.format.zeroos.acis import AciTable
-from flistfs.format.zeroos.keys import Keys
+from flistfs.format.zeroos.dialect import Dialect
 from flistfs.format.zeroos.limits import check_record, entries_size
 from flistfs.format.zeroos.package import ROUTER_FILE, Members, write_package
 from flistfs.format.zeroos.records import (
@@ -53,20 +53,21 @@ class PackageWriter:
         directory: Path,
         members: Members,
         catalog: CatalogWriter,
-        keys: Keys,
+        dialect: Dialect,
         accesses: Iterable[Access],
     ) -> None:
         """Write a catalog whose files lie in `directory`; all accesses of its nodes are known beforehand."""
         self._directory = directory
         self._members = members
         self._catalog = catalog
-        self._keys = keys
-        self._acis = AciTable(accesses, keys)
+        self._dialect = dialect
+        self._keys = dialect.keys
+        self._acis = AciTable(accesses, dialect.keys)
         self._waiting = deque(self._acis.records())  # they lie among the directories, by key
 
     def position(self, path: bytes) -> bytes:
-        """Return the key of a directory's record."""
-        return self._keys.directory(path)
+        """Return the key of a directory's record; the root's place may be before all others."""
+        return self._keys.directory(path) if path or not self._dialect.root_first else b""
 
     def add(self, directory: Node, children: Iterable[Sequence[Node]]) -> None:
         """Add a directory; one with too many entries is refused before they fill the memory."""
@@ -76,24 +77,26 @@ class PackageWriter:
         size = 0
         for nodes in children:
             part = [self._entry(node) for node in nodes]
-            size += entries_size(part)
-            check_record(shown, size)
+            size += entries_size(part, self._dialect.block_bytes)
+            check_record(shown, size, self._dialect.max_file_size)
             entries += part
+        if self._dialect.specials_last:
+            entries.sort(key=_is_special)
         record = encode_directory(
             Directory(
                 name=name,
                 location=path,
                 entries=entries,
-                parent=self._keys.directory(parent) if path else b"",
+                parent=self._keys.directory(parent) if path or self._dialect.root_first else b"",
                 size=directory.size,
                 aclkey=self._key_of(directory),
                 modification_time=directory.mtime,
                 creation_time=directory.ctime,
             )
         )
-        check_record(shown, len(record))
-        key = self._keys.directory(path)
-        while self._waiting and self._waiting[0][0] < key:
+        check_record(shown, len(record), self._dialect.max_file_size)
+        key, position = self._keys.directory(path), self.position(path)
+        while self._waiting and self._waiting[0][0] < position:
             self._catalog.add(*self._waiting.popleft())
         self._catalog.add(key, record)
 
@@ -107,14 +110,21 @@ class PackageWriter:
         write_package(self._directory, self._members, out)
 
     def _entry(self, node: Node) -> Entry:
-        if node.kind is Kind.DIRECTORY:  # the rest of a sub-directory lies in its own record
-            return Entry(node.name, 0, SubDirectory(self._keys.directory(node.path)), b"", 0, 0)
-        return Entry(node.name, node.size, _attributes(node), self._key_of(node), node.mtime, node.ctime)
+        if node.kind is not Kind.DIRECTORY:
+            return Entry(node.name, node.size, _attributes(node), self._key_of(node), node.mtime, node.ctime)
+        attributes = SubDirectory(self._keys.directory(node.path))
+        if not self._dialect.complete_entries:  # the rest of a sub-directory is in its own record
+            return Entry(node.name, 0, attributes, b"", 0, 0)
+        return Entry(node.name, node.size, attributes, self._key_of(node), node.mtime, node.ctime)
 
     def _key_of(self, node: Node) -> bytes:
         access = node.access
         assert access is not None  # noqa: S101  the type checker's: a node without one is at fault
         return self._acis.key(access)
+
+
+def _is_special(entry: Entry) -> bool:
+    return isinstance(entry.attributes, Special)
 
 
 def _attributes(node: Node) -> Attributes:
