@@ -1,4 +1,4 @@
-"""From URLs and routers to stores."""
+"""Open stores by their URLs and routers."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def open_store(
     reading: bool = False,
     password_variable: str | None = PASSWORD_VARIABLE,
 ) -> Store:
-    """Make the store of a codec's blocks that a URL stands for, without touching it yet: `check()` does.
+    """Return the store at a URL, for a codec's blocks, without connecting to it yet: `check()` does.
 
     `password` is used if the URL has none, and for all servers of a router whose URLs have none; `timeout`
     is in seconds without progress (servers only; see `reading_deadline`). A store for `reading` may be a
-    router whose ranges leave gaps, and is content with one server for each block.
-    `password_variable` is what messages call the place of the password; None if a server gets none.
-    Raises `UsageError` for a URL that makes no sense, and for a router that does not.
+    router whose ranges leave gaps, and needs only one server for each block.
+    `password_variable` is the variable that messages name for the password; None if servers get none.
+    Raises `UsageError` for an invalid URL or router.
     """
     parsed = parse_store_url(url, password)
-    # Each is loaded where it is used: redis-py, for clusters alone, takes 0.2 s.
+    # Each is imported where it is used: redis-py, needed for clusters only, takes 0.2 s.
     if parsed.scheme == "router":
         from flistfs.stores.combined.routed import open_router  # noqa: PLC0415
 
@@ -66,15 +66,15 @@ def open_flist_store(
     reading: bool = True,
     password_variable: str = PASSWORD_VARIABLE,
 ) -> Store:
-    """Make the store that the blocks of a flist are in, without touching it yet; by default only to read.
+    """Return the store that holds an flist's blocks, without connecting yet; by default for reading only.
 
-    That is the store at `url`, if the user named one; else what the package's own router says; else the
-    user's directory of blocks. The password goes to the store at `url` alone: a package comes from
-    strangers, and so do the names of the servers in it.
+    That is the store at `url`, if the user named one; else the one of the package's own router; else the
+    user's directory of blocks. The password is sent only to the store at `url`: a package, and the server
+    names in it, may come from strangers.
 
     Raises:
-        UsageError: the URL or its router makes no sense.
-        FormatError: the package's router does not.
+        UsageError: the URL or its router is invalid.
+        FormatError: the package's router is invalid.
     """
     if url is None and router is not None:
         from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415

@@ -391,7 +391,7 @@ def test_the_timeout_counts_for_connecting_and_for_a_store_that_falls_silent(
         server.resume()
         secure = server.url.replace("redis://", "rediss://")
         refused = home.run("pack", source, "out.flist", "--store", secure, "--timeout", "1", code=3)
-        assert f"{secure} does not speak TLS there" in refused.stderr
+        assert f"{secure} does not speak TLS on this port" in refused.stderr
     with fake_server(lambda words: None if words[0] == b"SET" else Shelf()(words)) as fallen:
         store = f"redis://127.0.0.1:{fallen.port}"
         refused = home.run("pack", source, "out.flist", "--store", store, "--timeout", "1", code=3)

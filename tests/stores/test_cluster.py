@@ -125,7 +125,7 @@ def test_a_plain_url_of_a_cluster_says_what_to_write(cluster: RedisCluster) -> N
 def test_a_server_that_is_no_cluster() -> None:
     with running_redis() as server:
         store = open_store(server.url.replace("redis://", "redis+cluster://"))
-        with pytest.raises(StoreRefusedError, match="is no cluster: use redis://"):
+        with pytest.raises(StoreRefusedError, match="is not a cluster: use redis://"):
             store.check()
         store.close()
 
