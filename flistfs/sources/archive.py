@@ -1,7 +1,7 @@
 """A tar archive as a source of items: plain, or compressed with gzip, bzip2, xz or zstd.
 
-An archive comes from strangers. Nothing of it is ever written to this machine's file system; what would lead
-out of the tree, or makes no sense in it, is a problem that names its entry.
+An archive is not trusted. Nothing in it is ever written to this machine's file system; an entry that leads
+out of the tree, or is invalid, is reported as a problem.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ _TYPES: Final[Mapping[bytes, int]] = {
     b"6": stat.S_IFIFO,
 }
 
-# The longest path of an entry, in bytes: four times what the kernel takes at once. And how deep it may be: as
-# that can be, since a path so deep costs seconds.
+# The longest path of an entry, in bytes: four times what the kernel accepts in one call. And the greatest
+# depth: deeper paths would take seconds.
 _MAX_PATH: Final = 16 << 10
 _MAX_DEPTH: Final = 2048
 
-# Ids are unsigned 32-bit numbers, of which the last means none.
+# Ids are unsigned 32-bit numbers, of which the largest means "none".
 _MAX_ID: Final = 2**32 - 2
 
 _READ_SIZE: Final = 1 << 20
 
-# What reading an archive that is damaged, or on a disk that is, raises.
+# The exceptions of reading a damaged archive, or one on a damaged disk.
 _UNREADABLE: Final = (FormatError, OSError)
 
 
 class ArchiveFile(Raw, Protocol):
-    """What an archive is read from."""
+    """A file that an archive is read from."""
 
     def fileno(self) -> int:
         """Return its descriptor, if it has one."""
 
     def tell(self) -> int:
-        """Return how much was read."""
+        """Return how many bytes were read."""
 
     def close(self) -> None:
         """Close it."""
 
 
 class TarSource:
-    """The members of an archive. Directories that it does not name are made."""
+    """The members of an archive. Missing parent directories are created."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class TarSource:
         excluded: Filter = nothing_excluded,
         stop: Callable[[], None] | None = None,
     ) -> None:
-        """Read from `file`, which is called `name` in errors and is closed at the end; nothing is sought.
+        """Read from `file`, without seeking; it is called `name` in errors, and closed at the end.
 
         `stop` ends a read that waits in another thread.
         """
@@ -95,10 +95,10 @@ class TarSource:
         return cls(raw, name, excluded=excluded, stop=raw.stop)
 
     def measure(self) -> None:
-        """Do nothing: an archive's size is known, or it comes from a pipe."""
+        """Do nothing: an archive's size is known, or it is read from a pipe."""
 
     def extent(self, size: int) -> tuple[int, int]:
-        """Say how much of the archive was read."""
+        """Return how much of the archive was read, and its size."""
         try:
             status = os.fstat(self._file.fileno())
             return (self._file.tell(), status.st_size) if stat.S_ISREG(status.st_mode) else (size, 0)
@@ -106,11 +106,11 @@ class TarSource:
             return size, 0
 
     def named(self, path: bytes) -> str:
-        """Return what a member is called, behind the name of the archive."""
+        """Return a member's name after that of the archive."""
         return f"{self._name}: {os.fsdecode(path) or '.'}"
 
     def items(self) -> Iterator[Item | Problem | Note]:
-        """Walk the members, in the archive's order."""
+        """Yield the members, in the archive's order."""
         try:
             stream = Decompressed(self._file)
             reader = TarReader(stream)
@@ -121,19 +121,19 @@ class TarSource:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             if self._last is None:
                 raise SourceError(f"{self._name} cannot be read: {reason}") from error
-            yield Problem(self._last, f"nothing behind it can be read: {reason}")
+            yield Problem(self._last, f"nothing after it can be read: {reason}")
 
     def close(self) -> None:
-        """Close the file; a read that waits ends."""
+        """Close the file; a blocked read ends."""
         if self._stop is not None:
             self._stop()
         self._file.close()
 
     def _checked_end(self, stream: Decompressed, reader: TarReader) -> Iterator[Note]:
-        """Read to the end, where the checksum of it all is, and who writes to a pipe expects it.
+        """Read to the end of the file, which verifies its checksum and lets the writer of a pipe finish.
 
         Raises:
-            FormatError: something is missing, or what was taken for the end is none.
+            FormatError: the archive is truncated, or its apparent end was not its end.
         """
         is_empty, is_archive = True, False
         while data := stream.read(_READ_SIZE):
@@ -142,11 +142,11 @@ class TarSource:
                 start -= start % BLOCK
                 is_archive = is_header(data[start : start + BLOCK])
         if not (reader.has_end or stream.is_complete):
-            raise FormatError("it is cut off: there is no end-of-archive marker")
+            raise FormatError("it is truncated: there is no end-of-archive marker")
         if self._last is None and not is_empty:
             raise FormatError("it is not a tar archive, or is damaged")
         if is_archive:
-            yield Note(f"{self._name} goes on with another archive after its end, which was not read")
+            yield Note(f"{self._name} contains another archive after its end, which was not read")
 
     def _converted(self, reader: TarReader, member: Member | BadMember) -> Iterator[Item | Problem | Note]:
         self._last = member.name
@@ -155,7 +155,7 @@ class TarSource:
             return
         try:
             path = _checked_path(member.name)
-            if self._leaves_out(path, is_directory=member.kind == DIRECTORY):
+            if self._is_excluded(path, is_directory=member.kind == DIRECTORY):
                 return
             item = _item(reader, member, path)
         except MemberError as error:
@@ -163,11 +163,11 @@ class TarSource:
             return
         if member.name.startswith(b"/") and not self._has_absolute:
             self._has_absolute = True
-            yield Note(f"{self._name} has absolute names; they were taken without the slash")
+            yield Note(f"{self._name} has absolute names; the leading slashes were removed")
         yield item
 
-    def _leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
-        """Return whether an entry is left out, or anything that it lies in."""
+    def _is_excluded(self, path: bytes, *, is_directory: bool) -> bool:
+        """Return whether an entry, or a directory above it, is excluded."""
         if not path or self._excluded is nothing_excluded:
             return False
         parts = path.split(b"/")
@@ -180,7 +180,7 @@ class TarSource:
 def _item(reader: TarReader, member: Member, path: bytes) -> Item:
     kind = _TYPES.get(member.kind)
     if kind is None:
-        raise MemberError(f"it is of a kind that is unknown ({member.kind!r})")
+        raise MemberError(f"it is of an unknown type ({member.kind!r})")
     if not path and kind != stat.S_IFDIR:
         raise MemberError("it has no name")
     has_content = member.kind == FILE
@@ -205,16 +205,16 @@ def _item(reader: TarReader, member: Member, path: bytes) -> Item:
 
 
 def _checked_path(name: bytes) -> bytes:
-    """Return a path inside the tree.
+    """Return a member's path in the tree.
 
     Raises:
-        MemberError: it leads out of it.
+        MemberError: it leads out of the tree, or is too deep or too long.
     """
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
-        raise MemberError("its name leads upwards")
+        raise MemberError("its name contains '..'")
     if b"\0" in name:
-        raise MemberError("its name has a NUL byte in it")
+        raise MemberError("its name contains a NUL byte")
     if len(parts) > _MAX_DEPTH:
         raise MemberError(f"it lies in more than {_MAX_DEPTH:,} directories")
     path = b"/".join(parts)
@@ -225,7 +225,7 @@ def _checked_path(name: bytes) -> bytes:
 
 def _link_target(member: Member) -> bytes:
     if not member.link or b"\0" in member.link:
-        raise MemberError("it is a link to nothing")
+        raise MemberError("it is a link without a target")
     return member.link
 
 
@@ -233,12 +233,12 @@ def _device(member: Member) -> int:
     try:
         return os.makedev(*member.device)
     except (OverflowError, ValueError):
-        raise MemberError("its device numbers make no sense") from None
+        raise MemberError("its device numbers are invalid") from None
 
 
 def _id(number: int) -> int:
     if not 0 <= number <= _MAX_ID:
-        raise MemberError(f"its owner {number} is no user or group")
+        raise MemberError(f"its owner {number} is not a valid user or group ID")
     return number
 
 
@@ -246,7 +246,7 @@ def _id(number: int) -> int:
 
 
 def _extents(member: Member) -> Iterator[tuple[int, int]]:
-    """Walk the parts of a file that hold data: where each begins, and its length."""
+    """Yield the parts of a file that hold data: the offset and length of each in bytes."""
     if member.extents is None:
         yield 0, member.size
     else:
@@ -254,7 +254,7 @@ def _extents(member: Member) -> Iterator[tuple[int, int]]:
 
 
 def _count_chunks(member: Member) -> int:
-    """Count the chunks of a file that hold data."""
+    """Return the number of chunks of a file that hold data."""
     count = done = 0
     for offset, length in _extents(member):
         if length:
@@ -265,7 +265,7 @@ def _count_chunks(member: Member) -> int:
 
 
 def _pieces(reader: TarReader, member: Member) -> Iterator[Piece]:
-    """Read the chunks of a file that hold data, one at a time."""
+    """Yield the chunks of a file that hold data, one at a time."""
     number, chunk = 0, bytearray()
     for offset, length in _extents(member):
         position, end = offset, offset + length

@@ -1,4 +1,4 @@
-"""Where the bytes of a chunk lie until it is stored."""
+"""Where the bytes of a chunk are until it is stored."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class SpoolSource(NamedTuple):
 
 
 class FileSource(NamedTuple):
-    """A chunk of a file outside, whose size and times must be what they were when it was found.
+    """A chunk of a file outside the session, whose size and times must not have changed since it was found.
 
-    `offset` and `length` are in bytes; `version` is what `file_version` said of the file.
+    `offset` and `length` are in bytes; `version` is the result of `file_version` for the file.
     """
 
     path: bytes
@@ -26,7 +26,7 @@ class FileSource(NamedTuple):
 
 
 class BytesSource(NamedTuple):
-    """A chunk that lies nowhere else."""
+    """A chunk in memory."""
 
     data: bytes
 
@@ -40,11 +40,11 @@ Source = SpoolSource | FileSource | BytesSource
 
 
 class Unreadable(NamedTuple):
-    """A file that could not be read, or was changed while it was."""
+    """A file that could not be read, or that changed while it was read."""
 
     reason: str
 
 
 def file_version(status: os.stat_result) -> tuple[int, ...]:
-    """Tell one state of a file from another."""
+    """Return a value that differs between two states of a file."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

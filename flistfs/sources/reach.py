@@ -1,6 +1,6 @@
-"""How files outside are reached: also by paths longer than the kernel takes in one call.
+"""Access files by paths longer than the kernel accepts in one call.
 
-A tree has such that was made step by step.
+A tree that was created step by step can have such paths.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 @contextmanager
 def within_reach(directory: bytes) -> Iterator[bytes]:
-    """Give a path of a directory behind which every name in it is within reach, for as long as it is used.
+    """Yield a path of a directory that is short enough to append any name, valid in the `with` block.
 
-    That is its own, if there is room for a name. For a longer one a descriptor of the directory is held, two
-    on the way there, and calls go through /proc: those for extended attributes take nothing but paths.
+    That is its own, if there is room for a name. For a longer one a descriptor of the directory is held (two
+    while it is opened), and calls go through /proc: those for extended attributes take only paths.
 
     Raises:
         OSError: a directory on the way cannot be entered.
@@ -39,7 +39,7 @@ def within_reach(directory: bytes) -> Iterator[bytes]:
 
 @contextmanager
 def file_within_reach(path: bytes) -> Iterator[bytes]:
-    """Give a path of an entry that calls take, for as long as it is used.
+    """Yield a path of an entry that system calls accept, valid in the `with` block.
 
     Raises:
         OSError: a directory on the way cannot be entered.
@@ -62,18 +62,18 @@ def open_file(path: bytes, flags: int) -> int:
 
 
 def why_unreadable(error: OSError) -> str:
-    """Say what is wrong with an entry that could not be read."""
+    """Return why an entry could not be read, for messages."""
     if error.errno == errno.ENOENT:
         return "it has vanished"
     return f"it cannot be read: {error.strerror or error}"
 
 
 def _open(path: bytes) -> int:
-    """Open a directory, with as many names on the way at once as the kernel takes."""
+    """Open a directory, with as many names in each step as the kernel accepts."""
     descriptor: int | None = None
     try:
         while len(path) >= _PATH_MAX:
-            # A name that is longer than all that is for the kernel to refuse.
+            # The kernel rejects a name that is too long by itself.
             end = path.rfind(b"/", 1, _PATH_MAX)
             descriptor = _step(path[:end] if end > 0 else path, descriptor)
             path = path[end:].lstrip(b"/")
@@ -85,7 +85,7 @@ def _open(path: bytes) -> int:
 
 
 def _step(path: bytes, descriptor: int | None) -> int:
-    """Open a directory below another, and close that."""
+    """Open a directory below another one, and close that one."""
     below = os.open(path, _DIRECTORY, dir_fd=descriptor)
     if descriptor is not None:
         os.close(descriptor)

@@ -285,7 +285,7 @@ def test_what_two_sources_bring_follows_one_after_the_other(tmp_path: Path) -> N
     both = DirectorySource([Start(bytes(tmp_path / name), b"", name) for name in ("second", "third")])
     nodes, get, (_, added) = pack(tmp_path / "out", first, both, unique=False, keep_going=True)
     assert read_content(nodes[b"b/c/f"], get) == BIG
-    assert added.left_out == ["third/f: something that is no directory is there already"]
+    assert added.left_out == ["third/f: something other than a directory already exists"]
 
 
 def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_a_directory_that_is_added_over_a_link_to_nothing(tmp_path: Path) -> Non
     second = DirectorySource([Start(bytes(tmp_path / "source"), b"", "source")])
     with pytest.raises(NoPlaceError) as refusal:
         pack(tmp_path, tar(link(b"lib", b"gone")), second, unique=False)
-    why = "a link that leads to no directory is there already"
+    why = "a link that does not lead to a directory already exists"
     assert str(refusal.value) == (
         f"source/lib: {why}; nothing was added: `keep_going` leaves out what has no place, "
         f"`replace_links` lets a directory replace a link"

@@ -95,7 +95,7 @@ def test_names_that_are_not_utf_8() -> None:
 @pytest.mark.parametrize("text", ["nan", "1e999999999", "x", "inf", "-1e30"])
 def test_times_that_make_no_sense(text: str) -> None:
     (found,) = read(archive((member("f", pax_headers={"mtime": text}), b"")))
-    assert found == Problem(b"f", "its time makes no sense")
+    assert found == Problem(b"f", "its time is invalid")
 
 
 def test_headers_without_end_take_no_memory() -> None:
@@ -121,7 +121,7 @@ def test_absolute_names_lose_their_slash_and_that_is_said_once() -> None:
     found = {each.path: each for each in read(raw) if isinstance(each, Item)}
     assert list(found) == [b"", b"opt", b"opt/x", b"opt/h", b"opt/s"]
     assert (found[b"opt/h"].link, found[b"opt/s"].target) == (b"opt/x", b"/opt/x")
-    assert notes(raw) == ["archive has absolute names; they were taken without the slash"]
+    assert notes(raw) == ["archive has absolute names; the leading slashes were removed"]
     assert not notes(entry(b"./x") + END)
 
 
@@ -213,7 +213,7 @@ def test_damage_behind_the_end_is_damage() -> None:
 def test_several_archives_in_one_file() -> None:
     first, second = entry(b"a", b"x") + END, entry(b"b", b"y") + END
     assert notes(first + bytes(4096) + second) == [
-        "archive goes on with another archive after its end, which was not read"
+        "archive contains another archive after its end, which was not read"
     ]
 
 

@@ -286,7 +286,7 @@ class Importer:
                 return None
             inode = self._entered(draft, parent, existing.name, allowance)
         if inode is None or not stat.S_ISDIR(inode.mode):
-            raise _RefusedError("something that is no directory is there already")
+            raise _RefusedError("something other than a directory already exists")
         return inode
 
     def _give_attributes(self, draft: _Draft, directory: Inode, item: Item) -> None:
