@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, 
         f"{source}/there: a directory already exists",
     )
     assert said == (
-        f"flistfs: {', '.join(in_the_way)}; nothing was added: --keep-going leaves out what has no place\n"
+        f"flistfs: {', '.join(in_the_way)}; nothing was added: --keep-going skips what does not fit\n"
     )
     assert {**home.status(), "requests": None} == before  # which is not incomplete either
     said = home.run("add", f"{source}/.", "--keep-going", code=11).stderr

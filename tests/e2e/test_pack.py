@@ -185,7 +185,7 @@ HOSTILE: dict[str, tuple[str, list[Entry]]] = {
     "upward": ("a/../../x: its name contains '..'", [entry("a/../../x", b"x")]),
     "link out": ("l: its name contains '..'", [entry("l", change=of_type(tarfile.LNKTYPE, "../x"))]),
     "absolute link": (
-        "l: it is a further name of a file that is not there",
+        "l: it is a hard link to a file that does not exist",
         [entry("l", change=of_type(tarfile.LNKTYPE, "/etc/passwd"))],
     ),
     "more than a file may have": (
@@ -193,21 +193,21 @@ HOSTILE: dict[str, tuple[str, list[Entry]]] = {
         [entry("x", change=sparse_of(1 << 60))],
     ),
     "link to nothing": (
-        "l: it is a further name of a file that is not there",
+        "l: it is a hard link to a file that does not exist",
         [entry("l", change=of_type(tarfile.LNKTYPE, "gone"))],
     ),
-    "twice": ("x: it is there twice", [entry("x", b"1"), entry("x", b"2")]),
-    "file as directory": ("x/y: what it lies in is no directory", [entry("x", b"1"), entry("x/y", b"2")]),
+    "twice": ("x: it occurs twice", [entry("x", b"1"), entry("x", b"2")]),
+    "file as directory": ("x/y: its parent is not a directory", [entry("x", b"1"), entry("x/y", b"2")]),
     "through a link": (
-        "x/passwd: what it lies in is no directory",
+        "x/passwd: its parent is not a directory",
         [entry("x", change=of_type(tarfile.SYMTYPE, "/etc")), entry("x/passwd", b"2")],
     ),
     "directory over a file": (
-        "x: something that is no directory",
+        "x: something other than a directory",
         [entry("x", b"1"), entry("x", change=of_type(tarfile.DIRTYPE))],
     ),
     "file over a directory": (
-        "x: a directory is there",
+        "x: a directory already exists",
         [entry("x", change=of_type(tarfile.DIRTYPE)), entry("x")],
     ),
     "long name": ("its name is longer than 255 bytes", [entry("n" * 300, b"x")]),
