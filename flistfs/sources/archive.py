@@ -32,8 +32,8 @@ _TYPES: Final[Mapping[bytes, int]] = {
     b"6": stat.S_IFIFO,
 }
 
-# The longest path of an entry, in bytes: four times what the kernel takes at once. And how deep it may be: as
-# that can be, since a path so deep costs seconds.
+# The longest path of an entry, in bytes: four times what the kernel accepts in one call. And the greatest
+# depth: deeper paths would take seconds.
 _MAX_PATH: Final = 16 << 10
 _MAX_DEPTH: Final = 2048
 
@@ -50,14 +50,14 @@ class ArchiveFile(Raw, Protocol):
         """Return its descriptor, if it has one."""
 
     def tell(self) -> int:
-        """Return how much was read."""
+        """Return how many bytes were read."""
 
     def close(self) -> None:
         """Close it."""
 
 
 class TarSource:
-    """The members of an archive. Directories that it does not name are made."""
+    """The members of an archive. Missing parent directories are created."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class TarSource:
         excluded: Filter = nothing_excluded,
         stop: Callable[[], None] | None = None,
     ) -> None:
-        """Read from `file`, which is called `name` in errors and is closed at the end; nothing is sought.
+        """Read from `file`, without seeking; it is called `name` in errors, and closed at the end.
 
         `stop` ends a read that waits in another thread.
         """
@@ -93,7 +93,7 @@ class TarSource:
         return cls(raw, name, excluded=excluded, stop=raw.stop)
 
     def measure(self) -> None:
-        """Do nothing: an archive's size is known, or it comes from a pipe."""
+        """Do nothing: an archive's size is known, or it is read from a pipe."""
 
     def extent(self, size: int) -> tuple[int, int]:
         """Return how much of the archive has been read."""
@@ -108,7 +108,7 @@ class TarSource:
         return f"{self._name}: {os.fsdecode(path) or '.'}"
 
     def items(self) -> Iterator[Item | Problem | Note]:
-        """Walk the members, in the archive's order."""
+        """Yield the members, in the archive's order."""
         try:
             stream = Decompressed(self._file)
             reader = TarReader(stream)
@@ -119,10 +119,10 @@ class TarSource:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             if self._last is None:
                 raise SourceError(f"{self._name} cannot be read: {reason}") from error
-            yield Problem(self._last, f"nothing behind it can be read: {reason}")
+            yield Problem(self._last, f"nothing after it can be read: {reason}")
 
     def close(self) -> None:
-        """Close the file; a read that waits ends."""
+        """Close the file; a blocked read ends."""
         if self._stop is not None:
             self._stop()
         self._file.close()
@@ -131,7 +131,7 @@ class TarSource:
         """Read to the end: the checksum of it all is there, and a writer to a pipe expects it.
 
         Raises:
-            FormatError: something is missing, or what was taken for the end is none.
+            FormatError: the archive is truncated, or its apparent end was not its end.
         """
         is_empty, is_archive = True, False
         while data := stream.read(_READ_SIZE):
@@ -140,7 +140,7 @@ class TarSource:
                 start -= start % BLOCK
                 is_archive = is_header(data[start : start + BLOCK])
         if not (reader.has_end or stream.is_complete):
-            raise FormatError("it is cut off: there is no end-of-archive marker")
+            raise FormatError("it is truncated: there is no end-of-archive marker")
         if self._last is None and not is_empty:
             raise FormatError("it is not a tar archive, or is damaged")
         if is_archive:
@@ -153,7 +153,7 @@ class TarSource:
             return
         try:
             path = _checked_path(member.name)
-            if self._leaves_out(path, is_directory=member.kind == DIRECTORY):
+            if self._is_excluded(path, is_directory=member.kind == DIRECTORY):
                 return
             item = _item(reader, member, path)
         except MemberError as error:
@@ -161,7 +161,7 @@ class TarSource:
             return
         if member.name.startswith(b"/") and not self._has_absolute:
             self._has_absolute = True
-            yield Note(f"{self._name} has absolute names; they were taken without the slash")
+            yield Note(f"{self._name} has absolute names; the leading slashes were removed")
         yield item
 
     def _leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
@@ -178,7 +178,7 @@ class TarSource:
 def _item(reader: TarReader, member: Member, path: bytes) -> Item:
     kind = _TYPES.get(member.kind)
     if kind is None:
-        raise MemberError(f"it is of a kind that is unknown ({member.kind!r})")
+        raise MemberError(f"it is of an unknown type ({member.kind!r})")
     if not path and kind != stat.S_IFDIR:
         raise MemberError("it has no name")
     has_content = member.kind == FILE
@@ -203,16 +203,16 @@ def _item(reader: TarReader, member: Member, path: bytes) -> Item:
 
 
 def _checked_path(name: bytes) -> bytes:
-    """Return a path inside the tree.
+    """Return a member's path in the tree.
 
     Raises:
-        MemberError: it leads out of it.
+        MemberError: it leads out of the tree, or is too deep or too long.
     """
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
-        raise MemberError("its name leads upwards")
+        raise MemberError("its name contains '..'")
     if b"\0" in name:
-        raise MemberError("its name has a NUL byte in it")
+        raise MemberError("its name contains a NUL byte")
     if len(parts) > _MAX_DEPTH:
         raise MemberError(f"it is nested more than {_MAX_DEPTH:,} directories deep")
     path = b"/".join(parts)
@@ -223,7 +223,7 @@ def _checked_path(name: bytes) -> bytes:
 
 def _link_target(member: Member) -> bytes:
     if not member.link or b"\0" in member.link:
-        raise MemberError("it is a link to nothing")
+        raise MemberError("it is a link without a target")
     return member.link
 
 
@@ -244,7 +244,7 @@ def _id(number: int) -> int:
 
 
 def _extents(member: Member) -> Iterator[tuple[int, int]]:
-    """Walk the parts of a file that hold data: where each begins, and its length."""
+    """Yield the parts of a file that hold data: the offset and length of each in bytes."""
     if member.extents is None:
         yield 0, member.size
     else:
@@ -252,7 +252,7 @@ def _extents(member: Member) -> Iterator[tuple[int, int]]:
 
 
 def _count_chunks(member: Member) -> int:
-    """Count the chunks of a file that hold data."""
+    """Return the number of chunks of a file that hold data."""
     count = done = 0
     for offset, length in _extents(member):
         if length:
@@ -263,7 +263,7 @@ def _count_chunks(member: Member) -> int:
 
 
 def _pieces(reader: TarReader, member: Member) -> Iterator[Piece]:
-    """Read the chunks of a file that hold data, one at a time."""
+    """Yield the chunks of a file that hold data, one at a time."""
     number, chunk = 0, bytearray()
     for offset, length in _extents(member):
         position, end = offset, offset + length

@@ -14,9 +14,9 @@ class SpoolSource(NamedTuple):
 
 
 class FileSource(NamedTuple):
-    """A chunk of a file outside, whose size and times must be what they were when it was found.
+    """A chunk of a file outside the session, whose size and times must not have changed since it was found.
 
-    `offset` and `length` are in bytes; `version` is what `file_version` said of the file.
+    `offset` and `length` are in bytes; `version` is the result of `file_version` for the file.
     """
 
     path: bytes
@@ -40,7 +40,7 @@ Source = SpoolSource | FileSource | BytesSource
 
 
 class Unreadable(NamedTuple):
-    """A file that could not be read, or was changed while it was."""
+    """A file that could not be read, or that changed while it was read."""
 
     reason: str
 

@@ -1,7 +1,7 @@
-"""A file that may be compressed, read from its beginning to its end: gzip, bzip2, xz, zstd, or as it is.
+"""Read a file that may be compressed, from beginning to end: gzip, bzip2, xz, zstd, or uncompressed.
 
-Python's own file objects take what they cannot read after a first stream for the end of the file, refuse the
-padding of xz, and do not say whether what they read was all there was.
+Python's own file objects treat unreadable data after a first stream as the end of the file, reject the
+padding of xz, and do not report whether the file was complete.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ else:
 _READ_SIZE: Final = 128 << 10
 _BUFFER_SIZE: Final = 256 << 10
 
-# The largest dictionary that xz may ask for, in bytes with all else it needs: `xz -9` takes 65 MiB. That of
-# zstd is 128 MiB, the library's own limit and that of the command without --long=28 or more.
+# The memory limit of xz in bytes, for the dictionary and all else: `xz -9` needs 65 MiB. For zstd the largest
+# dictionary is 128 MiB, the limit of the library, and of the command without --long=28 or more.
 _XZ_MEMORY: Final = 256 << 20
 
 _DAMAGE: Final = (zlib.error, lzma.LZMAError, ZstdError, OSError, EOFError, ValueError)
@@ -36,11 +36,11 @@ class Raw(Protocol):
     """A file to read from."""
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int | None:
-        """Read up to as many bytes as `buffer` has; 0 at the end."""
+        """Read into `buffer` and return the number of bytes; 0 at the end."""
 
 
 class _Decompressor(Protocol):
-    """Decompresses one stream; as in `bz2` and `lzma`."""
+    """Decompresses one stream, with the interface of `bz2` and `lzma`."""
 
     @property
     def eof(self) -> bool: ...
@@ -52,7 +52,7 @@ class _Decompressor(Protocol):
 
 
 class _GzipDecompressor:
-    """zlib's decompressor for a gzip member, used like the others. It checks length and CRC."""
+    """zlib's decompressor for a gzip member, with the same interface. It checks length and CRC."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
@@ -85,7 +85,7 @@ class _Kind:
 _KINDS: Final = (
     _Kind("gzip", (b"\x1f\x8b\x08",), _GzipDecompressor),
     _Kind(
-        "bzip2",  # with a first block, or empty; an archive may well begin with a file that is called BZh
+        "bzip2",  # with a first block, or empty; an archive may begin with a file named BZh
         tuple(b"BZh%d" % level + block for level in range(1, 10) for block in (b"1AY&SY", b"\x17rE8P\x90")),
         bz2.BZ2Decompressor,
     ),
@@ -100,10 +100,10 @@ _MAGIC_SIZE: Final = 10
 
 
 class Decompressed:
-    """What a file holds, decompressed."""
+    """The decompressed content of a file."""
 
     def __init__(self, file: Raw) -> None:
-        """Look how `file` begins; nothing of it is sought.
+        """Detect the compression by the first bytes of `file`, without seeking.
 
         Raises:
             OSError: it cannot be read.
@@ -115,24 +115,24 @@ class Decompressed:
         raw = whole if self._streams is None else self._streams
         self._buffered = io.BufferedReader(raw, _BUFFER_SIZE)
         self.read = self._buffered.read
-        """Return so many bytes, or what is left.
+        """Return `size` bytes, or what is left.
 
         Raises:
-            FormatError: it is cut off or damaged.
+            FormatError: it is truncated or damaged.
             OSError: the file cannot be read.
         """
 
     @property
     def is_complete(self) -> bool:
-        """Whether, at its end, the compression has shown that nothing is cut off.
+        """Whether, at the end, the compression format guarantees that the file is complete.
 
-        Of several streams it does not show how many there were.
+        With several streams it does not: their number is not recorded.
         """
         return self._streams is not None and self._streams.count <= 1
 
 
 class _Prefixed(io.RawIOBase):
-    """A file of which the beginning was read already."""
+    """A file whose first bytes have already been read."""
 
     def __init__(self, start: bytes, rest: Raw) -> None:
         self._start = start
@@ -150,7 +150,7 @@ class _Prefixed(io.RawIOBase):
         return len(data)
 
     def take(self, size: int) -> bytes:
-        """Return so many bytes, or what is left: a pipe gives them one by one if it likes."""
+        """Return `size` bytes, or what is left; a pipe may deliver them one by one."""
         taken = b""
         while len(taken) < size and (data := self.read(size - len(taken))):
             taken += data
@@ -158,9 +158,9 @@ class _Prefixed(io.RawIOBase):
 
 
 class _Streams(io.RawIOBase):
-    """The streams of a compressed file, one after the other, with zeros between and behind them.
+    """The streams of a compressed file, one after the other, with zeros between and after them.
 
-    `count` is the number of those that anything came out of.
+    `count` is the number of streams that produced any output.
     """
 
     def __init__(self, kind: _Kind, file: io.RawIOBase) -> None:
@@ -183,7 +183,7 @@ class _Streams(io.RawIOBase):
                 return len(data)
 
     def _next_stream(self) -> bool:
-        """Begin with the next stream; return whether there is one."""
+        """Start the next stream; return whether there is one."""
         while not (rest := self._input.lstrip(b"\0")):
             if not (rest := self._file.read(_READ_SIZE) or b""):
                 return False
@@ -194,9 +194,9 @@ class _Streams(io.RawIOBase):
         return True
 
     def _decompress(self, size: int) -> bytes:
-        """Return up to so many bytes of a stream; none at its end, and where more input is needed."""
+        """Return up to `size` bytes of a stream; none at its end, or if more input is needed."""
         stream = self._decompressor
-        assert stream is not None  # noqa: S101  the type checker's
+        assert stream is not None  # noqa: S101  for the type checker
         is_cut_off = False
         if stream.needs_input and not self._input:
             self._input = self._file.read(_READ_SIZE) or b""
@@ -213,5 +213,5 @@ class _Streams(io.RawIOBase):
             self._input = stream.unused_data
             self._decompressor = None
         elif is_cut_off and not data:
-            raise FormatError(f"the {self._kind.name} file is cut off")
+            raise FormatError(f"the {self._kind.name} file is truncated")
         return data

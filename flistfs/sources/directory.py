@@ -1,7 +1,7 @@
-"""What can be put into a tree without FUSE: directories and files of this machine, as items.
+"""Directories and files of this machine as items, to be put into a tree without FUSE.
 
-A source gives its items in an order in which every directory comes before what is in it, and every file
-before its further names. It is walked in a thread of its own.
+A source yields every directory before its content, and every file before its further hard links. It is
+walked in a thread of its own.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from flistfs.sources.reach import file_within_reach, why_unreadable, within_reac
 from flistfs.tree.chunks import CHUNK_SIZE
 from flistfs.tree.rules import Tree
 
-# os.listxattr costs 1.5 µs a file; a file system without any says so at the first.
+# os.listxattr takes 1.5 µs per file; a file system without xattrs reports that for the first one.
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 
 _NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
 
-# What a minimal access control list says is in the mode already.
+# A minimal access control list is equivalent to the mode.
 _ACL_PREFIX = b"system.posix_acl_"
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A directory or file to begin with: its path on this machine, and in the tree (empty: its top).
+    """A directory or file to start from: its path on this machine, and in the tree (empty: the root).
 
     `shown` is the path as the user typed it.
     """
@@ -45,15 +45,15 @@ class Start:
     shown: str
 
     def below(self, path: bytes) -> str:
-        """Return what the user calls a path of this machine that is this one or below it."""
+        """Return a path at or below this one as the user would type it."""
         rest = os.fsdecode(path[len(self.path) :]).lstrip("/")
         return f"{self.shown.rstrip('/')}/{rest}" if rest else self.shown
 
     def status(self) -> os.stat_result:
-        """Return what is there.
+        """Return its status, without following a link.
 
         Raises:
-            SourceError: nothing is, or it cannot be reached.
+            SourceError: it does not exist, or cannot be reached.
         """
         try:
             with file_within_reach(self.path) as way:
@@ -67,7 +67,7 @@ def starting_points(sources: Sequence[str], typed: Sequence[str] = ()) -> list[S
 
     Args:
         sources: Their paths.
-        typed: The same as the user typed them, where these are others.
+        typed: The paths as the user typed them, if they differ.
 
     Raises:
         SourceError: a source has no name.
@@ -76,17 +76,17 @@ def starting_points(sources: Sequence[str], typed: Sequence[str] = ()) -> list[S
 
 
 def _start(source: str, shown: str) -> Start:
-    if source == "." or source.endswith("/."):  # a Path would have dropped it
+    if source == "." or source.endswith("/."):  # a Path would drop it
         return Start(os.fsencode(os.path.realpath(source)), b"", shown.removesuffix("/.") or "/")
     path = os.path.abspath(source)  # noqa: PTH100  without resolving a link that is itself the source
     name = os.path.basename(path)  # noqa: PTH119  a text, not a path, from here on
     if not name:
-        raise SourceError(f"{source} has no name; to put what is in it into the tree, write {source}.")
+        raise SourceError(f"{source} has no name; to add its content to the tree, write {source}.")
     return Start(os.fsencode(path), os.fsencode(name), shown)
 
 
 class _Place(NamedTuple):
-    """A directory to be walked: its path on this machine and in the tree, and what is known of it."""
+    """A directory to be walked: its path on this machine and in the tree, and its status."""
 
     path: bytes
     name: bytes
@@ -94,7 +94,7 @@ class _Place(NamedTuple):
 
 
 class DirectorySource:
-    """Directories and files of this machine."""
+    """A `TreeSource` of directories and files of this machine."""
 
     def __init__(
         self,
@@ -107,18 +107,18 @@ class DirectorySource:
         """Walk everything below `starts`.
 
         Args:
-            starts: Where to begin.
-            excluded: What is left out, with all that is in it.
+            starts: The directories and files to start from.
+            excluded: Matches the paths to leave out, with everything below them.
             forbidden: Directories, by device and inode number, that must not be walked into because what
-                is written to them would be read again and again; and what they are.
-            replace_links: Whether a directory replaces a link, instead of going where that leads.
+                is written to them would be read again and again; with a description of each.
+            replace_links: Whether a directory replaces a link, instead of following it.
         """
         self._starts = starts
         self._excluded = excluded
         self._forbidden = forbidden or {}
         self._replace_links = replace_links
         self._fits = [Fit() for _ in starts]
-        self._set_apart: dict[bytes, str | None] = {}  # what has no place, and why; none: it comes later
+        self._unfit: dict[bytes, str | None] = {}  # paths that do not fit, and why; None: it comes later
         self._total = 0
         self._closed = False
         self._names: dict[tuple[int, int], bytes] = {}
@@ -133,10 +133,10 @@ class DirectorySource:
     def items(self) -> Iterator[Item | Problem]:
         """Walk everything."""
         for start, each in zip(self._starts, self._fits, strict=True):
-            self._set_apart = {**dict.fromkeys(each.late), **each.refused}
-            if start.name not in self._set_apart:
+            self._unfit = {**dict.fromkeys(each.late), **each.refused}
+            if start.name not in self._unfit:
                 yield from self._walk(start, start.status())
-            elif (why := self._set_apart[start.name]) is not None:
+            elif (why := self._unfit[start.name]) is not None:
                 yield Problem(start.name, why)
             for name in each.late:
                 yield from self._walk_late(start, name)
@@ -173,7 +173,7 @@ class DirectorySource:
         return min(size, self._total) if self._total else size, self._total
 
     def named(self, path: bytes) -> str:
-        """Return what the user calls an item: of sources with the same name, the one that has it."""
+        """Return an item's path as the user would type it; if sources share a name, the one that has it."""
         places = [(start, place) for start in self._starts if (place := _place(start, path)) is not None]
         found = [each for each in places if len(places) > 1 and _is_there(each[1])] or places
         if not found:
@@ -219,7 +219,7 @@ class DirectorySource:
     def _directory(self, place: _Place, directories: list[_Place]) -> Iterator[Item | Problem]:
         """Yield a directory and its entries that are not directories, and collect the others.
 
-        One that cannot be listed is left out itself: an empty one would pass for all that there is.
+        One that cannot be listed is left out itself: as an empty one it would look complete.
         """
         path, name, status = place
         prefix = name + b"/" if name else b""
@@ -242,8 +242,8 @@ class DirectorySource:
         try:
             if self._excluded(name, entry.is_dir(follow_symlinks=False)):
                 return None
-            if name in self._set_apart:
-                why = self._set_apart[name]
+            if name in self._unfit:
+                why = self._unfit[name]
                 return None if why is None else Problem(name, why)
             status = entry.stat(follow_symlinks=False)
             path = entry.path if way is directory else directory + b"/" + entry.name
@@ -254,10 +254,10 @@ class DirectorySource:
             return Problem(name, why_unreadable(error))
 
     def _item(self, way: bytes, path: bytes, name: bytes, status: os.stat_result) -> Item:
-        """Describe an entry that is within reach as `way`, and has the path `path`.
+        """Return the item of an entry with the path `path`, which can be reached as `way`.
 
         Raises:
-            OSError: something of it cannot be read.
+            OSError: it cannot be read.
         """
         mode = status.st_mode
         link = self._first_name(name, status) if status.st_nlink > 1 and not stat.S_ISDIR(mode) else None
@@ -282,7 +282,7 @@ class DirectorySource:
         )
 
     def _first_name(self, name: bytes, status: os.stat_result) -> bytes | None:
-        """Return the name under which a file with several was met first, unless this is it."""
+        """Return the name under which a file with several hard links was found first; None if this is it."""
         first = self._names.setdefault((status.st_dev, status.st_ino), name)
         return None if first == name else first
 
@@ -290,7 +290,7 @@ class DirectorySource:
         """Read the extended attributes of an entry.
 
         Raises:
-            OSError: it has some that cannot be read.
+            OSError: some cannot be read.
         """
         if not self._has_xattrs.get(device, True):
             return _NO_XATTRS
@@ -326,7 +326,7 @@ def _is_there(path: bytes) -> bool:
 
 
 def _place(start: Start, path: bytes) -> bytes | None:
-    """Return where on this machine the item at a path of the tree is, if it comes from there."""
+    """Return the path on this machine of an item of the tree; None if it does not come from `start`."""
     if not start.name:
         return os.path.join(start.path, path) if path else start.path  # noqa: PTH118  bytes
     name, slash, rest = path.partition(b"/")
@@ -334,7 +334,7 @@ def _place(start: Start, path: bytes) -> bytes | None:
 
 
 def _pieces(path: bytes, status: os.stat_result, data: Iterable[range]) -> Iterator[Piece]:
-    """Cut a file into pieces, one at a time: a large one has half a million."""
+    """Yield a file's pieces one at a time: a large file has half a million."""
     size, version = status.st_size, file_version(status)
     for indexes in data:
         for index in indexes:
@@ -355,7 +355,7 @@ def _chunks_with_data(path: bytes, status: os.stat_result) -> Sequence[range]:
             try:
                 start = os.lseek(descriptor, position, os.SEEK_DATA)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # a hole up to the end
+                if error.errno == errno.ENXIO:  # a hole until the end
                     return found
                 raise
             position = os.lseek(descriptor, start, os.SEEK_HOLE)

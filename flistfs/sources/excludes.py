@@ -1,4 +1,4 @@
-"""What is left out: patterns as in a .gitignore file."""
+"""Exclude paths by patterns as in a .gitignore file."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from flistfs.errors import UsageError
 from flistfs.util.patterns import parse_pattern
 
 Filter = Callable[[bytes, bool], bool]
-"""Says of a path, and whether it is a directory, whether it is left out."""
+"""Returns whether to exclude a path; the second argument is whether it is a directory."""
 
 
 def nothing_excluded(path: bytes, is_directory: bool) -> bool:  # noqa: ARG001, FBT001  a Filter's signature
-    """Leave nothing out."""
+    """Exclude nothing."""
     return False
 
 
 def excluding(patterns: Sequence[str]) -> Filter:
-    """Return what leaves out the paths that fit the patterns; without patterns it is `nothing_excluded`.
+    """Return a filter that excludes the paths that match the patterns; without patterns `nothing_excluded`.
 
-    As git has it, the last pattern that fits counts, `!` takes back, a slash at the end is for directories
-    alone, and one at the start or in the middle counts from the top of the tree. What is in a directory that
-    is left out is left out with it: it must not be asked for any more.
+    As in git, the last matching pattern decides, `!` negates, a trailing slash matches directories only, and
+    a slash at the start or in the middle anchors the pattern to the top of the tree. What is in an excluded
+    directory is excluded with it: the filter must not be called for it.
 
     Raises:
-        UsageError: one of them can fit nothing.
+        UsageError: a pattern cannot match anything.
     """
     parsed = [parse_pattern(pattern) for pattern in patterns if pattern]
     if not parsed:
@@ -43,10 +43,10 @@ def excluding(patterns: Sequence[str]) -> Filter:
 
 
 def read_patterns(file: Path) -> list[str]:
-    """Read patterns from a file, one a line; blank lines and those that begin with # say nothing.
+    """Read patterns from a file, one per line; blank lines and those that begin with # are ignored.
 
-    Lines end with LF, or CR and LF. Spaces at their ends count only behind a backslash. Patterns that can fit
-    nothing, such as `[`, are passed over, as git does it.
+    Lines end with LF, or CR and LF. Trailing spaces count only after a backslash. Patterns that cannot match
+    anything, such as `[`, are ignored, as in git.
 
     Raises:
         UsageError: it cannot be read.
@@ -57,20 +57,20 @@ def read_patterns(file: Path) -> list[str]:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from None
     lines = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     patterns = (os.fsdecode(_pattern_of(line)) for line in lines)
-    return [pattern for pattern in patterns if pattern and _can_fit(pattern)]
+    return [pattern for pattern in patterns if pattern and _can_match(pattern)]
 
 
 def _pattern_of(raw: bytes) -> bytes:
-    """Return the pattern of a line; empty if it says nothing."""
+    """Return the pattern of a line; empty if it has none."""
     if raw.startswith(b"#"):
         return b""
-    line = raw.removesuffix(b"\r").partition(b"\0")[0]  # git's lines end with a NUL, too
+    line = raw.removesuffix(b"\r").partition(b"\0")[0]  # a NUL ends a line in git, too
     kept = line.rstrip(b" ")
     escapes = len(kept) - len(kept.rstrip(b"\\"))
     return kept + b" " if escapes % 2 and len(kept) < len(line) else kept
 
 
-def _can_fit(pattern: str) -> bool:
+def _can_match(pattern: str) -> bool:
     try:
         parse_pattern(pattern)
     except UsageError:

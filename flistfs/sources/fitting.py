@@ -1,4 +1,4 @@
-"""How what is added fits into a tree that is there, found out before anything changes.
+"""Check how sources fit into an existing tree, before anything changes.
 
 The rules are in `flistfs.tree.uniting`.
 """
@@ -24,7 +24,7 @@ _WHY = {
     Why.DIRECTORY: "a directory is there already",
     Why.NO_DIRECTORY: "something that is not a directory is there already",
     Why.DEAD_LINK: DEAD_LINK,
-    Why.TWICE: "it would be there twice because one of them goes through a link",
+    Why.TWICE: "it would exist twice because one path goes through a link",
 }
 
 
@@ -33,8 +33,8 @@ class Fit:
     """How a source fits into a tree.
 
     Attributes:
-        late: Its directories that go through links, in the order in which they must come, after all else.
-        refused: What has no place, and why.
+        late: Its directories that go through links, in the required order, after everything else.
+        refused: The paths that do not fit, and why.
     """
 
     late: Sequence[bytes] = ()
@@ -47,7 +47,7 @@ def rules_of_adding(*, replace_links: bool) -> Rules:
 
 
 def fit(sources: Sequence[SourceTree], lowest: Tree, rules: Rules) -> list[Fit]:
-    """Find out how sources fit, one on top of the other (blocks)."""
+    """Return how sources fit, one on top of the other (blocks)."""
     united, fits = United(rules, lowest), []
     for source in sources:
         known = set(united.conflicts)
@@ -62,25 +62,25 @@ def fit(sources: Sequence[SourceTree], lowest: Tree, rules: Rules) -> list[Fit]:
 
 
 class SourceTree:
-    """A directory or file of this machine as a tree that is put on others."""
+    """A directory or file of this machine as a tree that is laid over others."""
 
     def __init__(self, path: bytes, name: bytes, to: bytes, excluded: Filter) -> None:
-        """Look at `path`, which becomes `name` in the directory `to` (empty: what is in it goes there)."""
+        """Read `path`, which becomes `name` in the directory `to` (empty: its content goes there)."""
         self._path = path
         self._to = to
         self._top = join(to, name) if name else to
         self._excluded = excluded
 
     def has(self, path: bytes) -> bool:
-        """Return whether a path is one of the source's own, not of a directory that it goes to."""
+        """Return whether a path belongs to the source itself, not to the directories above its target."""
         return path == self._top or is_below(path, self._top)
 
     def name(self, path: bytes) -> bytes:
-        """Return a path as the source calls it: relative to where it goes."""
+        """Return a path relative to the source's target directory."""
         return path[len(self._to) :].removeprefix(b"/")
 
     def names(self, directory: bytes) -> Iterator[tuple[bytes, Seen]]:
-        """Walk what is in a directory; targets of links are left out."""
+        """Yield the entries of a directory, without the targets of links."""
         if not self.has(directory):
             yield from self.look(directory, [self._next_name(directory)]).items()
             return
@@ -92,7 +92,7 @@ class SourceTree:
                         yield entry.name, Seen(_sort(is_directory, entry.is_symlink()))
 
     def look(self, directory: bytes, names: Sequence[bytes]) -> dict[bytes, Seen]:
-        """Look names up in a directory."""
+        """Look up names in a directory."""
         if not self.has(directory):
             name = self._next_name(directory)
             if name not in names:
@@ -117,7 +117,7 @@ class SourceTree:
         return Seen(_sort(stat.S_ISDIR(mode), stat.S_ISLNK(mode)), target)
 
     def _next_name(self, directory: bytes) -> bytes:
-        """Return the name in a directory above the source that leads to it."""
+        """Return the name in a directory above the source that leads to the source."""
         return self._top[len(directory) :].removeprefix(b"/").split(b"/", 1)[0]
 
     def _place(self, directory: bytes) -> bytes:
@@ -125,5 +125,5 @@ class SourceTree:
         return join(self._path, below) if below else self._path
 
 
-def _sort(is_directory: bool, is_link: bool) -> Sort:  # noqa: FBT001  both are what stat says
+def _sort(is_directory: bool, is_link: bool) -> Sort:  # noqa: FBT001  both come from stat
     return Sort.DIRECTORY if is_directory else Sort.LINK if is_link else Sort.OTHER

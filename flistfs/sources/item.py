@@ -11,7 +11,7 @@ from flistfs.tree.chunks import Stored
 
 
 class Piece(NamedTuple):
-    """A chunk of a file, by its number in it; those that no piece names are holes."""
+    """A chunk of a file, by its number; chunks without a piece are holes."""
 
     number: int
     source: Source
@@ -21,11 +21,11 @@ class Piece(NamedTuple):
 class Item:
     """Something to be put into a tree.
 
-    `path` is relative to where it is put, with no slash at either end, and empty for that place itself.
-    `mode` is the full st_mode; times are nanoseconds since 1970, and without a `ctime_ns` it is that of the
-    putting. A file has `size` bytes in `pieces`, which are to be taken before the next item, or in `stored`,
-    all its chunks in order, of which a store holds the blocks already; an item that is a further name of a
-    file has the file's path as `link`.
+    `path` is relative to the target directory, with no slash at either end, and empty for that directory
+    itself. `mode` is the full st_mode; times are nanoseconds since 1970, and without a `ctime_ns` the time of
+    the import is used. A file has `size` bytes in `pieces`, which must be consumed before the next item, or
+    in `stored`, all its chunks in order, whose blocks a store already holds; an item that is a further hard
+    link to a file has the file's path as `link`.
     """
 
     path: bytes
@@ -69,14 +69,14 @@ class TreeSource(Protocol):
     """A source of items."""
 
     def items(self) -> Iterator[Item | Problem | Note]:
-        """Walk everything (blocks).
+        """Yield everything (blocks).
 
         Raises:
             SourceError: it cannot be read at all, or not to its end.
         """
 
     def measure(self) -> None:
-        """Find out how much there is (blocks), so that `extent` can tell."""
+        """Find out the total amount for `extent` (blocks)."""
 
     def extent(self, size: int) -> tuple[int, int]:
         """Return the progress when `size` bytes of content are done: how much, of how much (0: unknown)."""

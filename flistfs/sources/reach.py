@@ -1,6 +1,6 @@
-"""How files outside are reached: also by paths longer than the kernel takes in one call.
+"""Access files by paths longer than the kernel accepts in one call.
 
-A tree has such that was made step by step.
+A tree that was created step by step can have such paths.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 def within_reach(directory: bytes) -> Iterator[bytes]:
     """Yield a path of a directory through which every name in it is within reach, while it is used.
 
-    That is its own, if there is room for a name. For a longer one a descriptor of the directory is held, two
-    on the way there, and calls go through /proc: those for extended attributes take nothing but paths.
+    That is its own, if there is room for a name. For a longer one a descriptor of the directory is held (two
+    while it is opened), and calls go through /proc: those for extended attributes take only paths.
 
     Raises:
         OSError: a directory on the way cannot be entered.
@@ -69,11 +69,11 @@ def why_unreadable(error: OSError) -> str:
 
 
 def _open(path: bytes) -> int:
-    """Open a directory, with as many names on the way at once as the kernel takes."""
+    """Open a directory, with as many names in each step as the kernel accepts."""
     descriptor: int | None = None
     try:
         while len(path) >= _PATH_MAX:
-            # A name that is longer than all that is for the kernel to refuse.
+            # The kernel rejects a name that is too long by itself.
             end = path.rfind(b"/", 1, _PATH_MAX)
             descriptor = _step(path[:end] if end > 0 else path, descriptor)
             path = path[end:].lstrip(b"/")
@@ -85,7 +85,7 @@ def _open(path: bytes) -> int:
 
 
 def _step(path: bytes, descriptor: int | None) -> int:
-    """Open a directory below another, and close that."""
+    """Open a directory below another one, and close that one."""
     below = os.open(path, _DIRECTORY, dir_fd=descriptor)
     if descriptor is not None:
         os.close(descriptor)

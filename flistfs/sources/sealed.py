@@ -1,13 +1,12 @@
-"""What a session starts from: the trees of sealed flists, in layers, the later on top of the earlier.
+"""The base of a session: the trees of sealed flists in layers, later ones on top of earlier ones.
 
-Directories unite, with owner, mode and times of the uppermost, also through links
+Directories are merged, with the owner, mode and times of the uppermost, also through links
 (see `flistfs.tree.uniting`).
-Anything else hides what lies below it at the same path, and a directory hides what is neither a directory
-nor a link: a path that several layers have is what the last of them says. No layer takes anything away from
-those below; there are no whiteouts.
+Anything else hides whatever is below it at the same path, and a directory hides anything but a directory or a
+link: the last layer with a path decides. No layer removes anything from those below; there are no whiteouts.
 
-Everything comes from the catalogs. No block is fetched: a session notes hash and key of each chunk, and reads
-it when somebody wants it, from its own store or from that of the base.
+Everything comes from the catalogs. No block is fetched: a session records hash and key of each chunk, and
+reads it when it is needed, from its own store or from the base's.
 """
 
 from __future__ import annotations
@@ -32,33 +31,33 @@ from flistfs.tree.rules import Part, Place, Prefer, Rules
 
 _NANO = 1_000_000_000
 
-# How many clashes a message names.
+# Clashes named in a message.
 _NAMED_CLASHES = 20
 
-# How many numbers there are for accounts that an flist knows by name only.
+# Numbers available for accounts that an flist knows by name only.
 _OWN_NUMBERS = MAX_ID - FIRST_OWN_NUMBER + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """An flist, and what to call it."""
+    """An flist, and its name in messages."""
 
     name: str
     flist: Flist
 
 
 class BaseSource:
-    """A `TreeSource` of the united tree of flists.
+    """A `TreeSource` of the merged tree of flists.
 
-    Old flists know accounts by name only, and their etc/passwd is in a block, of which none is fetched: such
-    an account gets a number that is the session's own, and `named_users` and `named_groups` say afterwards
-    which numbers stand for a name alone. `unknown_owners` counts the entries that have one of those.
+    Old flists know accounts by name only, and their etc/passwd is in a block, and no block is fetched: such
+    an account gets a number of the session's own, and `named_users` and `named_groups` report afterwards
+    which numbers stand for a name only. `unknown_owners` counts the entries with one of those.
     """
 
     def __init__(self, layers: Sequence[Layer], *, replace_links: bool = False) -> None:
-        """Walk these, the lowest first; they are closed with it.
+        """Walk these layers, the lowest first; `close` closes them.
 
-        A directory goes through a link to a directory of a lower layer, or with `replace_links` hides it.
+        A directory follows a link to a directory of a lower layer, or with `replace_links` hides it.
         """
         self.layers = layers
         self.unknown_owners = 0
@@ -71,10 +70,10 @@ class BaseSource:
 
     @classmethod
     def open(cls, packages: Sequence[str], *, replace_links: bool = False) -> Self:
-        """Open flists: packages, or directories that they were unpacked into (blocks).
+        """Open flists: packages, or directories with an unpacked one (blocks).
 
         Raises:
-            FormatError: one is not there, damaged, or not an flist.
+            FormatError: one does not exist, is damaged, or is not an flist.
         """
         with ExitStack() as opened:
             layers = [Layer(name, opened.enter_context(Flist.open(Path(name)))) for name in packages]
@@ -83,11 +82,11 @@ class BaseSource:
         return source
 
     def items(self) -> Iterator[Item]:
-        """Walk the united tree.
+        """Yield the merged tree.
 
         Raises:
-            FormatError: a record is at fault, or holds what a session cannot; names the path.
-            ClashError: a link is in the way of a directory, or the other way round; names the paths.
+            FormatError: a record is invalid, or holds something that a session cannot; names the path.
+            ClashError: a link is in the way of a directory, or vice versa; names the paths.
         """
         union = Union([(layer.name, layer.flist) for layer in self.layers], self._rules)
         if union.clashes:
@@ -100,14 +99,14 @@ class BaseSource:
             waiting += reversed(below)
 
     def measure(self) -> None:
-        """Do nothing: how many records there are is known."""
+        """Do nothing: the number of records is known."""
 
     def extent(self, size: int) -> tuple[int, int]:  # noqa: ARG002  a TreeSource's signature
-        """Return how many directories of how many were walked; those that unite count once for each layer."""
+        """Return how many directories of how many were walked; merged ones count once for each layer."""
         return min(self._walked, self._total), self._total
 
     def named(self, path: bytes) -> str:
-        """Return a path of the tree, be it which flist's it may."""
+        """Return a path of the tree, without naming its flist."""
         return os.fsdecode(path) or "."
 
     def close(self) -> None:
@@ -117,16 +116,16 @@ class BaseSource:
 
     @property
     def named_users(self) -> dict[int, bytes]:
-        """The names of users that have no number in the flists, by their numbers in the session."""
+        """The names of users without a number in the flists, by their numbers in the session."""
         return self._users.named()
 
     @property
     def named_groups(self) -> dict[int, bytes]:
-        """The names of groups that have no number in the flists, by their numbers in the session."""
+        """The names of groups without a number in the flists, by their numbers in the session."""
         return self._groups.named()
 
     def _walk_directory(self, union: Union, place: Place, below: list[Place]) -> Iterator[Item]:
-        """Walk a directory, and collect those in it."""
+        """Yield the entries of a directory, and append its subdirectories to `below`."""
         found: dict[bytes, list[tuple[int, Node]]] = {}
         directories: dict[Part, Node] = {}
         for part in place.parts:
@@ -145,9 +144,9 @@ class BaseSource:
                 yield self._item(self.layers[tree], join(place.path, name), node)
 
     def _item(self, layer: Layer, path: bytes, node: Node) -> Item:
-        """Make the item of a node, which is to be at `path`."""
+        """Return the item of a node, with the path `path`."""
         access = node.access
-        assert access is not None  # noqa: S101  the type checker's: a node without one is at fault
+        assert access is not None  # noqa: S101  for the type checker: a node without one has a fault
         uid, gid = self._owner(layer, path, access)
         mtime_ns = node.mtime * _NANO
         is_file = node.kind is Kind.FILE
@@ -177,7 +176,7 @@ class BaseSource:
 def _clash(clashes: Sequence[Clash]) -> ClashError:
     named = ", ".join(described(clash) for clash in clashes[:_NAMED_CLASHES])
     more = f", and {len(clashes) - _NAMED_CLASHES:,} more" if len(clashes) > _NAMED_CLASHES else ""
-    return ClashError(f"{named}{more}; `replace_links` lets the later one take the place of the other")
+    return ClashError(f"{named}{more}; `replace_links` lets the later one replace the other")
 
 
 def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:
@@ -185,21 +184,21 @@ def _refusal(layer: Layer, path: bytes, what: str) -> FormatError:
 
 
 def _directory(layer: Layer, path: bytes) -> tuple[Node, Sequence[Node]]:
-    """Return a directory and its entries, none of which has a fault."""
+    """Return a directory and its entries; raise FormatError if one has a fault."""
     fault = next(layer.flist.faults(path), None)
     if fault is not None:
-        raise _refusal(layer, fault.path, f"{fault.what} (flistfs verify --no-store names every fault)")
+        raise _refusal(layer, fault.path, f"{fault.what} (flistfs verify --no-store lists every fault)")
     try:
         directory, listing = layer.flist.directory(path), layer.flist.listing(path)
     except FormatError as error:
         raise _refusal(layer, path, str(error)) from None
-    if directory is None or listing is None:  # of a sub-directory the fault of its entry was seen before
+    if directory is None or listing is None:  # a subdirectory's fault was found with its entry
         raise _refusal(layer, path, "there is no root directory")
     return directory, listing
 
 
 class _Numbers:
-    """The numbers of users, or of groups, some of which are known by name alone."""
+    """The numbers of users, or of groups, some of which are known by name only."""
 
     def __init__(self) -> None:
         self._given: set[int] = set()
@@ -207,9 +206,9 @@ class _Numbers:
         self._own = 0
 
     def number(self, number: int | None, name: bytes) -> int | None:
-        """Return an account's number: the one that is noted, else what its name says, else one of our own.
+        """Return an account's number: the recorded one, else the one in its name, else one of our own.
 
-        None if there are no more of those.
+        None if our own are used up.
         """
         if number is not None:
             self._given.add(number)
@@ -225,9 +224,9 @@ class _Numbers:
         return self._numbers[name]
 
     def named(self) -> dict[int, bytes]:
-        """Return the names of those that have no number, by the number they got.
+        """Return the names of accounts without a number, by the number they got.
 
-        Where a number has several names, or is itself what some entries have, it is the number that counts.
+        A number that has several names, or that some entries have themselves, is left out.
         """
         claims = Counter(self._numbers.values())
         return {
@@ -249,7 +248,7 @@ def _chunks(layer: Layer, path: bytes, file: Node) -> tuple[Stored, ...]:
         )
     most = layer.flist.format.limits.file_size
     if size > most:
-        raise _refusal(layer, path, f"it has {size} bytes; files of a session have {most} at most")
+        raise _refusal(layer, path, f"it has {size} bytes; a session allows at most {most}")
     return tuple(
         Stored(chunk_length(size, index), ref.hash, ref.key) for index, ref in enumerate(file.blocks)
     )

@@ -1,11 +1,11 @@
 """The tar format, read as a stream: ustar, PAX, GNU and older ones, as GNU tar reads them.
 
 Python's tarfile takes GNU headers' times for a part of the name, mixes up names and sizes of sparse files,
-and needs 19 to 49 µs for a header where this needs 7 to 9. libarchive reads all of it right, in 6 to 7 µs;
-but its binding hears no signal and is not safe from its faults, so that it would need a process of its own:
-40 ms at the start, and 10 µs for taking over an entry.
+and needs 19 to 49 µs per header where this needs 7 to 9. libarchive reads all of it right, in 6 to 7 µs; but
+its binding does not react to signals, and a crash in it would kill the program, so it would need a process of
+its own: 40 ms to start, and 10 µs to transfer an entry.
 
-Everything is held against what it may be before memory is taken for it. Names are bytes, as they are.
+Every size is checked against its limit before memory is allocated. Names are unconverted bytes.
 
 Sources: POSIX.1-2017, pax, "pax Interchange Format" and "ustar Interchange Format"; GNU tar's manual,
 "Basic Tar Format", "GNU Extensions to the Archive Format" and "Storing Sparse Files"; tar.h.
@@ -54,8 +54,8 @@ _MAX_HEADERS: Final = 8 << 20
 _SKIP_SIZE: Final = 1 << 20
 
 
-# Where a GNU header has the map of a sparse file: four extents, whether a block of 21 more follows, and the
-# size; and where that block says whether another follows. An extent is an offset and a length.
+# The fields of a GNU header for a sparse file: four extents, whether a block of 21 more follows, and the
+# size; and the field of that block for whether another follows. An extent is an offset and a length.
 _SPARSE_MAP: Final = slice(386, 482)
 _SPARSE_MORE: Final = 482
 _SPARSE_SIZE: Final = slice(483, 495)
@@ -68,16 +68,16 @@ FILE: Final = b"0"
 HARD_LINK: Final = b"1"
 DIRECTORY: Final = b"5"
 _FILES: Final = frozenset({FILE, b"\0", b"7"})
-_EMPTY: Final = frozenset({b"2", b"3", b"4", DIRECTORY, b"6"})  # whatever their size says
+_EMPTY: Final = frozenset({b"2", b"3", b"4", DIRECTORY, b"6"})  # whatever their size field says
 _SPARSE: Final = b"S"
 _DUMP_DIRECTORY: Final = b"D"
 _CONTINUED: Final = b"M"
 _IGNORED: Final = frozenset({b"V", b"A"})  # a label, and access control lists of Solaris
 
-# Types of what extends the next member, or all.
+# Types of headers that extend the next member, or all.
 _LONG_NAME: Final = b"L"
 _LONG_LINK: Final = b"K"
-_EXTENDED: Final = frozenset({b"x", b"X"})  # X: Solaris, before there was a standard
+_EXTENDED: Final = frozenset({b"x", b"X"})  # X: Solaris, before the standard
 _GLOBAL: Final = b"g"
 
 
@@ -91,9 +91,9 @@ class Readable(Protocol):
 class Member(NamedTuple):
     """A member of an archive.
 
-    `name` and `link` are as they are written. `kind` is its type, where those that stand for the same are
-    one. `size` is the file's; where `extents` are None, so much content follows.
-    Numbers are read when they are asked for, and raise MemberError then.
+    `name` and `link` are as written in the archive. `kind` is its type, with equivalent types made one.
+    `size` is the file's in bytes; if `extents` is None, that much content follows.
+    Numbers are parsed on access, and raise MemberError then.
     """
 
     name: bytes
@@ -106,7 +106,7 @@ class Member(NamedTuple):
 
     @property
     def mode(self) -> int:
-        """Its permissions, and whatever else was written."""
+        """Its permissions, and any other bits that were recorded."""
         return parse_number(self.fields[1], "mode")
 
     @property
@@ -121,7 +121,7 @@ class Member(NamedTuple):
 
     @property
     def mtime_ns(self) -> int:
-        """Its time in nanoseconds since 1970."""
+        """Its modification time in nanoseconds since 1970."""
         text = self.records.get(b"mtime")
         time = parse_time(text) if text else parse_number(self.fields[5], "time") * 10**9
         if abs(time) > MAX_SIZE:
@@ -164,22 +164,22 @@ class TarReader:
     def __init__(self, stream: Readable) -> None:
         """Read from `stream`."""
         self._stream = stream
-        self._ahead: bytes | None = None  # a header that was read already
+        self._ahead: bytes | None = None  # a header that was already read
         self._left = 0  # of a member's content
         self._padding = 0  # after that
         self._headers_left = 0
         self._global: dict[bytes, bytes] = {}
         self._has_begun = False
         self.has_end = False
-        """Whether the archive has an end-of-archive marker: known when its members were walked."""
+        """Whether the archive has an end-of-archive marker: known after its members were walked."""
 
     def members(self) -> Iterator[Member | BadMember]:
-        """Walk the members.
+        """Yield the members.
 
-        The content of each is to be read before the next; what is not read is skipped.
+        The content of each must be read before the next; unread content is skipped.
 
         Raises:
-            FormatError: it is not an archive, or is cut off or damaged; nothing after that can be read.
+            FormatError: it is not an archive, or is truncated or damaged; nothing after that can be read.
         """
         while (header := self._header()) is not None:
             self._begin_content(header)
@@ -202,7 +202,7 @@ class TarReader:
     # Headers
 
     def _header(self) -> Header | None:
-        """Read the header of the next member, with what extends it; none at the end of the archive."""
+        """Read the header of the next member, with its extensions; None at the end of the archive."""
         self._headers_left = _MAX_HEADERS
         long_name = long_link = b""
         records: dict[bytes, bytes] = {}
@@ -225,11 +225,11 @@ class TarReader:
                 return header._replace(records={**self._global, **records}) if self._global else header
             is_extended = True
         if is_extended:
-            raise FormatError("it is cut off: an extended header is the last")
+            raise FormatError("it is truncated: nothing follows an extended header")
         return None
 
     def _block(self) -> bytes:
-        """Return the next header block; nothing at the end of the archive."""
+        """Return the next header block; empty at the end of the archive."""
         block, self._ahead = self._stream.read(BLOCK) if self._ahead is None else self._ahead, None
         if not self._has_begun:
             check_beginning(block)
@@ -239,7 +239,7 @@ class TarReader:
             return b""
         if block and not is_header(block):
             raise FormatError(
-                "it is cut off in the middle of a header"
+                "it is truncated in the middle of a header"
                 if len(block) < BLOCK
                 else "it is damaged: the next header has a wrong checksum"
             )
@@ -247,20 +247,20 @@ class TarReader:
 
     def _extension(self, header: Header) -> bytes:
         """Read the content of a header that extends the next one."""
-        # Its size is its own, whatever the records before it say.
+        # Its size is in its own header, whatever earlier records say.
         size = header._replace(records={}).size
         self._headers_left -= BLOCK + size
         if self._headers_left < 0:
             raise FormatError("the headers of a member are too long")
         data = self._stream.read(size + -size % BLOCK)
         if len(data) < size:
-            raise FormatError("it is cut off in the middle of an extended header")
+            raise FormatError("it is truncated in the middle of an extended header")
         return data[:size]
 
     def _take_global(self, data: bytes) -> None:
         records: dict[bytes, bytes] = {}
         read_records(data, records, array("q"))
-        # Others are about a single member.
+        # Others apply to a single member.
         self._global |= {key: value for key, value in records.items() if key in GLOBAL_RECORDS}
         if sum(map(len, self._global.values())) > _MAX_HEADERS:
             raise FormatError("the global headers are too long")
@@ -268,11 +268,11 @@ class TarReader:
     # Members
 
     def _begin_content(self, header: Header) -> None:
-        """Find out how much content follows a header."""
+        """Determine how much content follows a header."""
         size = 0 if header.kind in _EMPTY else header.size
         self._left, self._padding = size, -size % BLOCK
         if header.kind == HARD_LINK and size:
-            # It may have its content with it in PAX alone, and others write a size just the same.
+            # Only in PAX may its content follow, but other formats record a size all the same.
             block = self._stream.read(BLOCK)
             if block in {b"", ZEROS} or is_header(block):
                 self._ahead, self._left, self._padding = block, 0, 0
@@ -290,13 +290,13 @@ class TarReader:
         kind, name, records, extents = header.kind, header.name, header.records, None
         size = self._left
         if kind == _CONTINUED or b"GNU.volume.filename" in records:
-            self._global.pop(b"GNU.volume.filename", None)  # it is about the first member alone
-            raise MemberError("it is the rest of a file that another volume of the archive begins with")
+            self._global.pop(b"GNU.volume.filename", None)  # it applies to the first member only
+            raise MemberError("it is the continuation of a file from another volume of the archive")
         if kind == _SPARSE:
             kind = FILE
             size, extents = self._gnu_sparse(header)
         elif kind in _FILES:
-            kind = DIRECTORY if name.endswith(b"/") else FILE  # as tars did before there were directories
+            kind = DIRECTORY if name.endswith(b"/") else FILE  # as in tar formats before the directory type
             if kind == DIRECTORY and size:
                 raise MemberError("it is a directory by its name, but has content")
             if header.extents or not SPARSE_RECORDS.isdisjoint(records):
@@ -315,15 +315,15 @@ class TarReader:
                 raise FormatError("the archive ends in the middle of it")
             self._left -= len(data)
         if self._padding:
-            self._stream.read(self._padding)  # some writers leave it out at the end of the archive
+            self._stream.read(self._padding)  # some writers omit it at the end of the archive
             self._padding = 0
 
     # Sparse files
 
     def _gnu_sparse(self, header: Header) -> tuple[int, Extents]:
-        """Read the map of a sparse file that its header holds, and blocks behind that."""
+        """Read the map of a sparse file from its header and the blocks after it."""
         if header.fields[9] != GNU_MAGIC:
-            raise MemberError("it is a sparse file as star writes them, which cannot be read")
+            raise MemberError("it is a sparse file in star's format, which is not supported")
         block = header.block
         parts, more = [block[_SPARSE_MAP]], block[_SPARSE_MORE]
         while more:
@@ -344,10 +344,10 @@ class TarReader:
         return parse_number(header.block[_SPARSE_SIZE], "size"), extents_from(numbers)
 
     def _pax_sparse(self, header: Header) -> tuple[int, Extents]:
-        """Read the map of a sparse file: its records (0.0, 0.1), or the beginning of its content (1.0)."""
+        """Read the map of a sparse file: its records (0.0, 0.1), or the start of its content (1.0)."""
         records = header.records
         if b"SUN.holesdata" in records:
-            raise MemberError("it is a sparse file as Solaris writes them, which cannot be read")
+            raise MemberError("it is a sparse file in Solaris' format, which is not supported")
         version = records.get(b"GNU.sparse.major") or b"0", records.get(b"GNU.sparse.minor") or b"0"
         size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size")
         if size is None:
@@ -364,7 +364,7 @@ class TarReader:
         return parse_decimal(size, "size"), extents_from(numbers)
 
     def _map_in_content(self) -> array[int]:
-        """Read lines with a number each, first how many extents there are, in whole blocks."""
+        """Read one number per line, first the number of extents, in whole blocks."""
         numbers = array("q")
         count: int | None = None
         rest = b""

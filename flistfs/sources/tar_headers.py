@@ -1,4 +1,4 @@
-"""What the headers of a tar archive hold, and how it is written."""
+"""The headers of a tar archive, and their encoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK: Final = 512
 ZEROS: Final = bytes(BLOCK)
 
 
-# Records of them that are kept; Linux has no file with more than 64 KiB of names of xattrs.
+# Records kept of extended headers; on Linux no file has more than 64 KiB of xattr names.
 _MAX_RECORDS: Final = 1 << 15
 
 
@@ -42,7 +42,7 @@ _POSIX_MAGIC: Final = b"ustar\0"  # of any version
 GNU_MAGIC: Final = b"ustar  \0"
 
 
-# Records of extended headers that are of use, beside extended attributes.
+# Records of extended headers that are used, besides extended attributes.
 SPARSE_RECORDS: Final = frozenset(
     {b"GNU.sparse." + name for name in (b"major", b"minor", b"name", b"realsize", b"size", b"map")}
     | {b"SUN.holesdata"}
@@ -65,10 +65,10 @@ _RECORDS: Final = SPARSE_RECORDS | {
 GLOBAL_RECORDS: Final = _RECORDS - SPARSE_RECORDS
 
 
-_EXTENT_RECORDS: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")  # of each extent, in turns
+_EXTENT_RECORDS: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")  # alternating, for each extent
 
 
-# How GNU tar, star and Docker keep extended attributes, and how bsdtar does: in base64, besides.
+# The prefixes of extended attributes in GNU tar, star and Docker, and in bsdtar, which adds base64.
 XATTR: Final = b"SCHILY.xattr."
 
 
@@ -87,7 +87,7 @@ _TIME: Final = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 _MAP: Final = re.compile(rb"[0-9]{1,19}(?:,[0-9]{1,19})*")
 
 
-# How files begin that people take for tar archives.
+# The first bytes of files that are mistaken for tar archives.
 _OTHERS: Final = (
     ((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"), "a zip file"),
     ((b"070701", b"070702", b"070707", b"\xc7\x71", b"\x71\xc7"), "a cpio archive"),
@@ -111,21 +111,21 @@ class MemberError(Exception):
 
 
 class Extents(NamedTuple):
-    """The parts of a file that hold data, in their order; the rest of it is holes. In bytes."""
+    """The parts of a file that hold data, in order, in bytes; the rest is holes."""
 
     offsets: array[int]
     lengths: array[int]
 
 
 class Header(NamedTuple):
-    """A member's header, as it is, with what extends it."""
+    """A member's raw header, with its extensions."""
 
     block: bytes
     fields: tuple[bytes, ...]
     long_name: bytes
     long_link: bytes
     records: Mapping[bytes, bytes]
-    extents: array[int]  # of PAX 0.0: offsets and lengths in turns
+    extents: array[int]  # of PAX 0.0: alternating offsets and lengths
 
     @property
     def kind(self) -> bytes:
@@ -139,19 +139,19 @@ class Header(NamedTuple):
         if name := records.get(b"GNU.sparse.name") or records.get(b"path") or self.long_name:
             return name
         name = self.fields[0].partition(b"\0")[0]
-        # GNU headers have times there. star has them behind it: its prefix ends with a NUL before.
+        # GNU headers have times there. star has them after the prefix, which ends with a NUL.
         if self.fields[9].startswith(_POSIX_MAGIC) and (prefix := self.fields[14].partition(b"\0")[0]):
             return prefix + b"/" + name
         return name
 
     @property
     def link(self) -> bytes:
-        """Where a link leads."""
+        """The target of a link."""
         return self.records.get(b"linkpath") or self.long_link or self.fields[8].partition(b"\0")[0]
 
     @property
     def size(self) -> int:
-        """How many bytes of content it says that follow."""
+        """The bytes of content that follow, according to the header."""
         text = self.records.get(b"size")
         try:
             size = parse_decimal(text, "size") if text else parse_number(self.fields[4], "size")
@@ -173,12 +173,12 @@ def is_header(block: bytes) -> bool:
     total = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
     if wanted == total:
         return True
-    # Some summed up signed bytes.
+    # Some old programs summed signed bytes.
     return wanted == total - 256 * sum(byte >> 7 for byte in block)
 
 
 def check_beginning(block: bytes) -> None:
-    """Refuse what is not an archive, by name if possible."""
+    """Raise FormatError unless this begins a tar archive; the message names other known formats."""
     if not block:
         raise FormatError("it is empty")
     if block == ZEROS or is_header(block):
@@ -190,7 +190,7 @@ def check_beginning(block: bytes) -> None:
 
 
 def parse_number(field: bytes, what: str) -> int:
-    """Read a number in a header: octal, or binary (base-256) if the first bit is set. Blanks are 0."""
+    """Parse a number in a header: octal, or binary (base-256) if the first bit is set. Blank means 0."""
     text = field.strip(b" \0")
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
@@ -199,7 +199,7 @@ def parse_number(field: bytes, what: str) -> int:
     if not text:
         return 0
     if not text.isdigit() and (match := _OCTAL.match(field)):
-        text = match[1]  # what is behind a NUL is nothing
+        text = match[1]  # anything after a NUL is ignored
     if text.isdigit():
         try:
             return int(text, 8)
@@ -209,14 +209,14 @@ def parse_number(field: bytes, what: str) -> int:
 
 
 def parse_decimal(text: bytes, what: str) -> int:
-    """Read a number of an extended header."""
+    """Parse a number of an extended header."""
     if not text.isdigit() or len(text) > 20:
         raise MemberError(f"its {what} is not a number")
     return int(text)
 
 
 def parse_time(text: bytes) -> int:
-    """Read a time of an extended header, with fractions; in nanoseconds."""
+    """Parse a time of an extended header, with fractions; return nanoseconds."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise MemberError("its time is invalid")
@@ -226,7 +226,7 @@ def parse_time(text: bytes) -> int:
 
 
 def from_base64(text: bytes) -> bytes:
-    """Decode what needs no padding; what is invalid stays as it is."""
+    """Decode base64 without padding; return invalid text unchanged."""
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4))
     except binascii.Error:
@@ -234,7 +234,7 @@ def from_base64(text: bytes) -> bytes:
 
 
 def read_records(data: bytes, records: dict[bytes, bytes], extents: array[int]) -> None:
-    """Read what an extended header says, each record after its own length."""
+    """Parse the records of an extended header, each preceded by its own length."""
     position = 0
     while position < len(data) and data[position]:  # zeros: padding
         space = data.find(b" ", position, position + 20)
@@ -258,7 +258,7 @@ def read_records(data: bytes, records: dict[bytes, bytes], extents: array[int]) 
 
 
 def parse_map(text: bytes) -> array[int]:
-    """Parse a map of holes: offsets and lengths in turns. Raises MemberError if it is damaged."""
+    """Parse a map of holes: alternating offsets and lengths. Raises MemberError if it is damaged."""
     if _MAP.fullmatch(text) is None:
         raise MemberError("its map of holes is damaged")
     numbers = array("q")
@@ -268,7 +268,7 @@ def parse_map(text: bytes) -> array[int]:
 
 
 def append_numbers(numbers: array[int], *more: int) -> None:
-    """Add to a map of holes.
+    """Append numbers to a map of holes.
 
     Raises:
         MemberError: it becomes too long, or a number is invalid.
@@ -289,7 +289,7 @@ def extents_from(numbers: array[int]) -> Extents:
 
 
 def check_extents(extents: Extents, size: int, stored: int) -> None:
-    """Refuse a map whose extents are out of order, or hold more than there is."""
+    """Raise MemberError for a map whose extents are out of order, or hold more than is stored."""
     end = total = 0
     for offset, length in zip(*extents, strict=True):
         if length and offset < end:

@@ -1,6 +1,6 @@
-"""Blocks from one store to another: those that it lacks or has wrong, each checked on the way.
+"""Copy blocks from one store to another: those that are missing or corrupt there.
 
-Every block is decoded and compared with its hash and its key before it is sent.
+Every block is decoded and checked against its hash and its key before it is sent.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from flistfs.stores import Store
 from flistfs.tree.chunks import BlockRef
 
 BATCH = 256
-"""Blocks that the target is asked for at a time by one thread."""
+"""Blocks per query of one thread to the target."""
 
-# A group is sent with this many blocks or bytes, whichever comes first (see `authoring.uploader`).
+# A group is sent at this many blocks or bytes, whichever comes first (see `authoring.uploader`).
 _GROUP_BLOCKS = 64
 _GROUP_BYTES = 4 << 20
 
-# Threads; each holds a group, so together they hold less than 40 MiB.
+# Each thread holds one group, so together they hold less than 40 MiB.
 _THREADS = 8
 
 
 def right_copy(store: Store, ref: BlockRef) -> Block | None:
-    """Return a block from a store, from whichever of its servers has it right; None if none has.
+    """Return a valid copy of a block from any of a store's servers; None if there is none.
 
     Raises:
-        StoreError: the store can't be asked.
+        StoreError: the store cannot be queried.
     """
     for stored in store.copies(ref.hash):
         try:
@@ -43,7 +43,7 @@ def right_copy(store: Store, ref: BlockRef) -> Block | None:
 
 
 class Copier:
-    """Threads that copy batches of blocks; a context manager. One lock guards what they count."""
+    """Threads that copy batches of blocks; a context manager. One lock guards the counters."""
 
     def __init__(
         self,
@@ -80,16 +80,16 @@ class Copier:
         self._waiting: deque[Future[None]] = deque()
 
     def submit(self, batch: Sequence[BlockRef]) -> None:
-        """Have a batch copied; waits while many are on their way.
+        """Queue a batch for copying; wait while many are in flight.
 
-        Raises what went wrong with an earlier one.
+        Raises the error of an earlier batch.
         """
         while len(self._waiting) >= 2 * _THREADS:
             self._waiting.popleft().result()
         self._waiting.append(self._threads.submit(self._copy, batch))
 
     def finish(self) -> None:
-        """Wait for all batches. Raises what went wrong with one."""
+        """Wait for all batches; raise the error of one that failed."""
         while self._waiting:
             self._waiting.popleft().result()
 
@@ -97,7 +97,7 @@ class Copier:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Begin nothing new, and wait for what is on its way; after Ctrl-C it ends with its store."""
+        """Start nothing new and wait for batches in flight; after Ctrl-C closing the store ends those."""
         self._stopped = True
         is_interrupted = kind is not None and not issubclass(kind, Exception)
         self._threads.shutdown(wait=not is_interrupted, cancel_futures=True)

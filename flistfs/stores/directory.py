@@ -1,13 +1,14 @@
-"""Blocks in a local directory: one file a block.
+"""A store in a local directory: one file per block.
 
     a/b/abcd…     a block, named by its hash
-    tmp/          files that are being written, renamed into place when they are whole
+    tmp/          files that are being written, renamed into place when they are complete
 
-Two levels of 16 names each, so that a store of millions has some thousand files in a directory, and one of
-some thousand does not have a directory for each: with 65,536 of them its first blocks took 1.5 times as long.
+Two levels of 16 names each, so that a store of millions of blocks has a few thousand files in a directory,
+and one of a few thousand does not get a directory for each: with 65,536 directories the first blocks took
+1.5 times as long.
 
 Several processes may use one directory. A block is written without being flushed: `sync` flushes all of
-them at once, which is many times quicker. After a power cut before a `sync` some file systems show such a
+them at once, which is many times faster. After a power cut before a `sync` some file systems show such a
 block as an empty or a short file: it counts as missing, where its size is known, and `put` replaces it.
 
 The directory itself may be a link. No link in it is followed, whoever created it: one in the place of a
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
     from flistfs.format.base import Block, Codec
 
 _NAME: Final = re.compile(r"[0-9a-f]{8,255}")
-_LEFTOVER_AGE: Final = 24 * 3600.0  # seconds; no write of a block takes a day
+_LEFTOVER_AGE: Final = 24 * 3600.0  # seconds; writing a block never takes a day
 _IOV_MAX: Final = 1024  # UIO_MAXIOV in Linux
 
-# Seconds from the modification time to the change time of a block that was compared: as it is marked, and the
-# bounds within which it counts. Times may be whole seconds, and the rename of a new block may take a while.
+# Seconds from the modification time to the change time of a block that was compared: as marked, and the
+# accepted bounds. Times may be whole seconds, and the rename of a new block may take a while.
 _MARK: Final = 3
 _LEAST_MARK, _LARGEST_MARK = 2, 10
 
@@ -64,7 +65,7 @@ _REFUSALS: Final = {
 
 
 class DirectoryStore:
-    """A `Store` in a directory, which is made (mode 0700) when it is first needed."""
+    """A `Store` in a directory, which is created (mode 0700) when it is first needed."""
 
     def __init__(self, path: Path, codec: Codec) -> None:
         if not path.is_absolute():
@@ -78,7 +79,7 @@ class DirectoryStore:
 
     @property
     def codec(self) -> Codec:
-        """How its blocks are made."""
+        """The codec of its blocks."""
         return self._codec
 
     @property
@@ -88,32 +89,32 @@ class DirectoryStore:
 
     @property
     def readers_router(self) -> None:
-        """Nothing: readers fetch from servers."""
+        """None: readers fetch from servers."""
 
     @property
     def unreadable(self) -> str:
-        """All of it."""
+        """Readers can use none of it."""
         return f"readers fetch from servers, not from {self.url}"
 
     @property
     def trouble(self) -> None:
-        """Nothing: it works or not."""
+        """None: a directory works or it does not."""
 
     def check(self) -> None:
-        """Make the directory if there is none, and see that it can be read."""
+        """Create the directory if it does not exist, and check that it can be read."""
         with self._explained("open"):
             self._make_directory()
             os.close(os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
-        """Look for each block's file."""
+        """Check for each block's file."""
         known = sizes or {}
         checked: set[str] = set()
         with self._explained("look into"):
             return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_), checked)}
 
     def put(self, blocks: Sequence[Block]) -> None:
-        """Write the blocks that are not there, or not right, each aside and then renamed into place."""
+        """Write the blocks that are missing or corrupt, each to a temporary file renamed into place."""
         for block in blocks:
             check_size(block, self._codec, self.url)
             file = self._file(block.hash)
@@ -122,7 +123,7 @@ class DirectoryStore:
                     self._write(file, block.parts)
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002, ARG002  the protocol's
-        """Read one block's file; what is larger than any block is refused unread."""
+        """Read one block's file; refuse one that is larger than any block."""
         values = self.copies(hash)
         if not values:
             raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash)}")
@@ -134,7 +135,7 @@ class DirectoryStore:
         return value
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
-        """Read the block's file; of one that is too large to be a block, the beginning."""
+        """Read the block's file; only the beginning of one that is too large to be a block."""
         with self._explained("read"):
             try:
                 value = _read(self._file(hash))
@@ -143,7 +144,7 @@ class DirectoryStore:
         return [value] if value else []
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
-        """Compare the blocks' files with their names, and note when that was done."""
+        """Compare the blocks' files with their names, and record when that was done."""
         booted = _booted()
         with self._explained("read"):
             return {hash_ for hash_ in hashes if self._is_wrong(hash_, thorough=thorough, booted=booted)}
@@ -154,18 +155,18 @@ class DirectoryStore:
             try:
                 directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
-                return  # nothing was ever put
+                return  # nothing was ever stored
             try:
                 _syncfs(directory)
             finally:
                 os.close(directory)
 
     def close(self) -> None:
-        """Do nothing: no file is kept open."""
+        """Do nothing: no files are kept open."""
 
     def _file(self, hash_: bytes, checked: set[str] | None = None) -> str:
-        """Return a block's path; those in `checked` were seen a moment ago not to be links."""
-        # The one guard between a hash from a stranger's flist and a path.
+        """Return a block's path; the directories in `checked` were just found not to be links."""
+        # The only guard between a hash from an untrusted flist and a path.
         name = self._codec.show(hash_)
         if not _NAME.fullmatch(name):
             raise StoreRefusedError(f"{self.url} names blocks in lower-case hex; {hash_!r:.40} is not")
@@ -178,9 +179,9 @@ class DirectoryStore:
         return f"{directory}/{name}"
 
     def _refuse_link(self, directory: str) -> None:
-        """Raise StoreRefusedError if a directory of the store leads elsewhere."""
+        """Raise StoreRefusedError if a directory of the store is a symbolic link."""
         if os.path.islink(directory):
-            raise StoreRefusedError(f"{directory} is a symbolic link, and no directory of a store: remove it")
+            raise StoreRefusedError(f"{directory} is a symbolic link instead of a directory: remove it")
 
     def _is_whole(self, hash_: bytes, wanted: int | None, checked: set[str]) -> bool:
         found = self._stored_size(self._file(hash_, checked))
@@ -202,7 +203,7 @@ class DirectoryStore:
             return False  # missing
         if not self._codec.has_hash(value, hash_):
             return True
-        with contextlib.suppress(OSError):  # another user's: it is compared again next time
+        with contextlib.suppress(OSError):  # owned by another user: it is compared again next time
             _note_compared(file)
         return False
 
@@ -211,7 +212,7 @@ class DirectoryStore:
             return False
         try:
             return _read(file) == block.stored
-        except OSError:  # what cannot be read is written anew
+        except OSError:  # an unreadable file is rewritten
             return False
 
     def _stored_size(self, file: str) -> int:
@@ -254,13 +255,13 @@ class DirectoryStore:
             os.rename(aside, file)
 
     def _make_directory(self) -> None:
-        # Only the store's own directory is private: mode 0700 on its parents would be a surprise.
+        # Only the store's own directory is private: mode 0700 on its parents would be surprising.
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             self._path.mkdir(mode=0o700)
 
     def _sweep(self) -> None:
-        """Remove what writers that died have left behind; never fails."""
+        """Remove temporary files left behind by writers that died; never fails."""
         oldest = time.time() - _LEFTOVER_AGE
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         with contextlib.suppress(OSError), _opened(self._tmp_root, flags) as tmp, os.scandir(tmp) as entries:
@@ -290,7 +291,7 @@ def _opened(path: str, flags: int) -> Iterator[int]:
 
 
 def _booted() -> float:
-    """Return when the machine started, by the clock that files get their times from."""
+    """Return when the machine booted, by the clock of file times."""
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -332,7 +333,7 @@ def _write_all(descriptor: int, parts: Sequence[bytes]) -> None:
 
 
 def _syncfs(directory: int) -> None:
-    """Flush one file system, and hear about writes that failed; Python has no call for it."""
+    """Flush one file system and report failed writes; Python has no function for it."""
     try:
         syncfs = ctypes.CDLL(None, use_errno=True).syncfs
     except AttributeError:  # a C library without it

@@ -1,4 +1,4 @@
-"""From URLs and routers to stores."""
+"""Open stores by their URLs and routers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_store(
     reading: bool = False,
     password_variable: str | None = PASSWORD_VARIABLE,
 ) -> Store:
-    """Make the store of a codec's blocks that a URL stands for, without touching it yet: `check()` does.
+    """Return the store at a URL, for a codec's blocks, without connecting to it yet: `check()` does.
 
     `password` is used if the URL has none, and for all servers of a router whose URLs have none; `timeout`
     is in seconds without progress (servers only; see `reading_deadline`). A store for `reading` may be a
@@ -31,7 +31,7 @@ def open_store(
     Raises `UsageError` for an invalid URL or router.
     """
     parsed = parse_store_url(url, password)
-    # Each is loaded where it is used: redis-py, for clusters alone, takes 0.2 s.
+    # Each is imported where it is used: redis-py, needed for clusters only, takes 0.2 s.
     if parsed.scheme == "router":
         from flistfs.stores.combined.routed import open_router  # noqa: PLC0415
 
@@ -66,11 +66,11 @@ def open_flist_store(
     reading: bool = True,
     password_variable: str = PASSWORD_VARIABLE,
 ) -> Store:
-    """Make the store that the blocks of a flist are in, without touching it yet; by default only to read.
+    """Return the store that holds an flist's blocks, without connecting yet; by default for reading only.
 
-    That is the store at `url`, if the user named one; else what the package's own router says; else the
-    user's directory of blocks. The password goes to the store at `url` alone: a package comes from
-    strangers, and so do the names of the servers in it.
+    That is the store at `url`, if the user named one; else the one of the package's own router; else the
+    user's directory of blocks. The password is sent only to the store at `url`: a package, and the server
+    names in it, may come from strangers.
 
     Raises:
         UsageError: the URL or its router is invalid.

@@ -1,4 +1,4 @@
-"""What an flist says to its readers of where its blocks are."""
+"""The router that an flist gives its readers, so that they find its blocks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from flistfs.stores.base import Store
 
-_IGNORED = "readers ignore what follows the host, and read from the first database or the namespace default"
+_IGNORED = "readers ignore the path of a URL, and read from the first database or the namespace default"
 
 
 def read_router(file: Path) -> Router:
@@ -43,14 +43,14 @@ def read_router(file: Path) -> Router:
 
 
 def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
-    """Make the text of the router.yaml that the user wants in a package; None if the user did not say.
+    """Return the router.yaml that the user wants in a package; None if the user named no servers.
 
     Args:
-        file: A router to be taken over.
-        public_url: The one server that readers are to ask.
+        file: A router to copy.
+        public_url: The only server for readers.
 
     Raises:
-        UsageError: both are given, readers cannot use it, or it has a password, which no package may hold.
+        UsageError: both are given, readers cannot use it, or it has a password, which packages never hold.
     """
     if public_url is not None:
         if file is not None:
@@ -63,10 +63,10 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
     router = read_router(file)
     _check_complete(router, file)
     if has_passwords(router):
-        raise UsageError(f"{file} has passwords in it, and a package is given to others: take them out")
+        raise UsageError(f"{file} contains passwords, which a package would give to others: remove them")
     for url in (rule.url for pool in router.pools for rule in pool.rules):
         if for_readers(parse_store_url(url)) is None:
-            raise UsageError(f"{file} names {url}: {_IGNORED}; name servers alone")
+            raise UsageError(f"{file} names {url}: {_IGNORED}; name servers without a path")
     return format_router(router).decode()
 
 
@@ -88,15 +88,15 @@ def _public_url(text: str) -> str:
     if url.scheme not in SCHEMES:
         raise UsageError(f"readers fetch from {', '.join(sorted(SCHEMES))} servers, not from {url.scheme}://")
     if url.password is not None:
-        raise UsageError("the public URL has a password, and a package is given to others: leave it out")
+        raise UsageError("the public URL has a password, which a package would give to others: omit it")
     readable = for_readers(url)
     if readable is None:
-        raise UsageError(f"{url} cannot be the public URL: {_IGNORED}; give the server alone")
+        raise UsageError(f"{url} cannot be the public URL: {_IGNORED}; give the server without a path")
     return str(readable)
 
 
 def usable_router(router: Router) -> Router | None:
-    """Return what readers can use of a router, without passwords; None if that is nothing."""
+    """Return the part of a router that readers can use, without passwords; None if there is none."""
     pools = tuple(
         replace(pool, rules=rules)
         for pool in without_passwords(router).pools
@@ -112,15 +112,15 @@ def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -
     """Return notes about the servers that an flist in a store names to its readers.
 
     Args:
-        store: Where its blocks are.
-        router: What it names.
-        is_chosen: Whether the user said so.
+        store: The store of its blocks.
+        router: The router in it.
+        is_chosen: Whether the user chose that router.
     """
     notes: list[str] = []
     option = "`router`" if parse_store_url(store.url).scheme == "router" else "`public_url`"
     if not is_chosen and store.unreadable is not None:
         brought = (
-            f"; flistfs push brings the blocks to a server, {option} names one" if router is None else ""
+            f"; flistfs push copies the blocks to a server, {option} names one" if router is None else ""
         )
         notes.append(f"{store.unreadable}, so the flist does not name it{brought}")
     if router is not None and (local := local_servers(router.all_urls())):

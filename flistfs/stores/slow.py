@@ -1,7 +1,7 @@
-"""Blocks that could not be read though much time was spent on it.
+"""Remember reads of blocks that failed after a long wait.
 
-When a read fails, the kernel asks again at once, for a page instead of what it wanted to read ahead; so a
-program that reads from a store which hangs would wait twice.
+When a read fails, the kernel retries at once, for one page instead of the read-ahead; so a program that reads
+from a store which hangs would wait twice.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from flistfs.errors import StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SLOW: Final = 3.0  # seconds; a server that is down says so within one
-_REMEMBERED: Final = 1.0  # seconds; the kernel asks again within a millisecond
+_SLOW: Final = 3.0  # seconds; a server that is down refuses within one
+_REMEMBERED: Final = 1.0  # seconds; the kernel retries within a millisecond
 _MOST: Final = 1024
 
 
 class SlowFailures:
-    """Remembers for a second which blocks could not be read in a long time. One thread uses it."""
+    """Remembers for a second which reads failed after a long wait. For one thread."""
 
     def __init__(self) -> None:
         self._failed: dict[bytes, tuple[float, str]] = {}
 
     @contextmanager
     def watched(self, block_hash: bytes) -> Iterator[None]:
-        """Read a block in the `with` block, or fail as the read just before did.
+        """Guard a read of a block in the `with` block: fail at once if the read just before failed slowly.
 
         Raises:
-            StoreUnavailableError: it did.
+            StoreUnavailableError: it failed slowly.
         """
         started = time.monotonic()
         until, reason = self._failed.pop(block_hash, (0.0, ""))

@@ -1,8 +1,8 @@
-"""Store URLs: how a user says where blocks live.
+"""Store URLs: how users name the place of blocks.
 
 | URL | store |
 | --- | --- |
-| `ardb://[:password@]host[:port][/name]` | ARDB, or anything that speaks Redis' protocol |
+| `ardb://[:password@]host[:port][/name]` | ARDB, or any server that speaks the Redis protocol |
 | `redis://[:password@]host[:port][/number]` | Redis, Valkey |
 | `rediss://[:password@]host[:port][/number]` | the same over TLS, with the system's certificates |
 | `zdb://[:password@]host[:port][/namespace]` | 0-db |
@@ -10,8 +10,8 @@
 | `dir:///absolute/path` | a directory, one file a block |
 | `router:///absolute/router.yaml[?min-replicas=N]` | the servers of a router |
 
-`ardb://password@host`, as routers spell it, works for all servers. What is special in a URL is
-percent-encoded in passwords, names and paths.
+`ardb://password@host`, as routers spell it, works for all servers. Reserved characters are percent-encoded
+in passwords, names and paths.
 
 Text of a URL is never repeated in an error: where the URL is wrong, any part of it may be the password.
 """
@@ -37,13 +37,13 @@ PASSWORD_VARIABLE: Final = "FLISTFS_STORE_PASSWORD"  # noqa: S105  a variable's 
 """The environment variable with the password of the store that blocks go to."""
 
 BASE_PASSWORD_VARIABLE: Final = "FLISTFS_BASE_PASSWORD"  # noqa: S105  a variable's name
-"""The one with the password of the store that a base's blocks are in; a daemon inherits it."""
+"""The variable with the password of the store that holds a base's blocks; a daemon inherits it."""
 
 FROM_PASSWORD_VARIABLE: Final = "FLISTFS_FROM_PASSWORD"  # noqa: S105  a variable's name
-"""The one with the password of a store that blocks are taken from."""
+"""The variable with the password of a store that blocks are copied from."""
 
 _FILES: Final = frozenset({"dir", "router"})
-# The schemes that readers know, and the name of what they read from there.
+# The schemes that readers know, and the database or namespace they read from.
 _FIRST_NAMES: Final = {"ardb": "0", "redis": "0", "zdb": "default"}
 _NUMBERED: Final = frozenset({"redis", "rediss"})  # SELECT takes a number; elsewhere it takes a name
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -63,7 +63,7 @@ class StoreUrl:
     path: Path | None = None
     """The directory of a `dir` store, the file of a `router`."""
     min_replicas: int | None = None
-    """How many servers must have a block of a `router` store; None: all that its hash belongs to."""
+    """How many servers must hold a block of a `router` store; None: all that its hash belongs to."""
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -116,7 +116,7 @@ def named_store(text: str) -> str:
     """Return the URL of what a user calls a store: a URL, or the path of a router.yaml.
 
     Raises:
-        UsageError: it is neither; the text is not repeated.
+        UsageError: it is neither; the message does not repeat the text.
     """
     if "://" in text:
         return text
@@ -129,7 +129,7 @@ def named_store(text: str) -> str:
 
 
 def with_min_replicas(url: StoreUrl, number: int | None) -> StoreUrl:
-    """Return the URL of a router with another number of least replicas; None leaves it as it is.
+    """Return the URL of a router with another minimum of replicas; None leaves it as it is.
 
     Raises:
         UsageError: it is not the path of a router.
@@ -137,15 +137,15 @@ def with_min_replicas(url: StoreUrl, number: int | None) -> StoreUrl:
     if number is None:
         return url
     if url.scheme != "router":
-        raise UsageError("`min_replicas` is for a store of several servers, that is for a router.yaml")
+        raise UsageError("`min_replicas` needs a store of several servers, that is, a router.yaml")
     return replace(url, min_replicas=number)
 
 
 def for_readers(url: StoreUrl) -> StoreUrl | None:
-    """Return the URL by which readers reach a server; None if they cannot.
+    """Return the URL by which readers can use a server; None if they cannot.
 
-    They know neither TLS nor clusters, and ignore what follows the host: they read from the first database,
-    or the namespace `default`, and hang or die of a block that is not there.
+    They support neither TLS nor clusters, and ignore the path of a URL: they read from the first database
+    or the namespace `default`, and hang or crash on a block that is not there.
     """
     first = _FIRST_NAMES.get(url.scheme)
     if first is None or url.name not in {None, first}:
@@ -158,8 +158,8 @@ def why_unreadable(url: StoreUrl) -> str | None:
     if for_readers(url) is not None:
         return None
     if url.tls:
-        return f"readers know no TLS, and cannot use {url}"
-    return f"readers ignore what follows the host in {url}"
+        return f"readers do not support TLS, and cannot use {url}"
+    return f"readers ignore the path in {url}"
 
 
 def default_store_url() -> str:
@@ -176,7 +176,7 @@ def without_password(url: str) -> str:
 
 
 def local_servers(urls: Iterable[str]) -> list[str]:
-    """Return those of readers' URLs that mean another machine to each machine."""
+    """Return those of the readers' URLs that mean the local machine wherever they are read."""
     return [url for url in urls if _is_local(url)]
 
 
@@ -196,14 +196,14 @@ def _path(scheme: str, rest: str) -> Path:
         )
     if "\0" in path:
         raise UsageError(f"the path of a URL of {scheme}:// contains a NUL byte")
-    # Two slashes at the start would survive in a Path, and mean the same.
+    # pathlib keeps two leading slashes, which mean the same as one.
     return Path("/" + path.lstrip("/"))
 
 
 def _min_replicas(query: str) -> int:
     match = _MIN_REPLICAS.fullmatch(query)
     if match is None:
-        raise UsageError("what follows the path of a router:// URL is a number of servers: ?min-replicas=2")
+        raise UsageError("the query of a router:// URL must be a number of servers: ?min-replicas=2")
     return int(match[1])
 
 
@@ -213,7 +213,7 @@ def _password(scheme: str, userinfo: str) -> str | None:
         user, secret = "", user
     if user:
         raise UsageError(
-            f"a URL of {scheme}:// takes a password but no user name: write {scheme}://:password@host "
+            f"a URL of {scheme}:// takes a password but not a user name: write {scheme}://:password@host "
             "(a : inside the password is written %3A)"
         )
     return unquote(secret, errors="surrogateescape") or None
@@ -261,9 +261,9 @@ def _host_name(scheme: str, host: str) -> str:
 
 
 def _port(scheme: str, text: str) -> int:
-    # The text is not repeated: where the @host is forgotten, it is the password.
+    # The text is not repeated: if the user forgot the @host, it is the password.
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536):
-        raise UsageError(f"the {scheme}:// URL has a bad port: it is a number from 1 to 65535")
+        raise UsageError(f"the {scheme}:// URL has an invalid port: it must be a number from 1 to 65535")
     return int(text)
 
 
@@ -277,7 +277,7 @@ def _name(scheme: str, path: str) -> str | None:
             raise UsageError(f"the path of a {scheme}:// URL must be a database number, as in /2")
         return path
     if "/" in path:
-        raise UsageError(f"what follows the host of a URL of {scheme}:// is one name, without slashes")
+        raise UsageError(f"the path of a URL of {scheme}:// must be one name, without slashes")
     return unquote(path, errors="surrogateescape")
 
 
@@ -285,6 +285,6 @@ def shown_store(url: str) -> str:
     """Return the name that the user has for a store: a router is the path of its file."""
     try:
         parsed = parse_store_url(url)
-    except UsageError:  # the servers of an flist's own router, in words
+    except UsageError:  # a description of the servers in an flist's own router
         return url
     return str(parsed.path) if parsed.scheme == "router" else url

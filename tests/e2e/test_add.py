@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, 
         f"{source}/there: a directory is there already",
     )
     assert said == (
-        f"flistfs: {', '.join(in_the_way)}; nothing was added: --keep-going leaves out what has no place\n"
+        f"flistfs: {', '.join(in_the_way)}; nothing was added: --keep-going skips what does not fit\n"
     )
     assert {**home.status(), "requests": None} == before  # which is not incomplete either
     said = home.run("add", f"{source}/.", "--keep-going", code=11).stderr
@@ -225,7 +225,7 @@ def test_a_link_is_replaced_when_that_is_wanted(home: Home, mountpoint: Path, so
     home.run("add", f"{source}/app/.", "--replace-links")
     assert names_in(mountpoint / "bin") == ["tool"]
     refused = home.run("add", f"{source}/root/.", "--replace-links", code=11).stderr
-    assert "bin: a directory is there already" in refused
+    assert "bin: a directory already exists" in refused
     home.run("seal", "out.flist")
 
 
@@ -241,7 +241,7 @@ def test_all_that_is_in_the_way_is_counted_and_much_of_it_named(
         shutil.rmtree(source / f"d{number:02}/below")
         (source / f"d{number:02}/below").symlink_to("/")
     refused = home.run("add", source, "--to", "a/b", code=11).stderr
-    paths, why = [f"{source}/d{number:02}/below" for number in range(30)], "a directory is there already"
+    paths, why = [f"{source}/d{number:02}/below" for number in range(30)], "a directory already exists"
     names = ", ".join(f"{path}: {why}" for path in paths[:20])
     assert f"flistfs: {names}, and 10 more (--json lists all); nothing was added: " in refused
     listed = home.run("add", source, "--to", "a/b", "--json", code=11)

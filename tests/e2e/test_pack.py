@@ -125,7 +125,8 @@ def test_an_archive_without_an_end(home: Home, compression: str) -> None:
         assert {b"file", b"last"} < set(packed(home, archive))
         return
     assert (
-        "cut off: there is no end-of-archive marker" in home.run("pack", archive, "out.flist", code=11).stderr
+        "truncated: there is no end-of-archive marker"
+        in home.run("pack", archive, "out.flist", code=11).stderr
     )
     assert nothing_is_left(home)
 
@@ -181,10 +182,10 @@ def archive_of(home: Home, *entries: Entry) -> Path:
 
 
 HOSTILE: dict[str, tuple[str, list[Entry]]] = {
-    "upward": ("a/../../x: its name leads upwards", [entry("a/../../x", b"x")]),
-    "link out": ("l: its name leads upwards", [entry("l", change=of_type(tarfile.LNKTYPE, "../x"))]),
+    "upward": ("a/../../x: its name contains '..'", [entry("a/../../x", b"x")]),
+    "link out": ("l: its name contains '..'", [entry("l", change=of_type(tarfile.LNKTYPE, "../x"))]),
     "absolute link": (
-        "l: it is a further name of a file that is not there",
+        "l: it is a hard link to a file that does not exist",
         [entry("l", change=of_type(tarfile.LNKTYPE, "/etc/passwd"))],
     ),
     "more than a file may have": (
@@ -192,7 +193,7 @@ HOSTILE: dict[str, tuple[str, list[Entry]]] = {
         [entry("x", change=sparse_of(1 << 60))],
     ),
     "link to nothing": (
-        "l: it is a further name of a file that is not there",
+        "l: it is a hard link to a file that does not exist",
         [entry("l", change=of_type(tarfile.LNKTYPE, "gone"))],
     ),
     "twice": ("x: it is there twice", [entry("x", b"1"), entry("x", b"2")]),
@@ -206,12 +207,12 @@ HOSTILE: dict[str, tuple[str, list[Entry]]] = {
         [entry("x", b"1"), entry("x", change=of_type(tarfile.DIRTYPE))],
     ),
     "file over a directory": (
-        "x: a directory is there",
+        "x: a directory already exists",
         [entry("x", change=of_type(tarfile.DIRTYPE)), entry("x")],
     ),
     "long name": ("its name is longer than 255 bytes", [entry("n" * 300, b"x")]),
     "long target": ("l: its target is longer", [entry("l", change=of_type(tarfile.SYMTYPE, "t" * 5000))]),
-    "empty target": ("l: it is a link to nothing", [entry("l", change=of_type(tarfile.SYMTYPE))]),
+    "empty target": ("l: it is a link without a target", [entry("l", change=of_type(tarfile.SYMTYPE))]),
 }
 
 
@@ -391,11 +392,11 @@ def test_the_timeout_counts_for_connecting_and_for_a_store_that_falls_silent(
         server.resume()
         secure = server.url.replace("redis://", "rediss://")
         refused = home.run("pack", source, "out.flist", "--store", secure, "--timeout", "1", code=3)
-        assert f"{secure} does not speak TLS there" in refused.stderr
+        assert f"{secure} does not speak TLS on this port" in refused.stderr
     with fake_server(lambda words: None if words[0] == b"SET" else Shelf()(words)) as fallen:
         store = f"redis://127.0.0.1:{fallen.port}"
         refused = home.run("pack", source, "out.flist", "--store", store, "--timeout", "1", code=3)
-        assert f"gave up after 1 s: {store} takes nothing" in refused.stderr
+        assert f"gave up after 1 s: {store} accepts nothing" in refused.stderr
     assert not (home.path / "out.flist").exists()
 
 

@@ -234,7 +234,7 @@ def test_what_a_file_may_have_is_the_same_everywhere(home: Home, mountpoint: Pat
     for command in (("add", source), ("pack", source, "out.flist")):
         refused = home.run(*command, code=11).stderr
         assert "large" in refused
-        assert f"it has {most + 1:,} bytes; a file in an flist has {most:,} at most" in refused
+        assert f"it has {most + 1:,} bytes; an flist allows at most {most:,} per file" in refused
     home.run("pack", source, "out.flist", "--keep-going", code=11)
     assert set(read_flist(home.path / "out.flist")) == {b""}
     home.run("abort", "--yes")

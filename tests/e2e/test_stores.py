@@ -83,7 +83,7 @@ def test_what_readers_would_read_from_elsewhere_is_not_named(
     for name, is_named in (("5", False), ("0", True)):
         summary = home.json("pack", source, f"{name}.flist", "--store", f"{redis.url}/{name}")
         assert summary["servers"] == ([redis.url] if is_named else [])
-        ignored = f"readers ignore what follows the host in {redis.url}/5, so the flist does not name it; "
+        ignored = f"readers ignore the path in {redis.url}/5, so the flist does not name it; "
         assert summary["notes"][0].startswith("readers elsewhere" if is_named else ignored)
         expected = format_router(router_to(redis.url)) if is_named else None
         assert router_in(home.path / f"{name}.flist") == expected
@@ -99,7 +99,7 @@ def test_a_router_names_to_readers_what_they_can_use(home: Home, source: Path, r
         router = router_file(home.path, *pools)
         summary = home.json("pack", source, "out.flist", "--store", router, "--force")
         assert summary["servers"] == names
-        assert f"readers ignore what follows the host in {redis.url}/5" in summary["notes"][0]
+        assert f"readers ignore the path in {redis.url}/5" in summary["notes"][0]
         assert "--router" in summary["notes"][-1]
         assert "--public-url" not in str(summary["notes"])
 
@@ -254,11 +254,11 @@ def test_equal_trees_and_stores_give_equal_packages(home: Home, mountpoint: Path
         ([f"--public-url=ardb://{SECRET}@host"], "the public URL has a password"),
         (["--public-url", "rediss://host"], "readers fetch from ardb, redis, zdb servers"),
         (["--public-url", "redis://host/5"], "redis://host:6379/5 cannot be the public URL: readers ignore"),
-        (["--public-url", "zdb://host/name"], "give the server alone"),
-        (["--router", "named.yaml"], "named.yaml names zdb://two/name: readers ignore what follows the host"),
+        (["--public-url", "zdb://host/name"], "give the server without a path"),
+        (["--router", "named.yaml"], "named.yaml names zdb://two/name: readers ignore the path of a URL"),
         (["--public-url", "host"], "a store URL looks like"),
         (["--public-url", "ardb://host", "--router", "r.yaml"], "exclude each other"),
-        (["--router", "r.yaml"], "r.yaml has passwords in it"),
+        (["--router", "r.yaml"], "r.yaml contains passwords"),
         (["--router", "nothing.yaml"], "nothing.yaml cannot be read"),
         (["--router", "/dev/null"], "router.yaml is empty"),
     ],
@@ -342,9 +342,9 @@ def test_the_password_for_all_servers(home: Home, mountpoint: Path) -> None:
         ),
         (
             ["--store", "ardb://host", "--min-replicas", "1"],
-            "--min-replicas is for a store of several servers",
+            "--min-replicas needs a store of several servers",
         ),
-        (["--min-replicas", "1"], "--min-replicas is for a store of several servers"),
+        (["--min-replicas", "1"], "--min-replicas needs a store of several servers"),
     ],
 )
 def test_a_store_that_makes_no_sense_is_refused(

@@ -121,7 +121,7 @@ def test_absolute_names_lose_their_slash_and_that_is_said_once() -> None:
     found = {each.path: each for each in read(raw) if isinstance(each, Item)}
     assert list(found) == [b"", b"opt", b"opt/x", b"opt/h", b"opt/s"]
     assert (found[b"opt/h"].link, found[b"opt/s"].target) == (b"opt/x", b"/opt/x")
-    assert notes(raw) == ["archive has absolute names; they were taken without the slash"]
+    assert notes(raw) == ["archive has absolute names; the leading slashes were removed"]
     assert not notes(entry(b"./x") + END)
 
 

@@ -163,7 +163,7 @@ def test_layers_in_which_links_are_in_the_way_are_refused_by_all_their_names(tmp
     said, dead = str(refusal.value), "the link does not lead to a directory"
     assert f"dead18 is in {tmp_path}/0 (link) and {tmp_path}/1 (directory): {dead}, full is in" in said
     assert "through is in" not in said
-    assert said.endswith("not empty; `replace_links` lets the later one take the place of the other")
+    assert said.endswith("not empty; `replace_links` lets the later one replace the other")
     _, source = taken_and_source(tmp_path / "replaced", *layers, replace_links=True)
     assert list(source.hidden.values()) == [sorted(lower)]
     more: dict[bytes, Item] = {b"dead19": Item("link", b"gone")}
@@ -178,7 +178,7 @@ def test_two_entries_of_one_layer_in_one_place_are_named_by_both_paths(tmp_path:
         taken(tmp_path, records_of(lower), records_of(upper))
     assert str(refusal.value) == (
         f"usr/x in {tmp_path}/1: it would be there twice, through a link, as usr/x and as bin/x; "
-        f"`replace_links` lets the later one take the place of the other"
+        f"`replace_links` lets the later one replace the other"
     )
 
 
@@ -314,7 +314,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest
     small = replace(ROCKSDB, limits=replace(ROCKSDB.limits, file_size=7))
     monkeypatch.setitem(opening._FORMATS, "rocksdb", small)
     assert taken(tmp_path / "fits", records_of({b"file": Item(what=b"content")}))
-    with pytest.raises(FormatError, match="file: it has 8 bytes; files of a session have 7 at most"):
+    with pytest.raises(FormatError, match="file: it has 8 bytes; a session allows at most 7"):
         taken(tmp_path, records_of({b"file": Item(what=b"contents")}))
 
 

@@ -338,7 +338,7 @@ def test_a_password_for_all_goes_to_servers_without_one(tmp_path: Path) -> None:
         ("pools: {p: {'1:f': ardb://h}}\nlookup: [p]", "no server for hashes that begin with 00"),
         ("pools: {p: {}, q: {'0:f': ardb://h}}\nlookup: [p]", "no server for hashes that begin with 00"),
         (f"pools: {{p: {{'0:f': 'ardb://{SECRET}@h..h'}}}}\nlookup: [p]", "malformed host name"),
-        (f"pools: {{p: {{'0:f': 'ardb://user:{SECRET}@h'}}}}\nlookup: [p]", "no user name"),
+        (f"pools: {{p: {{'0:f': 'ardb://user:{SECRET}@h'}}}}\nlookup: [p]", "not a user name"),
         ("# " + "x" * MAX_SIZE, "more than"),
     ],
 )
@@ -389,7 +389,7 @@ def test_the_store_of_a_flist() -> None:
         assert open_flist_store(router, None, SECRET).get(SOME[1].hash) == value_of(SOME[1])
         in_package.command("CONFIG", "SET", "requirepass", SECRET)
         with pytest.raises(
-            StoreRefusedError, match="needs a password, and servers that only an flist names get none"
+            StoreRefusedError, match="needs a password, but servers that only the flist names get none"
         ):
             open_flist_store(router, None, SECRET).get(SOME[1].hash)
         in_package.password = SECRET

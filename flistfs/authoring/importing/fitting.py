@@ -1,7 +1,7 @@
-"""How what is added fits into a tree that is there, found out before anything changes;
-see `flistfs.tree.uniting`.
+"""Check how a source fits into the tree of a session, before anything changes.
 
-Only names are read of the source, and only where the tree has something too.
+The rules are in `flistfs.tree.uniting`. Only names are read from the source, and only where the tree has
+entries too.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from flistfs.tree.uniting import followed, join
 
 
 class JournalTree:
-    """The tree of a session, which is asked in the event loop, from a thread of trio's."""
+    """The tree of a session, for a trio worker thread; the journal is read in the event loop."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._known = {b"": ROOT_INO}
 
     def names(self, directory: bytes) -> list[tuple[bytes, Seen]]:
-        """Walk what is in a directory."""
+        """Return the entries of a directory."""
         return trio.from_thread.run_sync(self._names, directory)
 
     def look(self, directory: bytes, names: Sequence[bytes]) -> dict[bytes, Seen]:
-        """Look names up in a directory."""
+        """Look up names in a directory."""
         return trio.from_thread.run_sync(self._look, directory, names)
 
     def _names(self, directory: bytes) -> list[tuple[bytes, Seen]]:
@@ -55,23 +55,23 @@ class JournalTree:
         return found
 
     def _number(self, directory: bytes) -> int | None:
-        """Return the number of a directory that was looked up before."""
+        """Return the inode number of a directory that was looked up before."""
         ino = self._known.get(directory)
         inode = None if ino is None else self._journal.inode(ino)
         return None if inode is None or not inode.nlink else inode.ino
 
 
 def child(journal: Journal, parent: int, name: bytes) -> Inode | None:
-    """Return what a directory has under a name."""
+    """Return the inode of a name in a directory; None if there is none."""
     entry = journal.child(parent, name)
     return None if entry is None else journal.inode(entry.ino)
 
 
 def real_target(journal: Journal, path: bytes) -> bytes:
-    """Follow the links in the path of a directory that things go to, as far as it is there.
+    """Return the path of a target directory with its links resolved, as far as it exists.
 
     Raises:
-        SourceError: something that is there is no directory, and leads to none.
+        SourceError: part of it exists, but is neither a directory nor a link to one.
     """
 
     def look(way: tuple[tuple[int, bytes], ...], name: bytes) -> tuple[tuple[int, bytes], ...] | bytes | None:
@@ -89,7 +89,7 @@ def real_target(journal: Journal, path: bytes) -> bytes:
         )
         if further is None:
             if child(journal, way[-1][0] if way else ROOT_INO, names[0]) is not None:
-                raise SourceError(f"`to` {os.fsdecode(path)}: it leads to no directory")
+                raise SourceError(f"`to` {os.fsdecode(path)}: it does not lead to a directory")
             break
         way = further
         del names[0]

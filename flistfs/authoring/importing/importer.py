@@ -1,12 +1,12 @@
-"""Items become entries of a session's tree, many in one change, with content that is stored already.
+"""Put items whose content is already stored into a session's tree, many in one change.
 
 As `cp -a` does it: directories unite and take the attributes of the item, anything else is replaced, but a
 directory is never replaced by something else, nor the other way round. What is replaced lives on for programs
 that have it open.
 
-What lies below a link to a directory of the tree goes where that leads, as if the tree were mounted as the
-root: an absolute target begins at the top, and `..` does not lead out of it. A directory in place of such a
-link unites with what it leads to, which keeps its attributes, or replaces the link, as its item wants.
+Items below a link to a directory of the tree go where the link leads, as if the tree were mounted as the
+root: an absolute target starts at the top, and `..` does not lead out of it. A directory in place of such a
+link is merged with the link's target, which keeps its attributes, or replaces the link, as its item says.
 
 All methods run in the event loop's thread, and none of them waits: each is atomic.
 """
@@ -34,15 +34,15 @@ from flistfs.tree.names import MAX_NAME, MAX_TARGET
 from flistfs.tree.rules import Allowance
 from flistfs.tree.uniting import followed
 
-# Directories whose numbers are remembered; others are looked up from the top.
+# Directories whose inode numbers are cached; others are looked up from the top.
 _REMEMBERED = 4096
 
-# What a directory is made with that nothing says anything of.
+# The mode of a directory that is created without an item of its own.
 _IMPLIED_MODE = stat.S_IFDIR | 0o755
 
 
 class StoredPiece(NamedTuple):
-    """A chunk that is stored: its number in its file, and of its block what an `Outcome` says."""
+    """A chunk that is stored: its number in its file, and the data of its block as in an `Outcome`."""
 
     number: int
     stored: Stored
@@ -61,7 +61,7 @@ class Ready:
 
 @dataclass(slots=True)
 class Imported:
-    """What a batch changed, for the kernel's caches; what it replaced, and what of it could not be taken."""
+    """What a batch changed, for the kernel's caches; what it replaced; and the items that did not fit."""
 
     names: list[tuple[int, bytes]] = field(default_factory=list)
     inodes: set[int] = field(default_factory=set)
@@ -71,7 +71,7 @@ class Imported:
 
 
 class _Draft:
-    """The tree as it will be when a change is made."""
+    """The tree as it will be after a change is committed."""
 
     def __init__(self, journal: Journal, change: Change) -> None:
         self._journal = journal
@@ -104,7 +104,7 @@ class _RefusedError(Exception):
 
 
 class _Known(NamedTuple):
-    """A directory that was found: its number, and what its path left of the allowance."""
+    """A directory that was found: its inode number, and the rest of its path's allowance."""
 
     ino: int
     left: Allowance
@@ -114,7 +114,7 @@ class Importer:
     """Puts items below one directory of a tree."""
 
     def __init__(self, journal: Journal, content: Content, vfs: Vfs, top: int, *, unique: bool) -> None:
-        """Put items below the directory `top`; with `unique` nothing but directories may come twice."""
+        """Put items below the directory `top`; with `unique` only directories may occur twice."""
         self._journal = journal
         self._content = content
         self._vfs = vfs
@@ -127,7 +127,7 @@ class Importer:
         """Put items into the tree, all in one change.
 
         Raises:
-            OSError: the journal cannot be written; nothing of the batch was taken.
+            OSError: the journal cannot be written; none of the batch was imported.
         """
         done = Imported()
         counts = replace(self._content.counts)
@@ -169,7 +169,7 @@ class Importer:
             return
         inode = self._other_name(draft, item) if item.link is not None else None
         if inode is not None and existing is not None and existing.ino == inode.ino:
-            return  # a name of the file already
+            return  # already a name of the file
         self._check_replaceable(existing)
         inode = self._new(draft, ready) if inode is None else _with_name(draft, inode)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFMT(inode.mode)), existing, done)
@@ -185,11 +185,11 @@ class Importer:
         self._give_attributes(draft, top, item)
 
     def _directory(self, draft: _Draft, path: bytes, *, maker: Item | None = None) -> tuple[Inode, Allowance]:
-        """Find a directory below the top, and what its path left of the allowance; links are followed.
+        """Return a directory below the top, and the rest of its path's allowance; links are followed.
 
-        What is missing is made for the item `maker`, if there is one.
+        Missing directories are created for the item `maker`, if there is one.
         """
-        names: list[bytes] = []  # those that nothing is remembered of, the last first
+        names: list[bytes] = []  # those that are not cached, the last first
         while (known := self._remembered(draft, path)) is None and path:
             path, _, name = path.rpartition(b"/")
             names.append(name)
@@ -215,7 +215,7 @@ class Importer:
         return inode, replace(known.left)
 
     def _implied(self, draft: _Draft, maker: Item, parent: Inode, name: bytes) -> Inode:
-        """Make a directory that an item lies in."""
+        """Create a missing parent directory of an item."""
         if len(name) > MAX_NAME:
             raise _RefusedError(f"it is in a directory whose name is longer than {MAX_NAME} bytes")
         item = Item(b"", _IMPLIED_MODE, 0, 0, maker.mtime_ns, maker.mtime_ns)
@@ -224,9 +224,9 @@ class Importer:
         return inode
 
     def _entered(self, draft: _Draft, start: Inode, name: bytes, allowance: Allowance) -> Inode | None:
-        """Find the directory that a name in another leads to, if it does."""
+        """Return the directory that a name in another leads to; None if it does not exist."""
 
-        @cache  # a link may lead to and fro
+        @cache  # links may lead back and forth
         def look(directory: int, name: bytes) -> Inode | bytes | None:
             entry = draft.child(directory, name)
             found = None if entry is None else draft.inode(entry.ino)
@@ -243,7 +243,7 @@ class Importer:
             allowance=allowance,
         )
         if allowance.is_spent:
-            raise _RefusedError("too many links on the way")
+            raise _RefusedError("too many links in its path")
         return inode
 
     def _remember(self, path: bytes, ino: int, allowance: Allowance) -> None:
@@ -279,7 +279,7 @@ class Importer:
     def _united_with(
         self, draft: _Draft, item: Item, parent: Inode, allowance: Allowance, existing: Dirent
     ) -> Inode | None:
-        """Find the directory that an item unites with; none if it replaces what is there."""
+        """Return the directory that an item is merged with; None if the item replaces the entry."""
         inode = draft.inode(existing.ino)
         if inode is not None and stat.S_ISLNK(inode.mode):
             if item.replaces_link:
@@ -306,12 +306,12 @@ class Importer:
         if existing is None:
             return
         if existing.kind == stat.S_IFDIR:
-            raise _RefusedError("a directory is there already")
+            raise _RefusedError("a directory already exists")
         if self._unique:
-            raise _RefusedError("it is there twice")
+            raise _RefusedError("it occurs twice")
 
     def _other_name(self, draft: _Draft, item: Item) -> Inode:
-        """Find the file that an item is a further name of."""
+        """Return the file that an item is a hard link to."""
         directory, _, name = (item.link or b"").rpartition(b"/")
         try:
             parent, _ = self._directory(draft, directory)
@@ -320,7 +320,7 @@ class Importer:
             entry = None
         inode = None if entry is None else draft.inode(entry.ino)
         if inode is None or stat.S_ISDIR(inode.mode):
-            raise _RefusedError("it is a further name of a file that is not there")
+            raise _RefusedError("it is a hard link to a file that does not exist")
         return inode
 
     def _new(self, draft: _Draft, ready: Ready) -> Inode:
@@ -363,7 +363,7 @@ class Importer:
         if existing is not None:
             draft.change.drop_name(parent.ino, existing)
             if existing.kind == stat.S_IFLNK:
-                self._directories.clear()  # what was found through it
+                self._directories.clear()  # they may have been found through it
             self._lose_name(draft, existing, done)
         draft.put_name(parent.ino, entry._replace(cookie=self._journal.next_id()))
         parent = draft.changed.get(parent.ino, parent)
@@ -386,7 +386,7 @@ class Importer:
 
 
 def _with_name(draft: _Draft, inode: Inode) -> Inode:
-    """Count a further name of a file."""
+    """Return the inode of a file with one more hard link."""
     inode = inode._replace(nlink=inode.nlink + 1, ctime_ns=time.time_ns())
     draft.put(inode)
     return inode

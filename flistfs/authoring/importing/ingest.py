@@ -1,16 +1,16 @@
-"""A source's items into a session, without FUSE: read, stored, and put into the tree, all at the same time.
+"""Import a source's items into a session without FUSE: read, store, and put into the tree concurrently.
 
-What runs at the same time, and why it is safe:
+What runs concurrently, and why it is safe:
 
 - A thread of its own walks the source. It hands items to the event loop in batches, and chunks to the
   uploader after the batch with their file: `run_sync_soon` keeps the order, so the loop knows a file before
   its first chunk is reported.
-- The task that runs `Ingest.run` has everything else to itself: it takes in items, counts reported chunks,
-  and imports what comes next when its last chunk is stored. So a file is in the tree with its whole content
-  or not at all, and the tree is that which the source's order makes: in an archive entries may go through
-  links that come before them, and replace others. Chunks are stored in that order too, so that hardly
-  anything waits for a file before it.
-- A budget bounds what is on its way, in bytes of memory: the reader waits while it is used up.
+- The task that runs `Ingest.run` does everything else alone: it receives items, counts reported chunks, and
+  imports the next item when its last chunk is stored. So a file is in the tree with its whole content or not
+  at all, and the result is that of the source's order: in an archive, entries may go through links that come
+  before them, and replace others. Chunks are stored in that order too, so hardly any item waits for a file
+  before it.
+- A budget bounds the data in flight, in bytes of memory: the reader waits while it is used up.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from flistfs.sources.data import BytesSource
 from flistfs.sources.item import Item, Note, Problem, TreeSource
 from flistfs.sources.item import Piece as SourcePiece
 
-# Memory that items and chunks on their way may take, and what an item or a chunk elsewhere is counted as.
+# Memory for items and chunks in flight, and what an item, or a chunk that is not in memory, counts as.
 _BUDGET = 32 << 20
 _COST = 1 << 10
 
-# The same for a chunk that an item has in the store already, and for an extended attribute beside its bytes.
+# The same for a chunk that is already stored, and for an extended attribute in addition to its bytes.
 _STORED_COST = 1 << 8
 
-# A batch is handed over with so many items or bytes of chunks.
+# A batch is handed over at this many items or bytes of chunks.
 _BATCH_ITEMS = 64
 _BATCH_BYTES = 1 << 20
 
-# Items in one change of the journal: 20 µs each, in which the event loop does nothing else.
+# Items in one change of the journal: 20 µs each, during which the event loop does nothing else.
 _GRAFT_ITEMS = 128
 
-# How many problems, and entries that were replaced, are kept with the names of what has them.
+# Problems, and replaced entries, that are kept with their names.
 MAX_PROBLEMS = 10_000
 
 
 @dataclass(slots=True)
 class IngestCounts:
-    """How far it is: entries, and bytes of content, that are in the tree."""
+    """Progress: the entries, and bytes of content, that are in the tree."""
 
     entries: int = 0
     size: int = 0
@@ -58,7 +58,7 @@ class IngestCounts:
 
 @dataclass(slots=True)
 class _Arrival:
-    """An item that was read, of which so many chunks are on their way, and others stored."""
+    """An item that was read, with its number of chunks in flight, and its stored chunks."""
 
     item: Item
     waiting: int
@@ -68,7 +68,7 @@ class _Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk on its way: the owner of its job."""
+    """A chunk in flight: the owner of its job."""
 
     ingest: Ingest
     arrival: _Arrival
@@ -81,7 +81,7 @@ class _StoppedError(Exception):
 
 
 class _Budget:
-    """Bounds what is on its way; the reader takes, the event loop gives back."""
+    """Bounds the data in flight; the reader takes, the event loop gives back."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -117,7 +117,7 @@ _Message = _Arrival | Problem | Note
 def _cost(item: Item) -> int:
     texts = [item.path, item.target, item.link or b"", *item.xattrs, *item.xattrs.values()]
     cost = _COST + _STORED_COST * (len(item.stored) + len(item.xattrs)) + sum(map(len, texts))
-    # It is given back when its chunks are stored: they must find room beside it.
+    # It is given back when its chunks are stored: there must be room for them as well.
     return min(cost, _BUDGET // 2) if item.count else cost
 
 
@@ -135,16 +135,16 @@ class Ingest:
         keep_going: bool,
         check_content: bool = False,
     ) -> None:
-        """Prepare to put what `source` has into the tree.
+        """Prepare the import of `source`.
 
         Args:
-            source: Where items come from.
+            source: The source of items.
             importer: Puts them into the tree.
             submit: Gets every chunk, to be stored; `report` is to get what became of it.
             changed: Called with what each batch changed in the tree.
             max_size: Bytes of the largest file that the format can hold.
-            keep_going: Whether to leave out what cannot be taken, instead of ending with it.
-            check_content: Whether blocks that are stored already are compared.
+            keep_going: Whether to skip what cannot be imported, instead of stopping there.
+            check_content: Whether blocks that are already stored are compared.
         """
         self._source = source
         self._importer = importer
@@ -166,9 +166,9 @@ class Ingest:
         self.replaced_count = 0
 
     async def run(self) -> None:
-        """Put everything into the tree; returns when it is there, with all its blocks stored.
+        """Put everything into the tree; return when it is there, with all its blocks stored.
 
-        What was put before an error stays.
+        What was imported before an error stays.
 
         Raises:
             SourceError: something could not be added, and `keep_going` is not set; or the source
@@ -183,7 +183,7 @@ class Ingest:
                 self._budget.close()
 
     def report(self, piece: Piece, report: Finished[Piece]) -> None:
-        """Note what became of a chunk (in the event loop's thread)."""
+        """Record the outcome of a chunk (in the event loop's thread)."""
         self._budget.give(piece.cost)
         match report:
             case Outcome(stored=stored, size=size, is_new=is_new, replaced=replaced):
@@ -197,7 +197,7 @@ class Ingest:
 
     async def _read(self) -> None:
         try:
-            # A pipe that says nothing must not keep a cancelled ingest waiting.
+            # A silent pipe must not keep a cancelled ingest waiting.
             await trio.to_thread.run_sync(self._walk, abandon_on_cancel=True)
         except _StoppedError:
             return
@@ -240,7 +240,7 @@ class Ingest:
 
     def _spend(self, cost: int, parcel: _Parcel) -> None:
         if not self._budget.has_room(cost):
-            self._hand_over(parcel)  # what waits in here can only come back once it has left
+            self._hand_over(parcel)  # the parcel's share is only given back once it has left
         self._budget.take(cost)
 
     def _hand_over(self, parcel: _Parcel) -> None:
@@ -253,7 +253,7 @@ class Ingest:
     # Everything else, in the event loop
 
     def _take_in(self, messages: Sequence[_Message | None]) -> None:
-        """Take what the reader hands over, at once: a chunk that is reported next may belong to it."""
+        """Receive the reader's messages at once: a chunk that is reported next may belong to them."""
         for message in messages:
             match message:
                 case None:
@@ -272,11 +272,11 @@ class Ingest:
                 await self._put_next()
 
     def _is_next_ready(self) -> bool:
-        """Return whether nothing of what comes next is on its way any more."""
+        """Return whether no chunk of the next item is still in flight."""
         return bool(self._queue) and (isinstance(first := self._queue[0], Problem) or not first.waiting)
 
     async def _put_next(self) -> None:
-        """Put what comes next into the tree, up to a problem or something that is on its way."""
+        """Import the next items, up to a problem or an item with chunks in flight."""
         batch: list[Ready] = []
         problem: Problem | None = None
         while problem is None and len(batch) < _GRAFT_ITEMS and self._is_next_ready():
@@ -291,10 +291,10 @@ class Ingest:
         if batch:
             await self._import(batch)
         if problem is not None:
-            self._complain(problem)
+            self._note_problem(problem)
 
     def _cut_short(self, arrival: _Arrival, missing: int, reason: str) -> None:
-        """Take note that the last chunks of a file could not be read."""
+        """Record that the last chunks of a file could not be read."""
         arrival.failure = reason
         self._count_down(arrival, missing)
 
@@ -314,7 +314,7 @@ class Ingest:
         self.replaced_count += len(done.replaced)
         self.replaced += done.replaced[: MAX_PROBLEMS - len(self.replaced)]
         for problem in done.problems:
-            self._complain(problem)
+            self._note_problem(problem)
         await self._tell_changed(done)
 
     def _complain(self, problem: Problem) -> None:
@@ -327,12 +327,12 @@ class Ingest:
 
 
 def _too_large(item: Item, most: int) -> Problem:
-    return Problem(item.path, f"it has {item.size:,} bytes; a file in an flist has {most:,} at most")
+    return Problem(item.path, f"it has {item.size:,} bytes; an flist allows at most {most:,} per file")
 
 
 @dataclass(slots=True)
 class _Parcel:
-    """What the reader hands over next."""
+    """The messages that the reader hands over next."""
 
     messages: list[_Message] = field(default_factory=list)
     jobs: list[Job[Piece]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Sources for what a user names: directories and files, or an archive."""
+"""Open the sources that a user names: directories and files, or an archive."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
         session: The directories that hold the session or its mount; they cannot be sources either.
 
     Raises:
-        SourceError: one of them is not there, or has no name.
+        SourceError: one of them does not exist, or has no name.
     """
     starts = starting_points(request.sources, request.typed)
-    for start in starts:  # before anything of the others is in the tree
+    for start in starts:  # before anything is put into the tree
         start.status()
     return DirectorySource(
         starts,
@@ -38,12 +38,12 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
 
 
 def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) -> TreeSource:
-    """Open what a whole tree is made of: a directory, or an archive (`-`: from standard input).
+    """Open the source of a whole tree: a directory, or an archive (`-`: from standard input).
 
     Raises:
-        SourceError: it is not there.
+        SourceError: it does not exist.
     """
-    if path == "-" or not os.path.isdir(path):  # noqa: PTH112  a Path raises what is to be said of the archive
+    if path == "-" or not os.path.isdir(path):  # noqa: PTH112  a Path would raise here for the archive
         return TarSource.open(path, excluded=excluded)
     start = Start(os.fsencode(os.path.realpath(path)), b"", path)
     return DirectorySource([start], excluded=excluded, forbidden=_forbidden(store, session))
@@ -51,7 +51,7 @@ def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) 
 
 def _forbidden(store: str, session: Iterable[Path]) -> dict[tuple[int, int], str]:
     found = {}
-    places = [(path, "where this session lies") for path in session]
+    places = [(path, "the state directory or mount point of this session") for path in session]
     directory = parse_store_url(store).path
     if directory is not None:
         places.append((directory, "the store"))

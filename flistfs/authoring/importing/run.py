@@ -1,4 +1,4 @@
-"""Putting a source into the tree of a session."""
+"""Add a source to the tree of a session."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from flistfs.sources.item import TreeSource
 from flistfs.util.nurseries import unwrapped
 from flistfs.util.progress import Progress, Report
 
-# How many entries without a place a message names.
+# Entries that do not fit named in a message.
 _NAMED_PROBLEMS = 20
 
 Invalidate = Callable[[Sequence[tuple[int, bytes]], Iterable[int]], None]
-"""Lets the kernel forget names (of parent inodes) and inodes; blocks, and must not run in the event loop."""
+"""Makes the kernel forget names (of parent inodes) and inodes; blocks, and must not run in the event loop."""
 
 
 class Adding:
-    """Adds to one session; several may run side by side. `has_begun` tells whether any has changed it."""
+    """Adds to one session; several may run concurrently. `has_begun`: whether any has changed the session."""
 
     def __init__(self, parts: Parts) -> None:
         self.has_begun = False
@@ -56,7 +56,7 @@ class Adding:
         unique: bool = False,
         invalidate: Invalidate | None = None,
     ) -> AddSummary:
-        """Put what a source has into the tree; returns when it is there, with all its blocks stored.
+        """Put a source into the tree; return when it is there, with all its blocks stored.
 
         Args:
             source: Where it comes from.
@@ -67,10 +67,10 @@ class Adding:
             invalidate: For a tree that is mounted.
 
         Raises:
-            NoPlaceError: something has no place in the tree, and nothing was put into it.
-            SourceError: `to` leads to no directory; or something could not be taken, and what was put before
-                stays.
-            StoreError: the store takes nothing.
+            NoPlaceError: something does not fit into the tree, and nothing was added.
+            SourceError: `to` does not lead to a directory; or something could not be imported, and what was
+                imported before stays.
+            StoreError: the store does not accept blocks.
             SessionError: the journal cannot be written.
         """
         started, before = time.monotonic(), replace(self._parts.content.counts)
@@ -79,7 +79,7 @@ class Adding:
             if invalidate is not None:
                 await trio.to_thread.run_sync(invalidate, done.names, done.inodes)
                 return
-            for ino in done.nameless:  # no kernel holds them
+            for ino in done.nameless:  # the kernel does not hold them
                 self._parts.vfs.forget(ino)
 
         to = real_target(self._parts.journal, os.fsencode(request.to))
@@ -89,7 +89,7 @@ class Adding:
         if invalidate is not None:
             await trio.to_thread.run_sync(invalidate, made, [parent for parent, _ in made])
         partial_adds = partial_adds_of(request)
-        if partial_adds:  # a base has none, and is noted in another way
+        if partial_adds:  # a base has none, and is recorded in another way
             await self._mark(self._parts.directory.begin_adds, partial_adds)
         self.has_begun = True
         self._at_work.update(partial_adds)
@@ -111,7 +111,7 @@ class Adding:
                             partial(trio.to_thread.run_sync, abandon_on_cancel=True), source.measure
                         )
                     nursery.start_soon(
-                        self._tell_adding, source, ingest, StoreTimeout(request.timeout, progress)
+                        self._report_progress, source, ingest, StoreTimeout(request.timeout, progress)
                     )
                     await ingest.run()
                     nursery.cancel_scope.cancel()
@@ -120,11 +120,11 @@ class Adding:
         finally:
             source.close()
             self._at_work.subtract(partial_adds)
-        # The same may be added by another call that is still at work, and then may fail.
+        # Another call may be adding the same at this time, and may fail later.
         if whole := [add for add in partial_adds if not self._at_work[add]]:
             await trio.to_thread.run_sync(
                 self._parts.journal.sync
-            )  # what is whole must be, after a power cut too
+            )  # what is recorded as complete must survive a power cut
             await self._mark(self._parts.directory.finish_adds, whole)
         after = self._parts.content.counts
         return AddSummary(
@@ -143,10 +143,10 @@ class Adding:
         )
 
     async def _fit(self, source: DirectorySource, to: bytes, *, keep_going: bool) -> None:
-        """Find out how a source fits into the tree.
+        """Determine how a source fits into the tree.
 
         Raises:
-            NoPlaceError: something has no place, and is not to be left out.
+            NoPlaceError: something does not fit, and `keep_going` is not set.
         """
         tree = JournalTree(self._parts.journal)
         problems = await trio.to_thread.run_sync(source.fit, tree, to, abandon_on_cancel=True)
@@ -155,11 +155,11 @@ class Adding:
             raise NoPlaceError(_no_place_message(no_place, len(problems)), no_place, len(problems))
 
     async def _mark(self, mark: Callable[[Sequence[PartialAdd]], object], adds: Sequence[PartialAdd]) -> None:
-        """Change the note of what was not added whole; adds that run side by side share it."""
+        """Update the record of incomplete adds, which concurrent adds share."""
         async with self._marking:
             await trio.to_thread.run_sync(mark, adds)
 
-    async def _tell_adding(self, source: TreeSource, ingest: Ingest, timeout: StoreTimeout) -> None:
+    async def _report_progress(self, source: TreeSource, ingest: Ingest, timeout: StoreTimeout) -> None:
         standstill = Standstill(self._parts.store.url)
         while True:
             counts = self._parts.content.counts
@@ -181,7 +181,7 @@ def _no_place_message(no_place: Sequence[tuple[str, str]], count: int) -> str:
     if count > _NAMED_PROBLEMS:
         listed = "all" if len(no_place) == count else f"{len(no_place):,}"
         more = f", and {count - _NAMED_PROBLEMS:,} more (`no_place` lists {listed})"
-    advice = "`keep_going` leaves out what has no place"
+    advice = "`keep_going` skips what does not fit"
     if any(why == DEAD_LINK for _, why in no_place):
         advice += ", `replace_links` lets a directory replace a link"
     return f"{named}{more}; nothing was added: {advice}"

@@ -1,4 +1,4 @@
-"""Waiting until everything that was written is stored."""
+"""Wait until everything that was written is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def drain(parts: Parts, timeout: StoreTimeout) -> None:
     """Wait until everything is stored, reporting progress and trouble.
 
     Raises:
-        StoreUnavailableError: the store took nothing for longer than the timeout.
+        StoreUnavailableError: the store accepted nothing for longer than the timeout.
     """
     total = parts.uploader.status().queued_bytes
     standstill = Standstill(parts.store.url)

@@ -1,4 +1,4 @@
-"""Blocks that may be in any of several stores, for reading."""
+"""Read blocks from several stores, in order."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class FallbackStore:
-    """A `Store` for reading: of several, the first that has a block gives it.
+    """A `Store` for reading: a block comes from the first of several stores that has it.
 
-    A store that cannot be asked is passed over; if none of the others has the block, its error is raised, as
-    it may be there.
+    A store that fails is skipped; if none of the others has the block, its error is raised, as the block may
+    be there.
     """
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        """Read from these stores (at least one), in this order; they are closed with it."""
+        """Read from these stores (at least one), in this order; `close` closes them."""
         self._stores = stores
 
     @property
     def codec(self) -> Codec:
-        """How the blocks of all of them are made."""
+        """The codec of the blocks of all of them."""
         return self._stores[0].codec
 
     @property
     def url(self) -> str:
-        """Where the stores are."""
+        """The URLs of the stores."""
         return " or ".join(store.url for store in self._stores)
 
     @property
@@ -50,7 +50,7 @@ class FallbackStore:
         return "; ".join(store.trouble for store in self._stores if store.trouble) or None
 
     def check(self) -> None:
-        """Reach every store."""
+        """Check every store."""
         for store in self._stores:
             store.check()
 
@@ -68,19 +68,19 @@ class FallbackStore:
         return absent
 
     def put(self, blocks: Sequence[Block]) -> None:  # noqa: ARG002  the protocol's signature
-        """Refuse: it is not said which of them is to have it."""
+        """Refuse: it is not defined which store would get the block."""
         raise StoreRefusedError(f"{self.url} was opened for reading")
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
-        """Ask one store after the other."""
+        """Try one store after the other."""
         return first_that_has(hash, self._stores, self.codec, self.url, deadline or reading_deadline())
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
-        """Return what all stores hold."""
+        """Return the copies of all stores."""
         return all_copies(hash, self._stores)
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
-        """Ask all stores."""
+        """Check all stores."""
         return set().union(*(store.wrong(hashes, thorough=thorough) for store in self._stores))
 
     def sync(self) -> None:

@@ -1,4 +1,4 @@
-"""Several servers asked at once, each in a thread of its own."""
+"""Query several servers at once, each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from flistfs.format.base import Codec
 
 _THREADS: Final = 16
-"""Servers asked at the same time; more of them take turns."""
+"""Servers queried at the same time; more of them take turns."""
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 
 
 class _Holder(Protocol):
-    """What a block may be got from."""
+    """A store or server that may hold a block."""
 
     def copies(self, hash: bytes, /) -> list[bytes]: ...  # noqa: A002 - the format's word
 
@@ -30,10 +30,10 @@ class _Holder(Protocol):
 
 
 def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreError]:
-    """Return each server's answer, or the error it ended with.
+    """Return each server's answer, or the error that it failed with.
 
     The threads live for this call: starting one takes some 50 µs, a small part of any exchange, and none is
-    left for which the end of the process would have to wait.
+    left that the process would have to wait for at exit.
     """
     answers: dict[_K, _T | Exception] = {}
     left = deque(questions.items())
@@ -42,7 +42,7 @@ def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreErro
         while left:
             try:
                 key, question = left.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread was faster
                 return
             try:
                 answers[key] = question()
@@ -64,14 +64,14 @@ def ask_all(questions: Mapping[_K, Callable[[], _T]]) -> dict[_K, _T | StoreErro
 def first_that_has(
     hash_: bytes, holders: Sequence[_Holder], codec: Codec, url: str, deadline: float
 ) -> bytes:
-    """Ask one after the other for a block; one that cannot be asked, or has it wrong, is passed over.
+    """Return a block from the first holder with a valid copy; those that fail or are corrupt are skipped.
 
     Each gets an equal share of the time until the deadline, so that one which hangs does not keep the next
-    from being asked.
+    from being tried.
 
     Raises:
-        BlockMissingError: none has it; `url` says who was asked.
-        StoreError: none of the others has it, and it may be there.
+        BlockMissingError: none has it; `url` names the holders in the message.
+        StoreError: none has it, but it may be on one that failed.
     """
     errors: list[StoreError] = []
     wrong: bytes | None = None
@@ -96,7 +96,7 @@ def first_that_has(
 
 
 def only_copy(hash_: bytes, get: Callable[[bytes], bytes]) -> list[bytes]:
-    """Return a block from where there is one copy at most."""
+    """Return the copies of a block where there is at most one."""
     try:
         return [get(hash_)]
     except BlockMissingError:
@@ -104,7 +104,7 @@ def only_copy(hash_: bytes, get: Callable[[bytes], bytes]) -> list[bytes]:
 
 
 def all_copies(hash_: bytes, holders: Iterable[_Holder]) -> list[bytes]:
-    """Return a block from each that has it.
+    """Return a block from each holder that has it.
 
     Raises:
         StoreError: none has it, and a server that may have it could not be asked.
@@ -122,11 +122,11 @@ def all_copies(hash_: bytes, holders: Iterable[_Holder]) -> list[bytes]:
 
 
 def most_telling(errors: Iterable[StoreError]) -> StoreError:
-    """Choose the error to show of several (at least one): first what no waiting heals."""
-    return min(errors, key=_patience)
+    """Return the error to show of several (at least one): first those that waiting does not cure."""
+    return min(errors, key=_rank)
 
 
-def _patience(error: StoreError) -> int:
+def _rank(error: StoreError) -> int:
     if isinstance(error, StoreRefusedError):
         return 0
     return 2 if isinstance(error, StoreUnavailableError) else 1

@@ -1,20 +1,20 @@
-"""Blocks on several servers, as a router says: shards, replicas, or both.
+"""Blocks on several servers, by a router: shards, replicas, or both.
 
-The servers of a block are those whose ranges its hash is in, in the router's order of lookup; one that is
-named several times counts once. How many of them must have a block is the router's `min-replicas`: by
-default all, and where a range has fewer, those.
+The servers of a block are those whose ranges contain its hash, in the router's order of lookup; one that is
+named several times counts once. `min-replicas` is how many of them must hold a block: by default all; where
+a range has fewer, all of those.
 
 For writing:
 
 - `check`: that many servers of every range answer.
-- `put` goes to all servers of a block; that many must take it.
-- `missing`: a block is there if that many hold it. It is missing if fewer do, and that many answered.
-- A router with a hash that has no server, or fewer than `min-replicas`, is refused.
+- `put` sends a block to all of its servers; that many must accept it.
+- `missing`: a block is present if that many hold it, and missing if fewer do and that many answered.
+- A router with a hash that has no server, or fewer than `min-replicas`, is rejected.
 
 For reading:
 
 - `check`: one server of every range answers.
-- `missing`: a block is there if one server holds it. It is missing if all answered, and none does.
+- `missing`: a block is present if one server holds it, and missing if all answered and none does.
 - Blocks that have no server are missing.
 
 For both, `get` asks the servers of a block one after the other until one has it, with the bytes that its name
@@ -24,8 +24,8 @@ Where too few servers answer, the error is that of one which does not: the same 
 So with one of two replicas down, writing waits; with `min-replicas=1` it continues, and what was written
 meanwhile has one replica until somebody copies it (`flistfs push` does).
 
-A server that failed is left alone for a while where the others suffice: finding out that it is still down
-costs a second, and a minute where it hangs.
+A server that failed is not tried for a while where the others suffice: finding out that it is still down
+costs a second, and a minute if it hangs.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ if TYPE_CHECKING:
     from flistfs.stores.base import Store
 
 
-_TOLD_TROUBLES: Final = 3  # that many servers are named
+_MAX_TROUBLES: Final = 3  # servers named in a message
 
 _HASH: Final = re.compile(rb"[0-9a-fA-F]{1,64}")
 
 _MAX_PLACES: Final = 1_000_000
-"""Servers in all segments together. A router of the largest size has some 50,000 segments; each of its
-ranges around all the others would make this a matter of minutes and gigabytes."""
+"""Servers in all segments together. A router of the maximum size has some 50,000 segments; if each of its
+ranges contained all the others, this would take minutes and gigabytes."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What the servers said of one block."""
+    """The servers' answers about one block."""
 
     route: Route
     answered: int = 0
@@ -86,15 +86,15 @@ class RoutedStore:
         reading: bool = False,
         password_variable: str | None = PASSWORD_VARIABLE,
     ) -> None:
-        """Take the servers of a router.
+        """Set up the servers of a router.
 
         Args:
-            router: Where blocks are.
-            url: What the store is called in messages.
+            router: The servers and their ranges.
+            url: The store's name in messages.
             password: For the servers whose URLs have none.
             timeout: Seconds without progress until a server counts as hung.
-            min_replicas: How many servers must have a block; None: all that its hash belongs to.
-            reading: Whether it is only read from: see the table above.
+            min_replicas: How many servers must hold a block; None: all that its hash belongs to.
+            reading: Whether it is only read from: see above.
             password_variable: The environment variable that the password may come from, for messages.
 
         Raises:
@@ -116,7 +116,7 @@ class RoutedStore:
 
     @classmethod
     def of_package(cls, router: Router, codec: Codec, *, timeout: float, reading: bool = True) -> Self:
-        """Make the store that a package's own router describes.
+        """Return the store of a package's own router.
 
         Raises:
             FormatError: it is invalid.
@@ -135,17 +135,17 @@ class RoutedStore:
 
     @property
     def codec(self) -> Codec:
-        """How its blocks are made."""
+        """The codec of its blocks."""
         return self._codec
 
     @property
     def url(self) -> str:
-        """The router's URL; none of its servers shows in it."""
+        """The router's URL, which shows none of its servers."""
         return self._url
 
     @property
     def readers_router(self) -> Router | None:
-        """What readers can use of the router, if that has a server for every block."""
+        """The part of the router that readers can use, if that has a server for every block."""
         usable = usable_router(self._router)
         if usable is None or usable == without_passwords(self._router):
             return usable
@@ -164,12 +164,12 @@ class RoutedStore:
 
     @property
     def trouble(self) -> str | None:
-        """What the servers say that failed when they were asked last."""
+        """The errors of the servers whose last query failed."""
         said = [server.trouble for server in self._servers.values() if server.trouble]
-        return "; ".join(said[:_TOLD_TROUBLES]) or None
+        return "; ".join(said[:_MAX_TROUBLES]) or None
 
     def check(self) -> None:
-        """Reach enough servers of every range, and prove the passwords."""
+        """Connect to enough servers of every range, and verify the passwords."""
         routes = [route for route in dict.fromkeys(self._table.routes) if route]
 
         def question(store: Store, numbers: list[int]) -> set[int]:
@@ -180,13 +180,13 @@ class RoutedStore:
             _require_answers(tally, self._needed(tally.route))
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
-        """Ask the servers of each hash."""
+        """Query the servers of each hash."""
         return self.missing_and_lacking(hashes, sizes)[0]
 
     def missing_and_lacking(
         self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None
     ) -> tuple[set[bytes], dict[str, int]]:
-        """Do what `missing` does, and count what each server that was asked lacks, by its URL."""
+        """Do what `missing` does, and count the blocks that each queried server lacks, by its URL."""
         lacking: dict[str, int] = {}
 
         def question(store: Store, numbers: list[int]) -> set[int]:
@@ -223,18 +223,18 @@ class RoutedStore:
             _require_answers(tally, self._needed(tally.route))
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
-        """Ask the block's servers one after the other; those that failed lately come last."""
+        """Try the block's servers one after the other; those that failed recently come last."""
         servers = sorted(self._route(hash), key=lambda server: server.rests)
         return first_that_has(
             hash, servers, self._codec, self.url, deadline or reading_deadline(self._timeout)
         )
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
-        """Ask all of the block's servers."""
+        """Query all of the block's servers."""
         return all_copies(hash, self._route(hash))
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
-        """Ask all servers of each hash, if it is to be thorough."""
+        """Query all servers of each hash if `thorough`; otherwise none."""
         if not thorough:
             return set()
 
@@ -251,17 +251,17 @@ class RoutedStore:
         return found
 
     def sync(self) -> None:
-        """Do nothing: how durable an acknowledged SET is, is each server's own policy."""
+        """Do nothing: each server has its own policy on the durability of an acknowledged SET."""
 
     def close(self) -> None:
         """Close all servers' connections; calls in other threads end with an error at once."""
         for server in self._servers.values():
             server.close()
 
-    # Who has what
+    # Routes
 
     def _make_table(self, password: str | None, open_server: Callable[[StoreUrl], Store]) -> Table:
-        """Cut the hashes into segments with the same servers each."""
+        """Divide the hashes into segments that have the same servers."""
         begins: dict[int, list[int]] = {}
         ends: dict[int, list[int]] = {}
         servers: list[Server] = []
@@ -304,10 +304,10 @@ class RoutedStore:
     def _tallies(
         self, routes: Sequence[Route], question: Callable[[Store, list[int]], set[int]]
     ) -> list[_Tally]:
-        """Put a question about items, numbered as their routes are, to all servers of each.
+        """Query all servers of each item about it; items are numbered as their routes are.
 
-        The question is answered with the numbers of the items that a server holds. Servers that failed
-        lately are asked where the others do not settle the matter.
+        The answer to a question is the numbers of the items that a server holds. Servers that failed
+        recently are queried only where the others do not settle the matter.
         """
         tallies = [_Tally(route) for route in routes]
         resting = {server for server in self._servers.values() if server.rests}
@@ -340,7 +340,7 @@ def _ask(question: Callable[[Store, list[int]], set[int]], numbers: list[int], s
 
 
 def _require_answers(tally: _Tally, enough: int) -> None:
-    """Raise why too few servers of a block answered."""
+    """Raise the most useful error if too few servers of a block answered."""
     if tally.failed and tally.answered < enough:
         raise most_telling(tally.failed)
 
@@ -363,10 +363,10 @@ def open_router(
     reading: bool,
     password_variable: str | None,
 ) -> RoutedStore:
-    """Make the store of a `router://` URL.
+    """Return the store of a `router://` URL.
 
     Raises:
-        UsageError: the file cannot be read, or does not make sense.
+        UsageError: the file cannot be read, or is not a valid router.
     """
     if url.path is None:
         raise ValueError("the URL names no file")

@@ -1,4 +1,4 @@
-"""The servers of a router, and which of them hash ranges lead to."""
+"""The servers of a router, and the table from hash ranges to servers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from flistfs.stores.base import Store
 
 
-DIGITS: Final = 64  # of the longest prefix; hashes of generation 1 have as many
+DIGITS: Final = 64  # of the longest prefix; hashes of generation 1 have this many
 
 
 _log = logging.getLogger(__name__)
 
 
 _REST: Final = 10.0
-"""A server that failed is left alone this many times as long as its failing took, so that asking it again
-costs a tenth of the time at most."""
+"""A server that failed is not tried for this many times as long as the failure took, so that retries cost at
+most a tenth of the time."""
 
 
 _SHORTEST_REST: Final = 2.0
@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 
 class Server:
-    """One server, and whether it is worth asking now. What threads note here at once may get lost."""
+    """One server, and whether it is worth trying now. Concurrent updates by threads may get lost."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -54,45 +54,45 @@ class Server:
 
     @property
     def rests(self) -> bool:
-        """Whether it failed a short while ago."""
+        """Whether it failed recently."""
         return time.monotonic() < self._rests_until
 
     def ask(self, question: Callable[[Store], _T]) -> _T:
-        """Ask it, and note how that went."""
+        """Query it, and record whether that worked."""
         started = time.monotonic()
         if self.trouble:  # one thread is enough to find out
             self._rests_until = started + _LONGEST_REST
         try:
             answer = question(self.store)
         except BlockMissingError:
-            self._works()
+            self._note_success()
             raise
         except StoreError as error:
-            self._fails(error, time.monotonic() - started)
+            self._note_failure(error, time.monotonic() - started)
             raise
-        self._works()
+        self._note_success()
         return answer
 
-    def _works(self) -> None:
+    def _note_success(self) -> None:
         if self.trouble:
             _log.info("%s works again", self.store.url)
         self.trouble = None
         self._rests_until = 0.0
 
     def get(self, hash_: bytes, deadline: float) -> bytes:
-        """Ask it for a block."""
+        """Fetch a block from it."""
         return self.ask(lambda store: store.get(hash_, deadline))
 
     def copies(self, hash_: bytes) -> list[bytes]:
-        """Ask it for a block that it may not have."""
+        """Fetch a block that it may not have."""
         return self.ask(lambda store: store.copies(hash_))
 
     def close(self) -> None:
-        """Close its connections; what fails for that is not its fault."""
+        """Close its connections; failures that this causes do not count against it."""
         self._is_closed = True
         self.store.close()
 
-    def _fails(self, error: StoreError, seconds: float) -> None:
+    def _note_failure(self, error: StoreError, seconds: float) -> None:
         if self._is_closed:
             return
         if not self.trouble:
@@ -107,7 +107,7 @@ Route = tuple[Server, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Which servers have which hashes. Segment i begins at `starts[i]` and ends where the next begins."""
+    """Which servers hold which hashes. Segment i begins at `starts[i]` and ends where the next begins."""
 
     starts: list[int]
     routes: list[Route]

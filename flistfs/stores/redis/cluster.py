@@ -1,12 +1,12 @@
 """Blocks on a Redis Cluster.
 
-redis-py's cluster client knows which server has which block, and learns of it when that changes. The servers
-themselves are asked as any other (see `redis`), in pipelines with bounded replies and bounded time: of
-redis-py's cluster pipelines each command that failed is tried again by itself, with a time limit for each.
+redis-py's cluster client knows which server has which block, and follows changes. The servers themselves are
+queried like any other (see `redis`), in pipelines with bounded replies and bounded time: redis-py's cluster
+pipelines retry each failed command by itself, with a time limit for each.
 
-A block that is just being moved to another server is asked for by redis-py's client, one by one, which
-follows the redirections. When a server fails, what the cluster looks like is asked anew, as another one may
-have taken its place.
+Blocks that are being moved to another server are handled one by one by redis-py's client, which follows the
+redirections. When a server fails, the layout of the cluster is fetched again, as another server may have
+taken over.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from flistfs.format.base import Block, Codec
 
 _REDIRECTIONS: Final = 3
-"""How often redis-py's client tries a command that is redirected; each time it knows more."""
+"""How often redis-py's client tries a redirected command; each time it has learned more."""
 
 _SILENCE: Final = 5.0
-"""Seconds until a server counts as hung that is asked what the cluster looks like, or for what was moved: so
-that all that redis-py tries then takes no longer than an exchange with a server may."""
+"""Seconds until a server counts as hung when asked for the cluster's layout or for moved blocks, so that all
+of redis-py's attempts together take no longer than an exchange with a server may."""
 
-# Keeps redis-py from sending CLIENT SETINFO. Newer releases warn about the old names, older ones do not know
-# the new one.
+# Keeps redis-py from sending CLIENT SETINFO. Newer releases warn about the old names, older ones lack the
+# new one.
 _ANONYMOUS: Final[dict[str, None]] = (
     {"driver_info": None}
     if "driver_info" in inspect.signature(AbstractConnection).parameters
@@ -53,14 +53,14 @@ _T = TypeVar("_T")
 
 
 class _Node(Protocol):
-    """What is used of redis-py's servers of a cluster."""
+    """The part in use of redis-py's class for a server of a cluster."""
 
     host: str
     port: int
 
 
 class _Client(Protocol):
-    """What is used of redis-py's cluster client (its own methods have other types)."""
+    """The part in use of redis-py's cluster client (its own annotations differ)."""
 
     nodes_manager: Any
 
@@ -85,37 +85,37 @@ class ClusterStore:
         self._codec = codec
         self._password_variable = password_variable
         self._timeout = timeout
-        self._connecting = threading.Lock()  # held for as long as that takes, so never by `close`
-        self._lock = threading.Lock()  # of what follows
+        self._connecting = threading.Lock()  # held while connecting, so never taken by `close`
+        self._lock = threading.Lock()  # guards the attributes below
         self._client: _Client | None = None
         self._servers: dict[tuple[str, int], RedisStore] = {}
         self._closed = False
 
     @property
     def codec(self) -> Codec:
-        """How its blocks are made."""
+        """The codec of its blocks."""
         return self._codec
 
     @property
     def url(self) -> str:
-        """The URL of the server that the cluster was named by, without a password."""
+        """The URL that the cluster was opened with, without a password."""
         return str(self._url)
 
     @property
     def readers_router(self) -> None:
-        """Nothing: readers of generation 1 follow no redirections."""
+        """None: readers of generation 1 do not follow redirections."""
 
     @property
     def unreadable(self) -> str:
-        """All of it."""
-        return f"readers do not know clusters such as {self.url}"
+        """Readers can use none of it."""
+        return f"readers do not support clusters such as {self.url}"
 
     @property
     def trouble(self) -> None:
-        """Nothing: it works or not."""
+        """None: a cluster works or it does not."""
 
     def check(self) -> None:
-        """Reach every server that has blocks."""
+        """Connect to every server that holds blocks."""
         client = self._connected()
         servers = [self._server(node) for node in client.get_primaries()]
         for answer in ask_all({server: partial(_check, server) for server in servers}).values():
@@ -123,7 +123,7 @@ class ClusterStore:
                 raise answer
 
     def missing(self, hashes: Sequence[bytes], sizes: Mapping[bytes, int] | None = None) -> set[bytes]:
-        """Ask each server for what it has."""
+        """Query each server about its own hashes."""
 
         def question(server: RedisStore, batch: Sequence[bytes]) -> set[bytes]:
             try:
@@ -134,7 +134,7 @@ class ClusterStore:
         return set().union(*self._each(hashes, lambda hash_: hash_, question))
 
     def put(self, blocks: Sequence[Block]) -> None:
-        """Send each server what is its."""
+        """Send each server its own blocks."""
         for block in blocks:
             check_size(block, self._codec, self.url)
 
@@ -168,7 +168,7 @@ class ClusterStore:
         return only_copy(hash, self.get)
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
-        """Fetch blocks, if it is to be thorough, and compare each."""
+        """Fetch and compare all blocks if `thorough`; otherwise do nothing."""
 
         def question(server: RedisStore, batch: Sequence[bytes]) -> set[bytes]:
             try:
@@ -180,7 +180,7 @@ class ClusterStore:
         return set().union(*self._each(hashes if thorough else (), lambda hash_: hash_, question))
 
     def sync(self) -> None:
-        """Do nothing: how durable an acknowledged SET is, is the cluster's own policy."""
+        """Do nothing: the cluster has its own policy on the durability of an acknowledged SET."""
 
     def close(self) -> None:
         """Close all connections; calls in other threads end with an error at once."""
@@ -198,13 +198,13 @@ class ClusterStore:
         hash_of: Callable[[_T], bytes],
         question: Callable[[RedisStore, Sequence[_T]], Any],
     ) -> list[Any]:
-        """Put a question about items to the servers that have them, and once more where one does not answer.
+        """Query the servers that hold the items, once more where one does not answer; return the answers.
 
-        Returns the answers. Everything asked here may be asked twice.
+        Every question must be safe to repeat.
         """
         answers, left = self._try(items, hash_of, question)
         if left:
-            self._look_again()
+            self._refresh_layout()
             more, left = self._try([item for batch, _ in left for item in batch], hash_of, question)
             answers += more
         if left:
@@ -217,7 +217,7 @@ class ClusterStore:
         hash_of: Callable[[_T], bytes],
         question: Callable[[RedisStore, Sequence[_T]], Any],
     ) -> tuple[list[Any], list[tuple[list[_T], StoreError]]]:
-        """Return the answers, and what got none because its server does not answer, with the error."""
+        """Return the answers, and the items whose server does not answer, with its error."""
         batches: dict[RedisStore, list[_T]] = {}
         client = self._connected()
         for item in items:
@@ -237,7 +237,7 @@ class ClusterStore:
     # The cluster
 
     def _connected(self) -> _Client:
-        """Return redis-py's client, which asks the cluster what it looks like when it is made."""
+        """Return redis-py's client, which fetches the layout of the cluster when it is created."""
         with self._connecting:
             client = self._client or self._explained(self._connect)
             with self._lock:
@@ -265,8 +265,8 @@ class ClusterStore:
             retry=Retry(NoBackoff(), _REDIRECTIONS),
         )
 
-    def _look_again(self) -> None:
-        """Ask the cluster what it looks like now."""
+    def _refresh_layout(self) -> None:
+        """Fetch the layout of the cluster again."""
         client = self._connected()
         self._explained(client.nodes_manager.initialize)
 
@@ -289,7 +289,7 @@ class ClusterStore:
             return self._servers[address]
 
     def _fetch(self, hash_: bytes) -> bytes:
-        # A range, so that no larger value is sent than a block can have; of nothing it is empty.
+        # A range bounds the reply to the largest block; for a missing key it is empty.
         value = self._follow("GETRANGE", hash_, 0, MAX_BLOCK_SIZE)
         if not isinstance(value, bytes) or len(value) > MAX_BLOCK_SIZE:
             raise StoreError(f"{self.url}: what is stored as {self._codec.show(hash_)} is not a block")
@@ -298,12 +298,12 @@ class ClusterStore:
         return value
 
     def _follow(self, *words: str | bytes | int) -> object:
-        """Send one command to wherever the cluster says that it belongs."""
+        """Send one command, following the cluster's redirections."""
         client = self._connected()
         return self._explained(lambda: client.execute_command(*words))
 
     def _explained(self, work: Callable[[], _T]) -> _T:
-        """Do something with redis-py's client; whatever goes wrong leaves as one of our errors."""
+        """Run a call of redis-py's client, and convert its exceptions to ours."""
         try:
             return work()
         except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
@@ -324,7 +324,7 @@ class ClusterStore:
         return StoreUnavailableError(f"cannot reach {self.url}: {reason}: check that the servers run there")
 
 
-# What a server answered, where other errors are of the connection.
+# Error replies of a server; other errors are of the connection.
 _REPLIES: Final = (redis.exceptions.ResponseError, redis.exceptions.AuthenticationError)
 
 

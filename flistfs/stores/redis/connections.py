@@ -1,8 +1,8 @@
-"""Connections to one server, each lent to one thread at a time, and made within a deadline.
+"""A pool of connections to one server, each lent to one thread at a time, and made within a deadline.
 
-A deadline is a time on the monotonic clock. It covers all of an exchange: waiting for a connection that
-others use, connecting, the TLS handshake, the password. redis-py's connections have a time limit for each of
-these, and one for each `recv`, so that a server which drips held a reader for minutes.
+A deadline is a time on the monotonic clock. It covers the whole exchange: waiting for a free connection,
+connecting, the TLS handshake, the password. redis-py's connections have a time limit for each of these, and
+one for each `recv`, so that a server that trickles could block a reader for minutes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_CONNECTIONS: Final = 16
-"""More threads than this take turns; a handful saturates any server."""
+"""If there are more threads, they take turns; a handful saturates any server."""
 
 CONNECT_TIMEOUT: Final = 10.0
-"""Seconds to reach a server, and again for a TLS handshake: Linux sends a lost SYN again after 1, 3 and 7."""
+"""Seconds to connect, and again for a TLS handshake: Linux resends a lost SYN after 1, 3 and 7."""
 
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
@@ -32,14 +32,14 @@ class Connections:
     """A pool of connections to a server; idle ones are kept for reuse."""
 
     def __init__(self, host: str, port: int, *, tls: bool, silence: float) -> None:
-        """Connect when somebody asks; `silence` is how many seconds a server may take for each step."""
+        """Connect on demand; `silence` is how many seconds a server may take for each step."""
         self._host = host
         self._port = port
         self._tls = tls
         self._silence = min(silence, CONNECT_TIMEOUT)
         self._context: ssl.SSLContext | None = None  # loading the system's certificates takes 20 ms
         self._turns = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.Lock()  # guards the attributes below
         self._idle: list[socket.socket] = []
         weakref.finalize(self, _close_all, self._idle).atexit = False  # of a store that was never closed
         self._used: set[socket.socket] = set()
@@ -47,10 +47,10 @@ class Connections:
 
     @contextlib.contextmanager
     def lent(self, deadline: float, greet: Callable[[socket.socket, float], None]) -> Iterator[socket.socket]:
-        """Lend a connection; whatever goes wrong with it ends it. `greet` is done to one that is new.
+        """Lend a connection; any error closes it. `greet` is called for each new one.
 
         Raises:
-            TimeoutError: there is none by the deadline.
+            TimeoutError: none was free by the deadline.
             OSError: the server cannot be reached.
         """
         if not self._turns.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -67,12 +67,12 @@ class Connections:
             self._turns.release()
 
     def close(self) -> None:
-        """Close all connections; those in use end with an error in the threads that use them."""
+        """Close all connections; threads that use one get an error."""
         with self._lock:
             self._closed = True
             for sock in self._used:
                 with contextlib.suppress(OSError):
-                    # Not SSLSocket's own, which would pull the session from under the other thread.
+                    # Not SSLSocket.shutdown, which would drop the session while another thread uses it.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
             _close_all(self._idle)
 
@@ -130,7 +130,7 @@ def reach(host: str, port: int, deadline: float, silence: float) -> socket.socke
     """Connect to the first address of a host that answers within `silence` seconds.
 
     Raises:
-        OSError: none does; a TimeoutError if the time was too short.
+        OSError: none does; a TimeoutError if the deadline passed.
     """
     failure: OSError = OSError("the host has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -148,10 +148,10 @@ def reach(host: str, port: int, deadline: float, silence: float) -> socket.socke
 
 
 def seconds_left(deadline: float, most: float) -> float:
-    """Return the seconds until a deadline, or `most` if that is less.
+    """Return the seconds until a deadline, but at most `most`.
 
     Raises:
-        TimeoutError: it is over.
+        TimeoutError: it has passed.
     """
     left = deadline - time.monotonic()
     if left <= 0:
@@ -160,7 +160,7 @@ def seconds_left(deadline: float, most: float) -> float:
 
 
 def speaks_tls(host: str, port: int, seconds: float) -> bool:
-    """Find out whether a server answers a TLS handshake, whatever its certificate; nothing is sent to it."""
+    """Return whether a server answers a TLS handshake, whatever its certificate; no data is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -174,7 +174,7 @@ def speaks_tls(host: str, port: int, seconds: float) -> bool:
 
 
 def speaks_plain(host: str, port: int, seconds: float) -> bool:
-    """Find out whether a server answers a PING without TLS, be it with a refusal."""
+    """Return whether a server answers a PING without TLS, even with an error."""
     try:
         with reach(host, port, time.monotonic() + seconds, seconds) as sock:
             sock.settimeout(seconds)
@@ -185,7 +185,7 @@ def speaks_plain(host: str, port: int, seconds: float) -> bool:
 
 
 def _has_news(sock: socket.socket) -> bool:
-    """Return whether a connection has anything to read: while nothing was asked, that is its end."""
+    """Return whether an idle connection has anything to read, which means that the server closed it."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))

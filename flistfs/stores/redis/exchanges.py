@@ -1,4 +1,4 @@
-"""What is said to a server, and what it may answer: one exchange a function."""
+"""The exchanges with a server, one per function: the commands sent and the replies accepted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from flistfs.stores.base import MAX_BLOCK_SIZE
-from flistfs.stores.redis.wire import ErrorReply, NonsenseReply, Reply, Status, Wire, command, set_commands
+from flistfs.stores.redis.wire import ErrorReply, InvalidReply, Reply, Status, Wire, command, set_commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,14 +24,14 @@ _MAX_BYTES: Final = 16 * 1024 * 1024
 """Bytes of blocks in flight: bounds what is sent again after a fault. Larger pipelines gain nothing."""
 
 
-_MAX_INFO: Final = 256 * 1024  # bytes; Redis 7.0 says 6 KiB
+_MAX_INFO: Final = 256 * 1024  # bytes; Redis 7.0 sends 6 KiB
 
 
 _ZERO_DB: Final = re.compile(rb"^server_name:.*0-db", re.MULTILINE)
 
 
 def in_pipelines(blocks: Sequence[Block]) -> Iterator[list[Block]]:
-    """Cut a batch into pipelines of at most `MAX_COMMANDS` blocks and about `_MAX_BYTES`."""
+    """Split a batch into pipelines of at most `MAX_COMMANDS` blocks and about `_MAX_BYTES`."""
     pipeline: list[Block] = []
     size = 0
     for block in blocks:
@@ -54,7 +54,7 @@ def store_blocks(wire: Wire, blocks: Sequence[Block]) -> None:
     """Store blocks."""
     wire.send(set_commands((block.hash, block.parts) for block in blocks))
     for block in blocks:
-        # 0-db answers with the key, or with nil where it had the same value already.
+        # 0-db answers with the key, or with nil if it already had the same value.
         expect(wire.reply(), Status("OK"), block.hash, None)
 
 
@@ -68,11 +68,11 @@ def _value(wire: Wire) -> bytes | None:
     value = wire.reply(MAX_BLOCK_SIZE)
     if value is None or type(value) is bytes:
         return value
-    raise NonsenseReply(f"{value!r} as the answer to GET")
+    raise InvalidReply(f"{value!r} as the answer to GET")
 
 
 def compare_blocks(wire: Wire, codec: Codec, hashes: Sequence[bytes]) -> set[bytes]:
-    """Return those of the blocks that are there with other bytes than their names say."""
+    """Return the hashes of the blocks whose content does not match them."""
     wire.send([b"".join(command(b"GET", hash_) for hash_ in hashes)])
     values = ((hash_, _value(wire)) for hash_ in hashes)
     return {hash_ for hash_, value in values if value is not None and not codec.has_hash(value, hash_)}
@@ -81,7 +81,7 @@ def compare_blocks(wire: Wire, codec: Codec, hashes: Sequence[bytes]) -> set[byt
 def log_in_to_zero_db(wire: Wire, secret: bytes, name: bytes) -> None:
     """Send a 0-db the password, as the administrator's and as the namespace's.
 
-    AUTH takes the administrator's alone, and is refused where there is none; a namespace's goes with SELECT.
+    AUTH takes only the administrator's, and fails where there is none; a namespace's goes with SELECT.
     """
     wire.send([command(b"AUTH", secret), command(b"SELECT", name, secret)])
     with contextlib.suppress(ErrorReply):
@@ -90,7 +90,7 @@ def log_in_to_zero_db(wire: Wire, secret: bytes, name: bytes) -> None:
 
 
 def is_zero_db(wire: Wire) -> bool:
-    """Ask what the server is, which a password may not allow."""
+    """Return whether the server is a 0-db; False if the password does not allow asking."""
     wire.send([command(b"INFO")])
     try:
         info = wire.reply(_MAX_INFO)
@@ -100,18 +100,18 @@ def is_zero_db(wire: Wire) -> bool:
 
 
 def send_command(wire: Wire, words: Sequence[bytes], answer: str) -> None:
-    """Send a command, and expect one answer."""
+    """Send a command, and require one answer."""
     wire.send([command(*words)])
     expect(wire.reply(), Status(answer))
 
 
 def is_there(reply: Reply) -> bool:
-    """Return what EXISTS says."""
+    """Return the meaning of a reply to EXISTS."""
     expect(reply, 0, 1)
     return reply == 1
 
 
 def expect(reply: Reply, *wanted: Reply) -> None:
-    """Raise `NonsenseReply` unless a reply is one of those expected."""
+    """Raise `InvalidReply` unless a reply is one of those expected."""
     if not any(type(reply) is type(one) and reply == one for one in wanted):
-        raise NonsenseReply(f"{reply!r:.80} where {wanted[0]!r} belongs")
+        raise InvalidReply(f"{reply!r:.80} where {wanted[0]!r} belongs")

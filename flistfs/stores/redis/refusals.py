@@ -1,4 +1,4 @@
-"""What the error replies of ARDB, 0-db, Redis and Valkey mean for a user."""
+"""The meaning of the error replies of ARDB, 0-db, Redis and Valkey for a user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from flistfs.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from flistfs.stores.url import BASE_PASSWORD_VARIABLE, FROM_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 
-# The environment variables of passwords, and the arguments that mean the same.
+# The environment variables of passwords, and the equivalent arguments.
 _ARGUMENTS = {
     PASSWORD_VARIABLE: "password",
     BASE_PASSWORD_VARIABLE: "base_password",
@@ -19,19 +19,19 @@ _MAX_TEXT: Final = 200  # characters of a server's own words in a message
 
 
 class RedirectedError(StoreRefusedError):
-    """The server is one of a cluster, and says that another one has this block, for good or for now."""
+    """The server is part of a cluster, and another one holds this block, permanently or for now."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """An error reply that contains one of `texts` (lower case), and what to make of it."""
+    """An error reply that contains one of `texts` (lower case), and its meaning."""
 
     texts: tuple[str, ...]
     error: type[StoreError]
     problem: str
 
 
-# The first that fits counts. Codes are Redis' (src/server.c, createSharedObjects), the rest is what ARDB
+# The first match counts. The codes are Redis' (src/server.c, createSharedObjects), the rest is what ARDB
 # 0.10.0 and 0-db 2.0 answer.
 _MEANINGS: Final = (
     _Meaning(("loading",), StoreUnavailableError, "is still loading its data: try again when it is done"),
@@ -40,7 +40,7 @@ _MEANINGS: Final = (
         StoreUnavailableError,
         "is too busy or not ready: try again later",
     ),
-    _Meaning(("noperm",), StoreRefusedError, "forbids this password to use PING, EXISTS, GET or SET"),
+    _Meaning(("noperm",), StoreRefusedError, "does not let this password use PING, EXISTS, GET or SET"),
     _Meaning(
         ("readonly", "read-only", "read only"),
         StoreRefusedError,
@@ -54,13 +54,13 @@ _MEANINGS: Final = (
     _Meaning(
         ("only update authorized",),
         StoreRefusedError,
-        "is a 0-db in sequential mode, which chooses its keys itself and can hold no blocks: use one (or a "
+        "is a 0-db in sequential mode, which chooses its keys itself and cannot hold blocks: use one (or a "
         "namespace) in user mode",
     ),
     _Meaning(
         ("authentication disabled",),
         StoreRefusedError,
-        "is a 0-db without an administrator's password: give a namespace's with zdb://host:port/namespace",
+        "is a 0-db without an administrator's password: name a namespace: zdb://host:port/namespace",
     ),
 )
 
@@ -80,11 +80,11 @@ _REFUSED: Final = (
 def meaning_of(
     text: str, url: str, password: str | None, variable: str | None = PASSWORD_VARIABLE
 ) -> StoreError:
-    """Turn the text of an error reply into the error to raise.
+    """Return the error to raise for the text of an error reply.
 
-    The text comes from a stranger: it is shortened, made printable, and rid of the password (Redis repeats
-    the arguments of a command that it does not know). `variable` is where the password may come from, None
-    for a server that gets none.
+    The text is not trusted: it is shortened, made printable, and stripped of the password (Redis repeats the
+    arguments of an unknown command). `variable` is where the password may come from; None for a server that
+    gets none.
     """
     quoted = presentable(text, password)
     if text.startswith(("MOVED ", "ASK ")):
@@ -94,26 +94,24 @@ def meaning_of(
         if any(part in lowered for part in meaning.texts):
             return meaning.error(f"{url} {meaning.problem} ({quoted})")
     if any(part in lowered for part in _UNWANTED):
-        return StoreRefusedError(f"{url} wants no password: {_without(variable)} ({quoted})")
+        return StoreRefusedError(f"{url} needs no password: {_without(variable)} ({quoted})")
     if any(part in lowered for part in _REFUSED):
         return StoreRefusedError(f"{url} {_help(password, variable)} ({quoted})")
     return StoreError(f"{url} answers with an error: {quoted}")
 
 
 def _argument(variable: str) -> str:
-    """Return the argument that passwords of a variable come in, as messages name it."""
+    """Return the argument that corresponds to a password variable, as messages name it."""
     return f"`{_ARGUMENTS[variable]}`"
 
 
 def _without(variable: str | None) -> str:
-    return (
-        f"omit {_argument(variable)}, and leave it out of the URL" if variable else "leave it out of the URL"
-    )
+    return f"omit {_argument(variable)}, and remove it from the URL" if variable else "remove it from the URL"
 
 
 def _help(password: str | None, variable: str | None) -> str:
     if variable is None:
-        return "needs a password, and servers that only an flist names get none; name the store yourself"
+        return "needs a password, but servers that only the flist names get none; name the store yourself"
     if password is None:
         return f"needs a password; give {_argument(variable)}"
     named = _argument(variable)
@@ -121,7 +119,7 @@ def _help(password: str | None, variable: str | None) -> str:
 
 
 def presentable(text: str, password: str | None) -> str:
-    """Shorten a stranger's text, make it printable, and take the password out of it."""
+    """Return untrusted text shortened, printable, and without the password."""
     if password:
         text = text.replace(password, "***")
     return "".join(c if c.isprintable() else "?" for c in text)[:_MAX_TEXT]

@@ -1,10 +1,10 @@
-"""Blocks on a server that speaks Redis' protocol: ARDB, 0-db, Redis, Valkey.
+"""Blocks on a server that speaks the Redis protocol: ARDB, 0-db, Redis, Valkey.
 
-Only what all of them understand is sent: AUTH with one argument, SELECT, PING, plain SET, GET, and EXISTS
-with one key; no HELLO, no CLIENT, no MULTI. ARDB closes the connection after a command it does not know.
+Only commands that all of them understand are sent: AUTH with one argument, SELECT, PING, plain SET, GET, and
+EXISTS with one key; no HELLO, no CLIENT, no MULTI. ARDB closes the connection after an unknown command.
 
-One exchange is a bounded pipeline on one connection. Every exchange may be sent again as a whole, since the
-key of a SET is a hash of its value.
+One exchange is a bounded pipeline on one connection. Every exchange can be repeated as a whole, since the key
+of a SET is a hash of its value.
 
 Measured against a redis-server 7.0 without persistence on the same two cores, random content, blocks a
 second; beside it a plain redis-py pipeline of the same batches:
@@ -54,7 +54,7 @@ from flistfs.stores.redis.exchanges import (
     store_blocks,
 )
 from flistfs.stores.redis.refusals import meaning_of
-from flistfs.stores.redis.wire import ErrorReply, NonsenseReply, Status, Wire, command
+from flistfs.stores.redis.wire import ErrorReply, InvalidReply, Status, Wire, command
 from flistfs.stores.url import PASSWORD_VARIABLE, for_readers, parse_store_url, why_unreadable
 
 if TYPE_CHECKING:
@@ -68,20 +68,20 @@ _log = logging.getLogger(__name__)
 
 
 _MAX_VALUES: Final = 16
-"""Blocks that are asked for at a time to be compared."""
+"""Blocks fetched at a time for comparison."""
 
 _USUAL_SIZE: Final = 640 * 1024
-"""Bytes that a block has at most, unless somebody stored what is none."""
+"""The most bytes of a block; only a value that is not a block can be larger."""
 
 _SLOWEST: Final = 64 * 1024
-"""Bytes a second that any link must manage."""
+"""Bytes per second that any link is required to sustain."""
 
 _PAUSES: Final = (0.2, 0.8)
 """Seconds before the second and the third try: a server that restarts is back within a second. Waiting
 out a longer outage is up to the caller."""
 
 _PROBE_SECONDS: Final = 3.0
-"""Seconds to find out whether a server that does not answer would with TLS, or without."""
+"""Seconds to find out whether a server that does not answer would answer with TLS, or without."""
 
 
 _T = TypeVar("_T")
@@ -99,13 +99,13 @@ class RedisStore:
         reading: bool = False,
         password_variable: str | None = PASSWORD_VARIABLE,
     ) -> None:
-        """Take a server.
+        """Set up a server.
 
         Args:
-            url: Where it is.
-            codec: How its blocks are made.
+            url: Its address.
+            codec: The codec of its blocks.
             timeout: Seconds without progress until it counts as hung (see `reading_deadline`).
-            reading: Whether it is only read from, so that it need not be one that can be written to.
+            reading: Whether it is only read from, so that it need not be writable.
             password_variable: The environment variable that its password may come from, for messages; None
                 for a server that gets none because only an flist names it.
         """
@@ -121,7 +121,7 @@ class RedisStore:
 
     @property
     def codec(self) -> Codec:
-        """How its blocks are made."""
+        """The codec of its blocks."""
         return self._codec
 
     @property
@@ -137,12 +137,12 @@ class RedisStore:
 
     @property
     def unreadable(self) -> str | None:
-        """A server over TLS, and all but the first database."""
+        """Why readers cannot use it: TLS, or another database than the first."""
         return why_unreadable(self._url)
 
     @property
     def trouble(self) -> None:
-        """Nothing: it works or not."""
+        """None: a server works or it does not."""
 
     def check(self) -> None:
         """Reach the server; a PING may be free for all, so a key is asked for as well.
@@ -181,7 +181,7 @@ class RedisStore:
             )
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
-        """Fetch one block. The server is not believed about sizes: see `MAX_BLOCK_SIZE`."""
+        """Fetch one block. Sizes that the server claims are not trusted: see `MAX_BLOCK_SIZE`."""
         value = self._exchange(partial(fetch_block, hash_=hash), deadline)
         if value is None:
             raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash)}")
@@ -192,7 +192,7 @@ class RedisStore:
         return only_copy(hash, self.get)
 
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
-        """Fetch blocks in pipelines, if it is to be thorough, and compare each as it comes."""
+        """Fetch blocks in pipelines and compare each as it arrives, if `thorough`; otherwise do nothing."""
         found: set[bytes] = set()
         for start in range(0, len(hashes) if thorough else 0, _MAX_VALUES):
             batch = hashes[start : start + _MAX_VALUES]
@@ -201,15 +201,15 @@ class RedisStore:
         return found
 
     def sync(self) -> None:
-        """Do nothing: how durable an acknowledged SET is, is the server's own policy."""
+        """Do nothing: the server has its own policy on the durability of an acknowledged SET."""
 
     def close(self) -> None:
-        """Close all connections, those in use too; calls in other threads end with an error at once."""
+        """Close all connections, including those in use; calls in other threads end with an error at once."""
         self._closed.set()
         self._connections.close()
 
     def _exchange(self, work: Callable[[Wire], _T], deadline: float | None = None) -> _T:
-        """Do `work` on a connection, again after a fault, as long as there is time."""
+        """Do `work` on a connection; retry after a fault as long as there is time."""
         if deadline is None:
             deadline = reading_deadline(self._timeout)
         for pause in _PAUSES:
@@ -223,7 +223,7 @@ class RedisStore:
         return self._attempt(work, deadline)
 
     def _attempt(self, work: Callable[[Wire], _T], deadline: float) -> _T:
-        """Do `work` once; whatever goes wrong leaves as one of our errors."""
+        """Do `work` once, and convert any exception to one of ours."""
         if self._closed.is_set():
             raise StoreUnavailableError(f"{self.url} is no longer in use")
         try:
@@ -231,13 +231,13 @@ class RedisStore:
                 return self._talk(sock, work, deadline)
         except ErrorReply as reply:
             raise self._meaning(reply) from None
-        except NonsenseReply as reply:
+        except InvalidReply as reply:
             raise StoreError(f"{self.url} does not behave like a Redis server: it sent {reply}") from None
         except OSError as fault:
             raise self._unreachable(fault, deadline) from fault
 
     def _greet(self, sock: socket.socket, deadline: float) -> None:
-        """Open a connection: log in, and choose the database or namespace."""
+        """Initialize a connection: log in, and select the database or namespace."""
         secret = None if self._url.password is None else _argument(self._url.password)
         name = None if self._url.name is None else _argument(self._url.name)
         if self._url.scheme == "zdb" and secret is not None:
@@ -286,7 +286,7 @@ class RedisStore:
         """Find out whether a server that has never answered does so with TLS, or without; it is asked once.
 
         Raises:
-            StoreRefusedError: it does.
+            StoreRefusedError: it does; the message names the right URL.
         """
         if self._has_answered or self._closed.is_set():
             return
@@ -308,7 +308,7 @@ def refuse_plain_for_tls(url: str) -> None:
     Raises:
         StoreRefusedError: it does.
     """
-    with contextlib.suppress(UsageError):  # several servers, in words
+    with contextlib.suppress(UsageError):  # a description of several servers
         parsed = parse_store_url(url)
         if parsed.scheme == "rediss" and speaks_plain(parsed.host, parsed.port, _PROBE_SECONDS):
             raise _without_tls(parsed)

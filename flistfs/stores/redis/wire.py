@@ -1,12 +1,12 @@
-"""Redis' protocol (RESP2) on a connected socket: buffers out, bounded replies in.
+"""The Redis protocol (RESP2) on a connected socket: buffers out, bounded replies in.
 
-redis-py's way of sending and reading does not fit blocks:
+redis-py's sending and reading do not suit blocks:
 
-- it sends one buffer a system call, or joins them first. `sendmsg` takes all buffers of a batch at once: on
+- it sends one buffer per system call, or joins them first. `sendmsg` takes all buffers of a batch at once: on
   the codec's own two cores plain `SET` calls kept 0.51 to 0.57 of the codec's speed, `send_packed_command`
   0.71 to 0.73, `sendmsg` 0.75 to 0.88.
-- neither of its parsers bounds a reply, so that a hostile server could fill the memory. The few kinds of
-  reply that matter here fit on a page, and reading the value straight into its final place is no slower.
+- neither of its parsers bounds a reply, so a hostile server could exhaust memory. A parser of the few kinds
+  of reply that matter here fits on a page, and reading the value straight into its final place is no slower.
 - ARDB and 0-db never set TCP_NODELAY: without a TCP_QUICKACK before each read a pipeline stalls 40 ms.
 """
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _IOV_MAX: Final = 1024  # UIO_MAXIOV in Linux; sendmsg refuses more
-_MAX_LINE: Final = 4096  # bytes; what servers say in one line is below 200
+_MAX_LINE: Final = 4096  # bytes; real one-line replies are below 200
 _READ_SIZE: Final = 64 * 1024
 _KINDS: Final = frozenset({b"+", b"-", b":", b"$"})
 
 
 class ErrorReply(Exception):  # noqa: N818 - a reply, in the words of the protocol
-    """The server answered with an error; its text is the only argument."""
+    """The server answered with an error, whose text is the only argument."""
 
 
-class NonsenseReply(Exception):  # noqa: N818
-    """The server sent what no server of this protocol sends here."""
+class InvalidReply(Exception):  # noqa: N818
+    """The server sent something that the protocol does not allow here."""
 
 
 class Status(str):
-    """A one-line reply such as OK, apart from `bytes`, which are values."""
+    """A one-line reply such as OK; values are `bytes`."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ Reply = Status | int | bytes | None
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """A socket and how long it may take. Apart from `Wire`, so that no cycle keeps read buffers alive."""
+    """A socket and its time limits. Separate from `Wire`, so that no cycle keeps read buffers alive."""
 
     sock: socket.socket
     silence: float
@@ -67,9 +67,9 @@ class _Link:
 class Wire:
     """One exchange on a socket: everything is sent, then every reply is read, then `finish()`.
 
-    `silence` is how many seconds a single send or read may make no progress, `deadline` the time on the
-    monotonic clock at which all must be over, so that a server that trickles can't hold a thread for ever.
-    Both end with a TimeoutError. After any exception the connection is in an unknown state: drop it.
+    `silence` is how many seconds a single send or read may take, `deadline` the time on the monotonic clock
+    by which all must be done, so that a server that trickles can't block a thread forever. Both end with a
+    TimeoutError. After any exception the connection is in an unknown state: drop it.
     """
 
     def __init__(self, sock: socket.socket, *, silence: float, deadline: float) -> None:
@@ -77,7 +77,7 @@ class Wire:
         self._incoming = _Incoming(self._link)
         self._replies = io.BufferedReader(self._incoming, _READ_SIZE)
         self.has_answered = False
-        """Whether anything came that is the beginning of a reply."""
+        """Whether the beginning of a valid reply arrived."""
 
     def send(self, buffers: Sequence[bytes]) -> None:
         """Send the buffers one after the other, without joining them."""
@@ -104,9 +104,9 @@ class Wire:
             view = view[self._link.ready().send(view) :]
 
     def reply(self, limit: int = _MAX_LINE) -> Reply:
-        """Read one reply; a value larger than `limit` bytes is nonsense and is not read.
+        """Read one reply; a value larger than `limit` bytes is an InvalidReply and is not read.
 
-        Raises `ErrorReply`, `NonsenseReply`, TimeoutError, and ConnectionError if the server hung up.
+        Raises `ErrorReply`, `InvalidReply`, TimeoutError, and ConnectionError if the server hung up.
         """
         line = self._line()
         kind, rest = line[:1], line[1:]
@@ -119,38 +119,38 @@ class Wire:
             return _number(rest)
         if kind == b"$":
             return self._value(_number(rest), limit)
-        raise NonsenseReply(f"a reply that starts with {kind!r}")
+        raise InvalidReply(f"a reply that starts with {kind!r}")
 
     def finish(self) -> None:
-        """Make sure that the server has sent nothing but the replies asked for."""
+        """Check that the server has sent nothing beyond the expected replies."""
         self._incoming.over = True
         if self._replies.peek(1):
-            raise NonsenseReply("more replies than commands")
+            raise InvalidReply("more replies than commands")
 
     def _line(self) -> bytes:
         line = self._replies.readline(_MAX_LINE)
         if line.endswith(b"\r\n"):
             return line[:-2]
         if line.endswith(b"\n") or len(line) == _MAX_LINE:
-            raise NonsenseReply("a line that never ends properly")
+            raise InvalidReply("a line that never ends properly")
         raise ConnectionResetError("the server hung up")
 
     def _value(self, size: int, limit: int) -> bytes | None:
         if size == -1:
             return None
         if not 0 <= size <= limit:
-            raise NonsenseReply(f"a value of {size} bytes where at most {limit} are expected")
+            raise InvalidReply(f"a value of {size} bytes where at most {limit} are expected")
         value = self._replies.read(size)
         end = self._replies.read(2)
         if len(value) < size or len(end) < 2:
             raise ConnectionResetError("the server hung up in the middle of a value")
         if end != b"\r\n":
-            raise NonsenseReply("a value that is longer than announced")
+            raise InvalidReply("a value that is longer than announced")
         return value
 
 
 class _Incoming(io.RawIOBase):
-    """What a BufferedReader reads from: the socket, with a time limit and quick ACKs."""
+    """The socket as the raw stream of a BufferedReader, with a time limit and quick ACKs."""
 
     def __init__(self, link: _Link) -> None:
         self._link = link
@@ -163,22 +163,22 @@ class _Incoming(io.RawIOBase):
         if self.over:
             return None  # "nothing now", so that a peek sees only what is buffered already
         sock = self._link.ready()
-        # Not sticky: the kernel leaves this mode by itself, so it is asked for before every read.
+        # Not sticky: the kernel leaves this mode by itself, so it is set before every read.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return sock.recv_into(buffer)
 
 
 def command(*words: bytes) -> bytes:
-    """Spell a command out: an array of values."""
+    """Encode a command as an array of values."""
     parts = [b"*%d\r\n" % len(words)]
     parts.extend(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
     return b"".join(parts)
 
 
 def set_commands(pairs: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[bytes]:
-    """Spell out one SET for each (key, parts of the value); the parts stay buffers of their own."""
+    """Encode one SET for each (key, parts of the value); the parts stay separate buffers."""
     buffers: list[bytes] = []
-    end = b""  # of the value before: saves a buffer for each block
+    end = b""  # of the previous value: saves a buffer for each block
     for key, parts in pairs:
         size = sum(map(len, parts))
         buffers.append(b"%b*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (end, len(key), key, size))
@@ -189,8 +189,8 @@ def set_commands(pairs: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[bytes]:
 
 
 def _number(text: bytes) -> int:
-    # int() would take spaces, underscores and thousands of digits.
+    # int() would accept spaces, underscores and thousands of digits.
     digits = text.removeprefix(b"-")
     if not digits.isdigit() or len(digits) > 19:
-        raise NonsenseReply("a number that is none")
+        raise InvalidReply("an invalid number")
     return int(text)
