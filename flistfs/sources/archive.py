@@ -164,7 +164,7 @@ class TarSource:
             yield Note(f"{self._name} has absolute names; the leading slashes were removed")
         yield item
 
-    def _leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
+    def _is_excluded(self, path: bytes, *, is_directory: bool) -> bool:
         """Return whether an entry or one of its parents is left out."""
         if not path or self._excluded is nothing_excluded:
             return False

@@ -317,7 +317,7 @@ class Ingest:
             self._note_problem(problem)
         await self._tell_changed(done)
 
-    def _complain(self, problem: Problem) -> None:
+    def _note_problem(self, problem: Problem) -> None:
         left_out = LeftOut(self._source.named(problem.path), problem.reason)
         if not self._keep_going:
             raise SourceError(str(left_out))
