@@ -170,8 +170,8 @@ def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, 
     before = {**home.status(), "requests": None}
     said = home.run("add", f"{source}/.", code=11).stderr
     in_the_way = (
-        f"{source}/file: something that is not a directory is there already",
-        f"{source}/there: a directory is there already",
+        f"{source}/file: something other than a directory already exists",
+        f"{source}/there: a directory already exists",
     )
     assert said == (
         f"flistfs: {', '.join(in_the_way)}; nothing was added: --keep-going skips what does not fit\n"
