@@ -286,7 +286,7 @@ def test_where_nothing_can_go(home: Home, mountpoint: Path, source: Path) -> Non
     for to in ("dead", "dead/below", "loop", "file", "file/below"):
         for more in ([], ["--replace-links"], ["--keep-going"]):
             said = home.run("add", f"{source}/app/.", "--to", to, *more, code=11).stderr
-            assert said == f"flistfs: --to {to}: it leads to no directory\n"
+            assert said == f"flistfs: --to {to}: it does not lead to a directory\n"
     for to in ("../x", "file/../app"):
         said = home.run("add", f"{source}/app/.", "--to", to, code=11).stderr
         assert said == f"flistfs: --to {to}: .. is not taken there; name the directory itself\n"
@@ -473,7 +473,7 @@ def test_a_new_session_can_be_mounted(home: Home, mountpoint: Path, source: Path
     (source / "file").write_bytes(b"content")
     home.run("new", mountpoint)
     home.run("add", f"{source}/.")
-    assert "goes on" in home.run("mount", mountpoint).stdout
+    assert "is resumed" in home.run("mount", mountpoint).stdout
     assert (mountpoint / "file").read_bytes() == b"content"
     umount(mountpoint)
     home.run("seal", "out.flist")  # at once: the daemon may still be ending
