@@ -633,5 +633,5 @@ def test_the_password_of_another_store_is_not_sent(home: Home, mountpoint: Path,
 def test_what_a_session_needs_cannot_lie_in_its_own_mount(home: Home, mountpoint: Path) -> None:
     """It would wait for itself, or store what it stores."""
     for option, place in (("--state", mountpoint / "state"), ("--store", f"dir://{mountpoint}/store")):
-        assert "in the mount itself" in home.run("mount", mountpoint, option, place, code=2).stderr
+        assert "inside the mount itself" in home.run("mount", mountpoint, option, place, code=2).stderr
     assert not list(mountpoint.iterdir())

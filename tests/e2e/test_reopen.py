@@ -348,7 +348,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(home: Home, mountpoint: Path
             assert len(refused.stderr.splitlines()) == 1
             assert home.listed("status") == []
     inside = [*wrong, f"dir://{mountpoint}/blocks"]
-    assert "would lie in the mount itself" in home.run("mount", mountpoint, *inside, code=2).stderr
+    assert "would be inside the mount itself" in home.run("mount", mountpoint, *inside, code=2).stderr
     refused = home.run("mount", mountpoint, "--from", base, "--read-only", base, code=2)
     assert "leave out what belongs to a session" in refused.stderr
     assert not is_mounted(mountpoint)

@@ -120,11 +120,11 @@ def test_an_output_that_exists_is_refused_unless_forced(home: Home, mountpoint: 
 
 
 def test_an_output_that_cannot_be_written_is_refused(home: Home, mountpoint: Path) -> None:
-    home.expected_log += ["cannot be written", "lies in the mount"]
+    home.expected_log += ["cannot be written", "is inside the mount"]
     home.run("mount", mountpoint)
     assert "cannot be written" in home.run("seal", "nowhere/out.flist", code=9).stderr
     assert "cannot be written" in home.run("seal", "/proc/out.flist", code=9).stderr
-    assert "lies in the mount" in home.run("seal", mountpoint / "out.flist", code=9).stderr
+    assert "is inside the mount" in home.run("seal", mountpoint / "out.flist", code=9).stderr
     assert_in_use(home, mountpoint)
     home.run("seal", "out.flist")
 
