@@ -191,7 +191,7 @@ def test_what_lasts_is_told_and_nothing_is_lost(
     fault: Callable[[Proxy], None],
     reason: str,
 ) -> None:
-    home.expected_log += [f"uploads wait: {proxy.url}", f"uploads wait: cannot reach {proxy.url}"]
+    home.expected_log += [f"uploads are waiting: {proxy.url}", f"uploads are waiting: cannot reach {proxy.url}"]
     home.run("mount", mountpoint, "--store", proxy.url)
     with Writer(mountpoint) as writer:
         writer.write_more()
@@ -210,7 +210,7 @@ def test_what_lasts_is_told_and_nothing_is_lost(
     assert (home.status()["trouble"], home.status()["spooled_chunks"]) == (None, 0)
     seal_and_compare(home, server, writer.written)
     log = home.logs()
-    told = re.search(rf"^(\S+ \S+) WARNING .*uploads wait: .*{re.escape(reason)}", log, re.MULTILINE)
+    told = re.search(rf"^(\S+ \S+) WARNING .*uploads are waiting: .*{re.escape(reason)}", log, re.MULTILINE)
     assert told
     began = time.mktime(time.strptime(told[1].partition(",")[0], "%Y-%m-%d %H:%M:%S"))
     assert int(before) <= began <= time.time()
@@ -260,7 +260,7 @@ def test_what_passes_is_survived(
     proxy: Proxy,
     fault: Callable[[Proxy, RedisServer, Writer], None],
 ) -> None:
-    home.expected_log += ["uploads wait: "]
+    home.expected_log += ["uploads are waiting: "]
     home.run("mount", mountpoint, "--store", proxy.url)
     with Writer(mountpoint) as writer:
         writer.write_more()
@@ -343,7 +343,7 @@ def test_files_whose_blocks_are_gone_are_named_each_time(
 def test_seal_and_sync_give_up_and_the_mount_stays_in_use(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy
 ) -> None:
-    home.expected_log += ["uploads wait", "sealing failed"]
+    home.expected_log += ["uploads are waiting", "sealing failed"]
     home.run("mount", mountpoint, "--store", proxy.url)
     contents = {"before": content(1, 600_000), "after": content(2, 600_000)}
     (mountpoint / "before").write_bytes(contents["before"])
@@ -384,7 +384,7 @@ def test_a_seal_that_only_has_to_check_the_store_gives_up_too(
 def test_a_hung_store_holds_up_neither_a_seal_with_a_timeout_nor_an_unmount(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy
 ) -> None:
-    home.expected_log += ["uploads wait", "sealing failed"]
+    home.expected_log += ["uploads are waiting", "sealing failed"]
     home.run("mount", mountpoint, "--store", proxy.url)
     contents = {"file": content(1, 600_000)}
     proxy.stall()
@@ -404,7 +404,7 @@ def test_a_hung_store_holds_up_neither_a_seal_with_a_timeout_nor_an_unmount(
 def test_a_seal_that_has_to_wait_long_gets_its_answer(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy
 ) -> None:
-    home.expected_log += ["uploads wait"]
+    home.expected_log += ["uploads are waiting"]
     home.run("mount", mountpoint, "--store", proxy.url)
     contents = {"file": content(1, 600_000)}
     proxy.go_down()
@@ -429,7 +429,7 @@ def write_in_pieces(path: Path, data: bytes) -> None:
 def test_writers_wait_while_the_spool_is_full_and_go_on_by_themselves(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy
 ) -> None:
-    home.expected_log += ["uploads wait", "writers wait"]
+    home.expected_log += ["uploads are waiting", "writers wait"]
     home.run("mount", mountpoint, "--store", proxy.url, "--spool-size", "8M")
     proxy.go_down()
     contents = {"small": content(1, 100_000), "large": content(2, 40 << 20)}
@@ -474,7 +474,7 @@ def looks_within(seconds: float, directory: Path) -> bool:
 def test_any_number_of_waiting_writers_leaves_the_tree_usable(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy
 ) -> None:
-    home.expected_log += ["uploads wait", "writers wait"]
+    home.expected_log += ["uploads are waiting", "writers wait"]
     home.run("mount", mountpoint, "--store", proxy.url, "--spool-size", "1M")
     contents = {f"file{number}": content(number, 20_000) for number in range(150)}
     contents["first"] = content(1000, 1_100_000)
@@ -505,7 +505,7 @@ def test_any_number_of_waiting_writers_leaves_the_tree_usable(
 def test_only_reading_what_is_away_fails_while_the_store_is_down(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy
 ) -> None:
-    home.expected_log += ["reading back a chunk", "uploads wait"]
+    home.expected_log += ["reading back a chunk", "uploads are waiting"]
     home.run("mount", mountpoint, "--store", proxy.url)
     contents = {"away": content(1, 1_300_000), "here": content(2, 600_000)}
     (mountpoint / "away").write_bytes(contents["away"])
@@ -553,7 +553,7 @@ def fill(directory: Path) -> dict[str, bytes]:
 def test_a_full_disk_is_told_and_nothing_is_lost(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy, small_disk: Path
 ) -> None:
-    home.expected_log += ["uploads wait", "the disk is nearly full"]
+    home.expected_log += ["uploads are waiting", "the disk is nearly full"]
     home.run("mount", mountpoint, "--store", proxy.url, "--state", small_disk / "state", "--spool-size", "1G")
     contents = {"early": content(5000, 2_000_000)}
     (mountpoint / "early").write_bytes(contents["early"])
@@ -599,7 +599,7 @@ def test_a_disk_that_others_filled_to_the_last_byte(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy, small_disk: Path
 ) -> None:
     home.expected_log += [
-        "uploads wait",
+        "uploads are waiting",
         "the disk is nearly full",
         "cannot record",
         "journal cannot be written",
@@ -712,7 +712,7 @@ def test_on_a_full_disk_what_is_stored_can_be_read_and_removed(
 def test_a_session_on_a_full_disk_can_be_aborted(
     home: Home, mountpoint: Path, proxy: Proxy, small_disk: Path
 ) -> None:
-    home.expected_log += ["the disk is nearly full", "uploads wait"]
+    home.expected_log += ["the disk is nearly full", "uploads are waiting"]
     home.run("mount", mountpoint, "--store", proxy.url, "--state", small_disk / "state")
     proxy.go_down()
     (mountpoint / "unstored").write_bytes(content(1, 3_000_000))
@@ -727,7 +727,7 @@ def test_a_session_on_a_full_disk_can_be_aborted(
 def test_removing_what_is_not_stored_makes_room_on_a_full_disk(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy, small_disk: Path
 ) -> None:
-    home.expected_log += ["the disk is nearly full", "uploads wait"]
+    home.expected_log += ["the disk is nearly full", "uploads are waiting"]
     home.run("mount", mountpoint, "--store", proxy.url, "--state", small_disk / "state", "--spool-size", "1G")
     proxy.go_down()
     for number in range(8):

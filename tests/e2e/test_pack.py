@@ -396,7 +396,7 @@ def test_the_timeout_counts_for_connecting_and_for_a_store_that_falls_silent(
     with fake_server(lambda words: None if words[0] == b"SET" else Shelf()(words)) as fallen:
         store = f"redis://127.0.0.1:{fallen.port}"
         refused = home.run("pack", source, "out.flist", "--store", store, "--timeout", "1", code=3)
-        assert f"gave up after 1 s: {store} takes nothing" in refused.stderr
+        assert f"gave up after 1 s: {store} accepts nothing" in refused.stderr
     assert not (home.path / "out.flist").exists()
 
 

@@ -1,4 +1,4 @@
-"""Waiting until everything that was written is stored."""
+"""Wait until everything that was written is stored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from flistfs.util.progress import Report
 
 
 async def drain(parts: Parts, timeout: StoreTimeout) -> None:
-    """Wait until everything is stored, telling how far it is and what is wrong.
+    """Wait until everything is stored; report progress and trouble meanwhile.
 
     Raises:
-        StoreUnavailableError: the store took nothing for longer than the timeout.
+        StoreUnavailableError: the store accepted nothing for longer than the timeout.
     """
     total = parts.uploader.status().queued_bytes
     standstill = Standstill(parts.store.url)

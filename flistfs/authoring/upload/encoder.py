@@ -1,6 +1,6 @@
-"""Chunks are read, encoded and put into the store, a batch at a time.
+"""Read and encode chunks and put them into the store, a batch at a time.
 
-It runs in a process of its own beside a daemon (see `encoder_process`), or in the calling thread.
+This runs in a daemon's child process (see `encoder_process`), or in the calling thread.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flistfs.stores import Store
 
 
 class StoredChunk(NamedTuple):
-    """A chunk that is in the store: its block, of `size` bytes as stored, and whether it was put there now.
+    """A chunk that is in the store: its block, of `size` bytes as stored, and whether it was newly stored.
 
-    `replaced` says that it went over a wrong one.
+    `replaced` is whether it replaced a corrupt block.
     """
 
     hash: bytes
@@ -35,9 +35,9 @@ Result = StoredChunk | Unreadable
 
 
 class Batch(NamedTuple):
-    """What became of the chunks of a batch, in their order, and the seconds that the store took.
+    """The outcomes of the chunks of a batch, in order, and the seconds that the store took.
 
-    `store_trouble` is what was wrong with a server that others stood in for, if anything was.
+    `store_trouble` is what was wrong with a server that others stood in for, if anything.
     """
 
     results: list[Result]
@@ -49,32 +49,32 @@ class Encoder(Protocol):
     """Stores batches of chunks; one thread uses it at a time."""
 
     def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
-        """Read, encode and store chunks; any of them may be in the store already.
+        """Read, encode and store chunks; any of them may already be in the store.
 
-        With `check_content`, each block that is there is fetched, and a wrong one replaced.
+        With `check_content`, each block that is there is fetched, and replaced if it is corrupt.
 
-        What it reads of the spool may be torn, if that is written meanwhile: it is read once, so that block,
-        hash and key belong together whatever they hold.
+        A chunk read from the spool may be torn if it is written meanwhile: it is read only once, so that
+        block, hash and key are consistent in any case.
 
         Raises:
-            StoreError: not all could be stored; doing it again is right.
+            StoreError: not all could be stored; it is safe to try again.
         """
 
     def close(self) -> None:
-        """Let go of everything; a call in another thread ends with an error soon."""
+        """Close everything; a call in another thread soon ends with an error."""
 
 
 class LocalEncoder:
     """Stores chunks in the calling thread."""
 
     def __init__(self, store: Store, spool: int, known: KnownBlocks) -> None:
-        """Store in `store` what lies in the file with the descriptor `spool`, or elsewhere."""
+        """Store chunks in `store`; those of the spool are read from the descriptor `spool`."""
         self._store = store
         self._spool = spool
         self._known = known
 
     def store(self, sources: Sequence[Source], *, check_content: bool = False) -> Batch:
-        """Do what `Encoder` says."""
+        """Implement `Encoder.store`."""
         codec = self._store.codec
         chunks = [self._read(source) for source in sources]
         keys = [None if isinstance(chunk, Unreadable) else codec.key(chunk) for chunk in chunks]
@@ -92,7 +92,7 @@ class LocalEncoder:
         there = [block_hash for block_hash in sizes if block_hash not in missing]
         wrong = self._store.wrong(there, thorough=check_content)
         missing |= wrong
-        # Of a chunk that an earlier session met only the name of its block was at hand.
+        # For a chunk that an earlier session stored, only the hash of its block was known.
         blocks |= _encode(
             codec,
             unique,
@@ -113,11 +113,11 @@ class LocalEncoder:
                 is_new = key in new
                 block = known[key]
                 results.append(StoredChunk(block.hash, key, block.size, is_new, is_new and key in replaced))
-                new.pop(key, None)  # once more in this batch is no second time new
+                new.pop(key, None)  # a repetition in this batch is not new again
         return Batch(results, seconds)
 
     def close(self) -> None:
-        """Close the store, which ends what it does."""
+        """Close the store, which ends its calls."""
         self._store.close()
 
     @property
@@ -145,7 +145,7 @@ def _read_file(source: FileSource) -> bytes | Unreadable:
     descriptor = open_file(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         data = os.pread(descriptor, source.length, source.offset)
-        # Looked at after the read: whatever changed before or meanwhile shows.
+        # Checked after the read, to detect any change before or during it.
         status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
@@ -154,5 +154,5 @@ def _read_file(source: FileSource) -> bytes | Unreadable:
         or len(data) != source.length
         or not stat.S_ISREG(status.st_mode)
     ):
-        return Unreadable("it was changed while it was read")
+        return Unreadable("it changed while it was being read")
     return data

@@ -1,9 +1,9 @@
-"""Which block a chunk becomes, remembered: that saves encoding what was encoded before.
+"""A cache of the blocks that chunks encode to, to avoid encoding a chunk twice.
 
-Encoding is deterministic, so what is remembered holds for every store and session; whether a store has the
-block is asked all the same. Chunks of some size are remembered across sessions, in a database in the user's
-cache directory, which may be removed at any time; small ones only as long as the process lives, since
-encoding one of 16 KiB costs no more than looking it up.
+Encoding is deterministic, so entries hold for every store and session; the store is queried for the block all
+the same. Large chunks are cached across sessions, in a database in the user's cache directory, which may be
+removed at any time; small ones only while the process lives, since encoding one of 16 KiB takes no longer
+than looking it up.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import platformdirs
 
 log = logging.getLogger(__name__)
 
-# Chunks of fewer bytes are not worth a row of the database.
+# Chunks of fewer bytes are not worth a database row.
 _MIN_SIZE = 64 << 10
 
-# Names kept in memory: some 300 bytes each.
+# Entries kept in memory: some 300 bytes each.
 _RECENT = 16_384
 
-# Rows kept in the database, about 200 bytes each. When there are more, the older half goes.
+# Rows kept in the database, about 200 bytes each. When there are more, the older half is deleted.
 _MAX_ROWS = 2_000_000
 
-# Seconds to wait for another process that writes.
+# Seconds to wait for another process that is writing.
 _PATIENCE = 1.0
 
 _SCHEMA = (
@@ -38,22 +38,22 @@ _SCHEMA = (
 
 
 class Known(NamedTuple):
-    """What is known of a block: its hash, and its size as stored, in bytes."""
+    """A block's hash, and its size as stored, in bytes."""
 
     hash: bytes
     size: int
 
 
 class KnownBlocks:
-    """Hashes and sizes of blocks, by the keys of their chunks. Never fails: it only knows less."""
+    """Hashes and sizes of blocks, by the keys of their chunks. Never fails: errors only cost entries."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Use the database at `path`, made if need be; without one nothing outlives this process."""
+        """Use the database at `path`, created if needed; without one nothing outlives this process."""
         self._recent: dict[bytes, Known] = {}
         self._database = None if path is None else _open(path)
 
     def find(self, chunks: Mapping[bytes, bytes]) -> dict[bytes, Known]:
-        """Return what is known of the blocks of these chunks, given by their keys."""
+        """Return the known blocks of these chunks (content by key), by key."""
         found = {key: self._recent[key] for key in chunks if key in self._recent}
         wanted = [key for key, chunk in chunks.items() if len(chunk) >= _MIN_SIZE and key not in found]
         return found | self._look_up(wanted)
@@ -87,17 +87,17 @@ class KnownBlocks:
                     "INSERT OR REPLACE INTO block (key, hash, size) VALUES (?, ?, ?)", rows
                 )
         except sqlite3.OperationalError as error:
-            log.debug("not remembered: %s", error)  # another process is writing, or the disk is full
+            log.debug("not cached: %s", error)  # another process is writing, or the disk is full
         except sqlite3.Error as error:
             self._give_up(error)
 
     def _give_up(self, error: sqlite3.Error) -> None:
-        log.info("blocks of earlier sessions are not remembered: %s", error)
+        log.info("the cache of known blocks is not used: %s", error)
         self._database = None
 
 
 def known_blocks_path() -> Path:
-    """Return where the user's database is."""
+    """Return the path of the user's database."""
     return platformdirs.user_cache_path("flistfs") / "blocks.sqlite3"
 
 
@@ -107,9 +107,9 @@ def _open(path: Path) -> sqlite3.Connection | None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             return _prepared(path)
         except sqlite3.DatabaseError as error:
-            log.info("%s is unusable and begun anew: %s", path, error)
+            log.info("%s is unusable and is created anew: %s", path, error)
             if isinstance(error, sqlite3.OperationalError):
-                return None  # locked, or the disk is full: no fault of the file
+                return None  # locked, or the disk is full: not the file's fault
             _remove(path)
         except OSError as error:
             log.info("%s cannot be written: %s", path.parent, error)
@@ -120,7 +120,7 @@ def _open(path: Path) -> sqlite3.Connection | None:
 def _prepared(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
     database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=NORMAL")  # a crash of the machine may cost the last rows
+    database.execute("PRAGMA synchronous=NORMAL")  # a crash of the machine may lose the last rows
     database.execute(_SCHEMA)
     ((last,),) = database.execute("SELECT max(number) FROM block")
     ((first,),) = database.execute("SELECT min(number) FROM block")

@@ -1,4 +1,4 @@
-"""Waiting for a store that takes nothing, and giving up."""
+"""Time limits for a store that accepts nothing."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from flistfs.authoring.upload.uploader import UploadStatus
 from flistfs.errors import StoreUnavailableError
 from flistfs.util.progress import Progress, Report
 
-# Seconds until a store that did not answer is asked again.
+# Seconds until a store that did not answer is tried again.
 _ASK_AGAIN = 2.0
 
-# Seconds after which a store that takes nothing counts as being in trouble, though it may only be slow.
+# Seconds after which a store that accepts nothing counts as being in trouble, though it may only be slow.
 QUIET = 2.0
 
-# Seconds that connecting to a store may take at least, however short the timeout.
+# The least seconds allowed for connecting to a store, however short the timeout.
 _LEAST = 1.0
 
 
 async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
-    """Do what connects to a store (blocks), for `timeout` seconds at most.
+    """Run `work`, which connects to a store (blocks), for `timeout` seconds at most.
 
     Raises:
-        StoreUnavailableError: it took longer; it goes on until the store is closed.
+        StoreUnavailableError: it took longer; it keeps running until the store is closed.
         StoreError: the store cannot be used.
     """
-    from flistfs.stores.redis.server import refuse_plain_for_tls  # noqa: PLC0415  other stores need none of it
+    from flistfs.stores.redis.server import refuse_plain_for_tls  # noqa: PLC0415  other stores do not need it
 
     with trio.move_on_after(max(timeout, _LEAST)) as scope:
         await trio.to_thread.run_sync(work, abandon_on_cancel=True)
@@ -41,7 +41,7 @@ async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
 
 
 class Standstill:
-    """Notices when nothing is uploaded though something waits."""
+    """Detects that nothing is uploaded although chunks are waiting."""
 
     def __init__(self, url: str) -> None:
         """Watch the uploads to the store at `url`."""
@@ -50,15 +50,15 @@ class Standstill:
         self._moved = time.monotonic()
 
     def trouble(self, status: UploadStatus) -> str | None:
-        """Return what keeps the uploads from going on, None if nothing does."""
+        """Return what is blocking the uploads; None if nothing is."""
         if status.queued != self._queued:
             self._queued, self._moved = status.queued, time.monotonic()
         is_quiet = self._queued and time.monotonic() - self._moved > QUIET
-        return status.trouble or (f"{self._url} takes nothing" if is_quiet else None)
+        return status.trouble or (f"{self._url} accepts nothing" if is_quiet else None)
 
 
 class StoreTimeout:
-    """How long to wait for a store in trouble: `timeout` seconds from the moment that it is waited for."""
+    """A limit on waiting for a store in trouble: `timeout` seconds from the start of the wait."""
 
     def __init__(self, timeout: float, progress: Progress) -> None:
         """Wait for `timeout` seconds at most, and report to `progress` meanwhile."""
@@ -70,7 +70,7 @@ class StoreTimeout:
         """Report progress; give up on trouble that lasts too long.
 
         Raises:
-            StoreUnavailableError: it did.
+            StoreUnavailableError: it lasted longer than the timeout.
         """
         self._progress(report)
         if report.trouble is None:
@@ -85,6 +85,6 @@ class StoreTimeout:
             )
 
     async def wait(self, trouble: str) -> None:
-        """Wait a moment before the store is asked again."""
+        """Wait a moment before the store is tried again."""
         self.report(Report("check", 0, 1, trouble))
         await trio.sleep(_ASK_AGAIN)

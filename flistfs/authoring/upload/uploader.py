@@ -1,15 +1,15 @@
-"""Settled chunks become blocks in the store, in batches, in worker threads.
+"""Store settled chunks as blocks, in batches, in worker threads.
 
-What runs at the same time, and why it is safe:
+What runs concurrently, and why it is safe:
 
 - The event loop's thread calls `submit`, `status` and `close`; the workers take jobs from the queue. One
-  lock guards the queue and the counters; nobody blocks while holding it.
-- Each worker has an encoder of its own and only waits for it: the work is done in another process (see
+  lock guards the queue and the counters, and is never held while blocking.
+- Each worker has its own encoder and only waits for it: the work is done in another process (see
   `encoder_process`), which reads the chunks from the spool file itself.
 - An encoder reads a chunk's slot while the event loop may be writing to it or may have given it to another
-  chunk. What it reads may be torn, but it is read once, so that block, hash and key belong together whatever
-  they hold. `report` gets the job back, and the event loop's thread decides with the job's version whether
-  the chunk is still what was read (see `content`); else the block is a harmless extra one.
+  chunk. The data may be torn, but it is read only once, so block, hash and key are consistent in any case.
+  `report` gets the job back, and the event loop's thread decides by the job's version whether the chunk is
+  unchanged (see `content`); otherwise the block is a harmless extra one.
 - A batch that could not be stored stays with its worker and is sent again, whole, until it is stored or
   the uploader is closed: every block is named by its content, so sending one twice changes nothing. Chunks
   that were not reported are still spooled in the journal, and are submitted again when the session resumes.
@@ -32,22 +32,22 @@ from flistfs.tree.chunks import Stored
 
 log = logging.getLogger(__name__)
 
-# A batch is full with this many chunks or bytes, whichever comes first: 16 to 64 small blocks in a pipeline
-# are 2 to 5 times quicker than one by one, large ones gain little, and an encoder holds at most 4 MiB plain
+# A batch is full at this many chunks or bytes, whichever comes first: 16 to 64 small blocks in a pipeline
+# are 2 to 5 times faster than one by one, large ones gain little, and an encoder holds at most 4 MiB plain
 # and 4 MiB encoded.
 _BATCH_CHUNKS = 64
 _BATCH_BYTES = 4 << 20
 
-# Seconds that a batch waits to become full at most, and how long while nothing is added to it. Each costs the
-# event loop a round with the worker and a change of the journal: 80 batches instead of 410 for 5,000 small
-# files are a tenth of its time.
+# The most seconds that a batch waits to become full, and that it waits while nothing is added to it. Each
+# batch costs the event loop a round trip to the worker and a change of the journal: for 5,000 small files, 80
+# batches instead of 410 save a tenth of its time.
 _LINGER = 0.1
 _LULL = 0.02
 
-# Seconds that a batch on its way may take when the uploader is closed; what is cut off is sent again later.
+# Seconds that a batch in flight may take when the uploader is closed; an aborted one is sent again later.
 _LAST_WORDS = 2.0
 
-# Seconds between tries: growing while the store does not answer, long from the start where it refuses.
+# Seconds between tries: growing while the store does not answer, long from the start if it refuses.
 _FIRST_PAUSE = 0.5
 _REFUSED_PAUSE = 10.0
 _LONGEST_PAUSE = 30.0
@@ -61,9 +61,9 @@ T_co = TypeVar("T_co", covariant=True)
 class Job(Generic[T_co]):
     """A settled chunk.
 
-    `owner` and `version` are the submitter's, handed back with the outcome. A `durable` chunk is reported
-    only when its block survives a power cut. With `check_content` a block that is stored already is fetched,
-    and replaced if it is wrong.
+    `owner` and `version` are the submitter's, and are returned with the outcome. A `durable` chunk is
+    reported only when its block survives a power cut. With `check_content` a block that is already stored is
+    fetched, and replaced if it is corrupt.
     """
 
     owner: T_co
@@ -75,9 +75,9 @@ class Job(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T_co]):
-    """A chunk that is in the store now, as a block of `size` bytes, which was put there or shared.
+    """A chunk that is now in the store, as a block of `size` bytes, which was newly stored or shared.
 
-    `replaced` says that it went over a wrong one.
+    `replaced` is whether it replaced a corrupt block.
     """
 
     job: Job[T_co]
@@ -89,7 +89,7 @@ class Outcome(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Failure(Generic[T_co]):
-    """A chunk of a file outside that could not be read, and why."""
+    """A chunk of a file outside the session that could not be read, and why."""
 
     job: Job[T_co]
     reason: str
@@ -100,7 +100,7 @@ Finished = Outcome[T] | Failure[T]
 
 @dataclass(frozen=True, slots=True)
 class UploadStatus:
-    """How the uploads are.
+    """The state of the uploads.
 
     `trouble_since` is in seconds since 1970; `latency` is how long the last batch took to be stored, and
     `store_trouble` what was wrong then with a server that others stood in for.
@@ -126,7 +126,7 @@ class Uploader(Generic[T]):
         """Start a worker for each encoder.
 
         Args:
-            encoders: They store chunks. All but the first are used only when those before are busy.
+            encoders: Encoders that store chunks. Each is used only when those before it are busy.
             sync_store: Makes all that was stored survive a power cut (blocks).
             report: Called from a worker's thread with each batch of stored chunks.
         """
@@ -145,7 +145,7 @@ class Uploader(Generic[T]):
         self._trouble_since: float | None = None
         self._closed = False
         self._sync_lock = threading.Lock()
-        self._unsynced = True  # blocks of an earlier daemon of this session may not be
+        self._unsynced = True  # blocks of an earlier daemon of this session may be unsynced
         self._threads = [
             threading.Thread(target=self._work, args=(number, encoder), name=f"uploader-{number}")
             for number, encoder in enumerate(encoders)
@@ -154,24 +154,24 @@ class Uploader(Generic[T]):
             thread.start()
 
     def submit(self, job: Job[T]) -> None:
-        """Queue a settled chunk. The submitter bounds how many there are (the spool's limit)."""
+        """Queue a settled chunk. The submitter bounds their number (the spool's limit)."""
         with self._lock:
             batches = self._batches()
             self._queue.append(job)
             self._pending += 1
             self._pending_bytes += job.source.length
             self._waiting_bytes += job.source.length
-            # Nobody is woken up for nothing, which would cost the caller 30 µs a time.
+            # No worker is woken needlessly, which would cost the caller 30 µs each time.
             if self._batches() > batches:
                 self._wake()
             elif len(self._queue) == 1:
                 self._jobs[0].notify()
 
     def sync_store(self) -> None:
-        """Make every block that was stored so far survive a power cut (blocks; from any thread).
+        """Make every block stored so far survive a power cut (blocks; from any thread).
 
         Raises:
-            StoreError: the store cannot promise it.
+            StoreError: the store cannot guarantee it.
         """
         with self._sync_lock:  # a second caller waits for the first: it may rely on the same blocks
             if not self._unsynced:
@@ -184,12 +184,12 @@ class Uploader(Generic[T]):
                 raise
 
     def retry_now(self) -> None:
-        """End the pause between two tries, because somebody waits for the result."""
+        """End the pause between two tries, because a caller waits for the result."""
         with self._lock:
             self._again.notify_all()
 
     def status(self) -> UploadStatus:
-        """Say how the uploads are."""
+        """Return the state of the uploads."""
         with self._lock:
             return UploadStatus(
                 queued=self._pending,
@@ -201,9 +201,9 @@ class Uploader(Generic[T]):
             )
 
     def close(self) -> None:
-        """Stop after what is being sent now; queued chunks stay spooled (blocks until the workers end).
+        """Stop after the batches in flight; queued chunks stay spooled (blocks until the workers end).
 
-        What takes too long is cut off.
+        A batch that takes too long is aborted.
         """
         with self._lock:
             self._closed = True
@@ -225,19 +225,19 @@ class Uploader(Generic[T]):
                     break
                 except StoreError as error:
                     wait = pause if isinstance(error, StoreUnavailableError) else max(pause, _REFUSED_PAUSE)
-                    self._in_trouble(str(error))
+                    self._note_trouble(str(error))
                 except Exception as error:
                     log.exception("storing %d chunks failed; trying again", len(batch))
                     wait = max(pause, _REFUSED_PAUSE)
-                    self._in_trouble(f"storing failed unexpectedly: {error}")
+                    self._note_trouble(f"storing failed unexpectedly: {error}")
                 if self._wait_closed(wait):
                     return
 
     def _take(self, number: int) -> list[Job[T]]:
-        """Wait for jobs and take a batch; an empty one means that the uploader was closed."""
+        """Wait for jobs and return a batch; an empty one means that the uploader was closed."""
         with self._lock:
             while not self._closed:
-                # A worker waits for as many batches as there are workers before it, which are busy then.
+                # A worker waits until there are batches for all workers before it too: those are then busy.
                 if self._batches() > number or (number == 0 and self._queue):
                     self._linger(number)
                     if batch := self._cut():
@@ -247,7 +247,7 @@ class Uploader(Generic[T]):
             return []
 
     def _linger(self, number: int) -> None:
-        """Let a batch that is not full wait a little for more; another worker may take all meanwhile."""
+        """Let an incomplete batch wait briefly for more; another worker may take everything meanwhile."""
         deadline, seen = time.monotonic() + _LINGER, 0
         while len(self._queue) > seen and not self._batches() and not self._closed:
             if time.monotonic() > deadline:
@@ -256,7 +256,7 @@ class Uploader(Generic[T]):
             self._jobs[number].wait(_LULL)
 
     def _cut(self) -> list[Job[T]]:
-        """Cut a batch off the queue, unless there is nothing or no time left."""
+        """Take a batch off the queue; an empty one if there is nothing, or the uploader is closing."""
         batch: list[Job[T]] = []
         size = 0
         while self._queue and len(batch) < _BATCH_CHUNKS and size < _BATCH_BYTES and not self._closed:
@@ -272,14 +272,14 @@ class Uploader(Generic[T]):
             jobs.notify()
 
     def _batches(self) -> int:
-        """Say for how many workers enough waits; of large chunks a quarter of what one takes will do."""
+        """Return for how many workers there is enough; of large chunks a quarter of a full batch suffices."""
         return max(len(self._queue) // _BATCH_CHUNKS, self._waiting_bytes // (_BATCH_BYTES // 4))
 
     def _store(self, batch: list[Job[T]], encoder: Encoder) -> None:
         results, seconds, store_trouble = encoder.store(
             [job.source for job in batch], check_content=any(job.check_content for job in batch)
         )
-        self._unsynced = True  # what was there already may be another session's, and not last yet
+        self._unsynced = True  # existing blocks may be another session's, and not durable yet
         if any(job.durable for job in batch):
             self.sync_store()
         outcomes: list[Finished[T]] = []
@@ -299,21 +299,21 @@ class Uploader(Generic[T]):
             self._pending_bytes -= sum(job.source.length for job in batch)
             if self._trouble is not None:
                 log.info("the store works again")
-                self._again.notify_all()  # the other worker need not wait out its pause
+                self._again.notify_all()  # ends the pauses of the other workers
             self._trouble = self._trouble_since = None
         self._report(outcomes)
 
-    def _in_trouble(self, reason: str) -> None:
+    def _note_trouble(self, reason: str) -> None:
         with self._lock:
             if self._closed:
-                return  # the store was closed under us
+                return  # the store was closed meanwhile
             if self._trouble != reason:
-                log.warning("uploads wait: %s", reason)
+                log.warning("uploads are waiting: %s", reason)
             self._trouble = reason
             self._trouble_since = self._trouble_since or time.time()
 
     def _wait_closed(self, seconds: float) -> bool:
-        """Wait for `seconds`, or less if somebody asks for a try now; say whether we are closed."""
+        """Wait for `seconds`, or until a retry is requested; return whether the uploader is closed."""
         with self._lock:
             if not self._closed:
                 self._again.wait(seconds)
