@@ -191,7 +191,10 @@ def test_what_lasts_is_told_and_nothing_is_lost(
     fault: Callable[[Proxy], None],
     reason: str,
 ) -> None:
-    home.expected_log += [f"uploads are waiting: {proxy.url}", f"uploads are waiting: cannot reach {proxy.url}"]
+    home.expected_log += [
+        f"uploads are waiting: {proxy.url}",
+        f"uploads are waiting: cannot reach {proxy.url}",
+    ]
     home.run("mount", mountpoint, "--store", proxy.url)
     with Writer(mountpoint) as writer:
         writer.write_more()
