@@ -312,7 +312,7 @@ def test_what_cannot_be_added() -> None:
     with flistfs.Session("session") as session:
         with pytest.raises(errors.UsageError, match="nothing to add"):
             session.add()
-        with pytest.raises(errors.UsageError, match="fits nothing"):
+        with pytest.raises(errors.UsageError, match="matches nothing"):
             session.add("file", exclude=["!"])
         with pytest.raises(errors.SourceError, match="is not taken"):
             session.add("file", to="../up")

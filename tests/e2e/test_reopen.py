@@ -260,14 +260,14 @@ def test_blocks_that_no_store_has_are_named(home: Home, mountpoint: Path) -> Non
             file.read(1)
     refused = home.run("seal", "out.flist", code=7)
     assert len(refused.stderr.splitlines()) == 1
-    assert "lost 1 block of 1 file: usr/big. Write them again, or bring those of the base" in refused.stderr
+    assert "lost 1 block of 1 file: usr/big. Write them again, or copy those of the base" in refused.stderr
     assert is_mounted(mountpoint)
     assert held(home.blocks) == BLOCKS - 1  # the others were copied
     assert json.loads(home.run("seal", "less.flist", "--exclude", "usr", "--json").stdout)["files"] == 1
     # Without a store of its own it is the session's that lost it.
     home.run("mount", mountpoint, "--from", "base.flist")
     refused = home.run("seal", "out.flist", code=7)
-    assert "bring those of the base with flistfs push and seal again" in refused.stderr
+    assert "copy those of the base with flistfs push and seal again" in refused.stderr
     (mountpoint / "usr/big").unlink()
     home.run("seal", "out.flist")
 
