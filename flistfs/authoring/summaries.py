@@ -18,6 +18,7 @@ class SealSummary:
     """
 
     out: str
+    format: str
     package_size: int
     files: int
     directories: int

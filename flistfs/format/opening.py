@@ -8,8 +8,9 @@ from pathlib import Path
 from flistfs.errors import FormatError
 from flistfs.format.base import Format, TreeReader
 from flistfs.format.rocksdb.generation1 import ROCKSDB
+from flistfs.format.sqlite.generation2 import SQLITE
 
-_FORMATS: dict[str, Format] = {each.name: each for each in (ROCKSDB,)}
+_FORMATS: dict[str, Format] = {each.name: each for each in (ROCKSDB, SQLITE)}
 
 
 def formats() -> tuple[Format, ...]:
@@ -38,11 +39,16 @@ def open_tree(path: Path) -> tuple[Format, TreeReader]:
     Raises:
         FormatError: it is not there, damaged, or not an flist.
     """
-    format_ = _format_of(path)
+    format_ = format_of(path)
     return format_, format_.open(path)
 
 
-def _format_of(path: Path) -> Format:
+def format_of(path: Path) -> Format:
+    """Return the format that a file or directory seems to have, without reading more than that takes.
+
+    Raises:
+        FormatError: it is not there, or cannot be read.
+    """
     usual, *others = formats()  # its message is the one for files of no format
     try:
         kind = stat.S_IFMT(path.stat().st_mode)

@@ -30,7 +30,9 @@ class _Member(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            # The end, with or without its marker: zflist writes none. What comes around the archive (gzip's
+            # checksum, for one) says that nothing is cut off.
             raise
         except tarfile.HeaderError as error:
             raise FormatError(f"it is not a tar archive, or is truncated or damaged ({error})") from error

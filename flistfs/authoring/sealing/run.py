@@ -99,6 +99,7 @@ class Sealing:
             await trio.to_thread.run_sync(output.publish)
         return SealSummary(
             out=str(request.out),
+            format=self._parts.format.name,
             package_size=package_size,
             files=survey.files,
             directories=len(survey.directories),
