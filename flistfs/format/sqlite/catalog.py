@@ -212,10 +212,9 @@ class CatalogWriter(Closing):
         self._path = directory / FILE
         self._connection = sqlite3.connect(self._path, isolation_level=None)
         with _writable():
-            # What was begun by a process that died is written anew from the start: no journal is needed.
-            self._connection.executescript(
-                f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_SCHEMA} BEGIN;"
-            )
+            # What a process that died has begun is written anew from the start: no journal is needed.
+            for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", *_SCHEMA, "BEGIN"):
+                self._connection.execute(statement)
 
     def add(self, key: bytes, record: bytes) -> None:
         """Add a record. Equal records in equal order make equal bytes.
