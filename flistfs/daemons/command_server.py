@@ -61,14 +61,18 @@ class CommandServer:
         """Take the latest progress, from any thread, for every command that waits."""
         self._latest = report
 
-    async def listen(self, commands: trio.Nursery) -> None:
-        """Let commands connect until this is cancelled; those that did are answered in `commands`."""
+    async def listen(self) -> trio.SocketListener:
+        """Let commands connect; they wait until `serve` answers them."""
         self._control.unlink(missing_ok=True)
-        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        listening = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         with short_path(self._control) as address:
-            await listener.bind(address)
-        listener.listen()
-        await trio.serve_listeners(self._handle, [trio.SocketListener(listener)], handler_nursery=commands)
+            await listening.bind(address)
+        listening.listen()
+        return trio.SocketListener(listening)
+
+    async def serve(self, listener: trio.SocketListener, commands: trio.Nursery) -> None:
+        """Answer commands until this is cancelled; those that have connected by then, in `commands`."""
+        await trio.serve_listeners(self._handle, [listener], handler_nursery=commands)
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError), unwrapped():

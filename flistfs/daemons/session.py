@@ -187,14 +187,16 @@ class _Daemon:
         self._requests = operations.requests
         server = CommandServer(self.directory.control, partial(self._perform, session), self.directory.log)
         self._progress = server.report
+        # Before there is a mount: commands that see one connect at once.
+        listener = await server.listen()
         resumed = None if self._config.is_new else self.directory.path
         with self._mount.mounted(operations, self._config.options, resumed) as signals:
             self.is_unused = False
             self.directory.forget_result()
             # A command that asked for a seal gets its answer after the mount has ended.
             async with trio.open_nursery() as commands:
-                listen = partial(server.listen, commands)
-                await self._mount.serve(signals, listen, announce=partial(self._announce, session))
+                answer = partial(server.serve, listener, commands)
+                await self._mount.serve(signals, answer, announce=partial(self._announce, session))
                 for scope in self._adds:
                     scope.cancel()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is safe whenever this ends
