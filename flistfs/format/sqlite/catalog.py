@@ -170,7 +170,7 @@ class Catalog(Closing):
     def _row(self, query: str, key: bytes | None = None) -> tuple[object, ...] | None:
         with _readable():
             self._steps = 0
-            parameters = [] if key is None else [key.decode(errors="surrogateescape")]
+            parameters = [] if key is None else [key.decode("latin-1")]  # digits; nothing else is ever found
             row: tuple[object, ...] | None = self._connection.execute(query, parameters).fetchone()
             return row
 
@@ -195,7 +195,7 @@ def _readable() -> Iterator[None]:
     """Report what SQLite raises of a database as damage."""
     try:
         yield
-    except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
+    except (sqlite3.Error, UnicodeError, OverflowError) as error:
         raise FormatError(f"its database is damaged ({error})") from error
 
 
