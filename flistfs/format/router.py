@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -100,6 +100,50 @@ class Router:
 def router_to(url: str) -> Router:
     """Make the router that finds every block at one server."""
     return Router((Pool("default", (Rule(Range("00", "FF"), url),)),), ("default",))
+
+
+def in_whole_bytes(router: Router) -> Router:
+    """Return a router that means the same with ranges of whole bytes, as readers of generation 2 need it."""
+    return _with_ranges(router, lambda first, last: (_even(first, "0"), _even(last, "F")))
+
+
+def as_taken_in_bytes(router: Router) -> Router:
+    """Return what readers of generation 2 make of a router: they add a 0 to an odd number of digits.
+
+    So `C` matches only hashes that begin with the byte C0 (tried with 0-fs of 2023).
+    """
+    return _with_ranges(router, lambda first, last: (_even(first, "0"), _even(last, "0")))
+
+
+def only_server(router: Router | None) -> str | None:
+    """Return the URL of the server that has all blocks; None if none has."""
+    if router is None:
+        return None
+    whole = {
+        rule.url
+        for pool in router.pools
+        if pool.name in router.lookup
+        for rule in pool.rules
+        if set(rule.range.first) == {"0"} and set(rule.range.last) == {"F"}
+    }
+    return next(iter(whole)) if len(whole) == 1 else None
+
+
+def _with_ranges(router: Router, changed: Callable[[str, str], tuple[str, str]]) -> Router:
+    pools = tuple(
+        replace(
+            pool,
+            rules=tuple(
+                replace(rule, range=Range(*changed(rule.range.first, rule.range.last))) for rule in pool.rules
+            ),
+        )
+        for pool in router.pools
+    )
+    return replace(router, pools=pools)
+
+
+def _even(digits: str, filling: str) -> str:
+    return digits + filling * (len(digits) % 2)
 
 
 def parse_router(raw: bytes) -> Router:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tarfile
 from pathlib import Path
 
 import pytest
+import redis as redis_client
 
 import flistfs
 from flistfs import errors
 from flistfs.format.codecs import Generation1, Generation2
+from flistfs.format.router import (
+    Router,
+    as_taken_in_bytes,
+    in_whole_bytes,
+    only_server,
+    parse_router,
+    router_to,
+)
+from flistfs.format.sqlite.backend import router_of
 from flistfs.format.zeroos.keys import GENERATION_2
 from flistfs.format.zeroos.records import Special, SubDirectory, decode_aci, decode_directory
 from flistfs.reading.flist import Flist
 from tests.e2e.commands import Home, shell, umount
 from tests.needs import needs_data
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 from tests.trees import make_everything, snapshot
 
 FORMATS = ("rocksdb", "sqlite")
@@ -201,3 +212,94 @@ def test_a_directory_that_zflist_lost_is_named(home: Home) -> None:
     assert "d is damaged: its record is lost" in home.run("ls", "-R", sample, code=8).stderr
     found = home.run("verify", sample, "--no-store", code=10).stdout
     assert "d: its record is lost" in found
+
+
+# Where blocks are
+
+
+def metadata_of(package: Path, directory: Path) -> dict[str, str]:
+    """The table of metadata, by the library of SQLite alone."""
+    with tarfile.open(package, "r:gz") as archive:
+        archive.extractall(directory)
+    database = sqlite3.connect(directory / "flistdb.sqlite3")
+    found = dict(database.execute("SELECT key, value FROM metadata").fetchall())
+    database.close()
+    return found
+
+
+def test_both_say_where_blocks_are(home: Home, source: Path, redis: RedisServer) -> None:
+    (source / "file").write_bytes(b"content")
+    home.run("pack", source, "out.flist", "--format", "sqlite", "--store", redis.url)
+    unpacked = home.path / "unpacked"
+    backend = json.loads(metadata_of(home.path / "out.flist", unpacked)["backend"])
+    assert backend == {"namespace": "default", "host": "127.0.0.1", "port": redis.port}
+    assert f"redis://127.0.0.1:{redis.port}" in (unpacked / "router.yaml").read_text()
+    assert home.run("cat", "out.flist", "file").stdout == "content"
+    (unpacked / "router.yaml").unlink()  # as zflist leaves a package
+    assert home.run("cat", unpacked, "file").stdout == "content"
+    assert f"zdb://127.0.0.1:{redis.port}" in home.run("info", unpacked).stdout
+
+
+def test_a_password_reaches_no_metadata(home: Home, source: Path) -> None:
+    (source / "file").write_bytes(b"content")
+    with running_redis(password="a-secret") as server:
+        secret = {"FLISTFS_STORE_PASSWORD": "a-secret"}
+        bare = f"redis://127.0.0.1:{server.port}"
+        home.run("pack", source, "out.flist", "--format", "sqlite", "--store", bare, env=secret)
+    unpacked = home.path / "unpacked"
+    assert "a-secret" not in str(metadata_of(home.path / "out.flist", unpacked))
+    assert all(b"a-secret" not in path.read_bytes() for path in unpacked.iterdir())
+
+
+def test_several_servers_share_the_blocks(home: Home, source: Path) -> None:
+    for number in range(40):
+        (source / str(number)).write_bytes(b"%d" % number)
+    with running_redis() as one, running_redis() as two:
+        rules = f"{{'0:7': '{one.url}', '8:F': '{two.url}'}}"
+        (home.path / "router.yaml").write_text(f"pools: {{p: {rules}}}\nlookup: [p]\n")
+        home.run("pack", source, "out.flist", "--format", "sqlite", "--store", "router.yaml")
+        unpacked = home.path / "unpacked"
+        assert metadata_of(home.path / "out.flist", unpacked) == {}
+        written = (unpacked / "router.yaml").read_text()
+        assert "00:7F" in written  # whole bytes: of 0:7 a reader would make 00:70
+        assert "80:FF" in written
+        for server, bound in ((one, range(0x80)), (two, range(0x80, 0x100))):
+            names = redis_client.Redis(port=server.port).keys()
+            assert names
+            assert all(len(name) == 16 and name[0] in bound for name in names)
+        home.run("extract", "out.flist", "copy")
+        assert comparable(home.path / "copy") == comparable(source)
+
+
+@pytest.mark.parametrize(
+    ("backend", "url"),
+    [
+        ('{"namespace": "default", "host": "127.0.0.1", "port": 9900}', "zdb://127.0.0.1:9900"),
+        ('{"namespace": "ns", "host": "h", "port": 1, "password": "x"}', "zdb://h:1/ns"),
+        ('{"host": "::1", "port": 1}', "zdb://[::1]:1"),
+        ('{"host": "h"}', None),
+        ('{"host": "h", "port": 0}', None),
+        ('{"host": "u@h", "port": 1}', None),
+        ('{"host": "h", "port": "x"}', None),
+        ("[]", None),
+        ("[" * 100_000, None),
+        ("", None),
+    ],
+)
+def test_the_backend_of_zflist(backend: str, url: str | None) -> None:
+    router = router_of({"backend": backend.encode()})
+    assert (router and router.all_urls()) == (url and (url,))
+
+
+def test_ranges_of_a_router_in_bytes() -> None:
+    router = parse_router(
+        b"pools: {p: {'C': 'redis://a', '0:F': 'redis://b', '00:FF': 'redis://c'}}\nlookup: [p]"
+    )
+
+    def ranges(router: Router) -> list[str]:
+        return [str(rule.range) for rule in router.pools[0].rules]
+
+    assert ranges(in_whole_bytes(router)) == ["C0:CF", "00:FF", "00:FF"]
+    assert ranges(as_taken_in_bytes(router)) == ["C0", "00:F0", "00:FF"]
+    assert only_server(in_whole_bytes(router)) is None
+    assert only_server(router_to("redis://a")) == "redis://a"

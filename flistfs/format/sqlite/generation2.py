@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flistfs.errors import FormatError
 from flistfs.format.base import Format, Limits, TreeReader, TreeWriter
@@ -16,6 +16,9 @@ from flistfs.format.zeroos.package import Members, holds, link_package, unpack_p
 from flistfs.format.zeroos.reader import CatalogReader
 from flistfs.tree.node import Access
 from flistfs.util.scratch import Scratch
+
+if TYPE_CHECKING:
+    from flistfs.format.router import Router
 
 _CODEC: Final = Generation2()
 
@@ -31,6 +34,16 @@ MEMBERS: Final = Members(
     pending=re.compile(r"flistdb\.sqlite3-(wal|journal)"),
 )
 """The files that a package has."""
+
+
+class _Reader(CatalogReader):
+    """A `TreeReader` that knows where blocks are from the metadata, too."""
+
+    def router(self) -> Router | None:
+        """Return what the router.yaml says, or else the metadata; see `TreeReader`."""
+        from flistfs.format.sqlite.backend import router_of  # noqa: PLC0415  listing entries needs none
+
+        return super().router() or router_of(self.metadata)
 
 
 def _recognizes(path: Path) -> bool:
@@ -60,16 +73,15 @@ def _open(path: Path) -> TreeReader:
         except FormatError as error:
             raise FormatError(f"{path} is not a readable flist: {error}") from error
         held.pop_all()
-    return CatalogReader(catalog, scratch, GENERATION_2, _CODEC, (), metadata)
+    return _Reader(catalog, scratch, GENERATION_2, _CODEC, (), metadata)
 
 
 @contextmanager
 def _writer(directory: Path, accesses: Iterable[Access]) -> Iterator[TreeWriter]:
-    from flistfs.format.sqlite.catalog import CatalogWriter  # noqa: PLC0415  reading does without
-    from flistfs.format.zeroos.writer import PackageWriter  # noqa: PLC0415
+    from flistfs.format.sqlite.writer import opened_writer  # noqa: PLC0415  reading does without
 
-    with CatalogWriter(directory) as catalog:
-        yield PackageWriter(directory, MEMBERS, catalog, GENERATION_2, accesses)
+    with opened_writer(directory, MEMBERS, accesses) as writer:
+        yield writer
 
 
 SQLITE: Final = Format(

@@ -83,6 +83,7 @@ class CatalogReader(Closing):
         self._catalog = catalog
         self._scratch = scratch
         self._keys = dialect.keys
+        self._byte_ranges = dialect.byte_ranges
         self._directory_key_size = len(dialect.keys.directory(b""))
         self._accesses: dict[bytes, Access | FormatError | None] = {}
         self._faults = RecordFaults(catalog, dialect, codec, self._access)
@@ -96,16 +97,18 @@ class CatalogReader(Closing):
 
     def router(self) -> Router | None:
         """Return what the router.yaml says, if there is one; see `TreeReader`."""
-        from flistfs.format.router import MAX_SIZE, parse_router  # noqa: PLC0415  who lists entries needs none
+        # Listing entries needs no router.
+        from flistfs.format.router import MAX_SIZE, as_taken_in_bytes, parse_router  # noqa: PLC0415
 
         path: Path = self._scratch.path / ROUTER_FILE
         try:
             with path.open("rb") as file:
-                return parse_router(file.read(MAX_SIZE + 1))
+                router = parse_router(file.read(MAX_SIZE + 1))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise FormatError(f"router.yaml cannot be read: {error.strerror}") from error
+        return as_taken_in_bytes(router) if self._byte_ranges else router
 
     def directory(self, path: bytes) -> Node | None:
         """Return a directory from its own record, whose entries are not decoded, which saves time."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from flistfs.format.router import Router, format_router
+from flistfs.format.router import Router, format_router, in_whole_bytes
 from flistfs.format.zeroos.acis import AciTable
 from flistfs.format.zeroos.dialect import Dialect
 from flistfs.format.zeroos.limits import check_record, entries_size
@@ -106,6 +106,7 @@ class PackageWriter:
             self._catalog.add(key, record)
         self._catalog.finish()
         if router is not None:
+            router = in_whole_bytes(router) if self._dialect.byte_ranges else router
             (self._directory / ROUTER_FILE).write_bytes(format_router(router))
         write_package(self._directory, self._members, out)
 
