@@ -130,6 +130,7 @@ class Unrepresentable:
     owners: int = 0
     set_id: int = 0
     large_devices: int = 0
+    special_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)

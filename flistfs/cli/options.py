@@ -77,8 +77,8 @@ format_option = click.option(
     "format_",
     type=click.Choice(FORMATS),
     envvar="FLISTFS_FORMAT",
-    help="The format of the flist: rocksdb, which readers of 2017 and 2018 mount, or sqlite, for 0-fs since "
-    "August 2018 and zflist. Default: $FLISTFS_FORMAT, else that of a base, else rocksdb.",
+    help="The format of the flist: rocksdb for 0-fs of 2017, sqlite for 0-fs since August 2018, rfs 1.x and "
+    "zflist. Default: $FLISTFS_FORMAT, else that of a base, else rocksdb.",
 )
 
 min_replicas_option = click.option(

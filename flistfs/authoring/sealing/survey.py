@@ -179,6 +179,7 @@ def _count(
         survey.links += names
     else:
         survey.specials += names
+        unrepresentable.special_files += names
         unrepresentable.large_devices += names * (os.minor(inode.rdev) > limits.minor)
 
 
