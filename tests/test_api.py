@@ -320,7 +320,7 @@ def test_what_cannot_be_added() -> None:
             session.add("nowhere")
         session.add("file")
         session.add("file", to="sub")
-        with pytest.raises(errors.SourceError, match="leads to no directory"):
+        with pytest.raises(errors.SourceError, match="does not lead to a directory"):
             session.add("file", to="file")
         with pytest.raises(errors.SourceError, match="exclude it"):
             session.add(".")

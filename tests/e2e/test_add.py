@@ -287,7 +287,7 @@ def test_where_nothing_can_go(home: Home, mountpoint: Path, source: Path) -> Non
     for to in ("dead", "dead/below", "loop", "file", "file/below"):
         for more in ([], ["--replace-links"], ["--keep-going"]):
             said = home.run("add", f"{source}/app/.", "--to", to, *more, code=11).stderr
-            assert said == f"flistfs: --to {to}: it leads to no directory\n"
+            assert said == f"flistfs: --to {to}: it does not lead to a directory\n"
     for to in ("../x", "file/../app"):
         said = home.run("add", f"{source}/app/.", "--to", to, code=11).stderr
         assert said == f"flistfs: --to {to}: .. is not taken there; name the directory itself\n"

@@ -169,7 +169,7 @@ def test_a_directory_goes_through_a_link(tmp_path: Path, prefer: str | None) -> 
 
 DEAD = (
     "bin is in 0 (link) and 1 (directory): the link does not lead to a directory; "
-    "`replace_links` lets one take the place of the other"
+    "`replace_links` lets one replace the other"
 )
 FULL = (
     "bin is in 0 (directory) and 1 (link): a link does not replace a directory that is not empty; "
@@ -208,8 +208,8 @@ def test_two_entries_of_one_flist_in_one_place(tmp_path: Path, prefer: str | Non
     (clash,) = caught.value.clashes
     assert (clash.path, clash.found) == (b"usr/bin/app", (("2", "file"), ("2", "file")))
     assert str(caught.value) == (
-        "usr/bin/app in 2: it would be there twice, through a link, as usr/bin/app and as bin/app; "
-        "`replace_links` lets one take the place of the other"
+        "usr/bin/app in 2: it would exist twice, through a link, as usr/bin/app and as bin/app; "
+        "`replace_links` lets one replace the other"
     )
 
 
@@ -334,7 +334,7 @@ def test_passwords_of_routers_are_left_out(tmp_path: Path) -> None:
         router = flist.router()
     assert router == parse_router(ROUTER % (b"main", b"one", b"main"))
     assert result.notes == [
-        "the router of 0.flist has passwords, which are left out",
+        "the router of 0.flist contains passwords, which were removed",
         "1.flist has no router: the pools of the others must have its blocks as well",
     ]
 

@@ -177,7 +177,7 @@ def test_two_entries_of_one_layer_in_one_place_are_named_by_both_paths(tmp_path:
     with pytest.raises(ClashError) as refusal:
         taken(tmp_path, records_of(lower), records_of(upper))
     assert str(refusal.value) == (
-        f"usr/x in {tmp_path}/1: it would be there twice, through a link, as usr/x and as bin/x; "
+        f"usr/x in {tmp_path}/1: it would exist twice, through a link, as usr/x and as bin/x; "
         f"`replace_links` lets the later one replace the other"
     )
 
