@@ -173,8 +173,8 @@ DEAD = (
 )
 FULL = (
     "bin is in 0 (directory) and 1 (link): a link does not replace a directory that is not empty; "
-    "name the flists in another order, if that link leads to a directory, or `replace_links` lets one take "
-    "the place of the other"
+    "name the flists in another order, if that link leads to a directory, or `replace_links` lets one "
+    "replace the other"
 )
 
 
@@ -216,7 +216,7 @@ def test_two_entries_of_one_flist_in_one_place(tmp_path: Path, prefer: str | Non
 @pytest.mark.parametrize("prefer", SETTLED)
 def test_a_link_is_replaced_when_that_is_wanted(tmp_path: Path, prefer: str) -> None:
     records = [records_of(USR), records_of(APP)]
-    with pytest.raises(PathsClashError, match=r"bin is in .*; `prefer` first, last or newer says"):
+    with pytest.raises(PathsClashError, match=r"bin is in .*; choose with `prefer` first, last or newer"):
         merged(tmp_path / "unsaid", records, replace_links=True)
     found = merged(tmp_path, records, prefer, replace_links=True)
     if prefer == "last":
