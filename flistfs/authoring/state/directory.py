@@ -27,7 +27,7 @@ SCHEMA = 1
 """Version of the layout of a session directory; any other version is refused."""
 
 STANDARD_INPUT = "-"
-"""The source name that stands for standard input, which has no path."""
+"""The source name for standard input, which has no path."""
 
 # Seconds a daemon may hold its session without a mount, while it opens it or stores the remaining chunks.
 _DAEMON_AT_WORK = 20.0
@@ -64,7 +64,7 @@ class SessionDirectory:
 
     @property
     def _routers(self) -> Path:
-        """A directory for the routers of base flists, which say where their blocks are."""
+        """A directory for the routers of base flists, which name the servers of their blocks."""
         return self.path / "routers"
 
     @property
@@ -93,7 +93,7 @@ class SessionDirectory:
 
     @property
     def _failed_start(self) -> Path:
-        """A file that says why the last session here could not be started, in the form of a result."""
+        """A file with the reason why the last session here could not be started, in the form of a result."""
         return self.path / "failed"
 
     @property
@@ -168,7 +168,7 @@ class SessionDirectory:
         _write(self._settings, json.dumps(asdict(replace(self.settings(), store=url))))
 
     def keep_base_stores(self, url: str | None, routers: Iterable[bytes]) -> None:
-        """Record where the base's blocks are: a store URL and routers, both without passwords."""
+        """Record the locations of the base's blocks: a store URL and routers, both without passwords."""
         _write(self._settings, json.dumps(asdict(replace(self.settings(), base_store=url))))
         self._routers.mkdir(exist_ok=True)
         for number, router in enumerate(routers):
@@ -189,7 +189,7 @@ class SessionDirectory:
             schema = (self.path / "schema").read_text()
             raw = self._settings.read_text()
         except OSError:
-            raise SessionError(f"{self.path} holds no session") from None
+            raise SessionError(f"{self.path} does not contain a session") from None
         if schema != str(SCHEMA):
             raise JournalError(
                 f"the session in {self.path} was made by another version of flistfs (schema {schema[:10]!r}, "
@@ -211,7 +211,7 @@ class SessionDirectory:
         Raises:
             FormatError: this version of flistfs does not know the format.
         """
-        from flistfs.format.opening import format_named  # noqa: PLC0415  most commands need no records
+        from flistfs.format.opening import format_named  # noqa: PLC0415  most commands do not need records
 
         return format_named(self.settings().format)
 
@@ -325,8 +325,8 @@ class SessionDirectory:
             time.sleep(0.02)
         if state is State.BUSY:
             raise BusyError(
-                f"{self.holder() or 'a command'} is at work in the session of {self.settings().mountpoint}; "
-                f"wait for it, or end it"
+                f"{self.holder() or 'a command'} is working on the session of {self.settings().mountpoint}; "
+                f"wait for it, or stop it"
             )
         return state
 
