@@ -1,8 +1,8 @@
-"""Chunks to blocks and back.
+"""Convert chunks to blocks and back.
 
 A chunk is compressed with snappy, encrypted with XXTEA and stored under the hash of the result. The key is
-the chunk's own hash, so that equal chunks make equal blocks. Snappy libraries differ in what they make of a
-few inputs: then equal chunks have different hashes but always the same key, and everything decodes.
+the chunk's own hash, so equal chunks make equal blocks. Snappy libraries differ in their output for a few
+inputs: then equal chunks have different hashes, but always the same key, and everything decodes.
 
 All calls that touch a chunk's bytes (hashlib, cramjam, xxtea, zlib.crc32) release the GIL: encoding runs in
 as many threads as there are cores.
@@ -19,20 +19,20 @@ from flistfs.errors import BlockCorruptError
 from flistfs.format.base import Block
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 
-# XXTEA takes 128 bits of key. In generation 1 those are the first 16 of the key's hex digits.
+# XXTEA takes a key of 128 bits: in generation 1 the first 16 of the key's hex digits.
 _CIPHER_KEY_SIZE: Final = 16
 
-# What comes before the secret: the version, and the CRC-32 of the secret as hex digits.
+# The header before the ciphertext: the version, and the CRC-32 of the ciphertext as hex digits.
 _HEADER_SIZE: Final = 16
 
 _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
 
-# The most that snappy makes of a chunk (32 + n + n/6, from its own sources), and the padding.
-_MAX_SECRET_SIZE: Final = 32 + CHUNK_SIZE + CHUNK_SIZE // 6 + 8
+# The largest output of snappy for a chunk (32 + n + n/6, from its own sources), and the padding.
+_MAX_CIPHERTEXT_SIZE: Final = 32 + CHUNK_SIZE + CHUNK_SIZE // 6 + 8
 
 
 class Generation1:
-    """The codec of generation 1: snappy, XXTEA, SHA-256 in hex; a header of 16 bytes with a CRC-32."""
+    """The codec of generation 1: snappy, XXTEA, SHA-256 in hex; a 16-byte header with a CRC-32."""
 
     no_block = b"0" * 64
 
@@ -42,7 +42,7 @@ class Generation1:
 
     def encode(self, chunk: bytes | memoryview, key: bytes | None = None) -> Block:
         """Return the block of a chunk; see `Codec`."""
-        import cramjam  # noqa: PLC0415  listing an flist needs neither, and they take 5 ms to load
+        import cramjam  # noqa: PLC0415  listing an flist needs neither, and loading them takes 5 ms
         import xxtea  # noqa: PLC0415
 
         if len(chunk) > CHUNK_SIZE:
@@ -52,27 +52,27 @@ class Generation1:
         packed = memoryview(cramjam.snappy.compress_raw(chunk))
         # Zeros to a multiple of four, then the length as a little-endian 32-bit word.
         padding = xxtea.LENGTH_WORD_SUFFIX
-        secret: bytes = xxtea.encrypt(packed, key[:_CIPHER_KEY_SIZE], padding=padding)
-        return Block(_sha256(secret), key, (b"10000000%08x" % zlib.crc32(secret), secret))
+        ciphertext: bytes = xxtea.encrypt(packed, key[:_CIPHER_KEY_SIZE], padding=padding)
+        return Block(_sha256(ciphertext), key, (b"10000000%08x" % zlib.crc32(ciphertext), ciphertext))
 
     def decode(self, stored: bytes | memoryview, ref: BlockRef) -> bytes:
         """Return the chunk of a block; see `Codec`.
 
-        The header is skipped unread, as all readers do: old writers left out leading zeros of its checksum.
-        The hash of the secret and the key of the chunk are checked instead.
+        The header is skipped unread, as by all readers: old writers dropped leading zeros of its checksum.
+        The hash of the ciphertext and the key of the chunk are checked instead.
         """
-        secret = memoryview(stored)[_HEADER_SIZE:]
-        if len(secret) > _MAX_SECRET_SIZE:
-            raise self._corrupt(ref, f"{len(secret)} bytes are more than any chunk makes")
-        if _sha256(secret) != ref.hash:
-            raise self._corrupt(ref, "its bytes do not have that hash")
-        chunk = self._decrypt(secret, ref)
+        ciphertext = memoryview(stored)[_HEADER_SIZE:]
+        if len(ciphertext) > _MAX_CIPHERTEXT_SIZE:
+            raise self._corrupt(ref, f"{len(ciphertext)} bytes are more than any chunk encodes to")
+        if _sha256(ciphertext) != ref.hash:
+            raise self._corrupt(ref, "its bytes do not match that hash")
+        chunk = self._decrypt(ciphertext, ref)
         if _sha256(chunk) != ref.key:
-            raise self._corrupt(ref, "its content does not have the hash that its key says")
+            raise self._corrupt(ref, "its content does not match its key")
         return chunk
 
     def has_hash(self, stored: bytes | memoryview, block_hash: bytes) -> bool:
-        """Return whether these are the stored bytes of the block of that name."""
+        """Return whether these are the stored bytes of the block with this hash."""
         return _sha256(memoryview(stored)[_HEADER_SIZE:]) == block_hash
 
     def is_ref(self, ref: BlockRef) -> bool:
@@ -80,22 +80,22 @@ class Generation1:
         return bool(_DIGEST.fullmatch(ref.hash) and _DIGEST.fullmatch(ref.key))
 
     def show(self, block_hash: bytes) -> str:
-        """Return the hex digits, which a hash is made of."""
+        """Return the hex digits of a hash."""
         return block_hash.decode("ascii", "backslashreplace")
 
     def compact(self, name: bytes) -> bytes:
-        """Return the digest itself, half as long as its digits; what is invalid stays as it is."""
+        """Return the binary digest, half as long as its digits; an invalid name is returned unchanged."""
         try:
             return bytes.fromhex(name.decode())
         except ValueError:
             return name
 
-    def _decrypt(self, secret: memoryview, ref: BlockRef) -> bytes:
+    def _decrypt(self, ciphertext: memoryview, ref: BlockRef) -> bytes:
         import cramjam  # noqa: PLC0415  see `encode`
         import xxtea  # noqa: PLC0415
 
         try:
-            packed = xxtea.decrypt(secret, ref.key[:_CIPHER_KEY_SIZE], padding=xxtea.LENGTH_WORD_SUFFIX)
+            packed = xxtea.decrypt(ciphertext, ref.key[:_CIPHER_KEY_SIZE], padding=xxtea.LENGTH_WORD_SUFFIX)
             promised = cramjam.snappy.decompress_raw_len(packed)
             if promised > CHUNK_SIZE:
                 raise self._corrupt(ref, f"it claims to unpack to {promised} bytes")

@@ -299,7 +299,7 @@ def test_directories_that_have_too_much_together_are_refused(
     monkeypatch.setattr(limits, "MAX_RECORD", size)
     assert b"d/3" in merged(tmp_path / "fits", parts)
     monkeypatch.setattr(limits, "MAX_RECORD", size - 1)
-    with pytest.raises(OutputError, match="the directory d of the tree has too much in it"):
+    with pytest.raises(OutputError, match="the directory d of the tree is too large for an flist"):
         merged(tmp_path / "not", parts)
     assert not (tmp_path / "not/out.flist").exists()
 

@@ -282,7 +282,7 @@ def twice(records: Records) -> None:
         (other_blocks, "file: its blocks have 262144 bytes each; sessions use 524288 only"),
         (wrong_account, "file: its user has the number"),
         (negative_account, "file: its group has the number -2"),
-        (unknown_kind, "file: it is a special file of no known kind"),
+        (unknown_kind, "file: it is a special file of an unknown kind"),
         (no_attributes, "file: it has no attributes"),
         (bad_hash, "file: it has a block whose hash or key is invalid"),
         (twice, "file: its name occurs twice"),

@@ -1,4 +1,4 @@
-"""What a directory and a file may have at most, so that every reader can read them."""
+"""Limits of directories and files within which every reader can read them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from flistfs.errors import OutputError
 from flistfs.format.zeroos.records import Entry, File, Link, Special, SubDirectory
 
 READERS_LIMIT: Final = 64 << 20
-"""Bytes of a directory's record from which on every 0-fs dies when its parent is listed: its decoder's limit.
+"""Bytes of a directory's record from which every 0-fs crashes when its parent is listed: its decoder's limit.
 
-Tried: a record of 65,536,360 bytes was read, one of 68,157,800 was not.
+Tested: a record of 65,536,360 bytes was read, one of 68,157,800 was not.
 """
 
 MAX_RECORD: Final = 62 << 20
-"""Bytes that the record of a directory may have here: less than what was seen to be read."""
+"""The maximum bytes of a directory's record here: less than the size that was tested."""
 
 MAX_FILE_SIZE: Final = 198 << 30
-"""Bytes that a file may have, holes included: 160 bytes a chunk fill a record but for 128 KiB."""
+"""The maximum bytes of a file, holes included: at 160 bytes per chunk a record is full but for 128 KiB."""
 
-# What lies in a record, in bytes: an entry's own struct, the structs of what it is, and a block: a struct of
-# two pointers, and two times 64 hex digits. A pointer into another segment of the message takes 8 more: 160 a
-# block in a large one.
+# The sizes of a record's parts, in bytes: an entry's own struct, the structs of its kind, and a block: a
+# struct of two pointers, and twice 64 hex digits. A pointer into another segment of the message takes 8 more:
+# 160 per block in a large one.
 _ENTRY, _FILE, _DIRECTORY, _LINK, _SPECIAL, _LIST, _BLOCK = 48, 16, 8, 8, 16, 8, 144
 
 
 def entries_size(entries: Iterable[Entry]) -> int:
-    """Return how many bytes entries take in a directory's record at least; up to a ninth comes on top."""
+    """Return the least size of entries in a directory's record; the actual size is up to a ninth more."""
     return sum(map(_entry_size, entries))
 
 
@@ -46,19 +46,19 @@ def _entry_size(entry: Entry) -> int:
 
 
 def _text(value: bytes) -> int:
-    """A text has a NUL at its end, and is filled up to a whole number of words."""
+    """Return the size of a text, which ends with a NUL and is padded to whole words."""
     return (len(value) // 8 + 1) * 8 if value else 0
 
 
 def check_record(name: str, size: int) -> None:
-    """Refuse a directory, shown as `name`, whose record would have `size` bytes, if those are too many.
+    """Check that a record of `size` bytes is not too large; `name` is the directory's name in the message.
 
     Raises:
-        OutputError: they are; says what to do.
+        OutputError: it is; the message says what to do.
     """
     if size > MAX_RECORD:
         raise OutputError(
-            f"the directory {name} of the tree has too much in it for an flist: readers die of records of "
-            f"more than {MAX_RECORD >> 20} MiB, as {MAX_FILE_SIZE >> 30} GiB of content have, or some "
-            f"200,000 small files; spread it over several directories, or leave something out"
+            f"the directory {name} of the tree is too large for an flist: readers crash on records of more "
+            f"than {MAX_RECORD >> 20} MiB, which {MAX_FILE_SIZE >> 30} GiB of content need, or some 200,000 "
+            f"small files; spread it over several directories, or leave something out"
         )

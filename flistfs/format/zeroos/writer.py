@@ -1,4 +1,4 @@
-"""A tree as a catalog of generation 1 or 2: records in the order of their keys, beside them a router."""
+"""Write a tree as a catalog of generation 1 or 2: records in the order of their keys, and a router."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SPECIAL_KINDS: Final = {
 
 
 class CatalogWriter(Protocol):
-    """A catalog in the making: takes records in ascending order of keys."""
+    """A catalog being written: takes records in ascending order of keys."""
 
     def add(self, key: bytes, record: bytes) -> None:
         """Add a record. Raises FormatError if its key does not come after the last one."""
@@ -52,19 +52,19 @@ class PackageWriter:
     def __init__(
         self, directory: Path, catalog: CatalogWriter, keys: Keys, accesses: Iterable[Access]
     ) -> None:
-        """Write a catalog whose files lie in `directory`; all accesses of its nodes are known beforehand."""
+        """Write the catalog's files to `directory`; `accesses` are all those of its nodes."""
         self._directory = directory
         self._catalog = catalog
         self._keys = keys
         self._acis = AciTable(accesses, keys)
-        self._waiting = deque(self._acis.records())  # they lie among the directories, by key
+        self._waiting = deque(self._acis.records())  # they are written between the directories, by key
 
     def position(self, path: bytes) -> bytes:
         """Return the key of a directory's record."""
         return self._keys.directory(path)
 
     def add(self, directory: Node, children: Iterable[Sequence[Node]]) -> None:
-        """Add a directory; one with too many entries is refused before they fill the memory."""
+        """Add a directory; one with too many entries is rejected before they exhaust memory."""
         path, shown = directory.path, printable(directory.path) or "/"
         parent, _, name = path.rpartition(b"/")
         entries: list[Entry] = []
@@ -102,13 +102,13 @@ class PackageWriter:
         write_package(self._directory, out)
 
     def _entry(self, node: Node) -> Entry:
-        if node.kind is Kind.DIRECTORY:  # the rest of a sub-directory lies in its own record
+        if node.kind is Kind.DIRECTORY:  # the rest of a subdirectory is in its own record
             return Entry(node.name, 0, SubDirectory(self._keys.directory(node.path)), b"", 0, 0)
         return Entry(node.name, node.size, _attributes(node), self._key_of(node), node.mtime, node.ctime)
 
     def _key_of(self, node: Node) -> bytes:
         access = node.access
-        assert access is not None  # noqa: S101  the type checker's: a node without one is at fault
+        assert access is not None  # noqa: S101  for the type checker: a node without one has a fault
         return self._acis.key(access)
 
 
