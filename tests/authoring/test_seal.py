@@ -175,7 +175,7 @@ def test_a_directory_with_too_much_in_it_is_refused_before_the_unmount(
         with monkeypatch.context() as small:
             small.setattr(limits, "MAX_RECORD", limit)
             with pytest.raises(
-                OutputError, match=r"directory directory \d of the tree has too much in it.*spread it"
+                OutputError, match=r"directory directory \d of the tree is too large for an flist.*spread it"
             ):
                 await session.seal(SealRequest(out), unmount, lambda *_: None)
         assert not unmounted

@@ -344,7 +344,7 @@ def test_a_command_at_work_in_a_session_without_a_mount_excludes_the_others(
             wait_until(lambda: home.status()["state"] == "busy", "the add is at work")
             for command in (("seal", "out.flist"), ("add", source), ("abort", "--yes"), ("sync",)):
                 refused = home.run(*command, code=6)
-                assert f"flistfs add (process {add.pid}) is at work in the session of" in refused.stderr
+                assert f"flistfs add (process {add.pid}) is working on the session of" in refused.stderr
             server.resume()
         assert add.returncode == 0
         home.run("seal", "out.flist")

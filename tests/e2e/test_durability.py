@@ -494,7 +494,7 @@ def test_umount_after_a_resume_leaves_a_session_that_is_sealed(damaged: Damaged)
 
 @pytest.mark.parametrize("state", ["busy", "detached"])
 def test_a_signal_ends_a_daemon_whose_writers_wait(home: Home, mountpoint: Path, state: str) -> None:
-    home.expected_log += ["127.0.0.1", "writers wait", "is in use", "uploads are waiting"]
+    home.expected_log += ["127.0.0.1", "writers are waiting", "is in use", "uploads are waiting"]
     store = f"redis://127.0.0.1:{free_port()}"
     home.run("mount", mountpoint, "--store", store, "--offline", "--spool-size", "1M")
     (mountpoint / "closed").write_bytes(b"x" * 1000)

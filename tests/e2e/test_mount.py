@@ -410,7 +410,7 @@ def test_a_state_directory_with_other_things_in_it_is_refused(
         (mine / name).mkdir(parents=True)
         (mine / name / "precious").write_text("mine")
     refused = home.run("mount", mountpoint, "--state", mine, code=5)
-    assert "holds no session" in refused.stderr
+    assert "does not contain a session" in refused.stderr
     assert sorted(path.name for path in mine.rglob("precious")) == ["precious"] * 3
     assert not is_mounted(mountpoint)
 

@@ -305,7 +305,7 @@ def test_a_block_of_another_length_is_an_error(home: Home, mountpoint: Path) -> 
     home.run("mount", mountpoint, "--from", "bad.flist")
     with pytest.raises(OSError, match="Input/output error"):
         (mountpoint / "usr/small").read_bytes()
-    assert "has 5 bytes where 10 belong" in home.logs()
+    assert "has 5 bytes instead of 10" in home.logs()
     home.run("abort", "--yes")
 
 

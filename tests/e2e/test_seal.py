@@ -207,14 +207,14 @@ for n in range(1_000_000):
 def test_a_directory_that_would_kill_readers_is_refused_and_the_mount_stays(
     home: Home, mountpoint: Path
 ) -> None:
-    home.expected_log += ["sealing failed: the directory a/big of the tree has too much in it"]
+    home.expected_log += ["sealing failed: the directory a/big of the tree is too large for an flist"]
     home.run("mount", mountpoint)
     (big := mountpoint / "a/big").mkdir(parents=True)
     for name in ("one", "other"):
         with (big / name).open("wb") as file:
             file.truncate(130 << 30)
     refused = home.run("seal", "out.flist", code=9)
-    assert "the directory a/big of the tree has too much in it for an flist" in refused.stderr
+    assert "the directory a/big of the tree is too large for an flist" in refused.stderr
     assert_in_use(home, mountpoint)
     (big / "other").unlink()
     home.run("seal", "out.flist")

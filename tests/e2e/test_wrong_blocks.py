@@ -230,7 +230,7 @@ def test_wrong_blocks_of_a_base_are_mended_as_the_seal_says(home: Home, source: 
         spoil(server)
         home.expected_log += ["corrupt"]
         said = home.run("seal", "out.flist", "--check-content", code=7).stderr
-        assert "mend those of the base with flistfs verify --repair, and seal again" in said
+        assert "repair those of the base with flistfs verify --repair, and seal again" in said
         home.run("verify", "base.flist", "--repair", "--from", source)
         home.run("seal", "out.flist", "--check-content")
 

@@ -1,7 +1,7 @@
-"""What must not be in a catalog: what hangs or kills a reader, or makes it lose an entry.
+"""Faults of a catalog: whatever hangs or crashes a reader, or makes it lose an entry.
 
 What readers do with each is known from trials with 0-fs of 2017 and of 2018. In the root's record the name is
-free: old flists have that of the package there.
+arbitrary: old flists have that of the package there.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from flistfs.tree.names import join, place_fault
 from flistfs.tree.node import Access
 from flistfs.tree.owners import id_fault
 
-ELSEWHERE: Final = "its record says that it is elsewhere"
-"""The fault of a directory's record that is found under the key of another path."""
+ELSEWHERE: Final = "its record belongs to another path"
+"""The fault of a directory's record under the key of another path."""
 
 _DEVICE: Final = re.compile(rb"(\d{1,10}),(\d{1,10})")
 
@@ -41,7 +41,7 @@ class _Catalog(Protocol):
 
 
 class RecordFaults:
-    """Looks for faults in the records of directories."""
+    """Finds faults in the records of directories."""
 
     def __init__(
         self,
@@ -50,16 +50,16 @@ class RecordFaults:
         codec: Codec,
         access: Callable[[bytes], Access | FormatError | None],
     ) -> None:
-        """Look into a catalog; `access` returns what an ACI's key stands for there."""
+        """Check a catalog; `access` returns the access of an ACI's key there."""
         self._catalog = catalog
         self._dialect = dialect
         self._keys = dialect.keys
         self._codec = codec
         self._access = access
-        self._of_accesses: dict[bytes, str | None] = {}  # by key: few entries have one of their own
+        self._of_accesses: dict[bytes, str | None] = {}  # by key: most entries share one
 
     def of(self, path: bytes, directory: Directory) -> Iterator[Fault]:
-        """Walk the faults of one directory and its entries."""
+        """Yield the faults of one directory and its entries."""
         yield from (Fault(path, what) for what in self._of_directory(path, directory))
         names: set[bytes] = set()
         for entry in directory.entries:
@@ -70,7 +70,7 @@ class RecordFaults:
             names.add(entry.name)
 
     def _of_directory(self, path: bytes, directory: Directory) -> Iterator[str]:
-        """Walk what is wrong with what a directory's record says of the directory itself."""
+        """Yield the faults of a directory's own fields in its record."""
         parent, _, name = path.rpartition(b"/")
         if directory.location != path:
             yield ELSEWHERE
@@ -116,7 +116,7 @@ class RecordFaults:
         try:
             is_there = bool(key) and self._catalog.has(key)
         except FormatError:
-            return  # the walk comes to that record, and says so
+            return  # reported when the walk comes to that record
         if not is_there:
             yield "its directory is not in the flist: the whole flist cannot be mounted"
         elif key != self._keys.directory(path):
@@ -129,12 +129,12 @@ class RecordFaults:
 
 
 def device_numbers(data: bytes) -> tuple[int, int] | None:
-    """Return the numbers (major, minor) of a device; None if it has none that a device can have."""
+    """Return the numbers (major, minor) of a device; None if they are invalid."""
     match = _DEVICE.fullmatch(data)
     if match is None:
         return None
     major, minor = int(match[1]), int(match[2])
-    # Linux has 12 bits for one and 20 for the other.
+    # Linux has 12 bits for the major number and 20 for the minor one.
     return (major, minor) if major < 1 << 12 and minor < 1 << 20 else None
 
 
@@ -148,6 +148,6 @@ def _access_fault(access: Access | FormatError | None) -> str | None:
 
 def _special_faults(special: Special) -> Iterator[str]:
     if special.kind is SpecialKind.UNKNOWN:
-        yield "it is a special file of no known kind"
+        yield "it is a special file of an unknown kind"
     elif special.kind in {SpecialKind.CHAR, SpecialKind.BLOCK} and device_numbers(special.data) is None:
-        yield "it is a device without proper numbers: it vanishes"
+        yield "it is a device without valid numbers: it vanishes"
