@@ -1,8 +1,8 @@
-"""Convert chunks to blocks and back.
+"""Chunks to blocks and back.
 
 A chunk is compressed with snappy, encrypted with XXTEA and stored under the hash of the result. The key is
-the chunk's own hash, so equal chunks make equal blocks. Snappy libraries differ in their output for a few
-inputs: then equal chunks have different hashes, but always the same key, and everything decodes.
+the chunk's own hash, so that equal chunks make equal blocks. Snappy libraries differ in what they make of a
+few inputs: then equal chunks have different hashes but always the same key, and everything decodes.
 
 All calls that touch a chunk's bytes (hashlib, cramjam, xxtea, zlib.crc32) release the GIL: encoding runs in
 as many threads as there are cores.
@@ -28,8 +28,8 @@ _SHA256_DIGITS: Final = re.compile(rb"[0-9a-f]{64}")
 # BLAKE2b-128: bytes of a hash or key of generation 2.
 _BLAKE2B_SIZE: Final = 16
 
-# The largest output of snappy for a chunk (32 + n + n/6, from its own sources), and the padding.
-_MAX_CIPHERTEXT_SIZE: Final = 32 + CHUNK_SIZE + CHUNK_SIZE // 6 + 8
+# The most that snappy makes of a chunk (32 + n + n/6, from its own sources), and the padding.
+_MAX_SECRET_SIZE: Final = 32 + CHUNK_SIZE + CHUNK_SIZE // 6 + 8
 
 
 class _SnappyXxtea(ABC):
@@ -58,7 +58,7 @@ class _SnappyXxtea(ABC):
 
     def encode(self, chunk: bytes | memoryview, key: bytes | None = None) -> Block:
         """Return the block of a chunk; see `Codec`."""
-        import cramjam  # noqa: PLC0415  listing an flist needs neither, and loading them takes 5 ms
+        import cramjam  # noqa: PLC0415  listing an flist needs neither, and they take 5 ms to load
         import xxtea  # noqa: PLC0415
 
         if len(chunk) > CHUNK_SIZE:
@@ -91,12 +91,12 @@ class _SnappyXxtea(ABC):
         """Return whether these are the stored bytes of the block of that name."""
         return self._digest(memoryview(stored)[self._header_size :]) == block_hash
 
-    def _decrypt(self, ciphertext: memoryview, ref: BlockRef) -> bytes:
+    def _decrypt(self, secret: memoryview, ref: BlockRef) -> bytes:
         import cramjam  # noqa: PLC0415  see `encode`
         import xxtea  # noqa: PLC0415
 
         try:
-            packed = xxtea.decrypt(ciphertext, ref.key[:_CIPHER_KEY_SIZE], padding=xxtea.LENGTH_WORD_SUFFIX)
+            packed = xxtea.decrypt(secret, ref.key[:_CIPHER_KEY_SIZE], padding=xxtea.LENGTH_WORD_SUFFIX)
             promised = cramjam.snappy.decompress_raw_len(packed)
             if promised > CHUNK_SIZE:
                 raise self._corrupt(ref, f"it claims to unpack to {promised} bytes")
