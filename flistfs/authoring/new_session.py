@@ -10,7 +10,6 @@ from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import directory_for
 from flistfs.authoring.state.settings import Settings
 from flistfs.errors import SessionError
-from flistfs.format.opening import format_named, format_of
 
 
 def new_settings(mountpoint: Path | None, store: str, format_: str) -> Settings:
@@ -30,6 +29,8 @@ def chosen_format(format_: str | None, base: BaseRequest | None) -> str:
     Raises:
         FormatError: there is no such format, or no such base.
     """
+    from flistfs.format.opening import format_named, format_of  # noqa: PLC0415  --help need not wait for it
+
     if format_ is not None:
         return format_named(format_).name
     return format_of(Path(base.packages[-1])).name if base and base.packages else USUAL_FORMAT

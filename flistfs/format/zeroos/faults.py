@@ -81,7 +81,7 @@ class RecordFaults:
             size = len(self._catalog.get(self._keys.directory(path)) or b"")
             if size > READERS_LIMIT:
                 most = f"{READERS_LIMIT:,}"
-                yield f"its record has {size:,} bytes, over {most}: listing its parent kills the mount"
+                yield f"its record has {size:,} bytes, over {most}: listing its parent crashes the mount"
         wanted = self._keys.directory(parent) if path or self._dialect.root_first else directory.parent
         if directory.parent != wanted:
             yield "its record names another parent"

@@ -62,7 +62,7 @@ def check_record(name: str, size: int, max_file_size: int) -> None:
     """
     if size > MAX_RECORD:
         raise OutputError(
-            f"the directory {name} of the tree has too much in it for an flist: readers die of records of "
-            f"more than {MAX_RECORD >> 20} MiB, as {max_file_size >> 30} GiB of content have, or some "
-            f"200,000 small files; spread it over several directories, or leave something out"
+            f"the directory {name} of the tree is too large for an flist: readers crash on records of more "
+            f"than {MAX_RECORD >> 20} MiB, which {max_file_size >> 30} GiB of content need, or some 200,000 "
+            f"small files; spread it over several directories, or leave something out"
         )
