@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,13 @@ from flistfs.format.router import (
 )
 from flistfs.format.sqlite.backend import router_of
 from flistfs.format.zeroos.keys import GENERATION_2
-from flistfs.format.zeroos.records import Special, SubDirectory, decode_aci, decode_directory
+from flistfs.format.zeroos.records import (
+    Special,
+    SubDirectory,
+    decode_aci,
+    decode_directory,
+    encode_directory,
+)
 from flistfs.reading.flist import Flist
 from tests.e2e.commands import Home, shell, umount
 from tests.needs import needs_data
@@ -207,11 +214,57 @@ def test_other_samples(name: str, entries: int) -> None:
         assert len(list(flist.walk(flist.find(b"")))) == entries
 
 
-def test_a_directory_that_zflist_lost_is_named(home: Home) -> None:
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [
+        (
+            "zflist-2.3.0",
+            {
+                "blk": "a device that is stored as a socket",
+                "f16m1": "32 blocks instead of the 33",
+                "f32m1": "64 blocks instead of the 65",
+                "null": "a device that is stored as a socket",
+            },
+        ),
+        ("zflist-chmod", {"sub": "its entry and record differ in owner or mode"}),
+        ("zflist-45000-files-lost", {"d": "its record is lost"}),
+        ("ours-ok", {}),
+        ("zflist-metadata", {}),
+    ],
+)
+def test_what_zflist_does_wrongly_is_named(home: Home, name: str, faults: dict[str, str]) -> None:
+    sample = needs_data(f"samples/{name}.flist")
+    checked = json.loads(home.run("verify", sample, "--no-store", "--json", code=10 if faults else 0).stdout)
+    found = {each["path"]: each["why"] for each in checked["faults"]}
+    assert found.keys() == faults.keys()
+    assert all(why in found[path] for path, why in faults.items())
+
+
+def test_a_directory_that_zflist_lost_is_damaged(home: Home) -> None:
     sample = needs_data("samples/zflist-45000-files-lost.flist")
     assert "d is damaged: its record is lost" in home.run("ls", "-R", sample, code=8).stderr
-    found = home.run("verify", sample, "--no-store", code=10).stdout
-    assert "d: its record is lost" in found
+    assert [each["path"] for each in home.listed("ls", sample)] == ["d"]
+
+
+def test_an_entry_of_a_directory_without_owner_and_mode(home: Home, source: Path) -> None:
+    (source / "sub").mkdir()
+    home.run("pack", source, "out.flist", "--format", "sqlite")
+    assert home.run("verify", "out.flist").stdout.startswith("no faults")
+    unpacked = home.path / "unpacked"
+    metadata_of(home.path / "out.flist", unpacked)
+    database = sqlite3.connect(unpacked / "flistdb.sqlite3", isolation_level=None)
+    root = GENERATION_2.directory(b"").decode()
+    (value,) = database.execute("SELECT value FROM entries WHERE key = ?", [root]).fetchone()
+    directory = decode_directory(value)
+    bare = replace(directory, entries=[replace(entry, aclkey=b"") for entry in directory.entries])
+    database.execute("UPDATE entries SET value = ? WHERE key = ?", [encode_directory(bare), root])
+    sub = GENERATION_2.directory(b"sub").decode()
+    found = home.run("verify", unpacked, code=10).stdout
+    assert found == "sub: its entry has no owner and mode: zflist crashes, and rfs 1.x shows 0444\n"
+    database.execute("DELETE FROM entries WHERE key = ?", [sub])
+    database.close()
+    found = home.run("verify", unpacked, code=10).stdout
+    assert "sub: its directory is not in the flist: listing its parent crashes the mount\n" in found
 
 
 # Where blocks are

@@ -26,6 +26,7 @@ class Dialect:
         specials_last: Whether special files come last in a directory: rfs 1.x counts them in the numbers of
             inodes but does not list them, so that every file behind one reads as its neighbour.
         byte_ranges: Whether readers take the ranges of a router in whole bytes.
+        without_directory: What 0-fs makes of an entry whose directory is missing, or that has no attributes.
     """
 
     keys: Keys
@@ -35,6 +36,7 @@ class Dialect:
     root_first: bool
     specials_last: bool
     byte_ranges: bool
+    without_directory: str
 
 
 GENERATION_1: Final = Dialect(
@@ -45,6 +47,7 @@ GENERATION_1: Final = Dialect(
     root_first=False,
     specials_last=False,
     byte_ranges=False,
+    without_directory="the whole flist cannot be mounted",
 )
 """Generation 1, as the writers of 2017 filled it in."""
 
@@ -57,5 +60,6 @@ GENERATION_2: Final = Dialect(
     root_first=True,
     specials_last=True,
     byte_ranges=True,
+    without_directory="listing its parent crashes the mount",
 )
 """Generation 2, so that 0-fs, rfs 1.x and zflist all read it."""

@@ -24,6 +24,7 @@ from flistfs.format.zeroos.records import (
     Special,
     SpecialKind,
     SubDirectory,
+    decode_head,
 )
 from flistfs.tree.names import join, place_fault
 from flistfs.tree.node import Access
@@ -94,6 +95,8 @@ class RecordFaults:
         match entry.attributes:
             case SubDirectory(key=key):
                 yield from self._of_subdirectory(path, key)
+                if self._dialect.complete_entries:
+                    yield from self._of_both(entry.aclkey, key)
                 return  # owner and mode are in its own record
             case Special() as special:
                 yield from _special_faults(special)
@@ -106,7 +109,7 @@ class RecordFaults:
     def _of_content(self, attributes: File | Link | None, size: int) -> str | None:
         match attributes:
             case None:
-                return "it has no attributes: the whole flist cannot be mounted"
+                return f"it has no attributes: {self._dialect.without_directory}"
             case File(blocks, block_size):
                 return file_fault(size, blocks, block_size * BLOCK_SIZE_UNIT, self._codec)
             case Link(target):
@@ -118,9 +121,22 @@ class RecordFaults:
         except FormatError:
             return  # reported when the walk comes to that record
         if not is_there:
-            yield "its directory is not in the flist: the whole flist cannot be mounted"
+            yield f"its directory is not in the flist: {self._dialect.without_directory}"
         elif key != self._keys.directory(path):
             yield "its key is that of another path"
+
+    def _of_both(self, aclkey: bytes, key: bytes) -> Iterator[str]:
+        """Yield what is wrong with an entry that is to say the same as the record of its directory."""
+        if not aclkey:
+            yield "its entry has no owner and mode: zflist crashes, and rfs 1.x shows 0444"
+            return
+        try:
+            record = self._catalog.get(key)
+            own = record if record is None else decode_head(record).aclkey
+        except FormatError:
+            return  # reported when the walk comes to that record
+        if own is not None and own != aclkey and self._access(own) != self._access(aclkey):
+            yield "its entry and record differ in owner or mode: 0-fs shows the record's, others the entry's"
 
     def _of_access(self, key: bytes) -> str | None:
         if key not in self._of_accesses:
@@ -151,3 +167,5 @@ def _special_faults(special: Special) -> Iterator[str]:
         yield "it is a special file of an unknown kind"
     elif special.kind in {SpecialKind.CHAR, SpecialKind.BLOCK} and device_numbers(special.data) is None:
         yield "it is a device without valid numbers: it vanishes"
+    elif special.kind is SpecialKind.SOCKET and device_numbers(special.data) is not None:
+        yield "it is a device that is stored as a socket, as zflist does: readers show a socket, or nothing"
