@@ -243,7 +243,7 @@ def test_what_zflist_does_wrongly_is_named(home: Home, name: str, faults: dict[s
 def test_a_directory_that_zflist_lost_is_damaged(home: Home) -> None:
     sample = needs_data("samples/zflist-45000-files-lost.flist")
     assert "d is damaged: its record is lost" in home.run("ls", "-R", sample, code=8).stderr
-    assert [each["path"] for each in home.listed("ls", sample)] == ["d"]
+    assert home.run("ls", sample).stdout == "d\n"
 
 
 def test_an_entry_of_a_directory_without_owner_and_mode(home: Home, source: Path) -> None:
