@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from flistfs.fuse import mounts
 from tests.e2e.commands import Home, wait_until
+from tests.e2e.proxy import Proxy
 from tests.redis_server import RedisServer, running_redis
 
 if not os.access("/dev/fuse", os.R_OK | os.W_OK):
@@ -84,3 +85,37 @@ def redis() -> Iterator[RedisServer]:
     """A redis-server that many tests share."""
     with running_redis() as server:
         yield server
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A redis-server that a test may stop and start; what it acknowledged is kept."""
+    # Without "always" it may acknowledge before it has written, while the disk is busy with what came before.
+    with running_redis("--appendonly", "yes", "--appendfsync", "always") as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(server: RedisServer) -> Iterator[Proxy]:
+    """What the mounts of a test take for their store."""
+    with Proxy(server.port) as running:
+        yield running
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that is soon full."""
+    path = tmp_path.resolve() / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "flistfs-test", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.fixture
+def servers() -> Iterator[list[RedisServer]]:
+    """Two servers, which keep what they have when they are stopped."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(running_redis("--appendonly", "yes")) for _ in range(2)]

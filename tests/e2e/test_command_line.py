@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import FLISTFS, LIKE_OTHERS, TIMEOUT, Home, is_mounted, umount, wait_until, watched
-from tests.e2e.test_seal import read_terminal
+from tests.e2e.test_seal_ends import read_terminal
 from tests.independent_reader import read_flist
 from tests.redis_server import running_redis
 

@@ -20,7 +20,7 @@ from flistfs.format.zeroos.records import Aci, encode_aci
 from flistfs.reading.flist import Flist
 from flistfs.tree.chunks import CHUNK_SIZE
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, shell, wait_until, watched
-from tests.e2e.test_seal import read_terminal
+from tests.e2e.test_seal_ends import read_terminal
 from tests.generation1 import aci_key, directory_key, open_store
 from tests.needs import needs_old_flist
 from tests.reading.making import DIR, Item, change_entry, looks, packed, records_of
@@ -393,12 +393,3 @@ def test_extract_only_some(home: Home, package: Path) -> None:
     assert "invalid pattern" in home.run("extract", package, "other", "--only", "!", code=2).stderr
     wrong = home.run("extract", package, "other", "--store", f"dir://{home.path}/empty", code=7)
     assert "cannot be read" in wrong.stderr
-
-
-@pytest.mark.parametrize(
-    "command", ["cat", "diff", "extract", "find", "info", "merge", "stat", "tree", "verify"]
-)
-def test_every_command_has_help_with_an_example(home: Home, command: str) -> None:
-    said = home.run(command, "--help").stdout
-    assert "Example" in said
-    assert f"flistfs {command}" in said
