@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 _TRIES = 5
 
 # Why a seal gives up after starting again several times.
-_CHANGING = "files are still being written; wait until that is done, or stop it, and seal again"
-_LOSING = (
+_FILES_CHANGING = "files are still being written; wait until that is done, or stop it, and seal again"
+_STORE_LOSING = (
     "the store keeps losing blocks that it has acknowledged; configure it to keep everything "
     "(Redis: maxmemory-policy noeviction), and seal again"
 )
@@ -145,7 +145,7 @@ class Sealing:
         """
         draining = StoreTimeout(request.timeout, progress)
         asking = StoreTimeout(request.timeout, progress)
-        refusal: FlistfsError = BusyError(_CHANGING)
+        refusal: FlistfsError = BusyError(_FILES_CHANGING)
         tries = 0
         while tries < _TRIES:
             await drain(self._parts, draining)
@@ -159,7 +159,7 @@ class Sealing:
                     check_content=request.check_content,
                 ):
                     tries += 1
-                    refusal = BlockMissingError(_LOSING)
+                    refusal = BlockMissingError(_STORE_LOSING)
                     continue
                 accounts = await accounts_of(self._parts)
                 survey = await trio.to_thread.run_sync(
@@ -176,7 +176,7 @@ class Sealing:
                 )
             except ChangedError:
                 tries += 1
-                refusal = BusyError(_CHANGING)
+                refusal = BusyError(_FILES_CHANGING)
                 continue
             except StoreUnavailableError as error:
                 await asking.wait(str(error))
