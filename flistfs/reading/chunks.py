@@ -37,7 +37,7 @@ class Chunks:
         self._limit = limit
         self._kept: OrderedDict[BlockRef, bytes] = OrderedDict()  # least recently used first
         self._size = 0
-        self._coming: dict[BlockRef, trio.Event] = {}
+        self._fetching: dict[BlockRef, trio.Event] = {}
         self._failures = SlowFailures()
         self._fetchers = trio.CapacityLimiter(_FETCHERS)
 
@@ -53,7 +53,7 @@ class Chunks:
             FlistfsError: as `fetch` does.
         """
         while (chunk := self._kept.get(piece.ref)) is None:
-            if (event := self._coming.get(piece.ref)) is None:
+            if (event := self._fetching.get(piece.ref)) is None:
                 return await self._fetch(path, piece)
             await event.wait()
         self._kept.move_to_end(piece.ref)
@@ -66,7 +66,7 @@ class Chunks:
     async def prefetch(self, path: bytes, pieces: Sequence[Piece]) -> None:
         """Fetch chunks ahead of time; errors surface when the chunks are read."""
         for piece in pieces:
-            if piece.ref in self._kept or piece.ref in self._coming:
+            if piece.ref in self._kept or piece.ref in self._fetching:
                 continue
             try:
                 await self._fetch(path, piece)
@@ -75,14 +75,14 @@ class Chunks:
                 return
 
     async def _fetch(self, path: bytes, piece: Piece) -> bytes:
-        event = self._coming[piece.ref] = trio.Event()
+        event = self._fetching[piece.ref] = trio.Event()
         try:
             with self._failures.watched(piece.ref.hash):
                 chunk = await trio.to_thread.run_sync(
                     fetch, self._store, path, piece, limiter=self._fetchers, abandon_on_cancel=True
                 )
         finally:
-            del self._coming[piece.ref]
+            del self._fetching[piece.ref]
             event.set()
         self._keep(piece.ref, chunk)
         return chunk

@@ -164,31 +164,31 @@ class _Tree:
         self._directories = _Directories(top)
         self._owners = Owners()
         self._found = Extracted()
-        self._way: list[Node] = []  # directories from the root down to the current one
+        self._ancestors: list[Node] = []  # directories from the root down to the current one
         self._made = 0  # how many of them exist
 
     def make(self, chosen: Callable[[Node], bool]) -> Extracted:
         try:
             root = self._flist.find(b"")
-            self._way, self._made = [root], 1
+            self._ancestors, self._made = [root], 1
             self._found.directories += 1
             for node in self._flist.walk(root):
-                while len(self._way) > node.path.count(b"/") + 1:
+                while len(self._ancestors) > node.path.count(b"/") + 1:
                     self._leave()
                 if node.kind is Kind.DIRECTORY:
-                    self._way.append(node)
+                    self._ancestors.append(node)
                 if chosen(node):
-                    self._make_way()
+                    self._make_ancestors()
                     self._make(node)
-            while self._way:
+            while self._ancestors:
                 self._leave()
         finally:
             self._directories.close()
         return self._found
 
-    def _make_way(self) -> None:
-        while self._made < len(self._way):
-            node = self._way[self._made]
+    def _make_ancestors(self) -> None:
+        while self._made < len(self._ancestors):
+            node = self._ancestors[self._made]
             with explained(self._target, node.path):
                 os.mkdir(node.name, 0o700, dir_fd=self._parent(node))
             self._found.directories += 1
@@ -196,11 +196,13 @@ class _Tree:
 
     def _leave(self) -> None:
         """Set the attributes of the innermost directory: everything below it has been created."""
-        node = self._way.pop()
-        if self._made > len(self._way):
-            self._made = len(self._way)
+        node = self._ancestors.pop()
+        if self._made > len(self._ancestors):
+            self._made = len(self._ancestors)
             with explained(self._target, node.path):
-                self._directories.leave(node.path, partial(_set_attributes, look=self._look(node)))
+                self._directories.leave(
+                    node.path, partial(_set_attributes, attributes=self._attributes_of(node))
+                )
 
     def _make(self, node: Node) -> None:
         with explained(self._target, node.path):
@@ -219,7 +221,7 @@ class _Tree:
         descriptor = os.open(node.name, flags, 0o600, dir_fd=self._parent(node))
         try:
             os.ftruncate(descriptor, node.size)
-            complete = partial(self._complete_file, node, self._look(node))
+            complete = partial(self._complete_file, node, self._attributes_of(node))
         except BaseException:
             os.close(descriptor)
             raise
@@ -227,17 +229,17 @@ class _Tree:
         self._found.files += 1
         self._found.size += node.size
 
-    def _complete_file(self, node: Node, look: _Attributes, descriptor: int) -> None:
+    def _complete_file(self, node: Node, attributes: _Attributes, descriptor: int) -> None:
         with explained(self._target, node.path):
-            _set_attributes(descriptor, look)
+            _set_attributes(descriptor, attributes)
 
     def _make_link(self, node: Node) -> None:
         assert node.target is not None  # noqa: S101  for the type checker
         parent, name = self._parent(node), node.name
-        look = self._look(node)
+        attributes = self._attributes_of(node)
         os.symlink(node.target, name, dir_fd=parent)
-        os.chown(name, look.uid, look.gid, dir_fd=parent, follow_symlinks=False)
-        os.utime(name, ns=look.times, dir_fd=parent, follow_symlinks=False)
+        os.chown(name, attributes.uid, attributes.gid, dir_fd=parent, follow_symlinks=False)
+        os.utime(name, ns=attributes.times, dir_fd=parent, follow_symlinks=False)
         self._found.links += 1
 
     def _make_special(self, node: Node) -> None:
@@ -250,16 +252,16 @@ class _Tree:
                 raise
             self._found.devices.append(node.path)
             return
-        look = self._look(node)
-        os.chown(name, look.uid, look.gid, dir_fd=parent, follow_symlinks=False)
-        os.chmod(name, look.mode, dir_fd=parent)
-        os.utime(name, ns=look.times, dir_fd=parent, follow_symlinks=False)
+        attributes = self._attributes_of(node)
+        os.chown(name, attributes.uid, attributes.gid, dir_fd=parent, follow_symlinks=False)
+        os.chmod(name, attributes.mode, dir_fd=parent)
+        os.utime(name, ns=attributes.times, dir_fd=parent, follow_symlinks=False)
         self._found.specials += 1
 
     def _parent(self, node: Node) -> int:
         return self._directories.open(node.path.rpartition(b"/")[0])
 
-    def _look(self, node: Node) -> _Attributes:
+    def _attributes_of(self, node: Node) -> _Attributes:
         """Return the attributes of an entry, and count those that cannot be set here."""
         uid, gid, is_foreign = self._owners.allowed(node.access)
         mode = stat.S_IMODE(node.mode)
@@ -272,10 +274,10 @@ class _Tree:
         return _Attributes(uid, gid, mode, (seconds * _NANO, seconds * _NANO))
 
 
-def _set_attributes(descriptor: int, look: _Attributes) -> None:
-    os.fchown(descriptor, look.uid, look.gid)
-    os.fchmod(descriptor, look.mode)  # after the owner: changing that clears set-id bits
-    os.utime(descriptor, ns=look.times)
+def _set_attributes(descriptor: int, attributes: _Attributes) -> None:
+    os.fchown(descriptor, attributes.uid, attributes.gid)
+    os.fchmod(descriptor, attributes.mode)  # after the owner: changing that clears set-id bits
+    os.utime(descriptor, ns=attributes.times)
 
 
 class _Directories:

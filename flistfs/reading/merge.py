@@ -113,7 +113,7 @@ def merge(
             have too many entries.
     """
     check_output(out, force=force)
-    format_ = _only_format(sources)
+    format_ = _common_format(sources)
     union = _Union(sources, Rules(prefer, replace_links=replace_links), progress)
     router = _united_router(sources, union.merged.notes)
     try:
@@ -133,7 +133,7 @@ def merge(
     return union.merged
 
 
-def _only_format(sources: Sequence[Source]) -> Format:
+def _common_format(sources: Sequence[Source]) -> Format:
     """Return the format of all flists; raise FormatError if they differ."""
     first, *others = sources
     for each in others:

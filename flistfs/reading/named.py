@@ -75,7 +75,7 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
                 f"{missing:,} {of_all}; correct `public_url` or `router`, or copy them there first: seal "
                 f"without it, and flistfs push"
             )
-        return (*_lacking_replicas(lacking, of_all), *_not_asked(store))
+        return (*_lacking_replicas(lacking, of_all), *_unchecked(store))
 
 
 def _lacking_replicas(lacking: Counter[str], of_all: str) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _lacking_replicas(lacking: Counter[str], of_all: str) -> Iterator[str]:
         )
 
 
-def _not_asked(store: Store) -> Iterator[str]:
+def _unchecked(store: Store) -> Iterator[str]:
     if store.trouble is not None:
         yield f"servers that the flist names to its readers could not be checked: {store.trouble}"
 

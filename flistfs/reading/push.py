@@ -24,7 +24,7 @@ from flistfs.util.progress import Progress, Report, counting
 _CHECK_BATCH = 4096
 
 # Files between two progress reports.
-_TELL_EVERY = 1024
+_REPORT_EVERY = 1024
 
 # How many unavailable blocks are kept, to name the files that need them, and how many files are named.
 _KEPT_FAULTS = 10_000
@@ -131,7 +131,7 @@ class Blocks:
 
 def _refs(flist: Flist, progress: Progress) -> Iterator[tuple[bytes, bytes]]:
     for count, node in enumerate(flist.files()):
-        if not count % _TELL_EVERY:
+        if not count % _REPORT_EVERY:
             progress(Report("list", count, 0))
         for ref in node.blocks:
             if not flist.codec.is_ref(ref):

@@ -152,7 +152,7 @@ class _Blocks:
     def check(self, refs: Sequence[BlockRef]) -> None:
         """Check the blocks that have no outcome yet."""
         new = list({self._name(ref): ref for ref in refs if self._name(ref) not in self._outcomes}.values())
-        outcomes = ahead(self._fetched, new) if self._deep else self._asked(new)
+        outcomes = ahead(self._fetched, new) if self._deep else self._queried(new)
         for ref, outcome in zip(new, outcomes, strict=True):
             self._outcomes[self._name(ref)] = outcome
         if self._entire and new:
@@ -187,7 +187,7 @@ class _Blocks:
         codec = self._store.codec
         return codec.compact(ref.hash) + (codec.compact(ref.key) if self._deep else b"")
 
-    def _asked(self, refs: Sequence[BlockRef]) -> Iterator[_Outcome]:
+    def _queried(self, refs: Sequence[BlockRef]) -> Iterator[_Outcome]:
         missing = self._store.missing([ref.hash for ref in refs])
         return (_missing(ref, self._store.codec) if ref.hash in missing else _UNKNOWN for ref in refs)
 

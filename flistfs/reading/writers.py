@@ -95,7 +95,7 @@ class Writers:
     ) -> None:
         try:
             while error is None and self._running:
-                self._await_one()
+                self._wait_for_one()
         finally:
             # After an error, running work is not waited for: closing the store ends it.
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -120,7 +120,7 @@ class Writers:
 
     def _start(self, output: _Output, path: bytes, piece: Piece | None) -> None:
         if len(self._running) >= _AHEAD:
-            self._await_one()
+            self._wait_for_one()
         future = self._pool.submit(self._fill, output, path, piece)
         future.add_done_callback(partial(_release_cancelled, output))
         self._running.append(future)
@@ -135,7 +135,7 @@ class Writers:
             output.release()
         return len(chunk)
 
-    def _await_one(self) -> None:
+    def _wait_for_one(self) -> None:
         self._done += self._running.popleft().result()
         self._progress(Report("extract", self._done, self._total))
 

@@ -20,7 +20,7 @@ DEAD_LINK = "a link that does not lead to a directory already exists"
 """Why a directory has no place where it would have one if it may replace links."""
 
 
-_WHY = {
+_REASONS = {
     Why.DIRECTORY: "a directory already exists",
     Why.NO_DIRECTORY: "something other than a directory already exists",
     Why.DEAD_LINK: DEAD_LINK,
@@ -53,7 +53,7 @@ def fit(sources: Sequence[SourceTree], lowest: Tree, rules: Rules) -> list[Fit]:
         known = set(united.conflicts)
         late = [source.name(path) for path in united.put(source)]
         refused = {
-            source.name(conflict.upper.path): _WHY[conflict.why]
+            source.name(conflict.upper.path): _REASONS[conflict.why]
             for path, conflict in united.conflicts.items()
             if path not in known and source.has(conflict.upper.path)
         }

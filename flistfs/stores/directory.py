@@ -102,7 +102,7 @@ class DirectoryStore:
 
     def check(self) -> None:
         """Create the directory if it does not exist, and check that it can be read."""
-        with self._explained("open"):
+        with self._errors_translated("open"):
             self._make_directory()
             os.close(os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
@@ -110,7 +110,7 @@ class DirectoryStore:
         """Check for each block's file."""
         known = sizes or {}
         checked: set[str] = set()
-        with self._explained("look into"):
+        with self._errors_translated("look into"):
             return {hash_ for hash_ in hashes if not self._is_whole(hash_, known.get(hash_), checked)}
 
     def put(self, blocks: Sequence[Block]) -> None:
@@ -118,7 +118,7 @@ class DirectoryStore:
         for block in blocks:
             check_size(block, self._codec, self.url)
             file = self._file(block.hash)
-            with self._explained("write to"):
+            with self._errors_translated("write to"):
                 if not self._is_stored(file, block):
                     self._write(file, block.parts)
 
@@ -136,7 +136,7 @@ class DirectoryStore:
 
     def copies(self, hash: bytes) -> list[bytes]:  # noqa: A002 - the format's word
         """Read the block's file; only the beginning of one that is too large to be a block."""
-        with self._explained("read"):
+        with self._errors_translated("read"):
             try:
                 value = _read(self._file(hash))
             except FileNotFoundError:
@@ -146,12 +146,12 @@ class DirectoryStore:
     def wrong(self, hashes: Sequence[bytes], *, thorough: bool) -> set[bytes]:
         """Compare the blocks' files with their names, and record when that was done."""
         booted = _booted()
-        with self._explained("read"):
+        with self._errors_translated("read"):
             return {hash_ for hash_ in hashes if self._is_wrong(hash_, thorough=thorough, booted=booted)}
 
     def sync(self) -> None:
         """Flush the file system that holds the directory."""
-        with self._explained("flush"):
+        with self._errors_translated("flush"):
             try:
                 directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -271,7 +271,7 @@ class DirectoryStore:
                         os.unlink(entry.name, dir_fd=tmp)
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _errors_translated(self, what: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -15,9 +15,9 @@ from flistfs.errors import StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SLOW: Final = 3.0  # seconds; a server that is down refuses within one
-_REMEMBERED: Final = 1.0  # seconds; the kernel retries within a millisecond
-_MOST: Final = 1024
+_SLOW_AFTER: Final = 3.0  # seconds; a server that is down refuses within one
+_REMEMBERED_FOR: Final = 1.0  # seconds; the kernel retries within a millisecond
+_MAX_REMEMBERED: Final = 1024
 
 
 class SlowFailures:
@@ -41,8 +41,8 @@ class SlowFailures:
             yield
         except StoreUnavailableError as error:
             now = time.monotonic()
-            if now - started >= _SLOW:
-                if len(self._failed) >= _MOST:
+            if now - started >= _SLOW_AFTER:
+                if len(self._failed) >= _MAX_REMEMBERED:
                     self._failed.clear()
-                self._failed[block_hash] = now + _REMEMBERED, str(error)
+                self._failed[block_hash] = now + _REMEMBERED_FOR, str(error)
             raise

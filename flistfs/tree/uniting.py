@@ -180,7 +180,7 @@ class _Layer:
         self._waiting: list[tuple[bytes, Place]] = [(b"", united.root())]
         self._late: list[_Late] = []  # to be tried in the next round
         self._round: list[_Late] = []  # to be tried in this one, a heap
-        self._turn = b""  # the path of the one being tried
+        self._current = b""  # the path of the one being tried
         self._dead: dict[bytes, _Late] = {}  # by path: their links do not lead to a directory yet
         self._decided_by: dict[bytes, set[bytes]] = {}  # those, by the paths that decide it
         self._tries: Counter[bytes] = Counter()
@@ -194,7 +194,7 @@ class _Layer:
             heapify(self._round)  # for an order independent of directory listings
             while self._round:
                 self._go_through(heappop(self._round))
-            self._turn = b""
+            self._current = b""
         for _, late in sorted(self._dead.items()):
             self._give_up(late)
 
@@ -208,12 +208,12 @@ class _Layer:
                     where = join(place.path, name)
                     if name in found:
                         upper = Found(Part(self._number, join(path, name)), seen)
-                        self._meet(where, self._united.chosen(found[name]), upper)
+                        self._decide(where, self._united.chosen(found[name]), upper)
                     self._try_again(self._decided_by.pop(where, ()))
 
     def _go_through(self, late: _Late) -> None:
         """Let a directory go through a link, if the link leads to a directory by now."""
-        self._turn = late.path
+        self._current = late.path
         self._tries[late.path] += 1
         place = self._united.leads_to(late.place)
         if not isinstance(place, Place):
@@ -238,12 +238,12 @@ class _Layer:
             late = self._dead.pop(path, None)
             if late is None:
                 continue
-            if path > self._turn:
+            if path > self._current:
                 heappush(self._round, late)
             else:
                 self._late.append(late)
 
-    def _meet(self, path: bytes, lower: list[Found], upper: Found) -> None:
+    def _decide(self, path: bytes, lower: list[Found], upper: Found) -> None:
         """Decide on an entry at a path that already exists."""
         united = self._united
         seen = max((each.seen for each in lower), key=time_of)

@@ -52,7 +52,7 @@ class OutputFile(Closing):
         self._force = force
         self._name: str | None = None  # in the output's directory, if it has one
         refuse_existing(out, force=force)
-        with ExitStack() as held, _explained(out):
+        with ExitStack() as held, _errors_translated(out):
             self._directory = os.open(out.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             held.callback(os.close, self._directory)
             self._descriptor = self._open(held)
@@ -87,7 +87,7 @@ class OutputFile(Closing):
         Raises:
             OutputError: the output was created meanwhile, or its directory cannot be written.
         """
-        with _explained(self._out):
+        with _errors_translated(self._out):
             if self._force:
                 refuse_existing(self._out, force=True)
                 self._replace()
@@ -183,7 +183,7 @@ def refuse_existing(out: Path, *, force: bool) -> None:
     Raises:
         OutputError: the output exists or is not a regular file.
     """
-    with _explained(out):
+    with _errors_translated(out):
         try:
             mode = out.lstat().st_mode
         except FileNotFoundError:
@@ -195,7 +195,7 @@ def refuse_existing(out: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def _explained(out: Path) -> Iterator[None]:
+def _errors_translated(out: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:

@@ -249,8 +249,8 @@ def test_a_server_that_failed_is_left_alone_and_then_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(servers_module, "_SHORTEST_REST", 600.0)
-    monkeypatch.setattr(servers_module, "_LONGEST_REST", 600.0)
+    monkeypatch.setattr(servers_module, "_MIN_BACKOFF", 600.0)
+    monkeypatch.setattr(servers_module, "_MAX_BACKOFF", 600.0)
     store = opened(replicas(tmp_path, servers), "?min-replicas=1")
     assert isinstance(store, RoutedStore)
     servers[0].hang()
@@ -266,7 +266,7 @@ def test_a_server_that_failed_is_left_alone_and_then_asked_again(
     store.put(SOME[20:30])
     assert not held(servers[0]) & set(ALL_HASHES[10:30])
     for server in store._servers.values():
-        server._rests_until = 0
+        server._backoff_until = 0
     store.put(SOME[30:])
     assert held(servers[0]) >= set(ALL_HASHES[30:])
     assert re.search(r"a server of the router fails.*\n.*works again", caplog.text)

@@ -54,10 +54,10 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a server is: `rests` if it failed a while ago, whatever it would say now."""
+    """How a server is: `is_backing_off` if it failed a while ago, whatever it would say now."""
 
     is_down: bool
-    rests: bool
+    is_backing_off: bool
     held: frozenset[bytes]
 
 
@@ -85,8 +85,8 @@ class World:
             inner = inside(server)
             inner.is_down = state.is_down
             inner.held = {one.hash: value_of(one) for one in BLOCKS if one.hash in state.held}
-            server.trouble = "it failed" if state.rests else None
-            server._rests_until = float("inf") if state.rests else 0.0
+            server.trouble = "it failed" if state.is_backing_off else None
+            server._backoff_until = float("inf") if state.is_backing_off else 0.0
         return store
 
     def route(self, name: bytes) -> list[State]:
@@ -98,7 +98,7 @@ class World:
     def asked(self, name: bytes, *, holding: bool) -> list[State]:
         """The servers that are asked: those that rest only where the others do not settle it."""
         route = self.route(name)
-        awake = [state for state in route if not state.rests]
+        awake = [state for state in route if not state.is_backing_off]
         good = [state for state in awake if not state.is_down and (not holding or name in state.held)]
         return awake if len(good) >= self.needed(name) else route
 

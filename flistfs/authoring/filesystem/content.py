@@ -79,17 +79,17 @@ _CACHED_BYTES = 256 << 20
 _FETCHES = 8
 
 # Most reads that wait for the store at the same time; each holds at most 3 fetched chunks of 512 KiB.
-_READS = 16
+_MAX_READS = 16
 
 # Chunks kept in memory for reading back while the disk is nearly full, since the kernel reads a quarter of a
 # chunk at a time.
 _IN_MEMORY = 16
 
 # A waiting writer checks this often (seconds) whether the store is stuck.
-_LOOK_AGAIN = 1.0
+_STUCK_CHECK_INTERVAL = 1.0
 
 # The log reports at most this often (seconds) that writers wait.
-_TELL_EVERY = 60.0
+_WARN_INTERVAL = 60.0
 
 # Most spooled chunks, whatever their size: each costs about 400 bytes of memory.
 _SPOOLED_CHUNKS = 100_000
@@ -166,13 +166,13 @@ class Content:
         self._fetches: dict[Stored, _Fetch] = {}
         self._failures = SlowFailures()
         self._fetch_limiter = trio.CapacityLimiter(_FETCHES)
-        self._reads = trio.CapacityLimiter(_READS)
+        self._reads = trio.CapacityLimiter(_MAX_READS)
         self._in_memory: OrderedDict[Stored, bytes] = OrderedDict()
         self._pins: Counter[ChunkId] = Counter()  # chunks that a write waits for
         self._waiting = 0
-        self._tell_again = 0.0
+        self._next_warning = 0.0
         self._failure: JournalError | None = None
-        self._less = trio.Event()
+        self._shrunk = trio.Event()
         self.counts = Counts(*json.loads(journal.setting(b"counts") or b"[]"))
         self._wrong = set(map(bytes.fromhex, json.loads(journal.setting(_WRONG) or b"[]")))
         self._resume()
@@ -218,10 +218,10 @@ class Content:
         self, ino: int, parts: Iterable[_Part], fetched: Mapping[int, _Fetched]
     ) -> list[tuple[int, Stored]]:
         """Return the chunks that are only in the store and were not fetched in their present version."""
-        away = [(index, stored) for index, _, _ in parts if (stored := self._away(ino, index))]
+        away = [(index, stored) for index, _, _ in parts if (stored := self._only_in_store(ino, index))]
         return [each for each in away if each[0] not in fetched or fetched[each[0]].stored != each[1]]
 
-    def _away(self, ino: int, index: int) -> Stored | None:
+    def _only_in_store(self, ino: int, index: int) -> Stored | None:
         """Return the block of a chunk that is only in the store."""
         if self._chunks.get(ino, index) or (ino, index) in self._cached:
             return None
@@ -240,7 +240,7 @@ class Content:
         if copy := self._cached.get((ino, index)):
             self._cached.move_to_end((ino, index))
             return self._spool.read(copy.slot, start, end - start)
-        if index in fetched and self._away(ino, index):
+        if index in fetched and self._only_in_store(ino, index):
             return fetched[index].data[start:end]
         return bytes(end - start)
 
@@ -281,7 +281,7 @@ class Content:
 
     def _keep_fetched(self, chunk_id: ChunkId, stored: Stored, data: bytes) -> None:
         """Cache a chunk for the next read: in a slot, or in memory if the disk has no space for one."""
-        if self._away(*chunk_id) != stored:
+        if self._only_in_store(*chunk_id) != stored:
             return
         if not self._disk.is_low():
             with suppress(OSError):
@@ -312,12 +312,12 @@ class Content:
                 `room`.
         """
         wanted = [(ino, index) for index in indexes]
-        if any(self._away(*chunk_id) for chunk_id in wanted):
+        if any(self._only_in_store(*chunk_id) for chunk_id in wanted):
             await self.room()  # each takes a slot
         self._pins.update(wanted)
         try:
             while True:
-                await self._bring_away(wanted)
+                await self._bring_from_store(wanted)
                 copies = [copy for chunk_id in wanted if (copy := self._cached.get(chunk_id))]
                 unsafe = [copy for copy in copies if self._synced and not copy.durable]
                 if not unsafe:
@@ -328,11 +328,13 @@ class Content:
         finally:
             self._pins -= Counter(wanted)
 
-    async def _bring_away(self, wanted: Iterable[ChunkId]) -> None:
-        while away := [(chunk_id, stored) for chunk_id in wanted if (stored := self._away(*chunk_id))]:
+    async def _bring_from_store(self, wanted: Iterable[ChunkId]) -> None:
+        while away := [
+            (chunk_id, stored) for chunk_id in wanted if (stored := self._only_in_store(*chunk_id))
+        ]:
             for chunk_id, stored in away:
                 data = await self._fetch(chunk_id[0], stored)
-                if self._away(*chunk_id) == stored:
+                if self._only_in_store(*chunk_id) == stored:
                     self._keep(chunk_id, self._fill_slot(data), stored.length)
 
     async def room(self) -> None:
@@ -369,14 +371,14 @@ class Content:
         self.settle_all()
         self._waiting += 1
         try:
-            with trio.move_on_after(_LOOK_AGAIN):
-                await self._less.wait()
+            with trio.move_on_after(_STUCK_CHECK_INTERVAL):
+                await self._shrunk.wait()
         finally:
             self._waiting -= 1
 
     def _warn(self, reason: str) -> None:
-        if time.monotonic() >= self._tell_again:
-            self._tell_again = time.monotonic() + _TELL_EVERY
+        if time.monotonic() >= self._next_warning:
+            self._next_warning = time.monotonic() + _WARN_INTERVAL
             log.warning("%s", reason)
 
     def border(self, inode: Inode, new_size: int) -> list[int]:
@@ -631,7 +633,7 @@ class Content:
             while self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.reported < version:
                 if self._failure is not None:
                     raise self._failure
-                await self._less.wait()
+                await self._shrunk.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -698,8 +700,8 @@ class Content:
 
     def _signal(self) -> None:
         """Wake the tasks that wait for fewer spooled chunks."""
-        self._less.set()
-        self._less = trio.Event()
+        self._shrunk.set()
+        self._shrunk = trio.Event()
 
     def _touch(self, chunk: Chunk, length: int) -> None:
         """Record that a chunk's bytes or length changed."""

@@ -42,7 +42,7 @@ _BATCH_ITEMS = 64
 _BATCH_BYTES = 1 << 20
 
 # Items in one change of the journal: 20 µs each, during which the event loop does nothing else.
-_GRAFT_ITEMS = 128
+_CHANGE_ITEMS = 128
 
 # Problems, and replaced entries, that are kept with their names.
 MAX_PROBLEMS = 10_000
@@ -149,7 +149,7 @@ class Ingest:
         self._source = source
         self._importer = importer
         self._submit = submit
-        self._tell_changed = changed
+        self._notify_changed = changed
         self._max_size = max_size
         self._keep_going = keep_going
         self._check_content = check_content
@@ -201,7 +201,7 @@ class Ingest:
             await trio.to_thread.run_sync(self._walk, abandon_on_cancel=True)
         except _StoppedError:
             return
-        self._take_in([None])
+        self._receive([None])
 
     def _walk(self) -> None:
         parcel = _Parcel()
@@ -211,13 +211,13 @@ class Ingest:
             elif entry.size > self._max_size and entry.link is None:
                 parcel.messages.append(_too_large(entry, self._max_size))
             else:
-                self._spend(_cost(entry), parcel)
-                self._cut(entry, parcel)
+                self._take_budget(_cost(entry), parcel)
+                self._split(entry, parcel)
             if isinstance(entry, Problem) or len(parcel.messages) >= _BATCH_ITEMS:
                 self._hand_over(parcel)
         self._hand_over(parcel)
 
-    def _cut(self, item: Item, parcel: _Parcel) -> None:
+    def _split(self, item: Item, parcel: _Parcel) -> None:
         arrival = _Arrival(item, item.count)
         parcel.messages.append(arrival)
         submitted = 0
@@ -227,32 +227,32 @@ class Ingest:
                 submitted += 1
         except SourceError as error:
             self._hand_over(parcel)
-            self._token.run_sync_soon(self._cut_short, arrival, item.count - submitted, str(error))
+            self._token.run_sync_soon(self._note_missing_chunks, arrival, item.count - submitted, str(error))
 
     def _submit_later(self, arrival: _Arrival, piece: SourcePiece, parcel: _Parcel) -> None:
         cost = _COST + (piece.source.length if isinstance(piece.source, BytesSource) else 0)
-        self._spend(cost, parcel)
+        self._take_budget(cost, parcel)
         owner = Piece(self, arrival, piece.number, cost)
         parcel.jobs.append(Job(owner, 0, piece.source, check_content=self._check_content))
         parcel.size += piece.source.length
         if parcel.size >= _BATCH_BYTES:
             self._hand_over(parcel)
 
-    def _spend(self, cost: int, parcel: _Parcel) -> None:
+    def _take_budget(self, cost: int, parcel: _Parcel) -> None:
         if not self._budget.has_room(cost):
             self._hand_over(parcel)  # the parcel's share is only given back once it has left
         self._budget.take(cost)
 
     def _hand_over(self, parcel: _Parcel) -> None:
         if parcel.messages:
-            self._token.run_sync_soon(self._take_in, parcel.messages)
+            self._token.run_sync_soon(self._receive, parcel.messages)
         for job in parcel.jobs:
             self._submit(job)
         parcel.clear()
 
     # Everything else, in the event loop
 
-    def _take_in(self, messages: Sequence[_Message | None]) -> None:
+    def _receive(self, messages: Sequence[_Message | None]) -> None:
         """Receive the reader's messages at once: a chunk that is reported next may belong to them."""
         for message in messages:
             match message:
@@ -279,7 +279,7 @@ class Ingest:
         """Import the next items, up to a problem or an item with chunks in flight."""
         batch: list[Ready] = []
         problem: Problem | None = None
-        while problem is None and len(batch) < _GRAFT_ITEMS and self._is_next_ready():
+        while problem is None and len(batch) < _CHANGE_ITEMS and self._is_next_ready():
             first = self._queue.popleft()
             if isinstance(first, Problem):
                 problem = first
@@ -293,7 +293,7 @@ class Ingest:
         if problem is not None:
             self._note_problem(problem)
 
-    def _cut_short(self, arrival: _Arrival, missing: int, reason: str) -> None:
+    def _note_missing_chunks(self, arrival: _Arrival, missing: int, reason: str) -> None:
         """Record that the last chunks of a file could not be read."""
         arrival.failure = reason
         self._count_down(arrival, missing)
@@ -315,7 +315,7 @@ class Ingest:
         self.replaced += done.replaced[: MAX_PROBLEMS - len(self.replaced)]
         for problem in done.problems:
             self._note_problem(problem)
-        await self._tell_changed(done)
+        await self._notify_changed(done)
 
     def _note_problem(self, problem: Problem) -> None:
         left_out = LeftOut(self._source.named(problem.path), problem.reason)

@@ -146,7 +146,7 @@ class Sealing:
         """
         draining = StoreTimeout(request.timeout, progress)
         asking = StoreTimeout(request.timeout, progress)
-        refusal: FlistfsError = BusyError(_CHANGING)
+        refusal: FlistfsError = BusyError(_FILES_CHANGING)
         tries = 0
         while tries < _TRIES:
             await drain(self._parts, draining)
@@ -160,7 +160,7 @@ class Sealing:
                     check_content=request.check_content,
                 ):
                     tries += 1
-                    refusal = BlockMissingError(_LOSING)
+                    refusal = BlockMissingError(_STORE_LOSING)
                     continue
                 accounts = await accounts_of(self._parts)
                 survey = await trio.to_thread.run_sync(
@@ -177,7 +177,7 @@ class Sealing:
                 )
             except ChangedError:
                 tries += 1
-                refusal = BusyError(_CHANGING)
+                refusal = BusyError(_FILES_CHANGING)
                 continue
             except StoreUnavailableError as error:
                 await asking.wait(str(error))

@@ -36,7 +36,7 @@ STANDARD_INPUT = "-"
 _DAEMON_AT_WORK = 20.0
 
 # Testing whether a session is locked takes the lock for a moment, at most this long (seconds).
-_GLANCE = 0.5
+_LOCK_TEST_TIME = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ class SessionDirectory:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_private()
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + _GLANCE
+        deadline = time.monotonic() + _LOCK_TEST_TIME
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

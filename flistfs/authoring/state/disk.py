@@ -21,7 +21,7 @@ _SPOOL_MOST = 16 << 30
 # If more than this many bytes above the reserve are free, an answer is cached for this many seconds: nothing
 # fills 40 GiB a second. A statvfs costs 3 µs, and a small file needs six answers.
 _PLENTY = 2 << 30
-_GOOD_FOR = 0.05
+_CACHED_FOR = 0.05
 
 
 class Disk:
@@ -55,7 +55,7 @@ class Disk:
         free, total = self._look()
         if free < _PLENTY + total * _CONTENT_RESERVE // 100:
             return False
-        self._plenty_until = now + _GOOD_FOR
+        self._plenty_until = now + _CACHED_FOR
         return True
 
     def _free_percent(self) -> float:

@@ -29,7 +29,7 @@ _RECENT = 16_384
 _MAX_ROWS = 2_000_000
 
 # Seconds to wait for another process that is writing.
-_PATIENCE = 1.0
+_BUSY_TIMEOUT = 1.0
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS block"
@@ -118,7 +118,7 @@ def _open(path: Path) -> sqlite3.Connection | None:
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT, check_same_thread=False)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=NORMAL")  # a crash of the machine may lose the last rows
     database.execute(_SCHEMA)

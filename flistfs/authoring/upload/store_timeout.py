@@ -12,13 +12,13 @@ from flistfs.errors import StoreUnavailableError
 from flistfs.util.progress import Progress, Report
 
 # Seconds until a store that did not answer is tried again.
-_ASK_AGAIN = 2.0
+_RETRY_INTERVAL = 2.0
 
 # Seconds after which a store that accepts nothing counts as being in trouble, though it may only be slow.
 QUIET = 2.0
 
 # The least seconds allowed for connecting to a store, however short the timeout.
-_LEAST = 1.0
+_MIN_CONNECT_TIMEOUT = 1.0
 
 
 async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
@@ -30,13 +30,13 @@ async def connect(work: Callable[[], None], url: str, timeout: float) -> None:
     """
     from flistfs.stores.redis.server import refuse_plain_for_tls  # noqa: PLC0415  other stores do not need it
 
-    with trio.move_on_after(max(timeout, _LEAST)) as scope:
+    with trio.move_on_after(max(timeout, _MIN_CONNECT_TIMEOUT)) as scope:
         await trio.to_thread.run_sync(work, abandon_on_cancel=True)
     if scope.cancelled_caught:
         await trio.to_thread.run_sync(refuse_plain_for_tls, url)  # a handshake may take longer than that
         raise StoreUnavailableError(
-            f"gave up after {max(timeout, _LEAST):.0f} s: {url} does not answer; check the server and the "
-            f"network, or give a longer `timeout`"
+            f"gave up after {max(timeout, _MIN_CONNECT_TIMEOUT):.0f} s: {url} does not answer; check the "
+            f"server and the network, or give a longer `timeout`"
         )
 
 
@@ -87,4 +87,4 @@ class StoreTimeout:
     async def wait(self, trouble: str) -> None:
         """Wait a moment before the store is tried again."""
         self.report(Report("check", 0, 1, trouble))
-        await trio.sleep(_ASK_AGAIN)
+        await trio.sleep(_RETRY_INTERVAL)

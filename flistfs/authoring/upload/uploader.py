@@ -45,7 +45,7 @@ _LINGER = 0.1
 _LULL = 0.02
 
 # Seconds that a batch in flight may take when the uploader is closed; an aborted one is sent again later.
-_LAST_WORDS = 2.0
+_CLOSE_TIMEOUT = 2.0
 
 # Seconds between tries: growing while the store does not answer, long from the start if it refuses.
 _FIRST_PAUSE = 0.5
@@ -209,7 +209,7 @@ class Uploader(Generic[T]):
             self._closed = True
             self._wake()
             self._again.notify_all()
-        deadline = time.monotonic() + _LAST_WORDS
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
         for thread in self._threads:
             thread.join(max(0, deadline - time.monotonic()))
         for encoder in self._encoders:
@@ -240,7 +240,7 @@ class Uploader(Generic[T]):
                 # A worker waits until there are batches for all workers before it too: those are then busy.
                 if self._batches() > number or (number == 0 and self._queue):
                     self._linger(number)
-                    if batch := self._cut():
+                    if batch := self._next_batch():
                         return batch
                 else:
                     self._jobs[number].wait()
@@ -255,7 +255,7 @@ class Uploader(Generic[T]):
             seen = len(self._queue)
             self._jobs[number].wait(_LULL)
 
-    def _cut(self) -> list[Job[T]]:
+    def _next_batch(self) -> list[Job[T]]:
         """Take a batch off the queue; an empty one if there is nothing, or the uploader is closing."""
         batch: list[Job[T]] = []
         size = 0

@@ -181,7 +181,7 @@ def _unpack(source: TarStream, directory: Path, members: Members) -> list[str]:
                 name = _checked_name(member)
                 if name is None:
                     if member.name == ".":
-                        faults.append(_DOT)
+                        faults.append(_DOT_FAULT)
                     continue
                 if name in seen:
                     raise FormatError(f"member {name!r} occurs twice")

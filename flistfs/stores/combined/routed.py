@@ -224,7 +224,7 @@ class RoutedStore:
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Try the block's servers one after the other; those that failed recently come last."""
-        servers = sorted(self._route(hash), key=lambda server: server.rests)
+        servers = sorted(self._route(hash), key=lambda server: server.is_backing_off)
         return first_that_has(
             hash, servers, self._codec, self.url, deadline or reading_deadline(self._timeout)
         )
@@ -311,14 +311,14 @@ class RoutedStore:
         recently are queried only where the others do not settle the matter.
         """
         tallies = [_Tally(route) for route in routes]
-        resting = {server for server in self._servers.values() if server.rests}
+        backing_off = {server for server in self._servers.values() if server.is_backing_off}
         for late in (False, True):
             wanted: dict[Server, list[int]] = {}
             for number, tally in enumerate(tallies):
                 if late and self._is_settled(tally):
                     continue
                 for server in tally.route:
-                    if (server in resting) is late:
+                    if (server in backing_off) is late:
                         wanted.setdefault(server, []).append(number)
             answers = ask_all(
                 {
@@ -328,7 +328,7 @@ class RoutedStore:
             )
             for server, answer in answers.items():
                 _count(answer, [(number, tallies[number]) for number in wanted[server]])
-            if not resting:
+            if not backing_off:
                 break
         return tallies
 

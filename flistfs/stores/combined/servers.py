@@ -29,15 +29,15 @@ DIGITS: Final = 64  # of the longest prefix; hashes of generation 1 have this ma
 _log = logging.getLogger(__name__)
 
 
-_REST: Final = 10.0
+_BACKOFF_FACTOR: Final = 10.0
 """A server that failed is not tried for this many times as long as the failure took, so that retries cost at
 most a tenth of the time."""
 
 
-_SHORTEST_REST: Final = 2.0
+_MIN_BACKOFF: Final = 2.0
 
 
-_LONGEST_REST: Final = 300.0
+_MAX_BACKOFF: Final = 300.0
 
 
 _T = TypeVar("_T")
@@ -50,18 +50,18 @@ class Server:
         self.store = store
         self.trouble: str | None = None
         self._is_closed = False
-        self._rests_until = 0.0
+        self._backoff_until = 0.0
 
     @property
-    def rests(self) -> bool:
+    def is_backing_off(self) -> bool:
         """Whether it failed recently."""
-        return time.monotonic() < self._rests_until
+        return time.monotonic() < self._backoff_until
 
     def ask(self, question: Callable[[Store], _T]) -> _T:
         """Query it, and record whether that worked."""
         started = time.monotonic()
         if self.trouble:  # one thread is enough to find out
-            self._rests_until = started + _LONGEST_REST
+            self._backoff_until = started + _MAX_BACKOFF
         try:
             answer = question(self.store)
         except BlockMissingError:
@@ -77,7 +77,7 @@ class Server:
         if self.trouble:
             _log.info("%s works again", self.store.url)
         self.trouble = None
-        self._rests_until = 0.0
+        self._backoff_until = 0.0
 
     def get(self, hash_: bytes, deadline: float) -> bytes:
         """Fetch a block from it."""
@@ -98,8 +98,8 @@ class Server:
         if not self.trouble:
             _log.warning("a server of the router fails: %s", error)
         self.trouble = str(error)
-        rest = min(max(_SHORTEST_REST, _REST * seconds), _LONGEST_REST)
-        self._rests_until = time.monotonic() + rest
+        backoff = min(max(_MIN_BACKOFF, _BACKOFF_FACTOR * seconds), _MAX_BACKOFF)
+        self._backoff_until = time.monotonic() + backoff
 
 
 Route = tuple[Server, ...]

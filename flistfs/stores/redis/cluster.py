@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _REDIRECTIONS: Final = 3
 """How often redis-py's client tries a redirected command; each time it has learned more."""
 
-_SILENCE: Final = 5.0
+_LAYOUT_TIMEOUT: Final = 5.0
 """Seconds until a server counts as hung when asked for the cluster's layout or for moved blocks, so that all
 of redis-py's attempts together take no longer than an exchange with a server may."""
 
@@ -131,7 +131,7 @@ class ClusterStore:
             except RedirectedError:
                 return {hash_ for hash_ in batch if self._follow("EXISTS", hash_) != 1}
 
-        return set().union(*self._each(hashes, lambda hash_: hash_, question))
+        return set().union(*self._query(hashes, lambda hash_: hash_, question))
 
     def put(self, blocks: Sequence[Block]) -> None:
         """Send each server its own blocks."""
@@ -145,7 +145,7 @@ class ClusterStore:
                 for block in batch:
                     self._follow("SET", block.hash, block.stored)
 
-        self._each(blocks, lambda block: block.hash, question)
+        self._query(blocks, lambda block: block.hash, question)
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
         """Fetch one block from the server that has it."""
@@ -158,7 +158,7 @@ class ClusterStore:
                 return self._fetch(batch[0])
 
         try:
-            (value,) = self._each([hash], lambda hash_: hash_, question)
+            (value,) = self._query([hash], lambda hash_: hash_, question)
         except BlockMissingError:
             raise BlockMissingError(f"{self.url} does not hold block {self._codec.show(hash)}") from None
         return cast("bytes", value)
@@ -177,7 +177,7 @@ class ClusterStore:
                 has_hash = self._codec.has_hash
                 return {hash_ for hash_ in batch if not all(has_hash(v, hash_) for v in self.copies(hash_))}
 
-        return set().union(*self._each(hashes if thorough else (), lambda hash_: hash_, question))
+        return set().union(*self._query(hashes if thorough else (), lambda hash_: hash_, question))
 
     def sync(self) -> None:
         """Do nothing: the cluster has its own policy on the durability of an acknowledged SET."""
@@ -192,7 +192,7 @@ class ClusterStore:
         if client is not None:
             client.close()
 
-    def _each(
+    def _query(
         self,
         items: Sequence[_T],
         hash_of: Callable[[_T], bytes],
@@ -202,16 +202,16 @@ class ClusterStore:
 
         Every question must be safe to repeat.
         """
-        answers, left = self._try(items, hash_of, question)
+        answers, left = self._query_once(items, hash_of, question)
         if left:
             self._refresh_layout()
-            more, left = self._try([item for batch, _ in left for item in batch], hash_of, question)
+            more, left = self._query_once([item for batch, _ in left for item in batch], hash_of, question)
             answers += more
         if left:
             raise most_telling([error for _, error in left])
         return answers
 
-    def _try(
+    def _query_once(
         self,
         items: Sequence[_T],
         hash_of: Callable[[_T], bytes],
@@ -239,20 +239,20 @@ class ClusterStore:
     def _connected(self) -> _Client:
         """Return redis-py's client, which fetches the layout of the cluster when it is created."""
         with self._connecting:
-            client = self._client or self._explained(self._connect)
+            client = self._client or self._with_errors_translated(self._connect)
             with self._lock:
                 if not self._closed:
                     self._client = client
                     return client
         client.close()
-        raise self._gone()
+        raise self._closed_error()
 
-    def _gone(self) -> StoreUnavailableError:
+    def _closed_error(self) -> StoreUnavailableError:
         return StoreUnavailableError(f"{self.url} is no longer in use")
 
     def _connect(self) -> _Client:
         if self._closed:
-            raise self._gone()
+            raise self._closed_error()
         secret = self._url.password
         return cast("Callable[..., _Client]", RedisCluster)(
             host=self._url.host,
@@ -260,18 +260,18 @@ class ClusterStore:
             password=None if secret is None else secret.encode("utf-8", "surrogateescape"),
             protocol=2,
             **_ANONYMOUS,
-            socket_timeout=min(self._timeout, _SILENCE),
-            socket_connect_timeout=min(self._timeout, _SILENCE),
+            socket_timeout=min(self._timeout, _LAYOUT_TIMEOUT),
+            socket_connect_timeout=min(self._timeout, _LAYOUT_TIMEOUT),
             retry=Retry(NoBackoff(), _REDIRECTIONS),
         )
 
     def _refresh_layout(self) -> None:
         """Fetch the layout of the cluster again."""
         client = self._connected()
-        self._explained(client.nodes_manager.initialize)
+        self._with_errors_translated(client.nodes_manager.initialize)
 
     def _owner(self, client: _Client, hash_: bytes) -> RedisStore:
-        node = self._explained(lambda: client.get_node_from_key(hash_))
+        node = self._with_errors_translated(lambda: client.get_node_from_key(hash_))
         if node is None:
             raise StoreUnavailableError(f"{self.url} has no server for block {self._codec.show(hash_)} now")
         return self._server(node)
@@ -279,7 +279,7 @@ class ClusterStore:
     def _server(self, node: _Node) -> RedisStore:
         with self._lock:
             if self._closed:
-                raise self._gone()
+                raise self._closed_error()
             address = node.host, node.port
             if address not in self._servers:
                 url = StoreUrl("redis", node.host, node.port, self._url.password)
@@ -300,18 +300,18 @@ class ClusterStore:
     def _follow(self, *words: str | bytes | int) -> object:
         """Send one command, following the cluster's redirections."""
         client = self._connected()
-        return self._explained(lambda: client.execute_command(*words))
+        return self._with_errors_translated(lambda: client.execute_command(*words))
 
-    def _explained(self, work: Callable[[], _T]) -> _T:
+    def _with_errors_translated(self, work: Callable[[], _T]) -> _T:
         """Run a call of redis-py's client, and convert its exceptions to ours."""
         try:
             return work()
         except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
-            raise self._meaning(error) from error
+            raise self._error_for(error) from error
         except OSError as error:
             raise StoreUnavailableError(f"cannot reach {self.url}: {error.strerror or error}") from error
 
-    def _meaning(self, error: Exception) -> StoreError:
+    def _error_for(self, error: Exception) -> StoreError:
         reasons = [error, *_causes(error)]
         said = next((one for one in reversed(reasons) if isinstance(one, _REPLIES)), None)
         if said is not None and "cluster support disabled" in str(said):

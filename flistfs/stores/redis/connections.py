@@ -83,7 +83,7 @@ class Connections:
                     return None
                 sock = self._idle.pop()
                 self._used.add(sock)
-            if not _has_news(sock):
+            if not _is_readable(sock):
                 return sock
             self._drop(sock)
 
@@ -184,7 +184,7 @@ def speaks_plain(host: str, port: int, seconds: float) -> bool:
         return False
 
 
-def _has_news(sock: socket.socket) -> bool:
+def _is_readable(sock: socket.socket) -> bool:
     """Return whether an idle connection has anything to read, which means that the server closed it."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)

@@ -23,7 +23,7 @@ class RedirectedError(StoreRefusedError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Meaning:
+class _KnownError:
     """An error reply that contains one of `texts` (lower case), and its meaning."""
 
     texts: tuple[str, ...]
@@ -33,31 +33,31 @@ class _Meaning:
 
 # The first match counts. The codes are Redis' (src/server.c, createSharedObjects), the rest is what ARDB
 # 0.10.0 and 0-db 2.0 answer.
-_MEANINGS: Final = (
-    _Meaning(("loading",), StoreUnavailableError, "is still loading its data: try again when it is done"),
-    _Meaning(
+_KNOWN_ERRORS: Final = (
+    _KnownError(("loading",), StoreUnavailableError, "is still loading its data: try again when it is done"),
+    _KnownError(
         ("max number of clients", "tryagain", "busy ", "masterdown", "clusterdown", "temporarily locked"),
         StoreUnavailableError,
         "is too busy or not ready: try again later",
     ),
-    _Meaning(("noperm",), StoreRefusedError, "does not let this password use PING, EXISTS, GET or SET"),
-    _Meaning(
+    _KnownError(("noperm",), StoreRefusedError, "does not let this password use PING, EXISTS, GET or SET"),
+    _KnownError(
         ("readonly", "read-only", "read only"),
         StoreRefusedError,
         "is read-only: use the server it copies from",
     ),
-    _Meaning(
+    _KnownError(
         ("oom ", "no space", "definitely full", "misconf"),
         StoreRefusedError,
         "is full or cannot save: give it more memory or disk space",
     ),
-    _Meaning(
+    _KnownError(
         ("only update authorized",),
         StoreRefusedError,
         "is a 0-db in sequential mode, which chooses its keys itself and cannot hold blocks: use one (or a "
         "namespace) in user mode",
     ),
-    _Meaning(
+    _KnownError(
         ("authentication disabled",),
         StoreRefusedError,
         "is a 0-db without an administrator's password: name a namespace: zdb://host:port/namespace",
@@ -90,13 +90,13 @@ def meaning_of(
     if text.startswith(("MOVED ", "ASK ")):
         return RedirectedError(f"{url} is part of a Redis Cluster: use redis+cluster:// ({quoted})")
     lowered = text.lower()
-    for meaning in _MEANINGS:
+    for meaning in _KNOWN_ERRORS:
         if any(part in lowered for part in meaning.texts):
             return meaning.error(f"{url} {meaning.problem} ({quoted})")
     if any(part in lowered for part in _UNWANTED):
-        return StoreRefusedError(f"{url} needs no password: {_without(variable)} ({quoted})")
+        return StoreRefusedError(f"{url} needs no password: {_omission_advice(variable)} ({quoted})")
     if any(part in lowered for part in _REFUSED):
-        return StoreRefusedError(f"{url} {_help(password, variable)} ({quoted})")
+        return StoreRefusedError(f"{url} {_password_advice(password, variable)} ({quoted})")
     return StoreError(f"{url} answers with an error: {quoted}")
 
 
@@ -105,11 +105,11 @@ def _argument(variable: str) -> str:
     return f"`{_ARGUMENTS[variable]}`"
 
 
-def _without(variable: str | None) -> str:
+def _omission_advice(variable: str | None) -> str:
     return f"omit {_argument(variable)}, and remove it from the URL" if variable else "remove it from the URL"
 
 
-def _help(password: str | None, variable: str | None) -> str:
+def _password_advice(password: str | None, variable: str | None) -> str:
     if variable is None:
         return "needs a password, but servers that only the flist names get none; name the store yourself"
     if password is None:

@@ -70,10 +70,10 @@ _log = logging.getLogger(__name__)
 _MAX_VALUES: Final = 16
 """Blocks fetched at a time for comparison."""
 
-_USUAL_SIZE: Final = 640 * 1024
+_MAX_USUAL_SIZE: Final = 640 * 1024
 """The most bytes of a block; only a value that is not a block can be larger."""
 
-_SLOWEST: Final = 64 * 1024
+_MIN_BANDWIDTH: Final = 64 * 1024
 """Bytes per second that any link is required to sustain."""
 
 _PAUSES: Final = (0.2, 0.8)
@@ -116,7 +116,8 @@ class RedisStore:
         self._password_variable = password_variable
         self._closed = threading.Event()
         self._has_answered = False
-        self._is_other: bool | None = None  # whether it speaks TLS where we do not, or the other way around
+        # Whether it speaks TLS where we do not, or the other way around; None: not checked.
+        self._other_encryption_answers: bool | None = None
         self._connections = Connections(url.host, url.port, tls=url.tls, silence=timeout)
 
     @property
@@ -177,7 +178,7 @@ class RedisStore:
         for batch in in_pipelines(blocks):
             size = sum(block.size for block in batch)
             self._exchange(
-                partial(store_blocks, blocks=batch), reading_deadline(self._timeout) + size / _SLOWEST
+                partial(store_blocks, blocks=batch), reading_deadline(self._timeout) + size / _MIN_BANDWIDTH
             )
 
     def get(self, hash: bytes, deadline: float | None = None) -> bytes:  # noqa: A002 - the format's word
@@ -196,7 +197,7 @@ class RedisStore:
         found: set[bytes] = set()
         for start in range(0, len(hashes) if thorough else 0, _MAX_VALUES):
             batch = hashes[start : start + _MAX_VALUES]
-            deadline = reading_deadline(self._timeout) + len(batch) * _USUAL_SIZE / _SLOWEST
+            deadline = reading_deadline(self._timeout) + len(batch) * _MAX_USUAL_SIZE / _MIN_BANDWIDTH
             found |= self._exchange(partial(compare_blocks, codec=self._codec, hashes=batch), deadline)
         return found
 
@@ -230,11 +231,11 @@ class RedisStore:
             with self._connections.lent(deadline, self._greet) as sock:
                 return self._talk(sock, work, deadline)
         except ErrorReply as reply:
-            raise self._meaning(reply) from None
+            raise self._error_for_reply(reply) from None
         except InvalidReply as reply:
             raise StoreError(f"{self.url} does not behave like a Redis server: it sent {reply}") from None
         except OSError as fault:
-            raise self._unreachable(fault, deadline) from fault
+            raise self._error_for_fault(fault, deadline) from fault
 
     def _greet(self, sock: socket.socket, deadline: float) -> None:
         """Initialize a connection: log in, and select the database or namespace."""
@@ -267,10 +268,10 @@ class RedisStore:
             self._has_answered |= wire.has_answered
         return result
 
-    def _meaning(self, reply: ErrorReply) -> StoreError:
+    def _error_for_reply(self, reply: ErrorReply) -> StoreError:
         return meaning_of(str(reply), self.url, self._url.password, self._password_variable)
 
-    def _unreachable(self, fault: OSError, deadline: float) -> StoreError:
+    def _error_for_fault(self, fault: OSError, deadline: float) -> StoreError:
         if isinstance(fault, ssl.SSLCertVerificationError):
             return StoreRefusedError(
                 f"{self.url} has a certificate that this system does not trust: {fault.verify_message}"
@@ -290,15 +291,15 @@ class RedisStore:
         """
         if self._has_answered or self._closed.is_set():
             return
-        if self._is_other is None:
+        if self._other_encryption_answers is None:
             seconds = min(deadline - time.monotonic(), self._timeout, _PROBE_SECONDS)
             if seconds <= 0:
                 return
             speaks = speaks_plain if self._url.tls else speaks_tls
-            self._is_other = speaks(self._url.host, self._url.port, seconds)
-        if self._is_other and self._url.tls:
+            self._other_encryption_answers = speaks(self._url.host, self._url.port, seconds)
+        if self._other_encryption_answers and self._url.tls:
             raise _without_tls(self._url)
-        if self._is_other:
+        if self._other_encryption_answers:
             raise StoreRefusedError(f"{self.url} speaks TLS: write {replace(self._url, scheme='rediss')}")
 
 
