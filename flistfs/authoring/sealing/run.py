@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 _TRIES = 5
 
 # Why a seal gives up after starting again several times.
-_CHANGING = "files are still being written; wait until that is done, or stop it, and seal again"
-_LOSING = (
+_FILES_CHANGING = "files are still being written; wait until that is done, or stop it, and seal again"
+_STORE_LOSING = (
     "the store keeps losing blocks that it has acknowledged; make sure that it keeps all data "
     "(Redis: maxmemory-policy noeviction), and seal again"
 )

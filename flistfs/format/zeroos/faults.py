@@ -57,20 +57,20 @@ class RecordFaults:
         self._keys = dialect.keys
         self._codec = codec
         self._access = access
-        self._access_faults: dict[bytes, str | None] = {}  # by key: most entries share one
+        self._of_accesses: dict[bytes, str | None] = {}  # by key: most entries share one
 
     def of(self, path: bytes, directory: Directory) -> Iterator[Fault]:
         """Yield the faults of one directory and its entries."""
-        yield from (Fault(path, what) for what in self._directory_faults(path, directory))
+        yield from (Fault(path, what) for what in self._of_directory(path, directory))
         names: set[bytes] = set()
         for entry in directory.entries:
             child = join(path, entry.name)
-            yield from (Fault(child, what) for what in self._entry_faults(child, entry))
+            yield from (Fault(child, what) for what in self._of_entry(child, entry))
             if entry.name in names:
                 yield Fault(child, "its name occurs twice")
             names.add(entry.name)
 
-    def _directory_faults(self, path: bytes, directory: Directory) -> Iterator[str]:
+    def _of_directory(self, path: bytes, directory: Directory) -> Iterator[str]:
         """Yield the faults of a directory's own fields in its record."""
         parent, _, name = path.rpartition(b"/")
         if directory.location != path:
@@ -86,10 +86,10 @@ class RecordFaults:
         wanted = self._keys.directory(parent) if path or self._dialect.root_first else directory.parent
         if directory.parent != wanted:
             yield "its record names another parent"
-        if (fault := self._cached_access_fault(directory.aclkey)) is not None:
+        if (fault := self._of_access(directory.aclkey)) is not None:
             yield fault
 
-    def _entry_faults(self, path: bytes, entry: Entry) -> Iterator[str]:
+    def _of_entry(self, path: bytes, entry: Entry) -> Iterator[str]:
         if (fault := place_fault(path, entry.name)) is not None:
             yield fault
         match entry.attributes:
@@ -101,12 +101,12 @@ class RecordFaults:
             case Special() as special:
                 yield from _special_faults(special)
             case attributes:
-                if (fault := self._content_fault(attributes, entry.size)) is not None:
+                if (fault := self._of_content(attributes, entry.size)) is not None:
                     yield fault
-        if (fault := self._cached_access_fault(entry.aclkey)) is not None:
+        if (fault := self._of_access(entry.aclkey)) is not None:
             yield fault
 
-    def _content_fault(self, attributes: File | Link | None, size: int) -> str | None:
+    def _of_content(self, attributes: File | Link | None, size: int) -> str | None:
         match attributes:
             case None:
                 return f"it has no attributes: {self._dialect.without_directory}"
@@ -115,7 +115,7 @@ class RecordFaults:
             case Link(target):
                 return target_fault(target)
 
-    def _subdirectory_faults(self, path: bytes, key: bytes) -> Iterator[str]:
+    def _of_subdirectory(self, path: bytes, key: bytes) -> Iterator[str]:
         try:
             is_there = bool(key) and self._catalog.has(key)
         except FormatError:
