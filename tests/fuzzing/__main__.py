@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.fuzzing.inputs import ARCHIVES, KINDS, Maker
+from tests.fuzzing.making import ARCHIVES, KINDS, Maker
 from tests.fuzzing.running import faults, outcomes
 
 _SEEDS: Final = Path(__file__).with_name("seeds.txt")

@@ -11,14 +11,12 @@ import io
 import lzma
 import random
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from rocksdict import Options, Rdict
 
@@ -94,10 +92,11 @@ def make_base(directory: Path) -> Base:
     (directory / "base.tar").write_bytes(_archive())
     store = f"dir://{directory / 'blocks'}"
     pack_source(directory / "base.tar", directory / "base.flist", store=store, epoch=_TIME)
-    return _base(directory)
+    return base_in(directory)
 
 
-def _base(directory: Path) -> Base:
+def base_in(directory: Path) -> Base:
+    """Return what `make_base` has made in a directory."""
     store = f"dir://{directory / 'blocks'}"
     return Base((directory / "base.tar").read_bytes(), directory / "base.flist", store)
 
@@ -288,13 +287,14 @@ def _values(base: Base, chance: random.Random) -> bytes:
         if chance.randrange(12) == 0 and len(records) > 1:
             del records[key]
         elif len(key) == 32:
-            records[key] = encode_aci(_odd_aci(decode_aci(records[key]), chance))
+            records[key] = encode_aci(odd_aci(decode_aci(records[key]), chance))
         else:
-            records[key] = encode_directory(_odd_directory(decode_directory(records[key]), records, chance))
+            records[key] = encode_directory(odd_directory(decode_directory(records[key]), records, chance))
     return _of_records(records)
 
 
-def _odd_aci(aci: Aci, chance: random.Random) -> Aci:
+def odd_aci(aci: Aci, chance: random.Random) -> Aci:
+    """Change an ACI into one that no writer would write."""
     changes: list[dict[str, Any]] = [
         {"uid": chance.choice(_NUMBERS[:-2]) * chance.choice((1, 1, -1))},
         {"gid": chance.choice(_NUMBERS[:-2]) * chance.choice((1, 1, -1))},
@@ -305,7 +305,7 @@ def _odd_aci(aci: Aci, chance: random.Random) -> Aci:
     return replace(aci, **chance.choice(changes))
 
 
-def _odd_directory(directory: Directory, records: Mapping[bytes, bytes], chance: random.Random) -> Directory:
+def odd_directory(directory: Directory, records: Mapping[bytes, bytes], chance: random.Random) -> Directory:
     changes: list[dict[str, Any]] = [
         {"name": chance.choice(_NAMES)},
         {"location": chance.choice((b"", b"/", b"etc", b"etc/deep", b"..", b"x" * 70_000))},
@@ -379,68 +379,3 @@ def _recompressed(raw: bytes, chance: random.Random) -> bytes:
         return raw
     packed: bytes = compress(raw)
     return damaged(packed, chance) if chance.randrange(3) == 0 else packed
-
-
-KINDS: Final[Mapping[str, Callable[[Base, random.Random], bytes]]] = {
-    "package": _package_bytes,
-    "tar": _tar_bytes,
-    "member": _member,
-    "manifest": _manifest,
-    "table": _table,
-    "database": _database,
-    "record": _record_bytes,
-    "values": _values,
-    "archive": _archive_bytes,
-    "header": _archive_headers,
-}
-"""Kinds of damage, by name; the last two are archives, all others packages."""
-
-ARCHIVES: Final = frozenset({"archive", "header"})
-"""The kinds that are archives."""
-
-
-def make_input(base: Base, kind: str, seed: int) -> bytes:
-    """Make the input of a kind and a seed."""
-    return KINDS[kind](base, random.Random(f"{kind} {seed}"))
-
-
-class Maker:
-    """Makes inputs in a process of its own: commands are forked from this one, so no RocksDB may run here."""
-
-    def __init__(self, directory: Path) -> None:
-        """Make the sound ones in `directory`, which is made."""
-        command = [sys.executable, "-m", "tests.fuzzing.inputs", str(directory)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._answer()
-        self.base = _base(directory)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    def make(self, kind: str, seed: int, path: Path) -> None:
-        """Write the input of a kind and a seed to `path`."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{kind} {seed} {path}\n")
-        self._process.stdin.flush()
-        self._answer()
-
-    def _answer(self) -> None:
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != "made\n":
-            raise RuntimeError("the process that makes inputs has ended")
-
-
-def _make_all(directory: Path) -> None:
-    base = make_base(directory)
-    print("made", flush=True)
-    for line in sys.stdin:
-        kind, seed, path = line.rstrip("\n").split(" ", 2)
-        Path(path).write_bytes(make_input(base, kind, int(seed)))
-        print("made", flush=True)
-
-
-if __name__ == "__main__":
-    _make_all(Path(sys.argv[1]))

@@ -21,7 +21,8 @@ from typing import Final, NoReturn
 
 import flistfs
 from flistfs import cli
-from tests.fuzzing.inputs import ARCHIVES, Base
+from tests.fuzzing.inputs import Base
+from tests.fuzzing.making import ARCHIVES
 
 # What a command may end with: done, the store, lost blocks, damage, an output, faults, sources, clashes.
 _CODES: Final = frozenset({0, 3, 7, 8, 9, 10, 11, 12})

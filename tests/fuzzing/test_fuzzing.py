@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzzing.inputs import KINDS
+from tests.fuzzing.making import KINDS
 from tests.needs import needs_data
 
 _NO_FLIST = dict.fromkeys(
