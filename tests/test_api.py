@@ -281,7 +281,7 @@ def test_a_directory_that_holds_something_else_is_left_alone() -> None:
     write("mine/precious")
     write("mine/journal/precious")
     for state in ("mine", "mine/journal"):
-        with pytest.raises(errors.SessionError, match="holds no session"):
+        with pytest.raises(errors.SessionError, match="does not contain a session"):
             flistfs.Session(state)
     assert sorted(Path("mine").rglob("*")) == sorted(
         map(Path, ("mine/journal", "mine/journal/precious", "mine/precious"))
@@ -312,7 +312,7 @@ def test_what_cannot_be_added() -> None:
     with flistfs.Session("session") as session:
         with pytest.raises(errors.UsageError, match="nothing to add"):
             session.add()
-        with pytest.raises(errors.UsageError, match="fits nothing"):
+        with pytest.raises(errors.UsageError, match="matches nothing"):
             session.add("file", exclude=["!"])
         with pytest.raises(errors.SourceError, match="is not taken"):
             session.add("file", to="../up")
@@ -320,7 +320,7 @@ def test_what_cannot_be_added() -> None:
             session.add("nowhere")
         session.add("file")
         session.add("file", to="sub")
-        with pytest.raises(errors.SourceError, match="leads to no directory"):
+        with pytest.raises(errors.SourceError, match="does not lead to a directory"):
             session.add("file", to="file")
         with pytest.raises(errors.SourceError, match="exclude it"):
             session.add(".")

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from flistfs.api import process
 from flistfs.api.arguments import AnyPath, StoreName, target_store, typed_path
-from flistfs.api.requests import add_request, base_request, seal_request
+from flistfs.api.format_names import FormatName
+from flistfs.api.requests import add_request, base_request, checked_format, seal_request
 from flistfs.api.status import Holdings, holdings_of
-from flistfs.authoring.new_session import new_settings, session_directory
+from flistfs.authoring.new_session import chosen_format, new_settings, session_directory
 from flistfs.authoring.request import AddRequest, Passwords, SealRequest
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import find
@@ -47,6 +48,7 @@ class Started:
 
     mountpoint: str
     store: str
+    format: str
     state_directory: str
     base: BaseSummary | None = None
 
@@ -75,6 +77,7 @@ def new(
     *,
     store: StoreName | None = None,
     password: str | None = None,
+    format: FormatName | None = None,  # noqa: A002  as the option is called
     min_replicas: int | None = None,
     base: AnyPath | Iterable[AnyPath] = (),
     base_store: StoreName | None = None,
@@ -91,6 +94,7 @@ def new(
         mountpoint: What it is called, and where it can be mounted later; it need not be there.
         store: Where blocks go.
         password: The store's, if its URL has none; it is not kept.
+        format: The format of the flist. Default: that of `base`, else "rocksdb".
         min_replicas: With a router: how many servers must take a block. Default: all that it belongs to.
         base: Sealed flists whose tree it starts with, later ones on top; no block is fetched.
         base_store: Where their blocks are, if not where they say, nor in `store`.
@@ -120,12 +124,12 @@ def new(
         started = without_mount.create(
             directory,
             Passwords(secret, base_secret),
-            new_settings(place, url),
+            new_settings(place, url, chosen_format(checked_format(format), request)),
             progress or quiet,
             offline=offline,
             base=request,
         )
-    return Started(str(place), url, str(directory.path), started)
+    return Started(str(place), url, directory.settings().format, str(directory.path), started)
 
 
 def add(

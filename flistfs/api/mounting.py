@@ -13,7 +13,8 @@ from flistfs.api.arguments import (
     chosen_store,
     typed_path,
 )
-from flistfs.api.requests import base_request, checked_epoch, router_text
+from flistfs.api.format_names import FormatName
+from flistfs.api.requests import base_request, checked_epoch, checked_format, router_text
 from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.finding import directory_for, keep_failed_start
 from flistfs.daemons import starting
@@ -39,6 +40,7 @@ def mount(
     *,
     store: StoreName | None = None,
     password: str | None = None,
+    format: FormatName | None = None,  # noqa: A002  as the option is called
     min_replicas: int | None = None,
     base: AnyPath | Iterable[AnyPath] = (),
     base_store: StoreName | None = None,
@@ -67,6 +69,8 @@ def mount(
     Args:
         mountpoint: An empty directory, or the mount point of an open session.
         store: Where blocks go. A session that is resumed has its store.
+        format: The format of the flist. A session that is resumed has its format. Default: that of `base`,
+            else "rocksdb".
         password: The store's, if its URL has none.
         min_replicas: With a router: how many servers must take a block. Default: all that it belongs to.
         base: Sealed flists whose tree a new session starts with, later ones on top; no block is fetched.
@@ -109,6 +113,7 @@ def mount(
             MountRequest(
                 mountpoint=place,
                 store=url,
+                format=checked_format(format),
                 min_replicas=checked_replicas(min_replicas),
                 base=request,
                 options=MountOptions(allow_other, rootfs, tuple(options)),

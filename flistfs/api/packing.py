@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from flistfs.api import process
 from flistfs.api.arguments import AnyPath, StoreName, target_store
+from flistfs.api.format_names import FormatName
 from flistfs.api.requests import checked_patterns, seal_request
-from flistfs.authoring.request import USUAL_FORMAT, AddRequest, Passwords
+from flistfs.authoring.request import AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.output_file import check_output
@@ -30,6 +31,7 @@ def pack(
     *,
     store: StoreName | None = None,
     password: str | None = None,
+    format: FormatName = "rocksdb",  # noqa: A002  as the option is called
     min_replicas: int | None = None,
     force: bool = False,
     owner: tuple[int, int] | None = None,
@@ -50,6 +52,7 @@ def pack(
         out: The flist; it exists whole or not at all.
         store: Where blocks go.
         password: The store's, if its URL has none.
+        format: The format of the flist.
         min_replicas: With a router: how many servers must take a block. Default: all that it belongs to.
         force: Replace the output if it exists.
         owner: (uid, gid) that everything is to belong to.
@@ -87,11 +90,11 @@ def pack(
     reading = AddRequest((), "", checked_patterns(exclude), keep_going, timeout, measure=measured)
     with process.loading():
         from flistfs.authoring import offline  # noqa: PLC0415  it takes longer to load than --help
-    spares = process.prepare_encoders(url, USUAL_FORMAT)
+    spares = process.prepare_encoders(url, format)
     added, summary = offline.pack(
         _named(source),
         url,
-        USUAL_FORMAT,
+        format,
         Passwords(secret, None),
         request,
         reading,

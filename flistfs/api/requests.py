@@ -15,6 +15,7 @@ from flistfs.api.arguments import (
     typed_path,
     typed_paths,
 )
+from flistfs.api.format_names import FORMATS
 from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, SealRequest
 from flistfs.errors import SourceError, UsageError
 from flistfs.sources.excludes import excluding
@@ -56,6 +57,17 @@ def checked_patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:
     gathered = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     excluding(gathered)
     return gathered
+
+
+def checked_format(format_: str | None) -> str | None:
+    """Check the name of a format.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if format_ is not None and format_ not in FORMATS:
+        raise UsageError(f"`format` is {format_!r}; it must be {' or '.join(FORMATS)}")
+    return format_
 
 
 def checked_owner(owner: tuple[int, int] | None) -> tuple[int, int] | None:

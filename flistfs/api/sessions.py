@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flistfs.api.arguments import AnyPath, StoreName, absolute_path, target_store
+from flistfs.api.format_names import FormatName
 from flistfs.api.process import logged_into
-from flistfs.api.requests import add_request, base_request, seal_request
+from flistfs.api.requests import add_request, base_request, checked_format, seal_request
 from flistfs.authoring import offline
-from flistfs.authoring.new_session import new_settings, session_directory
+from flistfs.authoring.new_session import check_format, chosen_format, new_settings, session_directory
 from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.summaries import AddSummary, SealSummary
@@ -35,6 +36,7 @@ class Session(Closing):
         *,
         store: StoreName | None = None,
         password: str | None = None,
+        format: FormatName | None = None,  # noqa: A002  as the option is called
         min_replicas: int | None = None,
         base: AnyPath | Iterable[AnyPath] = (),
         base_store: StoreName | None = None,
@@ -48,6 +50,8 @@ class Session(Closing):
             state: The directory: one that is new, empty, or has held a session.
             store: Where blocks go. A session that is resumed has its store.
             password: The store's, if its URL has none. It is not kept: resuming needs it again.
+            format: The format of the flist. A session that is resumed has its own. Default: that of `base`,
+                else "rocksdb".
             min_replicas: With a router: how many servers must take a block. Default: all that it belongs to.
             base: Sealed flists whose tree a new session starts with, later ones on top; no block is fetched.
             base_store: Where their blocks are, if not where they say, nor in `store`.
@@ -57,8 +61,8 @@ class Session(Closing):
             progress: Called with a `Report` while a base is read.
 
         Raises:
-            SessionError: another program has the session, it has another store or is damaged, or the
-                directory cannot hold one; or there is one to resume, and `base` is given.
+            SessionError: another program has the session, it has another store or format, it is damaged, or
+                the directory cannot hold one; or there is one to resume, and `base` is given.
             StoreError: a store cannot be reached.
             FormatError: a base is damaged, or holds what a session cannot.
             ClashError: in one base is a link where another has a directory that it does not lead to.
@@ -72,7 +76,7 @@ class Session(Closing):
             offline.create(
                 self._directory,
                 self._passwords,
-                new_settings(self._directory.path, url),
+                new_settings(self._directory.path, url, chosen_format(checked_format(format), request)),
                 progress or quiet,
                 offline=False,
                 base=request,
@@ -84,17 +88,18 @@ class Session(Closing):
         self._busy = threading.Lock()
         with ExitStack() as held:
             held.enter_context(offline.taken(self._directory, "a Python program"))
-            self._resume(None if store is None else url)
+            self._resume(None if store is None else url, checked_format(format))
             held.enter_context(logged_into(self._directory))
             self._held = held.pop_all()
         self._is_open = True
 
-    def _resume(self, wanted: str | None) -> None:
+    def _resume(self, wanted: str | None, format_: str | None) -> None:
         """Check that this program can use the session.
 
         Raises:
-            SessionError: it has another store.
+            SessionError: it has another store or format.
         """
+        check_format(self._directory, format_)
         settings = self._directory.settings()
         if wanted not in {None, settings.store}:
             raise SessionError(

@@ -18,6 +18,7 @@ class SealSummary:
     """
 
     out: str
+    format: str
     package_size: int
     files: int
     directories: int
@@ -129,6 +130,7 @@ class Unrepresentable:
     owners: int = 0
     set_id: int = 0
     large_devices: int = 0
+    special_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)

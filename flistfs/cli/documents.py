@@ -201,6 +201,7 @@ def mounted(result: Mounted) -> dict[str, Any]:
     return {
         **session(result.mountpoint, result.state_directory),
         "store": result.store,
+        "format": result.format,
         "resumed": result.resumed,
         "base": base(result.base),
     }
@@ -211,6 +212,7 @@ def started(result: Started) -> dict[str, Any]:
     return {
         **session(result.mountpoint, result.state_directory),
         "store": result.store,
+        "format": result.format,
         "base": base(result.base),
     }
 

@@ -26,6 +26,7 @@ _ARGUMENTS = frozenset(
         "deep",
         "exclude",
         "force",
+        "format",
         "incomplete",
         "keep_going",
         "min_replicas",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from flistfs.api.format_names import FormatName
 from flistfs.api.mounting import Mounted, keep_failed_starts, mount, mount_sealed, obstacle_to_low_latency
 from flistfs.api.store_names import BASE_PASSWORD_VARIABLE, shown_store
 from flistfs.cli import documents
@@ -18,6 +19,7 @@ from flistfs.cli.options import (
     any_path,
     base_store_option,
     bases_option,
+    format_option,
     json_option,
     min_replicas_option,
     public_url_option,
@@ -54,6 +56,7 @@ class _Mount(click.Command):
 # It may be a dead mount, which cannot be read.
 @click.argument("mountpoint", type=any_path)
 @store_option
+@format_option
 @bases_option
 @base_store_option
 @replace_links_option
@@ -115,6 +118,7 @@ class _Mount(click.Command):
 def command(
     mountpoint: Path,
     store: str | None,
+    format_: FormatName | None,
     bases: tuple[Path, ...],
     base_store: str | None,
     replace_links: bool,
@@ -187,6 +191,7 @@ def command(
             mountpoint,
             store=store,
             password=password(),
+            format=format_,
             min_replicas=min_replicas,
             base=bases,
             base_store=base_store,

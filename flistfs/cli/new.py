@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from flistfs.api.by_mountpoint import new
+from flistfs.api.format_names import FormatName
 from flistfs.api.store_names import BASE_PASSWORD_VARIABLE, shown_store
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
@@ -14,6 +15,7 @@ from flistfs.cli.options import (
     any_path,
     base_store_option,
     bases_option,
+    format_option,
     json_option,
     min_replicas_option,
     replace_links_option,
@@ -27,6 +29,7 @@ from flistfs.cli.secrets import password
 @click.command("new", short_help="Start a session without a mount.")
 @click.argument("mountpoint", type=any_path, default=".")
 @store_option
+@format_option
 @min_replicas_option
 @bases_option
 @base_store_option
@@ -42,6 +45,7 @@ from flistfs.cli.secrets import password
 def command(
     mountpoint: Path,
     store: str | None,
+    format_: FormatName | None,
     min_replicas: int | None,
     bases: tuple[Path, ...],
     base_store: str | None,
@@ -68,6 +72,7 @@ def command(
             mountpoint,
             store=store,
             password=password(),
+            format=format_,
             min_replicas=min_replicas,
             base=bases,
             base_store=base_store,

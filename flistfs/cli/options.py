@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from flistfs.api.format_names import FORMATS
 from flistfs.api.store_names import STORE_TIMEOUT, named_store
 from flistfs.errors import UsageError
 from flistfs.tree.owners import MAX_ID
@@ -69,6 +70,15 @@ store_option = click.option(
     help="Where blocks go: ardb://[:password@]host[:port], redis://, rediss://, zdb://, redis+cluster:// or "
     "dir:///path; or a router.yaml of several servers. Default: $FLISTFS_STORE, else a directory of yours. A "
     "password may come from $FLISTFS_STORE_PASSWORD.",
+)
+
+format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    envvar="FLISTFS_FORMAT",
+    help="The format of the flist: rocksdb for 0-fs of 2017, sqlite for 0-fs since August 2018, rfs 1.x and "
+    "zflist. Default: $FLISTFS_FORMAT, else that of a base, else rocksdb.",
 )
 
 min_replicas_option = click.option(

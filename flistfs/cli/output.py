@@ -225,11 +225,12 @@ _UNREPRESENTABLE = {
     "set_id": (
         "entry has",
         "entries have",
-        "set-id or sticky bits; readers of 2017 and 2018 drop them",
+        "set-id or sticky bits; readers drop them",
     ),
     "large_devices": (
         "device has",
         "devices have",
         "a minor number over 255; readers of 2017 show it wrongly",
     ),
+    "special_files": ("special file is", "special files are", "not shown by 0-fs"),
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from flistfs.api.format_names import FORMATS, FormatName
 from flistfs.api.packing import pack
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
@@ -16,6 +17,7 @@ from flistfs.cli.options import (
     exclude_option,
     exclude_patterns,
     force_option,
+    format_option,
     json_option,
     keep_going_option,
     min_replicas_option,
@@ -35,6 +37,7 @@ from flistfs.cli.secrets import password
 @click.argument("source", metavar="SOURCE")
 @click.argument("out", type=any_path, metavar="OUT.flist")
 @store_option
+@format_option
 @force_option
 @owner_option
 @exclude_option
@@ -50,6 +53,7 @@ def command(
     source: str,
     out: Path,
     store: str | None,
+    format_: FormatName | None,
     force: bool,
     owner: str | None,
     exclude: tuple[str, ...],
@@ -77,6 +81,7 @@ def command(
             out,
             store=store,
             password=password(),
+            format=format_ or FORMATS[0],
             min_replicas=min_replicas,
             force=force,
             owner=parse_owner(owner),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from flistfs.authoring.new_session import new_settings, session_directory
+from flistfs.authoring.new_session import check_format, chosen_format, new_settings, session_directory
 from flistfs.authoring.request import BaseRequest, Passwords
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import directory_for, keep_failed_start, sessions_root
@@ -57,13 +57,14 @@ class MountOptions:
 class MountRequest:
     """What a session is mounted with. URLs have no passwords.
 
-    `store` is the one that the user named, if any, and `state` the directory. `seal_to` is the flist that is
-    made once it is unmounted, with `router` and `epoch` (see `SealRequest`). `spool_limit` is in bytes. In
-    the `foreground` the daemon replaces this process.
+    `store` and `format` are those that the user named, if any, and `state` is the directory. `seal_to` is
+    the flist that is made once it is unmounted, with `router` and `epoch` (see `SealRequest`). `spool_limit`
+    is in bytes. In the `foreground` the daemon replaces this process.
     """
 
     mountpoint: Path
     store: str | None = None
+    format: str | None = None
     min_replicas: int | None = None
     base: BaseRequest | None = None
     options: MountOptions = MountOptions()
@@ -84,6 +85,7 @@ class Mounted:
 
     mountpoint: str
     store: str
+    format: str
     state_directory: str
     resumed: bool
     base: BaseSummary | None = None
@@ -188,6 +190,7 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
     return Mounted(
         str(mountpoint),
         store,
+        directory.settings().format,
         str(directory.path),
         resumed,
         BaseSummary.from_dict(started) if started else None,
@@ -341,6 +344,7 @@ def _kept_store(directory: SessionDirectory, request: MountRequest) -> str:
         raise SessionError(
             f"{mountpoint} already has an open session; omit `base` to resume it, or seal or abort it first"
         )
+    check_format(directory, request.format)
     kept = parse_store_url(settings.store)
     if request.store is not None:
         url = parse_store_url(request.store)
@@ -360,7 +364,8 @@ def _new_session(directory: SessionDirectory, request: MountRequest) -> str:
     """Make a session, and return its store without a password."""
     url = parse_store_url(request.store or default_store_url())
     store = str(with_min_replicas(url, request.min_replicas))
-    directory.create(new_settings(request.mountpoint, store), unfinished=request.base is not None)
+    format_ = chosen_format(request.format, request.base)
+    directory.create(new_settings(request.mountpoint, store, format_), unfinished=request.base is not None)
     return store
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Block:
     """A chunk as a store holds it.
 
-    `parts` are the buffers that make up the stored bytes, in order. They are kept apart so that they can go
-    to a socket as they are.
+    `parts` are the buffers that make up the stored bytes, in order. They are kept separate so that they can
+    be sent to a socket without copying.
     """
 
     hash: bytes
@@ -29,60 +29,60 @@ class Block:
 
     @property
     def size(self) -> int:
-        """Stored size in bytes."""
+        """The stored size in bytes."""
         return sum(map(len, self.parts))
 
     @property
     def stored(self) -> bytes:
-        """The stored bytes in one piece: a copy."""
+        """A copy of the stored bytes in one piece."""
         return b"".join(self.parts)
 
     @property
     def ref(self) -> BlockRef:
-        """What a file's record says of this block."""
+        """The reference to this block in a file's record."""
         return BlockRef(self.hash, self.key)
 
 
 class Codec(Protocol):
-    """Chunks to blocks and back. Hashes and keys are opaque bytes to everybody else.
+    """Converts chunks to blocks and back. Hashes and keys are opaque bytes everywhere else.
 
     All calls that touch a chunk's bytes release the GIL: encoding runs in as many threads as there are cores.
     """
 
     @property
     def no_block(self) -> bytes:
-        """A hash that no block has, to ask a store for."""
+        """A hash that no block has, for test queries to a store."""
 
     def key(self, chunk: bytes | memoryview) -> bytes:
-        """Return the key of a chunk, by which equal chunks are known."""
+        """Return the key of a chunk, which is the same for equal chunks."""
 
     def encode(self, chunk: bytes | memoryview, key: bytes | None = None) -> Block:
         """Return the block of a chunk, which has at most `CHUNK_SIZE` bytes.
 
-        `key` saves the time to compute it, where the caller has done so already; it is not checked.
+        `key` saves computing it if the caller already has; it is not checked.
 
         Raises:
             ValueError: the chunk is too long.
         """
 
     def decode(self, stored: bytes | memoryview, ref: BlockRef) -> bytes:
-        """Return the chunk of the block `stored`, checked; no more than a chunk is ever unpacked.
+        """Return the chunk of the block `stored`, checked; never more than a chunk is decompressed.
 
         Raises:
-            BlockCorruptError: the bytes are not those of `ref.hash`, or `ref.key` is not their key.
+            BlockCorruptError: the bytes do not match `ref.hash`, or `ref.key` is not their key.
         """
 
     def has_hash(self, stored: bytes | memoryview, block_hash: bytes) -> bool:
-        """Return whether these are the stored bytes of the block of that name; no key is needed for it."""
+        """Return whether these are the stored bytes of the block with this hash; needs no key."""
 
     def is_ref(self, ref: BlockRef) -> bool:
-        """Return whether hash and key have the form that blocks have; no store is asked for others."""
+        """Return whether hash and key are well-formed; stores are never queried for others."""
 
     def show(self, block_hash: bytes) -> str:
-        """Return a hash or key as people and file names have it."""
+        """Return a hash or key as text for messages and file names."""
 
     def compact(self, name: bytes) -> bytes:
-        """Return a hash or key in as few bytes as tell it from others, for keeping many of them."""
+        """Return a hash or key in its shortest unambiguous form, for keeping many of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +98,21 @@ class TreeReader(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, bytes]:
-        """What the flist says of itself beside the tree, by name."""
+        """The flist's metadata besides the tree, by name."""
 
     @property
     def package_faults(self) -> Sequence[str]:
-        """What keeps readers from opening the file, though it could be opened here."""
+        """Why readers cannot open the file, though it could be opened here."""
 
     @property
     def estimated_directories(self) -> int:
-        """About how many directories there are, for showing progress."""
+        """The approximate number of directories, for progress reports."""
 
     def router(self) -> Router | None:
-        """Return where the flist says that its blocks are, if it does. URLs may hold passwords.
+        """Return the flist's router to its blocks, if it has one. URLs may contain passwords.
 
         Raises:
-            FormatError: readers would refuse it.
+            FormatError: readers would reject it.
         """
 
     def directory(self, path: bytes) -> Node | None:
@@ -123,37 +123,37 @@ class TreeReader(Protocol):
         """
 
     def listing(self, path: bytes) -> Sequence[Node] | None:
-        """Return the entries of a directory, by name, whatever is wrong with them; None if there is none.
+        """Return the unchecked entries of a directory, by name; None if it does not exist.
 
-        Sub-directories may be known from these entries only (`Node.whole`): ask for them by `directory`.
+        Subdirectories may be known from these entries only (`Node.whole`): `directory` returns them whole.
 
         Raises:
             FormatError: the directory is damaged.
         """
 
     def faults(self, path: bytes) -> Iterator[Fault]:
-        """Walk the faults of one directory and its entries; asks for no block.
+        """Yield the faults of one directory and its entries, without querying blocks.
 
         Raises:
-            FormatError: the directory is damaged, or there is none.
+            FormatError: the directory is damaged, or does not exist.
         """
 
     def files(self) -> Iterator[Node]:
-        """Walk all files, in the order that takes least time.
+        """Yield all files, in the fastest order.
 
         Raises:
             FormatError: the flist is damaged.
         """
 
     def close(self) -> None:
-        """Let go of it. May be called twice."""
+        """Close it. May be called twice."""
 
 
 class TreeWriter(Protocol):
-    """An flist in the making. Directories are added in the order of their positions."""
+    """An flist being written. Directories are added in the order of their positions."""
 
     def position(self, path: bytes) -> bytes:
-        """Return where a directory belongs in the order, which is that of the bytes returned."""
+        """Return the sort key of a directory, in byte order."""
 
     def add(self, directory: Node, children: Iterable[Sequence[Node]]) -> None:
         """Add a directory with its entries, by name, some at a time.
@@ -161,22 +161,22 @@ class TreeWriter(Protocol):
         Of a sub-directory only the path counts, unless the format has `complete_entries`.
 
         Raises:
-            OutputError: the format cannot hold as many.
+            OutputError: the format cannot hold that many.
             ValueError: a number does not fit.
         """
 
     def finish(self, router: Router | None, out: BinaryIO) -> None:
-        """Write the flist to `out`, with where its blocks are if readers are to be told.
+        """Write the flist to `out`, with the router, if any, for its readers.
 
         Raises:
-            FormatError: it cannot be made.
+            FormatError: it cannot be written.
             OSError: a disk is full.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an flist can hold at most: bytes of a file, seconds since 1970, numbers."""
+    """The limits of an flist: bytes of a file, seconds since 1970, numbers."""
 
     file_size: int
     latest: int
@@ -185,7 +185,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way in which flists and their blocks are written.
+    """A format of flists and their blocks.
 
     Attributes:
         name: What users call it.
@@ -195,7 +195,7 @@ class Format:
         complete_entries: Whether a writer takes all attributes of a sub-directory with its parent's entries.
         recognizes: Whether a file or directory looks like an flist of this format.
         open: Opens an flist: a context manager, which owns temporary files. Raises FormatError.
-        writer: Begins an flist, in a directory for temporary files; all accesses of its nodes are known
+        writer: Starts an flist, in a directory for temporary files; takes all accesses of its nodes
             beforehand. A context manager.
     """
 

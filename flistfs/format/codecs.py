@@ -79,12 +79,12 @@ class _SnappyXxtea(ABC):
         """
         secret = memoryview(stored)[self._header_size :]
         if len(secret) > _MAX_SECRET_SIZE:
-            raise self._corrupt(ref, f"{len(secret)} bytes are more than any chunk makes")
+            raise self._corrupt(ref, f"{len(secret)} bytes are more than any chunk encodes to")
         if self._digest(secret) != ref.hash:
-            raise self._corrupt(ref, "its bytes do not have that hash")
+            raise self._corrupt(ref, "its bytes do not match that hash")
         chunk = self._decrypt(secret, ref)
         if self._digest(chunk) != ref.key:
-            raise self._corrupt(ref, "its content does not have the hash that its key says")
+            raise self._corrupt(ref, "its content does not match its key")
         return chunk
 
     def has_hash(self, stored: bytes | memoryview, block_hash: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Why an entry cannot be made or read, in any format."""
+"""Why an entry cannot be created or read, in any format."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from flistfs.tree.names import MAX_TARGET, printable
 from flistfs.tree.node import DEVICES, Kind, Node
 
 ALL_FAULTS: Final = "flistfs verify --no-store lists all faults"
-"""What a message about one fault ends with."""
+"""The end of a message about one fault."""
 
 
 def damaged(path: bytes, error: FormatError) -> FormatError:
-    """Return what is wrong with the flist at a path."""
+    """Return an error that names the path of the damage."""
     name = printable(path) or "/"
     return FormatError(f"{name} is damaged: {error} ({ALL_FAULTS})")
 
 
 def node_fault(node: Node, codec: Codec) -> str | None:
-    """Return why a file cannot be read, a link not followed, or an entry not be made at all."""
+    """Return why a file cannot be read, a link followed, or an entry created; None if it can."""
     match node.kind:
         case Kind.FILE:
             return file_fault(node.size, node.blocks, node.chunk_size, codec)
@@ -31,23 +31,23 @@ def node_fault(node: Node, codec: Codec) -> str | None:
         case Kind.DIRECTORY if not node.whole:
             return "its directory is not in the flist"
         case Kind.UNKNOWN:
-            return "it is of no known kind"
+            return "it is of an unknown kind"
         case kind if kind in DEVICES and node.device is None:
-            return "it is a device without proper numbers"
+            return "it is a device without valid numbers"
     return None
 
 
 def target_fault(target: bytes) -> str | None:
-    """Return why a link cannot have a target."""
+    """Return why a link cannot have this target; None if it can."""
     if not target or b"\0" in target:
-        return "its target is one that no link can have"
+        return "its target is not valid for a link"
     if len(target) > MAX_TARGET:
         return f"its target has {len(target)} bytes, more than {MAX_TARGET}"
     return None
 
 
 def file_fault(size: int, blocks: Sequence[BlockRef], chunk_size: int, codec: Codec) -> str | None:
-    """Return why a file of `size` bytes cannot be read from its blocks, each of `chunk_size` plain bytes."""
+    """Return why a file of `size` bytes cannot be read from its blocks of `chunk_size` plain bytes."""
     if not size and not blocks:
         return None
     if not chunk_size:
@@ -56,7 +56,7 @@ def file_fault(size: int, blocks: Sequence[BlockRef], chunk_size: int, codec: Co
         return f"it has {size} bytes but no blocks: reading it never ends"
     wanted = -(-size // chunk_size)
     if len(blocks) != wanted:
-        return f"it has {len(blocks)} blocks instead of the {wanted} that {size} bytes make"
+        return f"it has {len(blocks)} blocks instead of the {wanted} of {size} bytes"
     if all(map(codec.is_ref, blocks)):
         return None
     if any(not block.hash for block in blocks):

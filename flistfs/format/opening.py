@@ -1,4 +1,4 @@
-"""The formats there are: by name, and by what a file is."""
+"""Find a format by its name, or by a file of it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 from flistfs.errors import FormatError
 from flistfs.format.base import Format, TreeReader
 from flistfs.format.rocksdb.generation1 import ROCKSDB
+from flistfs.format.sqlite.generation2 import SQLITE
 
-_FORMATS: dict[str, Format] = {each.name: each for each in (ROCKSDB,)}
+_FORMATS: dict[str, Format] = {each.name: each for each in (ROCKSDB, SQLITE)}
 
 
 def formats() -> tuple[Format, ...]:
-    """Return all formats, the usual one first."""
+    """Return all formats, the default first."""
     return tuple(_FORMATS.values())
 
 
 def format_named(name: str) -> Format:
-    """Return the format of a name.
+    """Return the format with a name.
 
     Raises:
-        FormatError: there is none.
+        FormatError: it is unknown.
     """
     try:
         return _FORMATS[name]
@@ -33,20 +34,25 @@ def format_named(name: str) -> Format:
 
 
 def open_tree(path: Path) -> tuple[Format, TreeReader]:
-    """Open an flist of any format: a file, or a directory that a package was unpacked into.
+    """Open an flist of any format: a file, or a directory with an unpacked package.
 
     Raises:
-        FormatError: it is not there, damaged, or not an flist.
+        FormatError: it does not exist, is damaged, or is not an flist.
     """
-    format_ = _format_of(path)
+    format_ = format_of(path)
     return format_, format_.open(path)
 
 
-def _format_of(path: Path) -> Format:
+def format_of(path: Path) -> Format:
+    """Return the format that a file or directory seems to have, without reading more than that takes.
+
+    Raises:
+        FormatError: it is not there, or cannot be read.
+    """
     usual, *others = formats()  # its message is the one for files of no format
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
-        if kind not in {stat.S_IFREG, stat.S_IFDIR}:  # what is read of a pipe is gone
+        if kind not in {stat.S_IFREG, stat.S_IFDIR}:  # bytes read from a pipe are lost
             return usual
         return next((each for each in others if each.recognizes(path)), usual)
     except FileNotFoundError:

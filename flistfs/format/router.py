@@ -1,10 +1,10 @@
 """router.yaml: which server holds which blocks.
 
-A router comes from strangers, inside a package. Of YAML only texts, lists and mappings are taken, and their
-events one by one: no tag makes an object, no alias multiplies what it names, and every scalar is text, as
-`00` and `1E3` are prefixes and no numbers.
+A router comes with a package and is not trusted. Of YAML only text, lists and mappings are accepted, parsed
+event by event: no tag creates an object, no alias multiplies its target, and every scalar is text, as `00`
+and `1E3` are prefixes, not numbers.
 
-URLs can hold passwords. No error and no `repr` shows a URL, or any text that might be one in a wrong place.
+URLs can contain passwords. No error and no `repr` shows a URL, or any text that might be a misplaced one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_SIZE: Final = 1 << 20
-"""Bytes that a router.yaml may have."""
+"""The maximum size of a router.yaml in bytes."""
 
 MAX_EVENTS: Final = 50_000
-"""Texts, and beginnings and ends of lists and mappings, in a router.yaml: some 25,000 ranges."""
+"""Scalars, and starts and ends of lists and mappings, in a router.yaml: some 25,000 ranges."""
 
 SCHEMES: Final = frozenset({"ardb", "redis", "zdb"})
-"""The schemes of URLs that readers know."""
+"""The URL schemes that readers support."""
 
-_MAX_DEPTH: Final = 16  # a router needs three; what readers pass over may have more
-_MAX_NAME: Final = 255  # a key of YAML in its usual form ends within 1,024 characters, escapes included
+_MAX_DEPTH: Final = 16  # a router needs three; parts that readers ignore may have more
+_MAX_NAME: Final = 255  # a simple YAML key has at most 1,024 characters, escapes included
 _RANGE: Final = re.compile(r"([0-9A-Fa-f]{1,64})(?::([0-9A-Fa-f]{1,64}))?")
 _URL: Final = re.compile(r"([A-Za-z]+)://(?:[^/?#]*@)?[^@/?#:][^@/?#]*(?:/[^@?#]*)?")
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_.: -]{1,64}")
 
-# What a document is, with all scalars as text.
+# A document, with all scalars as text.
 _Value: TypeAlias = "str | list[_Value] | dict[str, _Value]"
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """All hashes from one prefix to another: upper-case hex digits, equally many, both included."""
+    """All hashes from one prefix to another, inclusive: upper-case hex digits of equal length."""
 
     first: str
     last: str
@@ -51,7 +51,7 @@ class Range:
         return self.first if self.first == self.last else f"{self.first}:{self.last}"
 
     def matches(self, block_hash: bytes) -> bool:
-        """Whether the hash, as hex digits of either case, is in the range."""
+        """Return whether the hash, as hex digits of either case, is in the range."""
         prefix = block_hash[: len(self.first)].decode("ascii", "replace").upper()
         return len(prefix) == len(self.first) and self.first <= prefix <= self.last
 
@@ -72,40 +72,84 @@ class Pool:
     rules: tuple[Rule, ...]
 
     def urls(self, block_hash: bytes) -> list[str]:
-        """Return the URLs of all ranges that the hash (hex digits) is in, in the order of the file."""
+        """Return the URLs of all ranges that contain the hash (hex digits), in the order of the file."""
         return [rule.url for rule in self.rules if rule.range.matches(block_hash)]
 
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """What a router.yaml says."""
+    """The content of a router.yaml."""
 
     pools: tuple[Pool, ...]
     lookup: tuple[str, ...]
-    """Names of pools, in the order in which they are asked."""
+    """Names of pools, in the order in which they are queried."""
     cache: tuple[str, ...] = ()
-    """Names of pools that a reader stores blocks in which it got elsewhere."""
+    """Names of pools in which a reader stores blocks that it got elsewhere."""
 
     def urls(self, block_hash: bytes) -> list[str]:
-        """Return the URLs to ask for the block with this hash (hex digits), in order."""
+        """Return the URLs to query for the block with this hash (hex digits), in order."""
         pools = {pool.name: pool for pool in self.pools}
         return [url for name in self.lookup for url in pools[name].urls(block_hash)]
 
     def all_urls(self) -> tuple[str, ...]:
-        """Return the URLs that are asked for any block, each once, in the order of pools and their ranges."""
+        """Return all URLs that are queried for blocks, each once, in the order of pools and their ranges."""
         pools = {pool.name: pool for pool in self.pools}
         return tuple(dict.fromkeys(rule.url for name in self.lookup for rule in pools[name].rules))
 
 
 def router_to(url: str) -> Router:
-    """Make the router that finds every block at one server."""
+    """Return the router that finds every block on one server."""
     return Router((Pool("default", (Rule(Range("00", "FF"), url),)),), ("default",))
 
 
-def parse_router(raw: bytes) -> Router:
-    """Take a router.yaml apart. What it has beside pools, lookup and cache is passed over, as by readers.
+def in_whole_bytes(router: Router) -> Router:
+    """Return a router that means the same with ranges of whole bytes, as readers of generation 2 need it."""
+    return _with_ranges(router, lambda first, last: (_even(first, "0"), _even(last, "F")))
 
-    Raises `FormatError`, which shows no URL.
+
+def as_taken_in_bytes(router: Router) -> Router:
+    """Return what readers of generation 2 make of a router: they add a 0 to an odd number of digits.
+
+    So `C` matches only hashes that begin with the byte C0 (tried with 0-fs of 2023).
+    """
+    return _with_ranges(router, lambda first, last: (_even(first, "0"), _even(last, "0")))
+
+
+def only_server(router: Router | None) -> str | None:
+    """Return the URL of the server that has all blocks; None if none has."""
+    if router is None:
+        return None
+    whole = {
+        rule.url
+        for pool in router.pools
+        if pool.name in router.lookup
+        for rule in pool.rules
+        if set(rule.range.first) == {"0"} and set(rule.range.last) == {"F"}
+    }
+    return next(iter(whole)) if len(whole) == 1 else None
+
+
+def _with_ranges(router: Router, changed: Callable[[str, str], tuple[str, str]]) -> Router:
+    pools = tuple(
+        replace(
+            pool,
+            rules=tuple(
+                replace(rule, range=Range(*changed(rule.range.first, rule.range.last))) for rule in pool.rules
+            ),
+        )
+        for pool in router.pools
+    )
+    return replace(router, pools=pools)
+
+
+def _even(digits: str, filling: str) -> str:
+    return digits + filling * (len(digits) % 2)
+
+
+def parse_router(raw: bytes) -> Router:
+    """Parse a router.yaml. Anything but pools, lookup and cache is ignored, as by readers.
+
+    Raises `FormatError`, which never shows a URL.
     """
     if len(raw) > MAX_SIZE:
         raise FormatError(f"router.yaml has more than {MAX_SIZE} bytes")
@@ -125,15 +169,15 @@ def parse_router(raw: bytes) -> Router:
         raise FormatError("router.yaml has no lookup")
     lookup = _names("lookup", document["lookup"], pools)
     if not lookup:
-        raise FormatError("lookup in router.yaml names no pool")
+        raise FormatError("lookup in router.yaml does not name any pool")
     cache = _names("cache", document.get("cache", []), pools)
     return Router(tuple(_pool(name, rules) for name, rules in pools.items()), lookup, cache)
 
 
 def format_router(router: Router) -> bytes:
-    """Write a router as YAML that `parse_router` makes an equal one of. Equal routers make equal bytes.
+    """Return a router as YAML that `parse_router` parses to an equal one. Equal routers give equal bytes.
 
-    Raises `FormatError` if there is no such YAML; it shows no URL.
+    Raises `FormatError` if there is no such YAML; it never shows a URL.
     """
     lines = ["pools:"]
     for pool in router.pools:
@@ -143,21 +187,21 @@ def format_router(router: Router) -> bytes:
             spelling = next(spellings.setdefault(rule.range, _spellings(rule.range)), None)
             if spelling is None:
                 raise FormatError(
-                    f"pool {_shown(pool.name)} has a range too often: {_shown(str(rule.range))}"
+                    f"pool {_shown(pool.name)} has the same range too often: {_shown(str(rule.range))}"
                 )
             lines.append(f"    {_quoted(spelling)}: {_quoted(rule.url)}")
     lines.append(f"lookup: [{', '.join(map(_quoted, router.lookup))}]")
     if router.cache:
         lines.append(f"cache: [{', '.join(map(_quoted, router.cache))}]")
     raw = "".join(f"{line}\n" for line in lines).encode(errors="surrogatepass")
-    # Values made by hand need not make sense; a package with such a router would be refused by readers.
+    # Values from a program may be invalid; readers would reject a package with such a router.
     if parse_router(raw) != router:
         raise FormatError("the router cannot be written: its ranges are not in upper case")
     return raw
 
 
 def without_passwords(router: Router) -> Router:
-    """Return the router as it may be shown and shared: with no password in any URL."""
+    """Return the router without the passwords in its URLs, so that it may be shown and shared."""
     return replace(
         router,
         pools=tuple(
@@ -168,7 +212,7 @@ def without_passwords(router: Router) -> Router:
 
 
 def has_passwords(router: Router) -> bool:
-    """Whether a URL in the router has a password."""
+    """Return whether a URL in the router has a password."""
     return without_passwords(router) != router
 
 
@@ -176,8 +220,8 @@ def _load(text: str) -> _Value:
     # Here and not above: reading or writing an flist without a router needs no YAML.
     import yaml  # noqa: PLC0415
 
-    # Of a loader only the parser runs, which makes events; nothing is composed or constructed. The one in
-    # Python on purpose: what libyaml's takes differs in details, and not every system has it.
+    # Only the loader's parser runs, which yields events; nothing is composed or constructed. The Python one
+    # on purpose: libyaml's accepts a slightly different language, and not every system has it.
     try:
         return _Builder().build(yaml.parse(text, Loader=yaml.BaseLoader))
     except yaml.MarkedYAMLError as error:
@@ -185,16 +229,16 @@ def _load(text: str) -> _Value:
         place = "" if mark is None else f" (line {mark.line + 1})"
         raise FormatError(f"router.yaml is not valid YAML{place}") from None
     except (yaml.YAMLError, ValueError, OverflowError):
-        # The scanner lets the latter two out where an escape or a version is out of bounds.
+        # The scanner leaks the latter two for an escape or a version that is out of range.
         raise FormatError("router.yaml is not valid YAML") from None
 
 
 class _Builder:
-    """Makes the one document of a stream of YAML events."""
+    """Builds the single document of a stream of YAML events."""
 
     def __init__(self) -> None:
         self._open: list[list[_Value] | dict[str, _Value]] = []
-        self._keys: list[str | None] = []  # of each open container, the key whose value comes next
+        self._keys: list[str | None] = []  # for each open container, the key whose value comes next
         self._root: _Value | None = None
 
     def build(self, events: Iterable[yaml.Event]) -> _Value:
@@ -257,13 +301,13 @@ def _check_plain(event: yaml.NodeEvent, line: int) -> None:
 
 def _names(what: str, value: _Value, pools: dict[str, _Value]) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise FormatError(f"{what} in router.yaml is not a list of names of pools")
+        raise FormatError(f"{what} in router.yaml is not a list of pool names")
     names: dict[str, None] = {}
     for name in value:
         if not isinstance(name, str):
-            raise FormatError(f"{what} in router.yaml is not a list of names of pools")
+            raise FormatError(f"{what} in router.yaml is not a list of pool names")
         if name not in pools:
-            raise FormatError(f"{what} in router.yaml names a pool that is not there: {_shown(name)}")
+            raise FormatError(f"{what} in router.yaml names a pool that does not exist: {_shown(name)}")
         if name in names:
             raise FormatError(f"{what} in router.yaml names a pool twice: {_shown(name)}")
         names[name] = None
@@ -272,7 +316,7 @@ def _names(what: str, value: _Value, pools: dict[str, _Value]) -> tuple[str, ...
 
 def _pool(name: str, rules: _Value) -> Pool:
     if not name or len(name) > _MAX_NAME or not name.isprintable():
-        raise FormatError("router.yaml has a pool without a proper name")
+        raise FormatError("router.yaml has a pool without a valid name")
     if not isinstance(rules, dict):
         raise FormatError(f"pool {_shown(name)} in router.yaml is not a mapping of ranges to URLs")
     return Pool(
@@ -284,8 +328,8 @@ def _rule(pool: str, number: int, key: str, url: _Value) -> Rule:
     place = f"pool {_shown(pool)} in router.yaml"
     found = _RANGE.fullmatch(key)
     if found is None:
-        # Its text is not repeated: where a comma or a quote is missing, it is the end of a URL.
-        raise FormatError(f"range {number} of {place} is neither a hex prefix nor two of them")
+        # Its text is not repeated: if a comma or a quote is missing, it is the end of a URL.
+        raise FormatError(f"range {number} of {place} is neither one hex prefix nor two")
     first = found[1].upper()
     last = first if found[2] is None else found[2].upper()
     place = f"range {first if found[2] is None else f'{first}:{last}'} of {place}"
@@ -294,12 +338,12 @@ def _rule(pool: str, number: int, key: str, url: _Value) -> Rule:
     if first > last:
         raise FormatError(f"{place} ends before it begins")
     if not isinstance(url, str):
-        raise FormatError(f"{place} has no text for a URL")
+        raise FormatError(f"{place} has a URL that is not text")
     if url.partition("://")[0].lower() not in SCHEMES:
         raise FormatError(f"{place} has a URL whose scheme is not one of {', '.join(sorted(SCHEMES))}")
     if not _URL.fullmatch(url) or not url.isprintable() or " " in url:
         raise FormatError(
-            f"{place} has a malformed URL: it is scheme://host:port or scheme://password@host:port"
+            f"{place} has a malformed URL: it must be scheme://host:port or scheme://password@host:port"
         )
     return Rule(Range(first, last), url)
 
@@ -309,12 +353,12 @@ def _shown(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    # For printable text, a string of JSON means the same in YAML.
+    # A JSON string of printable text means the same in YAML.
     return json.dumps(text, ensure_ascii=False)
 
 
 def _spellings(prefixes: Range) -> Iterator[str]:
-    """Yield all the keys for a range: a mapping with several servers for one range needs different ones."""
+    """Yield all spellings of a range: several servers for one range need different keys in a mapping."""
     first, last = prefixes.first, prefixes.last
     if first == last:
         yield from _cases(first)
@@ -328,5 +372,5 @@ def _cases(text: str) -> Iterator[str]:
 
 def _without_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
-    # Up to the last @: a password that should have been escaped can contain another, or a slash.
+    # Up to the last @: a password that should have been escaped may contain another, or a slash.
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"

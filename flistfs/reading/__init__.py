@@ -1,1 +1,1 @@
-"""The sealed side: flists that are done."""
+"""Operations on sealed flists."""

@@ -43,7 +43,7 @@ class Chunks:
 
     @property
     def size(self) -> int:
-        """Bytes cached now."""
+        """The bytes cached now."""
         return self._size
 
     async def get(self, path: bytes, piece: Piece) -> bytes:
@@ -64,7 +64,7 @@ class Chunks:
         return chunk
 
     async def prefetch(self, path: bytes, pieces: Sequence[Piece]) -> None:
-        """Fetch chunks ahead of time; errors surface when somebody reads them."""
+        """Fetch chunks ahead of time; errors surface when the chunks are read."""
         for piece in pieces:
             if piece.ref in self._kept or piece.ref in self._coming:
                 continue

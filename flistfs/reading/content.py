@@ -1,4 +1,4 @@
-"""The content of files: blocks from the store, checked, in order, fetched ahead by a few threads."""
+"""The content of files: blocks from the store, checked, in order, prefetched by a few threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
 
 THREADS: Final = 4
-"""Threads that fetch and decode: what they do releases the GIL, and a store answers several at once."""
+"""Threads that fetch and decode: their work releases the GIL, and a store answers several at once."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -28,7 +28,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk of a file: where it lies in the file, how long it is there, and its block."""
+    """A chunk of a file: its offset and length in the file, and its block."""
 
     offset: int
     length: int
@@ -44,11 +44,11 @@ def store_of(
     reading: bool = True,
     password_variable: str = PASSWORD_VARIABLE,
 ) -> Store:
-    """Open the store that an flist's blocks are in, by default only to read.
+    """Open the store of an flist's blocks, by default for reading only.
 
-    That is the one at `url`; without it where the flist says that they are; and if it says nothing the one
-    that the user usually has, at the URL `usual`, else in a directory. Servers that only the flist names get
-    no password. `password_variable` is what messages call the place that the password may come from.
+    That is the one at `url`; else the one of the flist's router; else the user's usual store, at the URL
+    `usual`; else the user's directory. Servers that only the flist names get no password.
+    `password_variable` is the variable that messages name for the password.
 
     Raises:
         UsageError: the URL is invalid.
@@ -62,10 +62,10 @@ def store_of(
 
 
 def pieces(node: Node, codec: Codec) -> Iterator[Piece]:
-    """Walk the chunks of a file.
+    """Yield the chunks of a file.
 
     Raises:
-        FormatError: it is not a file, or what the flist says of its blocks is invalid.
+        FormatError: it is not a file, or its blocks in the flist are invalid.
     """
     if node.kind is not Kind.FILE:
         raise FormatError(f"{printable(node.path) or '/'} is a {node.kind}, not a file")
@@ -77,7 +77,7 @@ def pieces(node: Node, codec: Codec) -> Iterator[Piece]:
 
 
 def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
-    """Fetch, decode and check the chunk of a file.
+    """Fetch, decode and check a chunk of a file.
 
     Raises:
         BlockMissingError: the store lacks it; the message names the file.
@@ -103,7 +103,7 @@ def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
 
 
 def read(store: Store, node: Node) -> Iterator[bytes]:
-    """Read a file, chunk by chunk.
+    """Yield the content of a file, chunk by chunk.
 
     Raises:
         FormatError: it is not a file, or cannot be read; see also `fetch`.
@@ -112,9 +112,9 @@ def read(store: Store, node: Node) -> Iterator[bytes]:
 
 
 def ahead(work: Callable[[_T], _R], items: Iterable[_T], *, threads: int = THREADS) -> Iterator[_R]:
-    """Apply `work` to items in threads, a few ahead of the consumer; results come in the order of the items.
+    """Apply `work` to items in threads, a few ahead of the consumer; yield results in the items' order.
 
-    When the consumer stops early, running work is not awaited: closing the store ends it.
+    When the consumer stops early, running work is not waited for: closing the store ends it.
     """
     pool = ThreadPoolExecutor(threads)
     running: deque[Future[_R]] = deque()

@@ -1,7 +1,7 @@
 """The differences between two flists. No block is read: files are compared by the keys of their chunks.
 
-The key is the hash of a chunk's plain bytes. Hashes of blocks say less: two snappy libraries can make two
-blocks of one chunk. Change times (ctime) are not compared: they are those of the copying.
+The key is the hash of a chunk's plain bytes. Block hashes would not do: two snappy libraries can produce
+different blocks of one chunk. Change times (ctime) are not compared: they only tell when a file was copied.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flistfs.tree.node import Kind, Node
 
 
 class Change(enum.StrEnum):
-    """How a path has changed."""
+    """The way a path has changed."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -26,7 +26,7 @@ class Change(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A path that differs; if both flists have it, `fields` says in what.
+    """A path that differs; if both flists have it, `fields` names the differences.
 
     A path whose kind has changed is removed, with everything below it, and then added.
     """
@@ -39,9 +39,9 @@ class Difference:
 
 
 def diff(one: Flist, other: Flist) -> Iterator[Difference]:
-    """Walk what has changed from one flist to the other, parents first.
+    """Yield what has changed from one flist to the other, parents first.
 
-    Memory holds the entries of the directories on the way down in both.
+    The entries of the directories on the current path are kept in memory, of both.
 
     Raises:
         FormatError: one of them is damaged.
@@ -63,7 +63,7 @@ def diff(one: Flist, other: Flist) -> Iterator[Difference]:
 
 
 def _paired(ones: Iterator[Node], others: Iterator[Node]) -> Iterator[tuple[Node | None, Node | None]]:
-    """Pair the entries of two directories by name; both come sorted."""
+    """Pair the entries of two directories by name; both are sorted."""
     one, other = next(ones, None), next(others, None)
     while one is not None or other is not None:
         if other is None or (one is not None and one.name < other.name):
@@ -100,7 +100,7 @@ def _compared(before: Node, after: Node) -> Iterator[Difference]:
 def _content(node: Node) -> object:
     """Return a value that is equal for equal content: size and keys of a file, else target or device."""
     if node.kind is Kind.FILE:
-        # The chunk size of an empty file says nothing.
+        # The chunk size of an empty file is meaningless.
         return node.size, bool(node.blocks) and node.chunk_size, [block.key for block in node.blocks]
     return node.target, node.device, node.kind is Kind.DIRECTORY and node.whole
 

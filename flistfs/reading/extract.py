@@ -1,11 +1,11 @@
-"""Extract an flist: a tree of files on this machine.
+"""Extract an flist to a tree of files on this machine.
 
-One thread makes names and directories, in the order of a walk; a few others fetch chunks and write them into
-the files that are open by then. A package comes from strangers, so nothing is reached by a path: names are
-checked to be names, and everything is made relative to the descriptor of its directory, which is entered step
-by step without following links. Nothing that exists is written to.
+One thread creates names and directories, in the order of a walk; a few others fetch chunks and write them
+into the open files. A package is not trusted, so nothing is accessed by a path: names are validated, and
+everything is created relative to the descriptor of its directory, which is entered step by step without
+following links. Existing files are never written to.
 
-A directory gets its owner, mode and time when all that is below it has been made.
+A directory gets its owner, mode and time when everything below it has been created.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _NANO: Final = 1_000_000_000
 
 @dataclass(slots=True)
 class Extracted:
-    """What was extracted, and what could not be made as it is in the flist.
+    """What was extracted, and what could not be reproduced as in the flist.
 
     Attributes:
-        foreign: Entries that belong to who extracted them, for only root may give them to their owners.
-        set_id: How many of those had set-id bits; these are left out, as they would lend that user's rights.
-        devices: Paths of devices that were not made, which only root may.
+        foreign: Entries that belong to the extracting user, as only root may give them to their owners.
+        set_id: How many of those had set-id bits; these are dropped, as they would grant that user's rights.
+        devices: Paths of devices that were not created, as only root may create them.
     """
 
     files: int = 0
@@ -64,20 +64,20 @@ def extract(
     devices: bool = True,
     progress: Progress = quiet,
 ) -> Extracted:
-    """Make the tree of an flist in the directory `target`, which is made, or empty.
+    """Create the tree of an flist in the directory `target`, which is created, or must be empty.
 
-    The whole flist is checked before anything is made. After an error, what has been made so far stays.
+    The whole flist is checked before anything is created. What was created before an error stays.
 
     Args:
-        flist: What to extract.
-        store: Where its blocks are.
+        flist: The flist to extract.
+        store: The store of its blocks.
         target: The directory.
         only: Which entries; directories on the way to them are made as well.
         devices: Whether devices are made.
         progress: Called with a `Report` of the bytes of content written.
 
     Raises:
-        FormatError: it has an entry that cannot be made, or none that is selected.
+        FormatError: it has an entry that cannot be created, or none that is selected.
         OutputError: `target` is not empty, or cannot be written.
         StoreError: the store cannot be reached, or lacks a block.
     """
@@ -92,11 +92,11 @@ def _is_chosen(only: Selection | None, devices: bool, node: Node) -> bool:  # no
 
 
 def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> int:
-    """Refuse entries that cannot be made; return how many bytes of content there will be."""
+    """Reject entries that cannot be created; return the total bytes of content."""
     total = 0
     directories = 0
     is_empty = True
-    before: dict[int, bytes] = {}  # by level: equal names follow each other, except for what is below them
+    before: dict[int, bytes] = {}  # by level: equal names are adjacent, except for what is below them
     root = flist.find(b"")
     for node in flist.walk(root):
         if node.kind is Kind.DIRECTORY:
@@ -112,10 +112,10 @@ def _check(flist: Flist, chosen: Callable[[Node], bool], progress: Progress) -> 
             is_empty = False
             total += node.size if node.kind is Kind.FILE else 0
         if fault is not None:
-            raise FormatError(f"{printable(node.path)} cannot be made: {fault} (flistfs verify shows all)")
+            raise FormatError(f"{printable(node.path)} cannot be created: {fault} (flistfs verify lists all)")
     progress(Report("structure", 1, 1))
     if is_empty and not chosen(root):
-        raise FormatError("nothing in this flist is to be extracted: the patterns match no path")
+        raise FormatError("nothing to extract: the patterns match no path of this flist")
     return total
 
 
@@ -127,7 +127,7 @@ def _fault(node: Node, codec: Codec) -> str | None:
 
 @contextmanager
 def _opened(target: Path) -> Iterator[int]:
-    """Open the directory to extract into, closed to others until it is done."""
+    """Open the directory to extract into, inaccessible to other users until it is complete."""
     try:
         target.mkdir(exist_ok=True)
         descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -146,7 +146,7 @@ def _opened(target: Path) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Attributes:
-    """Owner, mode and times of an entry to be made. An id of -1 is left as it is."""
+    """Owner, mode and times of an entry to be created. An id of -1 is left as it is."""
 
     uid: int
     gid: int
@@ -155,7 +155,7 @@ class _Attributes:
 
 
 class _Tree:
-    """Makes the entries of a tree, all but their content."""
+    """Creates the entries of a tree, except their content."""
 
     def __init__(self, flist: Flist, target: Path, top: int, writers: Writers) -> None:
         self._flist = flist
@@ -164,7 +164,7 @@ class _Tree:
         self._directories = _Directories(top)
         self._owners = Owners()
         self._found = Extracted()
-        self._way: list[Node] = []  # directories from the root down to where the walk is
+        self._way: list[Node] = []  # directories from the root down to the current one
         self._made = 0  # how many of them exist
 
     def make(self, chosen: Callable[[Node], bool]) -> Extracted:
@@ -195,7 +195,7 @@ class _Tree:
             self._made += 1
 
     def _leave(self) -> None:
-        """Set the attributes of the innermost directory: everything below it has been made."""
+        """Set the attributes of the innermost directory: everything below it has been created."""
         node = self._way.pop()
         if self._made > len(self._way):
             self._made = len(self._way)
@@ -232,7 +232,7 @@ class _Tree:
             _set_attributes(descriptor, look)
 
     def _make_link(self, node: Node) -> None:
-        assert node.target is not None  # noqa: S101  the type checker's
+        assert node.target is not None  # noqa: S101  for the type checker
         parent, name = self._parent(node), node.name
         look = self._look(node)
         os.symlink(node.target, name, dir_fd=parent)
@@ -260,7 +260,7 @@ class _Tree:
         return self._directories.open(node.path.rpartition(b"/")[0])
 
     def _look(self, node: Node) -> _Attributes:
-        """Return the attributes of an entry, and count those that it cannot have here."""
+        """Return the attributes of an entry, and count those that cannot be set here."""
         uid, gid, is_foreign = self._owners.allowed(node.access)
         mode = stat.S_IMODE(node.mode)
         if is_foreign:
@@ -279,16 +279,16 @@ def _set_attributes(descriptor: int, look: _Attributes) -> None:
 
 
 class _Directories:
-    """Holds one directory open at a time, and moves step by step: trees may be deep, open files few.
+    """Holds one directory open at a time, and moves step by step: trees may be deep, open files are limited.
 
-    Nobody else can have moved any, as the top is closed to others until it is done; it is looked at all the
+    No other user can have moved any, as the top is inaccessible until it is complete; it is checked all the
     same.
     """
 
     def __init__(self, top: int) -> None:
         self._path = b""
         self._descriptor = os.dup(top)
-        self._above: list[tuple[int, int]] = []  # device and inode of the directories on the way, top first
+        self._above: list[tuple[int, int]] = []  # device and inode of the directories above, top first
 
     def open(self, path: bytes) -> int:
         """Return the descriptor of a directory, valid until the next call."""

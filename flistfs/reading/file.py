@@ -1,4 +1,4 @@
-"""A file of an flist as a Python file object: seekable, its blocks fetched and checked as they are read."""
+"""A file of an flist as a seekable Python file object, whose blocks are fetched and checked on reading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Content(io.RawIOBase):
-    """The content of a file, unbuffered; the chunk read last is cached."""
+    """The content of a file, unbuffered; the last chunk read is cached."""
 
     def __init__(self, store: Store, node: Node) -> None:
         """Read from `store`, which must stay open.
@@ -56,7 +56,7 @@ class Content(io.RawIOBase):
             raise ValueError(f"whence is {whence}; it must be 0, 1 or 2")
         position = starts[whence] + offset
         if position < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as a file of the system does
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as for a regular file
         self._position = position
         return position
 

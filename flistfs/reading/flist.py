@@ -1,4 +1,4 @@
-"""A sealed flist of any format: open it, look a path up, walk it."""
+"""A sealed flist of any format: open it, look up paths, walk it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Flist(Closing):
     """An open flist; a context manager."""
 
     def __init__(self, format_: Format, reader: TreeReader) -> None:
-        """Take the reader of an flist of that format; it is closed with this."""
+        """Use the reader of an flist of that format; `close` closes it."""
         self.format = format_
         self._reader = reader
 
     @classmethod
     def open(cls, package: Path) -> Self:
-        """Open a file, or a directory that a package was unpacked into.
+        """Open a file, or a directory with an unpacked package.
 
-        Temporary files go to a temporary directory: nothing is written beside the user's files.
+        Temporary files go to a temporary directory: nothing is written next to the user's files.
 
         Raises:
             FormatError: it does not exist, is damaged, or is not an flist.
@@ -45,34 +45,34 @@ class Flist(Closing):
 
     @property
     def codec(self) -> Codec:
-        """How its blocks are made."""
+        """The codec of its blocks."""
         return self.format.codec
 
     @property
     def metadata(self) -> Mapping[str, bytes]:
-        """What the flist says of itself besides the tree, by name."""
+        """The flist's metadata besides the tree, by name."""
         return self._reader.metadata
 
     @property
     def package_faults(self) -> Sequence[str]:
-        """Why other readers would refuse it, though it could be opened here."""
+        """Why other readers would reject it, though it could be opened here."""
         return self._reader.package_faults
 
     @property
     def estimated_directories(self) -> int:
-        """About how many directories there are, for showing progress."""
+        """The approximate number of directories, for progress reports."""
         return self._reader.estimated_directories
 
     def router(self) -> Router | None:
-        """Return where the flist says that its blocks are, if it does. URLs may contain passwords.
+        """Return the flist's router to its blocks, if it has one. URLs may contain passwords.
 
         Raises:
-            FormatError: readers would refuse it.
+            FormatError: readers would reject it.
         """
         return self._reader.router()
 
     def files(self) -> Iterator[Node]:
-        """Walk all files, in the fastest order.
+        """Yield all files, in the fastest order.
 
         Raises:
             FormatError: the flist is damaged.
@@ -80,7 +80,7 @@ class Flist(Closing):
         return self._reader.files()
 
     def faults(self, path: bytes) -> Iterator[Fault]:
-        """Walk the faults of one directory and its entries; asks for no block."""
+        """Yield the faults of one directory and its entries, without querying blocks."""
         try:
             yield from self._reader.faults(path)
         except FormatError as error:
@@ -98,7 +98,7 @@ class Flist(Closing):
         """Return a directory; None if there is none at this path.
 
         Raises:
-            FormatError: it is damaged; names the path.
+            FormatError: it is damaged; the message names the path.
         """
         try:
             return self._reader.directory(path)
@@ -106,10 +106,10 @@ class Flist(Closing):
             raise damaged(path, error) from error
 
     def find(self, path: bytes) -> Node:
-        """Look a path up, without following links.
+        """Look up a path, without following links.
 
         Raises:
-            FormatError: there is nothing of that name.
+            FormatError: it does not exist.
         """
         parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
         path = b"/".join(parts)
@@ -125,10 +125,10 @@ class Flist(Closing):
         raise FormatError(f"there is no {path.decode(errors='backslashreplace')!r} in this flist")
 
     def follow(self, path: bytes) -> Node:
-        """Look a path up as a program inside the tree would: links are followed, and none leads out of it.
+        """Look up a path as a program inside the tree would: links are followed, and none leads out of it.
 
         Raises:
-            FormatError: there is nothing of that name, or links lead in circles.
+            FormatError: it does not exist, or links form a loop.
         """
         waiting = path.split(b"/")[::-1]
         way: list[bytes] = []
@@ -146,7 +146,7 @@ class Flist(Closing):
                 continue
             links += 1
             if links > _MAX_LINKS:
-                raise FormatError(f"there are too many links on the way to {printable(path)}")
+                raise FormatError(f"there are too many links in the path {printable(path)}")
             way = [] if here.target.startswith(b"/") else way
             waiting += here.target.split(b"/")[::-1]
         return self.find(b"/".join(way))
@@ -154,7 +154,7 @@ class Flist(Closing):
     def children(
         self, path: bytes, *, leave_out: Callable[[Node, str], None] | None = None
     ) -> Iterator[Node]:
-        """Walk the entries of a directory by name, sub-directories with all that the flist says of them.
+        """Yield the entries of a directory by name, subdirectories with their complete data.
 
         `leave_out` is called for entries that no file system can have, with the reason.
 
@@ -163,14 +163,14 @@ class Flist(Closing):
         """
         before: bytes | None = None
         for node in self.entries(path):
-            # Not `node.name`: of a name with a slash in it, that would be the last part.
+            # Not `node.name`: for a name with a slash in it, that would be the last part.
             name = node.path[len(path) + 1 :] if path else node.path
             if (fault := place_fault(node.path, name)) is not None:
                 if leave_out is None:
                     raise damaged(path, FormatError(f"of its entry '{printable(name)}': {fault}"))
                 leave_out(node, fault)
                 continue
-            # A repeated name must not be walked into each time: on several levels that would multiply.
+            # A repeated name must not be walked each time: on several levels that would multiply.
             is_new = node.path != before
             before = node.path
             if is_new and node.kind is Kind.DIRECTORY and not node.whole:
@@ -179,9 +179,9 @@ class Flist(Closing):
                 yield node
 
     def walk(self, start: Node, *, depth: int | None = None) -> Iterator[Node]:
-        """Walk all that is below a directory, parents first, by name; at most `depth` levels down.
+        """Yield everything below a directory, parents first, by name; at most `depth` levels down.
 
-        Memory holds the entries of the directories on the way down, and nothing else.
+        Only the entries of the directories on the current path are kept in memory.
         """
         if not _has_entries(start) or depth == 0:
             return
@@ -196,9 +196,9 @@ class Flist(Closing):
                 levels.append(self.children(node.path))
 
     def directories(self) -> Iterator[tuple[bytes, Sequence[Node] | FormatError]]:
-        """Walk all directories with their listings, parents first, whatever is wrong with the flist.
+        """Yield all directories with their listings, parents first, whatever is wrong with the flist.
 
-        A damaged directory is yielded as its error. One that the flist lacks is passed over: its entry is at
+        A damaged directory is yielded as its error. One that the flist lacks is skipped: its entry has the
         fault.
         """
         waiting = [b""]
@@ -226,10 +226,10 @@ class Flist(Closing):
         return listing
 
     def entries(self, path: bytes) -> Sequence[Node]:
-        """Return the entries of a directory, by name, as they are there; none if there is no such directory.
+        """Return the unchecked entries of a directory, by name; none if there is no such directory.
 
         Raises:
-            FormatError: the directory is damaged; names the path.
+            FormatError: the directory is damaged; the message names the path.
         """
         try:
             return self._reader.listing(path) or ()

@@ -1,13 +1,13 @@
 """Merge several flists into one, without fetching a block.
 
-Directories unite, also through links (see `flistfs.tree.uniting`). Any other path that two flists have is a
-clash, even if both have the same there: somebody has to say which is wanted. An entry comes from one flist as
-a whole: its size, its blocks, its times and its ACI travel together. A united directory takes owner, mode and
+Directories are merged, also through links (see `flistfs.tree.uniting`). Any other path that two flists have
+is a clash, even if both have the same there: the user has to choose. An entry comes from one flist as a
+whole: its size, its blocks, its times and its ACI stay together. A merged directory takes owner, mode and
 times of the preferred one, else of the first.
 
-Directories that several have are compared first, to find clashes. Then the united tree is walked twice: once
-to find faults and what ACIs are needed, and once, in the order of the catalog's keys, to write. Memory holds
-the paths of all directories, and the entries of those that are being united.
+Directories that several have are compared first, to find clashes. Then the merged tree is walked twice: once
+to find faults and the ACIs needed, and once, in the order of the catalog's keys, to write. Memory holds the
+paths of all directories, and the entries of those that are being merged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from flistfs.util.scratch import Scratch
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An flist to merge, and what to call it."""
+    """An flist to merge, and its name in messages."""
 
     name: str
     flist: Flist
@@ -67,9 +67,9 @@ class PathsClashError(ClashError):
         return {**super().as_dict(), "paths": paths}
 
 
-_REPLACE = "`replace_links` lets one take the place of the other"
+_REPLACE = "`replace_links` lets one replace the other"
 _REMEDIES = {
-    Why.UNDECIDED: "`prefer` first, last or newer says which are to be taken",
+    Why.UNDECIDED: "choose with `prefer` first, last or newer",
     Why.FULL_DIRECTORY: f"name the flists in another order, if that link leads to a directory, or {_REPLACE}",
 }
 
@@ -78,7 +78,7 @@ _REMEDIES = {
 class Merged:
     """The result of a merge.
 
-    `clashes` counts paths of which one was preferred, and `hidden` names the entries that are missing because
+    `clashes` counts the paths decided by preference, and `hidden` lists the entries that are missing because
     of that, by the names of their flists. `notes` are for the user.
     """
 
@@ -99,18 +99,18 @@ def merge(
     force: bool = False,
     progress: Progress = quiet,
 ) -> Merged:
-    """Merge flists into the package `out`, which is written aside and exists whole or not at all.
+    """Merge flists into the package `out`, which is written to a temporary file and published whole.
 
-    A directory goes through a link to a directory of the flists before it; with `replace_links` it clashes
-    with the link as with anything else. Routers are united too: pools are asked in the order of the flists.
-    Passwords are left out.
+    A directory follows a link to a directory of the flists before it; with `replace_links` it clashes with
+    the link as with anything else. Routers are merged too: pools are queried in the order of the flists.
+    Passwords are removed.
 
     Raises:
         PathsClashError: they have the same paths, and none is preferred; or a link is in the way of a
             directory.
         FormatError: one of them is damaged, or has faults that would be in the output.
-        OutputError: the output exists (unless `force`), or cannot be written; or a directory that unites
-            several would have too much in it.
+        OutputError: the output exists (unless `force`), or cannot be written; or a merged directory would
+            have too many entries.
     """
     check_output(out, force=force)
     format_ = _only_format(sources)
@@ -134,13 +134,13 @@ def merge(
 
 
 def _only_format(sources: Sequence[Source]) -> Format:
-    """Return the format that all have."""
+    """Return the format of all flists; raise FormatError if they differ."""
     first, *others = sources
     for each in others:
         if each.flist.format is not first.flist.format:
             raise FormatError(
                 f"{first.name} has the format {first.flist.format.name}, {each.name} the format "
-                f"{each.flist.format.name}: convert one of them first, as merging fetches no block"
+                f"{each.flist.format.name}: convert one of them first, as merging does not fetch blocks"
             )
     return first.flist.format
 
@@ -150,14 +150,14 @@ def _only_format(sources: Sequence[Source]) -> Format:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A node, and the number of the flist that has it."""
+    """A node, and the index of its flist."""
 
     source: int
     node: Node
 
 
 class _Union:
-    """The united tree of all flists; `accesses` are those of all its nodes."""
+    """The merged tree of all flists; `accesses` are those of all its nodes."""
 
     def __init__(self, sources: Sequence[Source], rules: Rules, progress: Progress) -> None:
         self._sources = sources
@@ -172,7 +172,7 @@ class _Union:
         self._survey()
 
     def _survey(self) -> None:
-        """Walk the united tree once: find faults, note directories and accesses."""
+        """Walk the merged tree once to find faults and collect directories and accesses."""
         waiting = [self._tree.root()]
         estimated = sum(source.flist.estimated_directories for source in self._sources)
         while waiting:
@@ -203,7 +203,7 @@ class _Union:
         self._progress(Report("catalog", len(positions), len(positions)))
 
     def _moved(self, directory: bytes, found: _Found) -> Node:
-        """Return an entry as it is in the united directory: those that unite may have other paths."""
+        """Return an entry with its path in the merged directory, which may differ from its own."""
         return found.node._replace(path=join(directory, found.node.name))
 
     def _note_access(self, found: _Found) -> None:
@@ -217,7 +217,7 @@ class _Union:
         return [_Found(part.tree, self._sources[part.tree].flist.find(part.path)) for part in parts]
 
     def _children(self, place: Place, *, check: bool = False) -> Iterator[list[_Found]]:
-        """Walk all names in a directory: the directories that unite there, or the one thing that is there."""
+        """Yield the entries of each name in a directory: the directories merged there, or the one winner."""
         names: dict[bytes, list[_Found]] = {}
         for source, path in place.parts:
             if check:
@@ -250,7 +250,7 @@ class _Union:
 
 
 def _united_router(sources: Sequence[Source], notes: list[str]) -> Router | None:
-    """Unite the routers of all flists, and note what the user should know."""
+    """Merge the routers of all flists, and append notes for the user."""
     routers = [(source.name, source.flist.router()) for source in sources]
     if all(router is None for _, router in routers):
         return None
@@ -263,15 +263,15 @@ def _united_router(sources: Sequence[Source], notes: list[str]) -> Router | None
             continue
         shown = without_passwords(router)
         if shown != router:
-            notes.append(f"the router of {name} has passwords, which are left out")
-        names = {pool.name: _take_pool(pools, pool) for pool in shown.pools}
+            notes.append(f"the router of {name} contains passwords, which were removed")
+        names = {pool.name: _add_pool(pools, pool) for pool in shown.pools}
         lookup |= dict.fromkeys(names[each] for each in shown.lookup)
         cache |= dict.fromkeys(names[each] for each in shown.cache)
     return Router(tuple(pools), tuple(lookup), tuple(cache))
 
 
-def _take_pool(pools: list[Pool], pool: Pool) -> str:
-    """Add a pool unless it is there already; return its name, a new one if another pool has that name."""
+def _add_pool(pools: list[Pool], pool: Pool) -> str:
+    """Add a pool unless it exists; return its name, a new one if another pool has that name."""
     taken = {each.name: each for each in pools}
     name, number = pool.name, 2
     while name in taken and taken[name].rules != pool.rules:

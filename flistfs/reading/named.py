@@ -1,4 +1,4 @@
-"""Check that the servers which an flist names to its readers have its blocks."""
+"""Check that the servers that an flist names to its readers have its blocks."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     from flistfs.stores.base import Store
     from flistfs.util.progress import Progress
 
-# Blocks asked for between two checks of the deadline.
+# Blocks queried between two checks of the deadline.
 _BATCH: Final = 4096
 
 _NAMED_SERVERS: Final = 3
 
 
 def check_named(package: Path, router: Router, timeout: float, progress: Progress) -> tuple[str, ...]:
-    """Ask the servers that an flist names for all of its blocks, as readers do: without a password.
+    """Query the servers that an flist names for all of its blocks, as readers do: without a password.
 
     Args:
         package: The flist.
-        router: What it names.
-        timeout: Seconds that all of it may take; at least one.
-        progress: Takes reports.
+        router: The servers it names.
+        timeout: Seconds for the whole check; at least one.
+        progress: Receives the progress.
 
     Returns:
-        Notes for the user: why they were not asked, or not for all blocks, and which of them lack blocks that
-        others have.
+        Notes for the user: why they were not queried, or not for all blocks, and which of them lack blocks
+        that others have.
 
     Raises:
         BlockMissingError: all of them lack some.
         FormatError: the router is invalid.
     """
-    from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415  few seals ask other servers
+    from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415  few seals query other servers
 
     timeout = max(timeout, 1.0)
     deadline = time.monotonic() + timeout
@@ -58,12 +58,12 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         lacking: Counter[str] = Counter()
         for batch in blocks.batches(_BATCH):
             if time.monotonic() > deadline:
-                return (f"{names} could not be asked for all blocks in {timeout:.0f} s",)
+                return (f"{names} could not be checked for all blocks in {timeout:.0f} s",)
             try:
                 absent, by_server = store.missing_and_lacking([ref.hash for ref in batch])
             except StoreError as error:
-                have = "it has" if is_one else "they have"
-                return (f"{names} could not be asked whether {have} the blocks: {error}",)
+                have = "has" if is_one else "have"
+                return (f"could not check whether {names} {have} the blocks: {error}",)
             missing += len(absent)
             lacking.update(by_server)
             done += len(batch)
@@ -72,7 +72,7 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         if missing:
             raise BlockMissingError(
                 f"{names}, which the flist is to name to its readers, {'lacks' if is_one else 'lack'} "
-                f"{missing:,} {of_all}; correct `public_url` or `router`, or bring them there first: seal "
+                f"{missing:,} {of_all}; correct `public_url` or `router`, or copy them there first: seal "
                 f"without it, and flistfs push"
             )
         return (*_lacking_replicas(lacking, of_all), *_not_asked(store))
@@ -82,13 +82,13 @@ def _lacking_replicas(lacking: Counter[str], of_all: str) -> Iterator[str]:
     for url, count in (+lacking).most_common(_NAMED_SERVERS):
         yield (
             f"{url}, which the flist names to its readers, lacks {count:,} {of_all}: others have them; "
-            f"flistfs push --to ROUTER.yaml brings them"
+            f"flistfs push --to ROUTER.yaml copies them"
         )
 
 
 def _not_asked(store: Store) -> Iterator[str]:
     if store.trouble is not None:
-        yield f"servers that the flist names to its readers could not be asked: {store.trouble}"
+        yield f"servers that the flist names to its readers could not be checked: {store.trouble}"
 
 
 def _listed(router: Router) -> str:

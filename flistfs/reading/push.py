@@ -1,6 +1,6 @@
 """Copy the blocks of a sealed flist to another store.
 
-Only what the target lacks is sent, so that an interrupted push continues where it was.
+Only what the target lacks is sent, so an interrupted push continues where it stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flistfs.tree.chunks import BlockRef
 from flistfs.tree.names import printable
 from flistfs.util.progress import Progress, Report, counting
 
-# Hashes asked for at a time while checking that the target has every block.
+# Hashes per query while checking that the target has every block.
 _CHECK_BATCH = 4096
 
 # Files between two progress reports.
@@ -33,7 +33,7 @@ _NAMED_FILES = 5
 
 @dataclass(frozen=True, slots=True)
 class PushSummary:
-    """What was pushed: of all `blocks`, each counted once, the target lacked `sent`, or had them wrong.
+    """What was pushed: of all `blocks`, each counted once, `sent` were missing or corrupt in the target.
 
     `replaced` counts the latter. `store` is the URL of the target.
     """
@@ -48,11 +48,11 @@ class PushSummary:
 def push(
     flist: Flist, source: Store, target: Store, progress: Progress, *, check_content: bool = False
 ) -> PushSummary:
-    """Copy the blocks of an flist that the target lacks, or has wrong, from the source to the target.
+    """Copy the blocks of an flist that are missing or corrupt in the target from the source to the target.
 
-    What the target has is compared where it may have changed unseen; with `check_content` all of it is.
+    Blocks in the target are compared if they may have changed unnoticed; with `check_content` all are.
 
-    Blocks that the source cannot provide do not keep the rest from being pushed.
+    Blocks that the source cannot provide do not prevent the rest from being pushed.
 
     Raises:
         BlockMissingError: the source lacks blocks that the target lacks too, or the target lost some.
@@ -123,7 +123,7 @@ class Blocks:
         return count
 
     def batches(self, size: int) -> Iterator[list[BlockRef]]:
-        """Walk the blocks, in the order of their hashes."""
+        """Yield the blocks, in the order of their hashes."""
         rows = self._table.execute("SELECT hash, key FROM blocks ORDER BY hash, key")
         while batch := rows.fetchmany(size):
             yield [BlockRef(block_hash, key) for block_hash, key in batch]
@@ -154,7 +154,7 @@ def _check(blocks: Blocks, target: Store, progress: Progress) -> int:
 
 
 class _Faults:
-    """Blocks that the source could not provide."""
+    """The blocks that the source could not provide."""
 
     def __init__(self) -> None:
         self._missing = 0
@@ -174,7 +174,7 @@ class _Faults:
             self._kept.add(ref)
 
     def error(self, flist: Flist, source: Store) -> FlistfsError:
-        """Return an error that names the files affected."""
+        """Return an error that names the affected files."""
         kind = BlockMissingError if self._missing else BlockCorruptError
         lacks = f"lacks {self._missing} of the blocks" if self._missing else ""
         holds = f"holds {self._corrupt} that are corrupt" if self._corrupt else ""

@@ -1,7 +1,7 @@
-"""Sources of right blocks, to replace wrong ones in a store, or to fill in for missing ones.
+"""Sources of valid blocks, to replace corrupt or missing ones in a store.
 
-They come from another store, or are made again from files: a chunk of the right content becomes the same
-block. Whatever comes is opened first, and compared with the hash and the key that the flist says.
+They come from another store, or are encoded again from files: a chunk of the right content becomes the same
+block. Every block is decoded first, and checked against the hash and key in the flist.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A block to be found, and a place in the tree where its content was."""
+    """A block to find, and a place in the tree with its content."""
 
     path: bytes
     piece: Piece
 
     @property
     def ref(self) -> BlockRef:
-        """What the flist says of the block."""
+        """The block's reference in the flist."""
         return self.piece.ref
 
 
 class Supply(Protocol):
-    """A source of right blocks."""
+    """A source of valid blocks."""
 
     def at_once(self, wanted: Wanted) -> Block | None:
         """Return a block if it is found quickly."""
@@ -46,7 +46,7 @@ class Supply(Protocol):
 
 
 class StoreSupply:
-    """Right blocks from another store."""
+    """Valid blocks from another store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -60,25 +60,25 @@ class StoreSupply:
         return right_copy(self._store, wanted.ref)
 
     def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:  # noqa: ARG002  a Supply's signature
-        """Yield nothing: the store was asked already."""
+        """Yield nothing: the store was already queried."""
         yield from ()
 
 
 class DirectorySupply:
-    """Right blocks from the content of files: of the same path, else of any in a directory."""
+    """Valid blocks from the content of files: of the same path, else of any file in a directory."""
 
     def __init__(self, root: Path, codec: Codec) -> None:
         self._root = os.fsencode(root)
         self._codec = codec
 
     def at_once(self, wanted: Wanted) -> Block | None:
-        """Look at the place where the content was."""
+        """Read the chunk at the same path and offset."""
         path = b"/".join((self._root, wanted.path))
         find = {wanted.ref.key: wanted.ref}.get
         return next(_blocks(self._codec, path, find, wanted.piece.offset, wanted.piece.length), None)
 
     def search(self, wanted: Iterable[Wanted]) -> Iterator[Block]:
-        """Look through all files."""
+        """Search all files."""
         missing = {each.ref.key: each.ref for each in wanted}
         for directory, _, names in os.walk(self._root):
             for name in names:
@@ -96,7 +96,7 @@ def _blocks(
     start: int = 0,
     length: int | None = None,
 ) -> Iterator[Block]:
-    """Encode those of a file's chunks that are wanted; with a length, only the one at `start`."""
+    """Encode the wanted chunks of a file; with a length, only the one at `start`."""
     try:
         with open(os.open(path, _FLAGS), "rb", buffering=0) as file:  # noqa: PTH123  a descriptor
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -104,7 +104,7 @@ def _blocks(
             position = start
             while chunk := os.pread(file.fileno(), length or CHUNK_SIZE, position):
                 ref = find(codec.key(chunk))
-                # Compression libraries differ for a few chunks: then the block is another, useless here.
+                # Compression libraries differ for a few chunks: then the block differs, and is useless here.
                 if ref is not None and (block := codec.encode(chunk)).hash == ref.hash:
                     yield block
                 if length is not None:

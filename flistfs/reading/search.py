@@ -1,4 +1,4 @@
-"""Selecting entries: by name, kind and size, or by patterns of paths."""
+"""Select entries by name, kind and size, or by path patterns."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ class Search:
 
 
 def search(flist: Flist, start: Node, wanted: Search) -> Iterator[Node]:
-    """Walk the matches below a directory, or `start` itself if it is not a directory."""
+    """Yield the matches below a directory, or `start` itself if it is not a directory."""
     if not (start.kind is Kind.DIRECTORY and start.whole) and wanted.matches(start):
         yield start
     yield from filter(wanted.matches, flist.walk(start))
 
 
 class Selection:
-    """Patterns of paths as in .gitignore.
+    """Path patterns as in .gitignore.
 
     A pattern without a slash matches a name anywhere, one with a slash a path from the root; `*` stops at
-    slashes and `**` does not; what lies below a directory that matches is matched; `!` takes out again.
+    slashes and `**` does not; everything below a matching directory matches; `!` excludes again.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        """Parse patterns. Raises UsageError for one that can match nothing."""
+        """Parse patterns. Raises UsageError for one that cannot match anything."""
         self._patterns = [parse_pattern(pattern) for pattern in patterns if pattern]
         self._patterns.reverse()
 

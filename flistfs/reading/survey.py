@@ -40,7 +40,7 @@ class Survey:
 
 
 def take_survey(flist: Flist, *, largest: int = 10, progress: Progress = quiet) -> Survey:
-    """Walk an flist and count. Memory grows with its unique blocks: some 100 bytes each, 200 MB for 1 TB.
+    """Walk an flist and count its entries. Memory grows by 100 bytes per unique block, 200 MB for 1 TB.
 
     Raises:
         FormatError: it is damaged.

@@ -1,7 +1,7 @@
-"""The united tree of several flists, each on top of those before it;
-the rules are in `flistfs.tree.uniting`.
+"""The merged tree of several flists, each on top of those before it.
 
-Only directories that several flists have are looked at before it is walked, and at nothing but names in them.
+The rules are in `flistfs.tree.uniting`. Before the tree is walked, only directories that several flists have
+are read, and only for their names.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from flistfs.tree.rules import Conflict, Part, Place, Prefer, Rules, Seen, Sort,
 from flistfs.tree.uniting import United, join
 
 # Directories of an flist to cache: two are compared at a time, and links lead through others. More if they
-# are small, as many may unite in one place: up to this many entries, of about 500 bytes each.
+# are small, as many may be merged in one place: up to this many entries, of about 500 bytes each.
 _REMEMBERED = 8
 _REMEMBERED_ENTRIES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """A path that several flists have: the names of those, and what it is in each.
+    """A path that several flists have: the names of those, and the kind of entry in each.
 
-    `why` is what makes it one. `twice` are the paths of entries of one flist that would all be there; then
-    `found` is of these alone.
+    `why` is the reason of the clash. `twice` are the paths of entries of one flist that would all end up
+    there; then `found` contains only these.
     """
 
     path: bytes
@@ -38,16 +38,14 @@ class Clash:
 
     @property
     def is_open(self) -> bool:
-        """Return whether a preference alone decides it."""
+        """Whether a preference alone decides it."""
         return self.why is Why.UNDECIDED
 
     @property
     def reason(self) -> str:
-        """Why no preference decides it, in words; empty if one does."""
+        """Why a preference cannot decide it, for messages; empty if one can."""
         if self.why is Why.TWICE:
-            return (
-                f"it would be there twice, through a link, as {' and as '.join(map(printable, self.twice))}"
-            )
+            return f"it would exist twice, through a link, as {' and as '.join(map(printable, self.twice))}"
         return _REASONS.get(self.why, "")
 
 
@@ -58,7 +56,7 @@ _REASONS = {
 
 
 def described(clash: Clash) -> str:
-    """Return one line that says what is where."""
+    """Return one line that describes a clash."""
     if clash.why is Why.TWICE:
         return f"{printable(clash.path)} in {clash.found[0][0]}: {clash.reason}"
     found = " and ".join(f"{name} ({kind})" for name, kind in clash.found)
@@ -69,19 +67,19 @@ class FlistTree:
     """An flist as a tree that unites with others. Damage is reported when it is walked."""
 
     def __init__(self, flist: Flist, *, by_time: bool) -> None:
-        """Look at an flist; with `by_time` also at when directories were modified."""
+        """Use an flist; with `by_time`, also the modification times of its directories."""
         self._flist = flist
         self._by_time = by_time
         self._remembered: OrderedDict[bytes, Mapping[bytes, Node]] = OrderedDict()
-        self._entry_count = 0  # with the directories
+        self._entry_count = 0  # including the directories
 
     def names(self, directory: bytes) -> Iterator[tuple[bytes, Seen]]:
-        """Walk what is in a directory."""
+        """Yield the entries of a directory."""
         for name, node in self._entries(directory).items():
             yield name, self._seen(node)
 
     def look(self, directory: bytes, names: Sequence[bytes]) -> dict[bytes, Seen]:
-        """Look names up in a directory."""
+        """Look up names in a directory."""
         entries = self._entries(directory)
         return {name: self._seen(entries[name]) for name in names if name in entries}
 
@@ -111,7 +109,7 @@ class FlistTree:
 
 
 def seen_of(node: Node) -> Seen:
-    """Return what a node is to the rules."""
+    """Return a node as the rules see it."""
     return _seen(node, node.mtime)
 
 
@@ -124,12 +122,12 @@ def _seen(node: Node, time: int) -> Seen:
 
 
 class Union:
-    """The united tree of flists."""
+    """The merged tree of flists."""
 
     def __init__(self, flists: Sequence[tuple[str, Flist]], rules: Rules) -> None:
-        """Unite flists, by their names, the later on top.
+        """Merge flists, given with their names, the later on top.
 
-        `clashes` lists what stands in the way.
+        `clashes` lists the conflicts.
         """
         self._names = [name for name, _ in flists]
         lowest, *others = [FlistTree(flist, by_time=rules.prefer is Prefer.NEWER) for _, flist in flists]
@@ -140,7 +138,7 @@ class Union:
         self.decided = len(self._united.decided)
 
     def root(self) -> Place:
-        """Return the topmost directory."""
+        """Return the root directory."""
         return self._united.root()
 
     def below(self, place: Place, name: bytes, parts: Sequence[Part]) -> Place:
@@ -148,11 +146,11 @@ class Union:
         return self._united.place(join(place.path, name), parts)
 
     def own_parts(self, place: Place) -> list[Part]:
-        """Return the parts of a directory that may give it its attributes."""
+        """Return the parts of a directory that may provide its attributes."""
         return self._united.own_parts(place)
 
     def chosen(self, found: Sequence[Node]) -> list[int]:
-        """Return which entries of a name, in the order of their flists, are to be there: by their numbers."""
+        """Return the indexes of the winners among the entries of a name, in the order of their flists."""
         return self._united.rules.chosen([seen_of(node) for node in found]) if len(found) > 1 else [0]
 
     def hidden(self) -> dict[str, list[bytes]]:

@@ -1,7 +1,7 @@
-"""Verify an flist: its records, and that the store has every block, or even the right ones.
+"""Verify an flist: its records, and that the store has every block, optionally with the right content.
 
-Two walks: the first looks for faults of the records and counts blocks, the second asks the store. So the end
-of the second is known beforehand, and no store is asked for what no block can be called.
+Two walks: the first looks for faults of the records and counts blocks, the second queries the store. So the
+length of the second is known beforehand, and the store is never queried for an invalid hash.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from flistfs.tree.chunks import BlockRef
 from flistfs.tree.node import Kind
 from flistfs.util.progress import Progress, Report, quiet
 
-# References to blocks checked together.
+# Block references per batch.
 _BATCH: Final = 4096
 
 ROUTER: Final = b"router.yaml"
-"""Stands for the path where the fault is in the package's router."""
+"""Replaces the path of a fault in the package's router."""
 
 _UNKNOWN: Final = -1
 
-# The outcome for a block: how many bytes its chunk has (_UNKNOWN if it was not fetched), or its fault.
+# The outcome for a block: the bytes of its chunk (_UNKNOWN if it was not fetched), or its fault.
 _Outcome: TypeAlias = int | str
 
 
@@ -57,12 +57,12 @@ def verify(
     supply: Supply | None = None,
     progress: Progress = quiet,
 ) -> Verified:
-    """Find everything that is wrong with an flist.
+    """Find all faults of an flist.
 
-    Without a store only its records are looked at; with one, whether it has every block; `deep` fetches,
-    decrypts and checks each block, once, as each of its servers has it. With a supply, it is deep, and right
-    blocks from there go where the store has wrong ones, or none. Memory grows with the blocks that are not
-    alike: some 200 bytes each, 400 MB for 1 TB.
+    Without a store only its records are checked; with one, also that it has every block; `deep` fetches,
+    decrypts and checks each copy of each block once. With a supply, it is deep, and valid blocks from there
+    replace those that are corrupt or missing in the store. Memory grows with the number of distinct blocks:
+    some 200 bytes each, 400 MB for 1 TB.
 
     Raises:
         StoreError: the store cannot be reached.
@@ -97,7 +97,7 @@ def verify(
 
 
 def _package_faults(flist: Flist) -> Iterator[Fault]:
-    """Walk what makes readers refuse the package, for how it is packed or for its router."""
+    """Yield what makes readers reject the package, because of its packing or its router."""
     yield from (Fault(b"", what) for what in flist.package_faults)
     try:
         flist.router()
@@ -108,7 +108,7 @@ def _package_faults(flist: Flist) -> Iterator[Fault]:
 def _broken(
     flist: Flist, blocks: _Blocks, supply: Supply | None, total: int, progress: Progress
 ) -> Iterator[Wanted]:
-    """Walk the chunks that have faults and cannot be repaired immediately."""
+    """Yield the chunks that have faults and cannot be repaired immediately."""
     references = _references(flist)
     done = 0
     while batch := list(islice(references, _BATCH)):
@@ -125,7 +125,7 @@ def _broken(
 
 
 def _references(flist: Flist) -> Iterator[Wanted]:
-    """Walk the chunks of all files that have none of the faults of records."""
+    """Yield the chunks of all files whose records have no faults."""
     for _, listing in flist.directories():
         if isinstance(listing, FormatError):
             continue
@@ -135,10 +135,10 @@ def _references(flist: Flist) -> Iterator[Wanted]:
 
 
 class _Blocks:
-    """What is known about blocks; each is asked for once."""
+    """The outcomes of blocks; each is queried once."""
 
     def __init__(self, store: Store, *, deep: bool, entire: bool) -> None:
-        """Ask a store; `entire`: a block that one of its servers lacks is missing, though another has it."""
+        """Query a store; if `entire`, a block that any of its servers lacks is missing."""
         self.repaired = 0
         self._store = store
         self._entire = entire
@@ -150,7 +150,7 @@ class _Blocks:
         return len(self._outcomes)
 
     def check(self, refs: Sequence[BlockRef]) -> None:
-        """Check the blocks that are not known yet."""
+        """Check the blocks that have no outcome yet."""
         new = list({self._name(ref): ref for ref in refs if self._name(ref) not in self._outcomes}.values())
         outcomes = ahead(self._fetched, new) if self._deep else self._asked(new)
         for ref, outcome in zip(new, outcomes, strict=True):
@@ -162,11 +162,11 @@ class _Blocks:
             )
 
     def is_broken(self, ref: BlockRef) -> bool:
-        """Return whether a block is missing or wrong."""
+        """Return whether a block is missing or corrupt."""
         return isinstance(self._outcomes[self._name(ref)], str)
 
     def repair_from(self, blocks: Iterable[Block]) -> None:
-        """Store right blocks, and check that they have arrived."""
+        """Store valid blocks, and check that they have arrived."""
         for block in blocks:
             self._store.put([block])
             outcome = self._outcomes[self._name(block.ref)] = self._fetched(block.ref)
@@ -183,7 +183,7 @@ class _Blocks:
         return None
 
     def _name(self, ref: BlockRef) -> bytes:
-        # The key matters only where the block is opened with it.
+        # The key matters only if the block is decoded with it.
         codec = self._store.codec
         return codec.compact(ref.hash) + (codec.compact(ref.key) if self._deep else b"")
 

@@ -31,7 +31,7 @@ _ZEROS: Final = bytes(CHUNK_SIZE)
 
 @contextmanager
 def explained(target: Path, path: bytes) -> Iterator[None]:
-    """Turn a system error into one that names the path below `target`.
+    """Convert a system error to one that names the path below `target`.
 
     Raises:
         OutputError: instead of OSError.
@@ -41,7 +41,7 @@ def explained(target: Path, path: bytes) -> Iterator[None]:
     except OSError as error:
         where = printable(join(os.fsencode(target), path) if path else os.fsencode(target))
         reason = "the disk is full: make room" if error.errno == errno.ENOSPC else error.strerror
-        raise OutputError(f"{where} cannot be made: {reason}") from error
+        raise OutputError(f"{where} cannot be created: {reason}") from error
 
 
 class _Output:
@@ -66,7 +66,7 @@ class _Output:
             self._complete(self._descriptor)
 
     def release(self) -> None:
-        """Note that one chunk is done with, written or not."""
+        """Record that one chunk is done, written or not."""
         with self._lock:
             self._users -= 1
             is_last = not self._users
@@ -97,11 +97,11 @@ class Writers:
             while error is None and self._running:
                 self._await_one()
         finally:
-            # After an error, running work is not awaited: closing the store ends it.
+            # After an error, running work is not waited for: closing the store ends it.
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def write(self, descriptor: int, node: Node, complete: Callable[[int], None]) -> None:
-        """Fill a new file; `complete` gets the descriptor when all is written, which is closed then."""
+        """Fill a new file; `complete` is called with the descriptor at the end, before it is closed."""
         waiting: deque[Piece | None] = deque(
             piece
             for piece in pieces(node, self._store.codec)
@@ -115,7 +115,7 @@ class Writers:
                 self._start(output, node.path, waiting[0])
                 waiting.popleft()
         finally:
-            for _ in waiting:  # nothing, unless something failed
+            for _ in waiting:  # empty unless something failed
                 output.release()
 
     def _start(self, output: _Output, path: bytes, piece: Piece | None) -> None:
@@ -126,7 +126,7 @@ class Writers:
         self._running.append(future)
 
     def _fill(self, output: _Output, path: bytes, piece: Piece | None) -> int:
-        """Write a chunk, or complete a file without any."""
+        """Write a chunk, or complete a file without chunks."""
         try:
             chunk = b"" if piece is None else fetch(self._store, path, piece)
             with explained(self._target, path):

@@ -16,13 +16,13 @@ from flistfs.sources.reach import file_within_reach, within_reach
 from flistfs.tree.rules import Prefer, Rules, Seen, Sort, Tree, Why
 from flistfs.tree.uniting import United, is_below, join
 
-DEAD_LINK = "a link that leads to no directory is there already"
+DEAD_LINK = "a link that does not lead to a directory already exists"
 """Why a directory has no place where it would have one if it may replace links."""
 
 
 _WHY = {
-    Why.DIRECTORY: "a directory is there already",
-    Why.NO_DIRECTORY: "something that is not a directory is there already",
+    Why.DIRECTORY: "a directory already exists",
+    Why.NO_DIRECTORY: "something other than a directory already exists",
     Why.DEAD_LINK: DEAD_LINK,
     Why.TWICE: "it would exist twice because one path goes through a link",
 }

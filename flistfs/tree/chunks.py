@@ -1,4 +1,4 @@
-"""Chunks of files, and where the blocks that hold them are."""
+"""Chunks of files, and references to their blocks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 CHUNK_SIZE: Final = 512 * 1024
-"""Plain bytes in a chunk; a file's last chunk may be shorter."""
+"""Plain bytes per chunk; a file's last chunk may be shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockRef:
-    """Where a chunk is: the block's name in the store, and the key that decrypts it. Both are opaque."""
+    """A reference to a chunk's block: its name in the store, and its decryption key. Both are opaque."""
 
     hash: bytes
     key: bytes
 
 
 def pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """Cut a range of a file at the chunks' borders: (index, start in the chunk, end in the chunk)."""
+    """Split a range of a file at chunk boundaries: (index, start in the chunk, end in the chunk)."""
     end = offset + length
     while offset < end:
         index, start = divmod(offset, CHUNK_SIZE)
@@ -29,12 +29,12 @@ def pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
 
 
 def chunk_length(size: int, index: int) -> int:
-    """How many bytes of a file of `size` bytes lie in its chunk `index`."""
+    """Return the length of chunk `index` of a file of `size` bytes."""
     return max(0, min(CHUNK_SIZE, size - index * CHUNK_SIZE))
 
 
 class Stored(NamedTuple):
-    """A chunk that the store holds: its plain length in bytes, and the block it became."""
+    """A chunk that the store holds: its plain length in bytes, and its block."""
 
     length: int
     hash: bytes

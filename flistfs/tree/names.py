@@ -1,7 +1,7 @@
 """Valid names and paths, which every walk of a tree relies on.
 
-An invalid name makes a path that is another's, or one that leads elsewhere. Longer paths than these no
-program writes; the records of all directories on the way have theirs in full, so they cost a square of it.
+An invalid name makes a path that belongs to another entry, or leads elsewhere. No program writes longer paths
+than these; each directory's record holds its full path, so the cost grows with the square of the length.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_NAME: Final = 255
 
 
 MAX_PATH: Final = 64 << 10
-"""Bytes in a path: sixteen times what Linux takes at once (PATH_MAX); trees can be walked step by step."""
+"""Bytes in a path: sixteen times the limit of one system call (PATH_MAX); walks can go step by step."""
 
 
 __all__ = ["MAX_NAME", "MAX_PATH", "name_fault", "place_fault"]
@@ -27,14 +27,14 @@ def name_fault(name: bytes) -> str | None:
     if not name:
         return "it has no name"
     if name in {b".", b".."} or b"/" in name or b"\0" in name:
-        return "no file can have its name: its parent cannot be listed"
+        return "its name is not a valid file name: its parent cannot be listed"
     if len(name) > MAX_NAME:
         return f"its name has {len(name)} bytes, more than {MAX_NAME}"
     return None
 
 
 def place_fault(path: bytes, name: bytes) -> str | None:
-    """Return why nothing can be at `path`, whose last part is `name`; None if something can."""
+    """Return why no entry can be at `path`, whose last part is `name`; None if one can."""
     if len(path) > MAX_PATH:
         return f"its path has {len(path)} bytes, more than {MAX_PATH}"
     return name_fault(name)
@@ -46,6 +46,6 @@ def join(path: bytes, name: bytes) -> bytes:
 
 
 def printable(raw: bytes) -> str:
-    """Return a name on one line, unprintable characters escaped."""
+    """Return a name on one line, with unprintable characters escaped."""
     text = raw.decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""Entries of a tree, in no format."""
+"""Entries of a tree, independent of any format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 
 
 class Kind(enum.StrEnum):
-    """What an entry is."""
+    """The kind of an entry."""
 
     DIRECTORY = "directory"
     FILE = "file"
@@ -42,15 +42,15 @@ DEVICES: Final = frozenset({Kind.CHAR, Kind.BLOCK})
 """The kinds that have device numbers."""
 
 NO_ACCESS_MODE: Final = 0o400
-"""The permissions that readers show of an entry whose owner and mode an flist lacks."""
+"""The permissions that readers show for an entry whose owner and mode an flist lacks."""
 
 
 class Access(NamedTuple):
-    """Owner and mode of entries; equal ones are usually one object, shared by many nodes.
+    """Owner and mode of entries; equal ones are usually one object shared by many nodes.
 
-    `mode` is the full `st_mode`; where entries of several kinds share one record its type bits may be those
-    of another kind. `uid` and `gid` are None for an account that is known by name only. `extra` holds what
-    else the format has, in its own shape: it survives a merge of flists, and nothing else looks at it.
+    `mode` is the full `st_mode`; where entries of several kinds share one record, its type bits may be those
+    of another kind. `uid` and `gid` are None for an account that is known by name only. `extra` holds any
+    other data of the format, opaque to everything else: it survives a merge of flists.
     """
 
     mode: int
@@ -61,17 +61,17 @@ class Access(NamedTuple):
     extra: tuple[Hashable, ...] = ()
 
 
-# A named tuple: one is made for every entry, and a frozen dataclass takes three times as long.
+# A named tuple: one is created for every entry, and a frozen dataclass takes three times as long.
 class Node(NamedTuple):
     """An entry of a tree.
 
     `path` is relative to the root, without a slash at either end; the root's is empty. `size` is in bytes;
-    times are whole seconds since 1970, `ctime` that of the last change of the inode. `target` is where a link
-    leads, `device` the numbers (major, minor) of a device that has proper ones. The blocks of a file are in
+    times are whole seconds since 1970, `ctime` that of the last change of the inode. `target` is a link's
+    target, `device` the numbers (major, minor) of a device that has valid ones. The blocks of a file are in
     order, each of `chunk_size` plain bytes but the last.
 
-    `whole` is False for a directory that is known from its parent's entry only, because nobody has asked for
-    more, or because the flist lacks it. `held` is the access, or why it cannot be read.
+    `whole` is False for a directory that is known from its parent's entry only, because it has not been
+    loaded, or because the flist lacks it. `held` is the access, or why it cannot be read.
     """
 
     path: bytes
@@ -96,7 +96,7 @@ class Node(NamedTuple):
         """Owner and mode; None if the flist lacks them.
 
         Raises:
-            FormatError: they cannot be read; names the path.
+            FormatError: they cannot be read; the message names the path.
         """
         if isinstance(self.held, FormatError):
             raise self.held

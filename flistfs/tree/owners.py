@@ -1,4 +1,4 @@
-"""Owners on this machine: whom files may be given to, and which account a name means."""
+"""Owners on this machine: which ones files may be given to, and which account a name means."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 
 
 class Owners:
-    """The owners that this process may give files to: root any, others themselves and their groups."""
+    """The owners that this process may give files to: any for root, itself and its groups for others."""
 
     def __init__(self) -> None:
         self._is_root = os.geteuid() == 0
@@ -35,7 +35,7 @@ class Owners:
     def allowed(self, access: Access | None) -> tuple[int, int, bool]:
         """Return the ids to set (-1: leave as is), and whether they differ from those in the flist."""
         if access not in self._known:
-            assert access is not None  # noqa: S101  the type checker's
+            assert access is not None  # noqa: S101  for the type checker
             uid, gid = uid_of(access), gid_of(access)
             may_uid = uid is not None and (self._is_root or uid == os.geteuid())
             may_gid = gid is not None and (self._is_root or gid in self._groups)
@@ -48,9 +48,9 @@ class Owners:
 
 
 def id_fault(access: Access) -> str | None:
-    """Return why user or group are impossible; None if they are possible."""
+    """Return why user or group are invalid; None if they are valid."""
     for kind, number in ("user", access.uid), ("group", access.gid):
-        if _is_impossible(number):
+        if _is_invalid(number):
             return f"its {kind} has the number {number}, which no account can have"
     return None
 
@@ -59,7 +59,7 @@ def shown_owner(access: Access | None, mode: int) -> tuple[int, int, int]:
     """Return the user, group and mode of an entry as a mount shows them.
 
     An account known by name only, and unknown on this machine, becomes root, and set-id bits are dropped:
-    they would lend root's rights where another account's were meant. An impossible number becomes nobody.
+    they would grant root's rights where another account's were meant. An invalid number becomes nobody.
     """
     if access is None:
         return 0, 0, mode & ~_SET_ID
@@ -67,22 +67,22 @@ def shown_owner(access: Access | None, mode: int) -> tuple[int, int, int]:
     if uid is None or gid is None:
         mode &= ~_SET_ID
     return (
-        (NOBODY if _is_impossible(access.uid) else 0) if uid is None else uid,
-        (NOBODY if _is_impossible(access.gid) else 0) if gid is None else gid,
+        (NOBODY if _is_invalid(access.uid) else 0) if uid is None else uid,
+        (NOBODY if _is_invalid(access.gid) else 0) if gid is None else gid,
         mode,
     )
 
 
-# Old flists have names only: root is 0, digits are a number, and otherwise this machine is asked, as by tar.
+# Old flists have names only: root is 0, digits are a number, and others are looked up here, as tar does.
 
 
 def uid_of(access: Access) -> int | None:
-    """Return the number of the user; None for a name unknown on this machine, or an impossible number."""
+    """Return the number of the user; None for a name unknown on this machine, or an invalid number."""
     return _number(access.uid, access.user, lambda name: pwd.getpwnam(name).pw_uid)
 
 
 def gid_of(access: Access) -> int | None:
-    """Return the number of the group; None for a name unknown on this machine, or an impossible number."""
+    """Return the number of the group; None for a name unknown on this machine, or an invalid number."""
     return _number(access.gid, access.group, lambda name: grp.getgrnam(name).gr_gid)
 
 
@@ -97,7 +97,7 @@ def spelled_number(text: bytes) -> int | None:
 
 
 def _number(number: int | None, name: bytes, ask: Callable[[str], int]) -> int | None:
-    if _is_impossible(number):
+    if _is_invalid(number):
         return None
     if number is not None:
         return number
@@ -109,5 +109,5 @@ def _number(number: int | None, name: bytes, ask: Callable[[str], int]) -> int |
         return None
 
 
-def _is_impossible(number: int | None) -> bool:
+def _is_invalid(number: int | None) -> bool:
     return number is not None and not 0 <= number <= MAX_ID

@@ -1,4 +1,4 @@
-"""What is to be there where several trees have something of the same name: words and rules of `uniting`."""
+"""The rules for merging trees that have entries of the same name, and the vocabulary of `uniting`."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import NamedTuple, Protocol
 
 from flistfs.tree.names import MAX_PATH
 
-# Links that are followed on the way along one path, as the kernel does.
+# Links followed along one path, as in the kernel.
 _MAX_LINKS = 40
 
 
 @dataclass(slots=True)
 class Allowance:
-    """What may still be followed along one path: so many links, with so many bytes in their targets.
+    """What may still be followed along one path: a number of links, and of bytes in their targets.
 
-    The bytes bound the steps: a target can lead to and fro.
+    The bytes bound the steps: a target can lead back and forth.
     """
 
     links: int = _MAX_LINKS
     size: int = MAX_PATH
 
     def take(self, target: bytes) -> bool:
-        """Take a link off; return whether it may be followed."""
+        """Subtract a link; return whether it may be followed."""
         self.links -= 1
         self.size -= len(target)
         return not self.is_spent
 
     @property
     def is_spent(self) -> bool:
-        """Whether there were too many links, or too long ones."""
+        """Whether there were too many links, or their targets were too long."""
         return self.links < 0 or self.size < 0
 
 
 class Prefer(enum.StrEnum):
-    """Which of several trees wins a path; the newer by modification time, and the first of two as new."""
+    """Which of several trees wins a path: the newer by modification time, or the first if equally new."""
 
     FIRST = "first"
     LAST = "last"
@@ -44,7 +44,7 @@ class Prefer(enum.StrEnum):
 
 
 class Sort(enum.Enum):
-    """What the rules tell apart."""
+    """The kinds of entries that the rules distinguish."""
 
     DIRECTORY = enum.auto()
     LINK = enum.auto()
@@ -52,7 +52,7 @@ class Sort(enum.Enum):
 
 
 class Seen(NamedTuple):
-    """What a tree has under a name: `target` is a link's, `time` when it was modified, `what` for people."""
+    """An entry of a tree: `target` is a link's, `time` its modification time, `what` a word for users."""
 
     sort: Sort
     target: bytes = b""
@@ -61,13 +61,13 @@ class Seen(NamedTuple):
 
 
 class Tree(Protocol):
-    """A tree that is put on others, or has others put on it. Paths have no slash at either end."""
+    """A tree that is laid over others, or under them. Paths have no slash at either end."""
 
     def names(self, directory: bytes) -> Iterable[tuple[bytes, Seen]]:
-        """Walk what is in a directory; nothing, if it cannot be read."""
+        """Yield the entries of a directory; none if it cannot be read."""
 
     def look(self, directory: bytes, names: Sequence[bytes]) -> Mapping[bytes, Seen]:
-        """Look names up in a directory; those that are not there are left out."""
+        """Look up names in a directory; those that do not exist are left out."""
 
 
 class Part(NamedTuple):
@@ -78,39 +78,39 @@ class Part(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An entry, and what it is."""
+    """An entry, and its description."""
 
     part: Part
     seen: Seen
 
 
 class Place(NamedTuple):
-    """A directory of the united tree, and those that it unites, the lowest first."""
+    """A directory of the merged tree, and the directories that it merges, the lowest first."""
 
     path: bytes
     parts: tuple[Part, ...]
 
 
 class Why(enum.Enum):
-    """What makes a clash."""
+    """The reason of a clash."""
 
     UNDECIDED = enum.auto()
-    """Nothing says which is to be there."""
+    """No rule decides which entry wins."""
     DIRECTORY = enum.auto()
-    """A directory, in which something else is to be there."""
+    """Something else over a directory."""
     NO_DIRECTORY = enum.auto()
     """Something that is not a directory, in the place of one."""
     DEAD_LINK = enum.auto()
-    """A directory over a link that leads to no directory."""
+    """A directory over a link that does not lead to a directory."""
     FULL_DIRECTORY = enum.auto()
     """A link over a directory that has content."""
     TWICE = enum.auto()
-    """Two entries of one tree, of which one came through a link."""
+    """Two entries of one tree, one of which came through a link."""
 
 
 @dataclass(slots=True)
 class Conflict:
-    """A path of the united tree that several entries claim."""
+    """A path of the merged tree that several entries claim."""
 
     path: bytes
     why: Why
@@ -118,12 +118,12 @@ class Conflict:
 
     @property
     def upper(self) -> Part:
-        """The one that came last."""
+        """The uppermost entry."""
         return next(reversed(self.found))
 
 
 class Verdict(enum.Enum):
-    """What becomes of a name that two trees have."""
+    """The outcome for a name that two trees have."""
 
     UNITE = enum.auto()
     THROUGH = enum.auto()
@@ -133,13 +133,13 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How trees unite.
+    """How trees are merged.
 
     Attributes:
-        prefer: Which of several things is to be there; without it they clash.
+        prefer: Which of several differing entries wins; without it they clash.
         replace_links: Whether a directory never goes through a link.
-        keep_directories: Whether a directory never takes the place of something else, nor the other way
-            round, save of a link with `replace_links`.
+        keep_directories: Whether a directory never replaces anything else, nor the other way round, except
+            a link with `replace_links`.
     """
 
     prefer: Prefer | None
@@ -170,9 +170,9 @@ class Rules:
                 return Verdict.UPPER if upper.time > lower.time else Verdict.LOWER
 
     def chosen(self, found: Sequence[Seen]) -> list[int]:
-        """Return which of several entries of a name, the lowest first, are to be there: by their numbers.
+        """Return the indexes of the winners among the entries of a name, given the lowest first.
 
-        That is one, or the directories that unite. Where they clash it is what was there first.
+        That is one, or the directories that are merged. Where they clash the lower one is kept.
         """
         chosen, there = [0], found[0]
         for number, upper in enumerate(found[1:], 1):

@@ -1,17 +1,17 @@
-"""Trees become one: what there is where several have something of the same name, and where directories go.
+"""Merge trees: which entry wins where several have one of the same name, and where directories go.
 
-This is the one place with the rules; `merge`, layers and `add` follow them, each with trees of its own:
+The rules are defined only here; `merge`, layers and `add` follow them, each with trees of its own:
 
-- Trees lie on top of each other, one after the other. Directories unite.
-- A directory goes through a link of the tree below it to the directory that the link leads to. The link
+- Trees are laid over each other, one after the other. Directories are merged.
+- A directory over a link of the tree below goes through it to the directory that the link leads to. The link
   stays, and so do owner, mode and times of that directory. Links are followed as in a root directory: an
-  absolute target begins at the top, and `..` does not lead out. They may lead through links, and to
-  directories, that the tree which is being put on top brings itself: such directories come last.
-- A link that leads to no directory is never replaced by a directory, nor a directory that has content by a
-  link: both are clashes. `Rules.replace_links` is the other way: then a directory and a link are like any
-  two things that differ.
-- For everything else the rules say which is to be there. What goes away is noted in `United.hidden`.
-- Two entries of one tree that would come to be in the same place, through a link, are a clash too.
+  absolute target starts at the top, and `..` does not lead out. They may lead through links, and to
+  directories, of the tree that is being added itself: such directories come last.
+- A link that does not lead to a directory is never replaced by a directory, nor a directory with content by
+  a link: both are clashes. With `Rules.replace_links`, a directory and a link are treated like any two
+  entries that differ.
+- For everything else the rules decide which entry wins. The others are recorded in `United.hidden`.
+- Two entries of one tree that would end up in the same place, through a link, are a clash too.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from flistfs.tree.rules import (
     time_of,
 )
 
-# How often a directory that is to go through a link is tried, as what is on its way may change.
+# How often a directory over a link is tried, as entries on the link's path may change.
 _MAX_TRIES = 40
 
-# Names that are looked up at once.
+# Names per lookup.
 _BATCH = 256
 
 T = TypeVar("T")
 
 
 class United:
-    """The tree that several make. Whoever walks it finds clashes first: then it means nothing.
+    """The merge of several trees. Check for clashes before walking it: with any, it is meaningless.
 
-    Memory holds what clashes and what is hidden, and what went through links.
+    Kept in memory are the clashes, the hidden entries, and the directories that went through links.
     """
 
     def __init__(self, rules: Rules, lowest: Tree) -> None:
-        """Begin with one tree."""
+        """Start with one tree."""
         self.rules = rules
         self._trees = [lowest]
         self._through: dict[bytes, list[Part]] = {}
@@ -61,33 +61,33 @@ class United:
         self.hidden: dict[Part, None] = {}
 
     def root(self) -> Place:
-        """Return the topmost directory."""
+        """Return the root directory."""
         return self.place(b"", [Part(number, b"") for number in range(len(self._trees))])
 
     def place(self, path: bytes, parts: Iterable[Part]) -> Place:
-        """Return the directory at a path, which these unite in, with what came through links."""
+        """Return the directory at a path that merges these parts, and those that came through links."""
         through = self._through.get(path)
         if through is None:
             return Place(path, tuple(parts))
         return Place(path, tuple(sorted([*parts, *through], key=lambda part: part.tree)))
 
     def own_parts(self, place: Place) -> list[Part]:
-        """Return those of its parts that did not come through a link: its attributes are one of theirs."""
+        """Return its parts that did not come through a link, one of which provides the attributes."""
         through = self._through.get(place.path, ())
         return [part for part in place.parts if part not in through]
 
     def put(self, tree: Tree) -> list[bytes]:
-        """Put another tree on top; returns its directories that went through links, in the order they did."""
+        """Add another tree on top; return its directories that went through links, in that order."""
         number = len(self._trees)
         self._trees.append(tree)
         layer = _Layer(self, number, tree)
         layer.join()
         return layer.through
 
-    # What follows is for one layer at a time
+    # For one layer at a time
 
     def found(self, parts: Sequence[Part], names: Sequence[bytes]) -> dict[bytes, list[Found]]:
-        """Return what the parts of a directory have under some names."""
+        """Return the entries that the parts of a directory have under some names."""
         found: dict[bytes, list[Found]] = {}
         for part in parts:
             for name, seen in self._trees[part.tree].look(part.path, names).items():
@@ -95,17 +95,17 @@ class United:
         return found
 
     def chosen(self, found: Sequence[Found]) -> list[Found]:
-        """Return which of several entries of a name are to be there."""
+        """Return the winners among the entries of a name."""
         return [found[index] for index in self.rules.chosen([each.seen for each in found])]
 
     def leads_to(self, path: bytes) -> Place | list[bytes]:
-        """Follow a path of the united tree, through links, to a directory.
+        """Follow a path of the merged tree, through links, to a directory.
 
         Where it leads to none, return the paths of the links and of what is not a directory on the way: it
         leads elsewhere only when one of them, or a directory on the way, is replaced.
         """
         root: tuple[Place, ...] = (self.root(),)
-        looked: dict[bytes, Place | bytes | None] = {}  # a link may lead to and fro
+        looked: dict[bytes, Place | bytes | None] = {}  # links may lead back and forth
 
         def look(way: tuple[Place, ...], name: bytes) -> tuple[Place, ...] | bytes | None:
             path = join(way[-1].path, name)
@@ -131,19 +131,19 @@ class United:
         return self.place(join(place.path, name), [each.part for each in chosen])
 
     def go_through(self, place: Place, part: Part) -> Place:
-        """Let a directory unite with one that a link leads to."""
+        """Merge a directory into the one that a link leads to."""
         self._through.setdefault(place.path, []).append(part)
         return Place(place.path, (*place.parts, part))
 
     def is_full(self, path: bytes, found: Sequence[Found]) -> bool:
-        """Return whether directories that unite at a path have content."""
+        """Return whether the directories merged at a path have content."""
         parts = self.place(path, [each.part for each in found]).parts
         return any(True for part in parts for _ in self._trees[part.tree].names(part.path))
 
     def hide(self, found: Sequence[Found], path: bytes | None = None) -> None:
-        """Note what goes away: an entry, or directories that unite, with all that is in them.
+        """Record hidden entries: one, or merged directories with everything in them.
 
-        `path` is where they were in the united tree, if they were.
+        `path` is where they were in the merged tree, if they were in it.
         """
         waiting = list(found)
         while waiting:
@@ -157,13 +157,13 @@ class United:
                 self.hide([Found(part, Seen(Sort.DIRECTORY)) for part in self._through.pop(other)])
 
     def clash(self, path: bytes, why: Why, found: Iterable[Found]) -> None:
-        """Note a clash."""
+        """Record a clash."""
         conflict = self.conflicts.setdefault(path, Conflict(path, why))
         conflict.found.update(found)
 
 
 class _Late(NamedTuple):
-    """A directory over a link: its path, where the link is, and what that is."""
+    """A directory over a link: its path, the path of the link, and the link."""
 
     path: bytes
     place: bytes
@@ -171,7 +171,7 @@ class _Late(NamedTuple):
 
 
 class _Layer:
-    """A tree on its way onto the others."""
+    """A tree that is being added on top of the others."""
 
     def __init__(self, united: United, number: int, tree: Tree) -> None:
         self._united = united
@@ -180,18 +180,18 @@ class _Layer:
         self._waiting: list[tuple[bytes, Place]] = [(b"", united.root())]
         self._late: list[_Late] = []  # to be tried in the next round
         self._round: list[_Late] = []  # to be tried in this one, a heap
-        self._turn = b""  # the path of the one that is tried
-        self._dead: dict[bytes, _Late] = {}  # by their paths: they lead to no directory yet
-        self._decided_by: dict[bytes, set[bytes]] = {}  # those, by paths in the united tree that decide it
+        self._turn = b""  # the path of the one being tried
+        self._dead: dict[bytes, _Late] = {}  # by path: their links do not lead to a directory yet
+        self._decided_by: dict[bytes, set[bytes]] = {}  # those, by the paths that decide it
         self._tries: Counter[bytes] = Counter()
         self.through: list[bytes] = []
 
     def join(self) -> None:
-        """Go through all directories of it that something else has too."""
+        """Process all of its directories that other trees have too."""
         self._join_waiting()
         while self._late:
             self._round, self._late = self._late, []
-            heapify(self._round)  # whatever order a directory was listed in
+            heapify(self._round)  # for an order independent of directory listings
             while self._round:
                 self._go_through(heappop(self._round))
             self._turn = b""
@@ -212,7 +212,7 @@ class _Layer:
                     self._try_again(self._decided_by.pop(where, ()))
 
     def _go_through(self, late: _Late) -> None:
-        """Let a directory go through a link, if that leads to one by now."""
+        """Let a directory go through a link, if the link leads to a directory by now."""
         self._turn = late.path
         self._tries[late.path] += 1
         place = self._united.leads_to(late.place)
@@ -233,7 +233,7 @@ class _Layer:
         self._united.clash(late.place, Why.DEAD_LINK, [late.found, upper])
 
     def _try_again(self, paths: Iterable[bytes]) -> None:
-        """Try directories again, of which something on the way changes."""
+        """Retry directories after a change on the path of their links."""
         for path in paths:
             late = self._dead.pop(path, None)
             if late is None:
@@ -244,7 +244,7 @@ class _Layer:
                 self._late.append(late)
 
     def _meet(self, path: bytes, lower: list[Found], upper: Found) -> None:
-        """Decide on an entry at whose path there is something already."""
+        """Decide on an entry at a path that already exists."""
         united = self._united
         seen = max((each.seen for each in lower), key=time_of)
         verdict = united.rules.verdict(seen, upper.seen, lambda: united.is_full(path, lower))
@@ -279,9 +279,9 @@ def followed(
     look: Callable[[T, bytes], T | bytes | None],
     allowance: Allowance | None = None,
 ) -> T | None:
-    """Follow a path from a directory, through links, without leaving `root`; none if it leads to none.
+    """Follow a path from a directory, through links, within `root`; None if it does not lead to one.
 
-    `look` says what is under a name in a directory: another one, the target of a link, or neither. Where a
+    `look` returns the entry of a name in a directory: another directory, the target of a link, or None. If a
     path is followed in several parts, these share its `allowance`.
     """
     allowance = allowance or Allowance()
@@ -308,12 +308,12 @@ def followed(
 
 
 def join(path: bytes, name: bytes) -> bytes:
-    """Put a name behind a path in a tree."""
+    """Append a name to a path in a tree."""
     return path + b"/" + name if path else name
 
 
 def is_below(path: bytes, directory: bytes) -> bool:
-    """Return whether a path lies in a directory of a tree."""
+    """Return whether a path is below a directory of a tree."""
     return not directory or path.startswith(directory + b"/")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory survive a power cut (blocks)."""
+    """Flush a directory, so that the names in it survive a power cut (blocks)."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

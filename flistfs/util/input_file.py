@@ -1,4 +1,4 @@
-"""A file that is read once, from its start, in a thread that need not wait for ever: a pipe may be silent."""
+"""A file that is read once, in a thread whose reads can be interrupted: a pipe may be silent."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import stat
 
 
 class InputFile(io.RawIOBase):
-    """A file, a pipe, or standard input. One thread reads; `stop`, from any, ends a read that waits."""
+    """A file, a pipe, or standard input. One thread reads; `stop`, from any thread, ends a blocked read."""
 
     def __init__(self, path: str) -> None:
         """Open a path, or `-` for standard input. Raises OSError."""
-        # A named pipe that nobody writes to is opened at once, and waited for when it is read.
+        # A named pipe without a writer is opened at once; reading waits for the writer.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         self._descriptor = os.dup(0) if path == "-" else os.open(path, flags)
         self._stopped = os.eventfd(0, os.EFD_CLOEXEC)
@@ -23,7 +23,7 @@ class InputFile(io.RawIOBase):
         self._ready.register(self._stopped, select.POLLIN)
 
     def stop(self) -> None:
-        """Let every read end with an error from now on."""
+        """Make every read fail from now on."""
         if not self.closed:
             os.eventfd_write(self._stopped, 1)
 
@@ -32,11 +32,11 @@ class InputFile(io.RawIOBase):
         return self._descriptor
 
     def readable(self) -> bool:
-        """Return that it is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Return whether it has a position."""
+        """Return whether it is seekable."""
         return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -44,7 +44,7 @@ class InputFile(io.RawIOBase):
         return os.lseek(self._descriptor, offset, whence)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Read what is there, or wait until something is.
+        """Read what is available, or wait until something is.
 
         Raises:
             InterruptedError: it was stopped.
@@ -56,11 +56,9 @@ class InputFile(io.RawIOBase):
             try:
                 return os.readv(self._descriptor, [buffer])
             except BlockingIOError:
-                continue  # somebody else has read it
+                continue  # another process has read it
             except OSError as error:
-                if (
-                    error.errno == errno.EBADF
-                ):  # what takes the place of a closed descriptor is not for reading
+                if error.errno == errno.EBADF:  # the descriptor may have been reused for another file
                     raise OSError("it is closed") from None
                 raise
 

@@ -17,13 +17,13 @@ def with_format(handler: logging.Handler) -> logging.Handler:
 
 def log_to(path: Path) -> None:
     """Log to a session's log file, created with the first message."""
-    # File names need not be valid text.
+    # File names may be invalid text.
     handler = logging.FileHandler(path, delay=True, errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, handlers=[with_format(handler)])
 
 
 def log_to_standard_error(*, foreground: bool) -> None:
-    """Log to standard error, which is a terminal in the foreground and else the log file."""
+    """Log to standard error, which is a terminal in the foreground and otherwise the log file."""
     logging.basicConfig(
         level=logging.INFO, format="%(message)s" if foreground else _FORMAT, stream=sys.stderr
     )

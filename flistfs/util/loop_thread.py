@@ -1,4 +1,4 @@
-"""Running async work from synchronous callers, in an event loop in a thread of its own.
+"""Run async work for synchronous callers, in an event loop in a thread of its own.
 
 The caller's thread may already run a loop, of trio or another library, and loops cannot nest.
 """
@@ -19,10 +19,10 @@ _LOOK_UP = 0.5
 
 
 def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
-    """Run async work to completion and return its result or raise its error.
+    """Run async work to completion; return its result or raise its error.
 
-    An exception in the caller's thread meanwhile, such as KeyboardInterrupt, cancels the work and is raised
-    again once the work has ended.
+    An exception in the caller's thread meanwhile, such as KeyboardInterrupt, cancels the work and is reraised
+    when the work has ended.
     """
     scope = trio.CancelScope()
     tokens: list[trio.lowlevel.TrioToken] = []
@@ -37,7 +37,7 @@ def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
         raise _CancelledError
 
     with ThreadPoolExecutor(1, thread_name_prefix="flistfs") as thread:
-        # On exit the pool waits for the threads it knows; it would miss one during whose start Ctrl-C comes.
+        # On exit the pool waits for the threads it knows; it would miss one if Ctrl-C came during its start.
         thread.submit(int).result()
         try:
             running = thread.submit(trio.run, main)
@@ -45,7 +45,7 @@ def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
                 wait([running], _LOOK_UP)
             return running.result()
         except BaseException:
-            # Whenever Ctrl-C was pressed: either `main` sees this, or its token exists.
+            # Whenever Ctrl-C was pressed, either `main` sees this or its token exists.
             is_left = True
             for token in tokens:
                 with suppress(trio.RunFinishedError):
@@ -54,4 +54,4 @@ def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
 
 
 class _CancelledError(Exception):
-    """The work was cancelled; callers never see this, since they have an error of their own."""
+    """The work was cancelled; never seen by callers, which have an error of their own."""

@@ -1,4 +1,4 @@
-"""Atomic output: an flist is written to a temporary file, flushed, and published whole or not at all.
+"""Atomic output: write an flist to a temporary file, flush it, and publish it whole or not at all.
 
 The temporary file has no name (O_TMPFILE): no other process can open it, and it disappears with its process.
 If the file system lacks O_TMPFILE, it is a new file beside the output with an unguessable name; one left by a
@@ -50,7 +50,7 @@ class OutputFile(Closing):
         """
         self._out = out
         self._force = force
-        self._name: str | None = None  # beside the output, if it has one
+        self._name: str | None = None  # in the output's directory, if it has one
         refuse_existing(out, force=force)
         with ExitStack() as held, _explained(out):
             self._directory = os.open(out.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -73,7 +73,7 @@ class OutputFile(Closing):
         """Call `work` to write the content, replacing earlier content, and flush it to disk.
 
         Raises:
-            OSError: the disk is full.
+            OSError: writing failed, such as on a full disk.
         """
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -93,7 +93,7 @@ class OutputFile(Closing):
                 self._replace()
             else:
                 self._link()
-        with suppress(OSError):  # published already; a write-only directory cannot be opened for this
+        with suppress(OSError):  # already published; a write-only directory cannot be opened for this
             sync_directory(self._out.parent)
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class OutputFile(Closing):
         name = self._name or _random_name()
         try:
             if self._name is None:
-                # For a moment there is a temporary name, which a kill would leave behind.
+                # There is a temporary name for a moment, which a kill would leave behind.
                 self._held.enter_context(Scratch()).note(self._out.with_name(name), self._descriptor)
                 self._link_as(name)
             os.rename(name, self._out.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
@@ -144,7 +144,7 @@ class OutputFile(Closing):
 
     def _link_as(self, name: str) -> None:
         if self._name is None:
-            # With a directory given this is linkat(2), which finds the file behind the link in /proc.
+            # With a directory descriptor this is linkat(2), which follows the link in /proc.
             os.link(f"/proc/self/fd/{self._descriptor}", name, dst_dir_fd=self._directory)
         else:
             os.link(
@@ -162,7 +162,7 @@ class OutputFile(Closing):
 
 
 def check_output(out: Path, *, force: bool) -> None:
-    """Refuse an output that exists (unless `force`), is not a regular file, or cannot be written.
+    """Reject an output that exists (unless `force`), is not a regular file, or cannot be written.
 
     Raises:
         OutputError: one of these holds.
@@ -176,9 +176,9 @@ def check_output(out: Path, *, force: bool) -> None:
 
 
 def refuse_existing(out: Path, *, force: bool) -> None:
-    """Refuse an existing output; with `force` only if it is not a regular file.
+    """Reject an existing output; with `force` only if it is not a regular file.
 
-    A dangling link is replaced. A link with a target is refused, since it may be /dev/stdout.
+    A dangling link is replaced. A link with a target is rejected, since it may be /dev/stdout.
 
     Raises:
         OutputError: the output exists or is not a regular file.

@@ -1,7 +1,7 @@
-"""Patterns of paths as in a .gitignore file, with the meaning that git gives them.
+"""Path patterns as in a .gitignore file, with git's semantics.
 
-Own code, since no library does as git does: of 700 random lists pathspec 1.1 reads 44 in another way. The
-rules are those of gitignore(5), and where it is silent what git 2.39 does; a test compares the two.
+Implemented here since no library matches git: pathspec 1.1 differs on 44 of 700 random lists. The rules are
+those of gitignore(5), and where it is silent those of git 2.39; a test compares the two.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _CLASSES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A pattern. One without a slash in it is for names (`is_name`), others are for paths from the top.
+    """A pattern. One without a slash in it matches names (`is_name`), others match paths from the top.
 
-    `takes_back` is what `!` at its start says, `only_directories` a slash at its end.
+    `takes_back` is set by a leading `!`, `only_directories` by a trailing slash.
     """
 
     regex: re.Pattern[bytes]
@@ -44,17 +44,17 @@ class Pattern:
     only_directories: bool
 
     def fits(self, path: bytes, *, is_directory: bool) -> bool:
-        """Return whether it fits a path (no slash at either end) itself, not only a directory above it."""
+        """Return whether it matches a path (no slash at either end) itself, not only a directory above it."""
         if self.only_directories and not is_directory:
             return False
         return self.regex.fullmatch(path[path.rfind(b"/") + 1 :] if self.is_name else path) is not None
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Return the pattern that a text says.
+    """Parse a pattern.
 
     Raises:
-        UsageError: it can fit nothing.
+        UsageError: it cannot match anything.
     """
     raw = os.fsencode(text)
     takes_back = raw.startswith(b"!")
@@ -64,15 +64,15 @@ def parse_pattern(text: str) -> Pattern:
     is_name = b"/" not in body
     regex = _translate(body.removeprefix(b"/"), is_name=is_name) if body else None
     if regex is None:
-        raise UsageError(f"invalid pattern {text!r}: it fits nothing")
+        raise UsageError(f"invalid pattern {text!r}: it matches nothing")
     return Pattern(re.compile(regex, re.DOTALL), takes_back, is_name, only_directories)
 
 
 def _translate(pattern: bytes, *, is_name: bool) -> bytes | None:
-    """Return the regular expression of a pattern; None if it can fit nothing.
+    """Return the regular expression of a pattern; None if it cannot match anything.
 
-    What a path begins with up to the first special character is compared as it is, and what follows does not
-    see it: `a**/b` fits `ab` and `ax/y/b`, as `**/b` would fit what is left of them. So it is in git.
+    As in git, the text before the first special character is compared literally, and the rest is matched on
+    its own: `a**/b` matches `ab` and `ax/y/b`, as `**/b` would match what is left of them.
     """
     first = _SPECIAL.search(pattern)
     if first is None:
@@ -89,7 +89,7 @@ def _translate(pattern: bytes, *, is_name: bool) -> bytes | None:
 
 
 def _part(rest: bytes, position: int, *, is_name: bool) -> tuple[bytes | None, int]:
-    """Return the regular expression of what stands at a position of a pattern, and where that ends."""
+    """Return the regular expression of the element at a position of a pattern, and the end of the element."""
     char = rest[position : position + 1]
     match char:
         case b"*":
@@ -106,7 +106,7 @@ def _part(rest: bytes, position: int, *, is_name: bool) -> tuple[bytes | None, i
 
 
 def _stars(rest: bytes, position: int, *, is_name: bool) -> tuple[bytes, int]:
-    """Translate a run of stars: two that stand for whole directories, or what is within one name."""
+    """Translate a run of stars: two that match whole directories, or any that match within one name."""
     end = position
     while rest[end : end + 1] == b"*":
         end += 1
@@ -120,15 +120,15 @@ def _stars(rest: bytes, position: int, *, is_name: bool) -> tuple[bytes, int]:
 
 
 def _bracket(rest: bytes, position: int) -> tuple[bytes, int] | None:
-    """Return what fits one character as a bracket expression does, and where that ends.
+    """Return the regular expression of a bracket expression, and its end.
 
-    None if it has no end, or an unknown class: then the whole pattern fits nothing.
+    None if it has no end, or an unknown class: then the whole pattern matches nothing.
     """
     position += 1
     negated = rest[position : position + 1] in {b"!", b"^"}
     position += negated
     parts: list[bytes] = []
-    previous = b""  # what a range may begin with
+    previous = b""  # a possible start of a range
     is_first = True
     while is_first or rest[position : position + 1] != b"]":
         is_first = False
@@ -143,7 +143,7 @@ def _bracket(rest: bytes, position: int) -> tuple[bytes, int] | None:
 
 
 def _bracket_part(rest: bytes, position: int, previous: bytes) -> tuple[bytes | None, bytes, int]:
-    """Return one part for a character set (None: there is none), what a range may begin with, and its end."""
+    """Return one part for a character set (None: there is none), a possible range start, and its end."""
     char, after = rest[position : position + 1], rest[position + 1 : position + 2]
     if char == b"-" and previous and after not in {b"", b"]"}:
         position += 1 + (after == b"\\")

@@ -1,4 +1,4 @@
-"""Progress reporting: from long-running work to whatever displays it."""
+"""Progress reporting, from long-running work to its display."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Report:
     """Progress of one phase of the work: `done` of `total` (0: unknown).
 
-    `trouble` says what blocks it, `counts` has further figures by name.
+    `trouble` is what blocks it, `counts` holds further figures by name.
     """
 
     phase: str
@@ -25,7 +25,7 @@ Progress = Callable[[Report], object]
 
 
 def quiet(_: Report) -> None:
-    """Show nothing."""
+    """Discard a report."""
 
 
 def counting(progress: Progress, phase: str) -> Callable[[int, int], None]:

@@ -20,15 +20,15 @@ from flistfs.util.closing import Closing
 
 _PREFIX: Final = "flistfs-scratch-"
 
-# In a temporary directory: names a file elsewhere that is removed with it.
+# A file in a temporary directory that names a file elsewhere, to be removed with it.
 _ELSEWHERE: Final = "elsewhere.json"
 
 
 class Scratch(Closing):
     """A new directory in the system's temporary directory, private to this user.
 
-    It is locked while its process lives, however that ends, so that the next process can tell abandoned
-    directories. (A process id could not serve: it is reused.)
+    It is locked as long as its process lives, so that the next process can detect abandoned directories.
+    (A process id would not do: they are reused.)
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Scratch(Closing):
         self._remove()
 
     def note(self, file: Path, descriptor: int) -> None:
-        """Register an open file elsewhere for removal if this process is killed, but not on `close`."""
+        """Register an open file elsewhere, to be removed if this process is killed, but not on `close`."""
         status = os.fstat(descriptor)
         note = {"path": os.fspath(file), "device": status.st_dev, "inode": status.st_ino}
         (self.path / _ELSEWHERE).write_text(json.dumps(note))
@@ -69,7 +69,7 @@ def _remove(path: Path, lock: int) -> None:
 
 @cache
 def _sweep(directory: str) -> None:
-    """Remove the temporary directories that this user's killed processes left; never fails."""
+    """Remove the temporary directories left by this user's killed processes; never fails."""
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX):

@@ -287,7 +287,7 @@ def test_what_two_sources_bring_follows_one_after_the_other(tmp_path: Path) -> N
     both = DirectorySource([Start(bytes(tmp_path / name), b"", name) for name in ("second", "third")])
     nodes, get, (_, added) = pack(tmp_path / "out", first, both, unique=False, keep_going=True)
     assert read_content(nodes[b"b/c/f"], get) == BIG
-    assert [*map(str, added.left_out)] == ["third/f: something that is not a directory is there already"]
+    assert [*map(str, added.left_out)] == ["third/f: something other than a directory already exists"]
 
 
 def test_a_directory_that_is_added_over_a_link_goes_where_it_leads(tmp_path: Path) -> None:

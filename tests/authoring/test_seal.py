@@ -175,7 +175,7 @@ def test_a_directory_with_too_much_in_it_is_refused_before_the_unmount(
         with monkeypatch.context() as small:
             small.setattr(limits, "MAX_RECORD", limit)
             with pytest.raises(
-                OutputError, match=r"directory directory \d of the tree has too much in it.*spread it"
+                OutputError, match=r"directory directory \d of the tree is too large for an flist.*spread it"
             ):
                 await session.seal(SealRequest(out), unmount, lambda *_: None)
         assert not unmounted
@@ -196,7 +196,7 @@ def test_a_tree_that_is_too_deep_is_refused_before_the_unmount(tmp_path: Path) -
             ino = session.vfs.mkdir(ino, b"n" * 255, 0o755, CALLER).ino
         for exclude in ((), ("nothing",)):
             request = SealRequest(out, options=SealOptions(exclude=exclude))
-            with pytest.raises(OutputError, match=r"has a path of 65,535 bytes, too many for an flist"):
+            with pytest.raises(OutputError, match=r"has a path of 65,535 bytes, too long for an flist"):
                 await session.seal(request, unmount, lambda *_: None)
         assert not unmounted
         session.vfs.rename(child(session, *[b"n" * 255] * (depth - 1)), b"n" * 255, ROOT_INO, b"up")

@@ -589,14 +589,14 @@ class Campaign:
         shutil.rmtree(self._record.root, ignore_errors=True)
         self._record.root.mkdir()
         said = self._home.run("mount", self._mountpoint, *self._options).stdout
-        if "goes on" in said:
+        if "is resumed" in said:
             raise LossError(f"a new session was expected: {said}")
 
     def _resume(self) -> None:
         started = time.monotonic()
         said = self._home.run("mount", self._mountpoint).stdout
         self._mount_seconds = time.monotonic() - started
-        if "goes on" not in said:
+        if "is resumed" not in said:
             raise LossError(f"the session did not go on: {said}")
 
     def _note(self, what: str) -> None:

@@ -170,8 +170,8 @@ def test_what_does_not_fit_is_named(home: Home, mountpoint: Path, source: Path, 
     before = {**home.status(), "requests": None}
     said = home.run("add", f"{source}/.", code=11).stderr
     in_the_way = (
-        f"{source}/file: something that is not a directory is there already",
-        f"{source}/there: a directory is there already",
+        f"{source}/file: something other than a directory already exists",
+        f"{source}/there: a directory already exists",
     )
     assert said == (
         f"flistfs: {', '.join(in_the_way)}; nothing was added: --keep-going skips what does not fit\n"
@@ -286,7 +286,7 @@ def test_where_nothing_can_go(home: Home, mountpoint: Path, source: Path) -> Non
     for to in ("dead", "dead/below", "loop", "file", "file/below"):
         for more in ([], ["--replace-links"], ["--keep-going"]):
             said = home.run("add", f"{source}/app/.", "--to", to, *more, code=11).stderr
-            assert said == f"flistfs: --to {to}: it leads to no directory\n"
+            assert said == f"flistfs: --to {to}: it does not lead to a directory\n"
     for to in ("../x", "file/../app"):
         said = home.run("add", f"{source}/app/.", "--to", to, code=11).stderr
         assert said == f"flistfs: --to {to}: .. is not taken there; name the directory itself\n"
@@ -344,7 +344,7 @@ def test_a_command_at_work_in_a_session_without_a_mount_excludes_the_others(
             wait_until(lambda: home.status()["state"] == "busy", "the add is at work")
             for command in (("seal", "out.flist"), ("add", source), ("abort", "--yes"), ("sync",)):
                 refused = home.run(*command, code=6)
-                assert f"flistfs add (process {add.pid}) is at work in the session of" in refused.stderr
+                assert f"flistfs add (process {add.pid}) is working on the session of" in refused.stderr
             server.resume()
         assert add.returncode == 0
         home.run("seal", "out.flist")
@@ -473,7 +473,7 @@ def test_a_new_session_can_be_mounted(home: Home, mountpoint: Path, source: Path
     (source / "file").write_bytes(b"content")
     home.run("new", mountpoint)
     home.run("add", f"{source}/.")
-    assert "goes on" in home.run("mount", mountpoint).stdout
+    assert "is resumed" in home.run("mount", mountpoint).stdout
     assert (mountpoint / "file").read_bytes() == b"content"
     umount(mountpoint)
     home.run("seal", "out.flist")  # at once: the daemon may still be ending

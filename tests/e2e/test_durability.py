@@ -180,7 +180,7 @@ def test_an_end_keeps_the_session(home: Home, mountpoint: Path, record: Path, en
     assert not is_mounted(mountpoint)
     assert list(mountpoint.iterdir()) == []
     assert home.status()["state"] == "unmounted"
-    assert "goes on" in home.run("mount", mountpoint).stdout
+    assert "is resumed" in home.run("mount", mountpoint).stdout
     assert list(differences(record, mountpoint)) == []
     home.run("seal", "out.flist")
     assert list(compare_flist(home.path / "out.flist", home.blocks, record)) == []
@@ -207,7 +207,7 @@ def test_a_busy_mount_is_left_dead_and_the_session_goes_on(
     finally:
         with suppress(OSError):
             file.close()
-    assert "goes on" in home.run("mount", mountpoint).stdout
+    assert "is resumed" in home.run("mount", mountpoint).stdout
     assert (mountpoint / "open").read_bytes() == b"before the end"
     home.run("seal", "out.flist")
     assert read_flist(home.path / "out.flist")[b"open"].size == len(b"before the end")
@@ -217,7 +217,7 @@ def test_a_daemon_that_died_before_anything_was_done(home: Home, mountpoint: Pat
     home.run("mount", mountpoint)
     mountpoint.stat()  # the kernel goes on answering this from its cache
     kill(home)
-    assert "goes on" in home.run("mount", mountpoint).stdout
+    assert "is resumed" in home.run("mount", mountpoint).stdout
     (mountpoint / "file").touch()
     home.run("seal", "out.flist")
     assert set(read_flist(home.path / "out.flist")) == {b"", b"file"}
@@ -494,7 +494,7 @@ def test_umount_after_a_resume_leaves_a_session_that_is_sealed(damaged: Damaged)
 
 @pytest.mark.parametrize("state", ["busy", "detached"])
 def test_a_signal_ends_a_daemon_whose_writers_wait(home: Home, mountpoint: Path, state: str) -> None:
-    home.expected_log += ["127.0.0.1", "writers wait", "is in use", "uploads are waiting"]
+    home.expected_log += ["127.0.0.1", "writers are waiting", "is in use", "uploads are waiting"]
     store = f"redis://127.0.0.1:{free_port()}"
     home.run("mount", mountpoint, "--store", store, "--offline", "--spool-size", "1M")
     (mountpoint / "closed").write_bytes(b"x" * 1000)

@@ -261,7 +261,7 @@ def test_what_is_left_out_is_listed_beside_the_error(home: Home, source: Path) -
     (home.path / source.name).write_bytes(b"a file in place of a directory")
     answer = failed(home, "add", home.path / source.name, "--keep-going", code=11)
     assert (answer["error"]["code"], answer["left_out_count"]) == ("source", 1)
-    assert answer["left_out"][0]["why"] == "a directory is there already"
+    assert answer["left_out"][0]["why"] == "a directory already exists"
     assert failed(home, "add", home.path / source.name, code=11)["error"]["code"] == "no-place"
     home.run("abort", "--yes")
 

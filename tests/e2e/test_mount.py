@@ -410,7 +410,7 @@ def test_a_state_directory_with_other_things_in_it_is_refused(
         (mine / name).mkdir(parents=True)
         (mine / name / "precious").write_text("mine")
     refused = home.run("mount", mountpoint, "--state", mine, code=5)
-    assert "holds no session" in refused.stderr
+    assert "does not contain a session" in refused.stderr
     assert sorted(path.name for path in mine.rglob("precious")) == ["precious"] * 3
     assert not is_mounted(mountpoint)
 
@@ -633,5 +633,5 @@ def test_the_password_of_another_store_is_not_sent(home: Home, mountpoint: Path,
 def test_what_a_session_needs_cannot_lie_in_its_own_mount(home: Home, mountpoint: Path) -> None:
     """It would wait for itself, or store what it stores."""
     for option, place in (("--state", mountpoint / "state"), ("--store", f"dir://{mountpoint}/store")):
-        assert "in the mount itself" in home.run("mount", mountpoint, option, place, code=2).stderr
+        assert "inside the mount itself" in home.run("mount", mountpoint, option, place, code=2).stderr
     assert not list(mountpoint.iterdir())

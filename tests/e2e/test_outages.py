@@ -435,7 +435,7 @@ def write_in_pieces(path: Path, data: bytes) -> None:
 def test_writers_wait_while_the_spool_is_full_and_go_on_by_themselves(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy
 ) -> None:
-    home.expected_log += ["uploads are waiting", "writers wait"]
+    home.expected_log += ["uploads are waiting", "writers are waiting"]
     home.run("mount", mountpoint, "--store", proxy.url, "--spool-size", "8M")
     proxy.go_down()
     contents = {"small": content(1, 100_000), "large": content(2, 40 << 20)}
@@ -445,11 +445,11 @@ def test_writers_wait_while_the_spool_is_full_and_go_on_by_themselves(
     writer.start()
     try:
         wait_until(lambda: home.status()["waiting_writers"] == 1, "the writer waits")
-        assert "writers wait" in home.run("status").stdout
+        assert "writers are waiting" in home.run("status").stdout
         size = (mountpoint / "large").stat().st_size
         assert 7 << 20 < size < 12 << 20
         assert home.status()["spooled_bytes"] < 12 << 20
-        # Only writers wait.
+        # Only writers are waiting.
         (mountpoint / "directory").mkdir()
         (mountpoint / "small").rename(mountpoint / "directory/small")
         assert (mountpoint / "directory/small").read_bytes() == contents["small"]
@@ -462,7 +462,7 @@ def test_writers_wait_while_the_spool_is_full_and_go_on_by_themselves(
         writer.join(TIMEOUT)
     assert not writer.is_alive()
     wait_until(lambda: home.status()["waiting_writers"] == 0, "nobody waits")
-    told = [line for line in home.logs().splitlines() if "writers wait" in line]
+    told = [line for line in home.logs().splitlines() if "writers are waiting" in line]
     assert len(told) < 4, "one line is enough for one wait"
     seal_and_compare(home, server, {"directory/small": contents["small"], "large": contents["large"]})
 
@@ -480,7 +480,7 @@ def looks_within(seconds: float, directory: Path) -> bool:
 def test_any_number_of_waiting_writers_leaves_the_tree_usable(
     home: Home, mountpoint: Path, server: RedisServer, proxy: Proxy
 ) -> None:
-    home.expected_log += ["uploads are waiting", "writers wait"]
+    home.expected_log += ["uploads are waiting", "writers are waiting"]
     home.run("mount", mountpoint, "--store", proxy.url, "--spool-size", "1M")
     contents = {f"file{number}": content(number, 20_000) for number in range(150)}
     contents["first"] = content(1000, 1_100_000)
@@ -494,7 +494,7 @@ def test_any_number_of_waiting_writers_leaves_the_tree_usable(
     for writer in writers:
         writer.start()
     try:
-        wait_until(lambda: home.status()["waiting_writers"] >= 90, "the writers wait")
+        wait_until(lambda: home.status()["waiting_writers"] >= 90, "the writers are waiting")
         is_usable = looks_within(60, mountpoint)
     finally:
         proxy.come_back()

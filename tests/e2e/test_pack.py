@@ -196,14 +196,14 @@ HOSTILE: dict[str, tuple[str, list[Entry]]] = {
         "l: it is a hard link to a file that does not exist",
         [entry("l", change=of_type(tarfile.LNKTYPE, "gone"))],
     ),
-    "twice": ("x: it is there twice", [entry("x", b"1"), entry("x", b"2")]),
+    "twice": ("x: it occurs twice", [entry("x", b"1"), entry("x", b"2")]),
     "file as directory": ("x/y: its parent is not a directory", [entry("x", b"1"), entry("x/y", b"2")]),
     "through a link": (
         "x/passwd: its parent is not a directory",
         [entry("x", change=of_type(tarfile.SYMTYPE, "/etc")), entry("x/passwd", b"2")],
     ),
     "directory over a file": (
-        "x: something that is not a directory",
+        "x: something other than a directory",
         [entry("x", b"1"), entry("x", change=of_type(tarfile.DIRTYPE))],
     ),
     "file over a directory": (

@@ -260,14 +260,14 @@ def test_blocks_that_no_store_has_are_named(home: Home, mountpoint: Path) -> Non
             file.read(1)
     refused = home.run("seal", "out.flist", code=7)
     assert len(refused.stderr.splitlines()) == 1
-    assert "lost 1 block of 1 file: usr/big. Write them again, or bring those of the base" in refused.stderr
+    assert "lost 1 block of 1 file: usr/big. Write them again, or copy those of the base" in refused.stderr
     assert is_mounted(mountpoint)
     assert held(home.blocks) == BLOCKS - 1  # the others were copied
     assert json.loads(home.run("seal", "less.flist", "--exclude", "usr", "--json").stdout)["files"] == 1
     # Without a store of its own it is the session's that lost it.
     home.run("mount", mountpoint, "--from", "base.flist")
     refused = home.run("seal", "out.flist", code=7)
-    assert "bring those of the base with flistfs push and seal again" in refused.stderr
+    assert "copy those of the base with flistfs push and seal again" in refused.stderr
     (mountpoint / "usr/big").unlink()
     home.run("seal", "out.flist")
 
@@ -305,7 +305,7 @@ def test_a_block_of_another_length_is_an_error(home: Home, mountpoint: Path) -> 
     home.run("mount", mountpoint, "--from", "bad.flist")
     with pytest.raises(OSError, match="Input/output error"):
         (mountpoint / "usr/small").read_bytes()
-    assert "has 5 bytes where 10 belong" in home.logs()
+    assert "has 5 bytes instead of 10" in home.logs()
     home.run("abort", "--yes")
 
 
@@ -348,7 +348,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(home: Home, mountpoint: Path
             assert len(refused.stderr.splitlines()) == 1
             assert home.listed("status") == []
     inside = [*wrong, f"dir://{mountpoint}/blocks"]
-    assert "would lie in the mount itself" in home.run("mount", mountpoint, *inside, code=2).stderr
+    assert "would be inside the mount itself" in home.run("mount", mountpoint, *inside, code=2).stderr
     refused = home.run("mount", mountpoint, "--from", base, "--read-only", base, code=2)
     assert "leave out what belongs to a session" in refused.stderr
     assert not is_mounted(mountpoint)

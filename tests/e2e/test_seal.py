@@ -120,11 +120,11 @@ def test_an_output_that_exists_is_refused_unless_forced(home: Home, mountpoint: 
 
 
 def test_an_output_that_cannot_be_written_is_refused(home: Home, mountpoint: Path) -> None:
-    home.expected_log += ["cannot be written", "lies in the mount"]
+    home.expected_log += ["cannot be written", "is inside the mount"]
     home.run("mount", mountpoint)
     assert "cannot be written" in home.run("seal", "nowhere/out.flist", code=9).stderr
     assert "cannot be written" in home.run("seal", "/proc/out.flist", code=9).stderr
-    assert "lies in the mount" in home.run("seal", mountpoint / "out.flist", code=9).stderr
+    assert "is inside the mount" in home.run("seal", mountpoint / "out.flist", code=9).stderr
     assert_in_use(home, mountpoint)
     home.run("seal", "out.flist")
 
@@ -207,14 +207,14 @@ for n in range(1_000_000):
 def test_a_directory_that_would_kill_readers_is_refused_and_the_mount_stays(
     home: Home, mountpoint: Path
 ) -> None:
-    home.expected_log += ["sealing failed: the directory a/big of the tree has too much in it"]
+    home.expected_log += ["sealing failed: the directory a/big of the tree is too large for an flist"]
     home.run("mount", mountpoint)
     (big := mountpoint / "a/big").mkdir(parents=True)
     for name in ("one", "other"):
         with (big / name).open("wb") as file:
             file.truncate(130 << 30)
     refused = home.run("seal", "out.flist", code=9)
-    assert "the directory a/big of the tree has too much in it for an flist" in refused.stderr
+    assert "the directory a/big of the tree is too large for an flist" in refused.stderr
     assert_in_use(home, mountpoint)
     (big / "other").unlink()
     home.run("seal", "out.flist")

@@ -127,14 +127,14 @@ def test_servers_that_are_named_to_readers_are_asked_for_the_blocks(
         home.run("mount", mountpoint, "--from", "out.flist", "--store", redis.url)
         summary = home.json("seal", "public.flist", "--public-url", public.url)
         assert summary["servers"] == [public.url]
-        assert not [note for note in summary["notes"] if "asked" in note]
+        assert not [note for note in summary["notes"] if "could not" in note]
         url = public.url
         public.command("CONFIG", "SET", "requirepass", SECRET)
         public.password = SECRET
         home.run("mount", mountpoint, "--from", "out.flist", "--store", redis.url)
         home.expected_log += ["a server of the router fails"]
         summary = home.json("seal", "secret.flist", "--public-url", url)
-        assert f"{url} could not be asked whether it has the blocks" in summary["notes"][0]
+        assert f"could not check whether {url} has the blocks" in summary["notes"][0]
         assert "needs a password" in summary["notes"][0]
 
 
@@ -182,7 +182,7 @@ def test_a_replica_for_readers_that_lacks_blocks_is_named(
     assert notes[0].startswith(
         f"{two.url}, which the flist names to its readers, lacks 3 of its 3 blocks: others have them"
     )
-    assert "could not be asked: cannot reach redis://127.0.0.1:1" in notes[1]
+    assert "could not be checked: cannot reach redis://127.0.0.1:1" in notes[1]
     assert len(notes) == 3
     router_file(home.path, {"00:FF": two.url}, {"00:FF": one.url})
     home.run("push", "out.flist", "--to", "router.yaml")

@@ -73,7 +73,7 @@ def test_check_content_of_pack_seal_and_push(home: Home, source: Path, mountpoin
         write(mountpoint)
         home.run("sync")
         spoil(server)
-        home.expected_log += ["the store holds 2 wrong blocks"]
+        home.expected_log += ["the store holds 2 corrupt blocks"]
         assert home.json("seal", "sealed.flist", "--check-content")["replaced_blocks"] == 2
         assert is_right(store)
 
@@ -94,9 +94,9 @@ def test_a_wrong_block_that_is_not_at_hand_is_named_by_the_seal(home: Home, moun
         umount(mountpoint)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
         spoil(server)
-        home.expected_log += ["wrong"]
+        home.expected_log += ["corrupt"]
         refused = home.run("seal", "out.flist", "--check-content", code=7)
-        assert "the store holds 2 wrong blocks of 2 files: file0, file1. Add them again" in refused.stderr
+        assert "the store holds 2 corrupt blocks of 2 files: file0, file1. Add them again" in refused.stderr
         assert not (home.path / "out.flist").exists()
         home.run("mount", mountpoint)
         write(mountpoint)
@@ -113,11 +113,11 @@ def test_what_a_seal_asks_for_heals(home: Home, source: Path, mountpoint: Path, 
         # Twice: what an encoder that still runs has compared once may be wrong the next time.
         for _ in range(2):
             spoil(server)
-            home.expected_log += ["wrong"]
+            home.expected_log += ["corrupt"]
             refused = home.run("seal", "out.flist", "--check-content", code=7)
             assert (
-                "2 wrong blocks of 2 files: file0, file1. Add them again with --check-content, or write them "
-                "again, and seal again with --check-content;"
+                "2 corrupt blocks of 2 files: file0, file1. Add them again with --check-content, or write "
+                "them again, and seal again with --check-content;"
             ) in refused.stderr
             assert home.json("add", f"{source}/.", "--check-content")["replaced_blocks"] == 2
             assert is_right(open_store(server.url))
@@ -135,7 +135,7 @@ def test_what_is_written_again_heals_before_the_next_seal(
         umount(mountpoint)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
         spoil(server)
-        home.expected_log += ["wrong"]
+        home.expected_log += ["corrupt"]
         if mounted:
             home.run("mount", mountpoint)  # which keeps no copies of what it had
         home.run("seal", "out.flist", "--check-content", code=7)
@@ -160,7 +160,7 @@ def test_replicas_heal_each_other(home: Home, mountpoint: Path) -> None:
         umount(mountpoint)
         wait_until(lambda: home.status()["state"] == "unmounted", "the daemon has ended")
         spoil(one)
-        home.expected_log += ["the store holds 2 wrong blocks"]
+        home.expected_log += ["the store holds 2 corrupt blocks"]
         assert home.json("seal", "out.flist", "--check-content")["replaced_blocks"] == 2
         assert is_right(open_store(one.url))
         spoil(two, 3)
@@ -178,7 +178,7 @@ def test_the_store_of_a_base_heals_too(home: Home, source: Path) -> None:
         home.run("push", "base.flist", "--to", server.url)
         spoil(server)
         home.run("new", "--from", "base.flist", "--store", server.url)
-        home.expected_log += ["the store holds 2 wrong blocks"]
+        home.expected_log += ["the store holds 2 corrupt blocks"]
         assert home.json("seal", "out.flist", "--check-content")["replaced_blocks"] == 2
         assert is_right(open_store(server.url))
 
@@ -228,9 +228,9 @@ def test_wrong_blocks_of_a_base_are_mended_as_the_seal_says(home: Home, source: 
         home.run("pack", source, "base.flist", "--store", server.url)
         home.run("new", "--from", "base.flist", "--store", server.url)
         spoil(server)
-        home.expected_log += ["wrong"]
+        home.expected_log += ["corrupt"]
         said = home.run("seal", "out.flist", "--check-content", code=7).stderr
-        assert "mend those of the base with flistfs verify --repair, and seal again" in said
+        assert "repair those of the base with flistfs verify --repair, and seal again" in said
         home.run("verify", "base.flist", "--repair", "--from", source)
         home.run("seal", "out.flist", "--check-content")
 

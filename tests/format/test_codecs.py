@@ -94,7 +94,7 @@ def test_every_byte_after_the_header_is_checked() -> None:
         damaged = bytearray(block.stored)
         damaged[position] ^= 0x10
         with pytest.raises(
-            BlockCorruptError, match=f"{block.hash.decode()} .*: its bytes do not have that hash"
+            BlockCorruptError, match=f"{block.hash.decode()} .*: its bytes do not match that hash"
         ):
             decode_block(bytes(damaged), block.ref)
 
@@ -147,7 +147,7 @@ def test_wrong_key_is_refused(key: bytes) -> None:
 
 def test_right_cipher_key_but_wrong_chunk_hash_is_refused() -> None:
     block = encode_block(b"content")
-    with pytest.raises(BlockCorruptError, match="does not have the hash"):
+    with pytest.raises(BlockCorruptError, match="does not match its key"):
         decode_block(block.stored, replace(block.ref, key=block.key[:16] + b"0" * 48))
 
 
@@ -168,7 +168,7 @@ def test_promise_of_more_than_a_chunk_is_refused_before_unpacking(size: int) -> 
 def test_secret_longer_than_any_chunk_makes_is_refused() -> None:
     secret = bytes(700_000)
     ref = BlockRef(hashlib.sha256(secret).hexdigest().encode(), b"0" * 64)
-    with pytest.raises(BlockCorruptError, match="more than any chunk makes"):
+    with pytest.raises(BlockCorruptError, match="more than any chunk encodes to"):
         decode_block(bytes(16) + secret, ref)
     # The worst that snappy makes of a chunk is far below that.
     noise = hashlib.shake_128(b"noise").digest(CHUNK_SIZE)

@@ -52,5 +52,5 @@ def test_the_largest_file_fits_into_a_record_that_readers_take() -> None:
     size = len(encode_directory(replace(EMPTY, entries=[entry])))
     assert size <= MAX_RECORD < READERS_LIMIT
     check_record("name", size, MAX_FILE_SIZE)
-    with pytest.raises(OutputError, match="the directory usr/lib of the tree has too much in it"):
+    with pytest.raises(OutputError, match="the directory usr/lib of the tree is too large"):
         check_record("usr/lib", MAX_RECORD + 1, MAX_FILE_SIZE)

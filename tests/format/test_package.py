@@ -186,7 +186,7 @@ def test_number_that_is_none_in_an_extended_header_is_refused(unpack: Unpack) ->
 
 def test_member_that_is_there_twice_is_refused(unpack: Unpack) -> None:
     for again in ("CURRENT", "./CURRENT"):
-        with pytest.raises(FormatError, match="'CURRENT' is there twice"):
+        with pytest.raises(FormatError, match="'CURRENT' occurs twice"):
             unpack(gzip.compress(_archive(CURRENT, _member(again, b"other"))))
 
 

@@ -131,7 +131,7 @@ def test_owners_that_no_account_can_be_are_refused(tmp_path: Path, store: Store,
     records = records_of({b"file": Item(), b"link": Item("link", b"file")})
     records[b"1" * 32] = encode_aci(Aci(b"", b"", 0o104755, uid=number, gid=0))
     change_entry(records, b"link", lambda entry: replace(entry, aclkey=b"1" * 32))
-    with pytest.raises(FormatError, match="link cannot be made: its user has the number"):
+    with pytest.raises(FormatError, match="link cannot be created: its user has the number"):
         _extracted(tmp_path, records, store)
     assert not (tmp_path / "out").exists()
 
@@ -181,7 +181,7 @@ def test_a_link_that_appears_in_the_way_is_not_followed(
 
     with Flist.open(tmp_path / "unpacked") as flist, monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", make_and_replace)
-        with pytest.raises(OutputError, match="out/d/inside cannot be made"):
+        with pytest.raises(OutputError, match="out/d/inside cannot be created"):
             extract(flist, store, tmp_path / "out")
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -288,7 +288,7 @@ def test_a_full_disk_is_said_to_be_full(tmp_path: Path, store: Store) -> None:
     (tmp_path / "out").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", tmp_path / "out"], check=True)
     try:
-        with pytest.raises(OutputError, match="out/random cannot be made: the disk is full"):
+        with pytest.raises(OutputError, match="out/random cannot be created: the disk is full"):
             _extracted(tmp_path, records, store)
     finally:
         subprocess.run(["umount", "-l", tmp_path / "out"], check=True)

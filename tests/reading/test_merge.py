@@ -169,12 +169,12 @@ def test_a_directory_goes_through_a_link(tmp_path: Path, prefer: str | None) -> 
 
 DEAD = (
     "bin is in 0 (link) and 1 (directory): the link does not lead to a directory; "
-    "`replace_links` lets one take the place of the other"
+    "`replace_links` lets one replace the other"
 )
 FULL = (
     "bin is in 0 (directory) and 1 (link): a link does not replace a directory that is not empty; "
-    "name the flists in another order, if that link leads to a directory, or `replace_links` lets one take "
-    "the place of the other"
+    "name the flists in another order, if that link leads to a directory, or `replace_links` lets one "
+    "replace the other"
 )
 
 
@@ -208,15 +208,15 @@ def test_two_entries_of_one_flist_in_one_place(tmp_path: Path, prefer: str | Non
     (clash,) = caught.value.clashes
     assert (clash.path, clash.found) == (b"usr/bin/app", (("2", "file"), ("2", "file")))
     assert str(caught.value) == (
-        "usr/bin/app in 2: it would be there twice, through a link, as usr/bin/app and as bin/app; "
-        "`replace_links` lets one take the place of the other"
+        "usr/bin/app in 2: it would exist twice, through a link, as usr/bin/app and as bin/app; "
+        "`replace_links` lets one replace the other"
     )
 
 
 @pytest.mark.parametrize("prefer", SETTLED)
 def test_a_link_is_replaced_when_that_is_wanted(tmp_path: Path, prefer: str) -> None:
     records = [records_of(USR), records_of(APP)]
-    with pytest.raises(PathsClashError, match=r"bin is in .*; `prefer` first, last or newer says"):
+    with pytest.raises(PathsClashError, match=r"bin is in .*; choose with `prefer` first, last or newer"):
         merged(tmp_path / "unsaid", records, replace_links=True)
     found = merged(tmp_path, records, prefer, replace_links=True)
     if prefer == "last":
@@ -299,7 +299,7 @@ def test_directories_that_have_too_much_together_are_refused(
     monkeypatch.setattr(limits, "MAX_RECORD", size)
     assert b"d/3" in merged(tmp_path / "fits", parts)
     monkeypatch.setattr(limits, "MAX_RECORD", size - 1)
-    with pytest.raises(OutputError, match="the directory d of the tree has too much in it"):
+    with pytest.raises(OutputError, match="the directory d of the tree is too large for an flist"):
         merged(tmp_path / "not", parts)
     assert not (tmp_path / "not/out.flist").exists()
 
@@ -334,7 +334,7 @@ def test_passwords_of_routers_are_left_out(tmp_path: Path) -> None:
         router = flist.router()
     assert router == parse_router(ROUTER % (b"main", b"one", b"main"))
     assert result.notes == [
-        "the router of 0.flist has passwords, which are left out",
+        "the router of 0.flist contains passwords, which were removed",
         "1.flist has no router: the pools of the others must have its blocks as well",
     ]
 

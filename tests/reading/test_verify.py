@@ -144,14 +144,14 @@ DEFECTS: dict[str, tuple[Change, bytes, str]] = {
         "malformed",
     ),
     "no attributes": (_entry(b"d/empty", attributes=None), b"d/empty", "no attributes"),
-    "a slash in a name": (_named(b"a/b"), b"d/a/b", "no file can have its name"),
-    "a name that leads up": (_named(b".."), b"d/..", "no file can have its name"),
-    "a NUL in a name": (_named(b"a\0b"), b"d/a\0b", "no file can have its name"),
+    "a slash in a name": (_named(b"a/b"), b"d/a/b", "its name is not a valid file name"),
+    "a name that leads up": (_named(b".."), b"d/..", "its name is not a valid file name"),
+    "a NUL in a name": (_named(b"a\0b"), b"d/a\0b", "its name is not a valid file name"),
     "no name": (_named(b""), b"d/", "no name"),
     "a long name": (_named(b"n" * 256), b"d/" + b"n" * 256, "256 bytes"),
     "a name twice": (_named(b"link"), b"d/link", "twice"),
     "another name in the record": (_directory(name=b"e"), b"d", "another name"),
-    "another place in the record": (_directory(location=b"e/d"), b"d", "elsewhere"),
+    "another place in the record": (_directory(location=b"e/d"), b"d", "another path"),
     "another parent in the record": (_directory(parent=directory_key(b"d")), b"d", "another parent"),
     "no ACI of a file": (_entry(b"d/empty", aclkey=b"0" * 32), b"d/empty", "mode 0400"),
     "no ACI of a directory": (_directory(aclkey=b""), b"d", "mode 0400"),
@@ -163,17 +163,17 @@ DEFECTS: dict[str, tuple[Change, bytes, str]] = {
     "a device without numbers": (
         _entry(b"d/null", attributes=Special(SpecialKind.CHAR)),
         b"d/null",
-        "without proper numbers",
+        "without valid numbers",
     ),
     "a device with senseless numbers": (
         _entry(b"d/null", attributes=Special(SpecialKind.BLOCK, b"1;3")),
         b"d/null",
-        "without proper numbers",
+        "without valid numbers",
     ),
     "a special file of no kind": (
         _entry(b"d/null", attributes=Special(SpecialKind.UNKNOWN)),
         b"d/null",
-        "no known kind",
+        "an unknown kind",
     ),
     "a long target": (_entry(b"d/link", attributes=Link(b"t" * 4096)), b"d/link", "4096 bytes"),
     "no target": (_entry(b"d/link", attributes=Link(b"")), b"d/link", "target"),
@@ -209,7 +209,7 @@ def test_a_record_that_readers_cannot_decode(
     (fault,) = _verified(tmp_path / "not", records).faults
     assert (fault.path, fault.what) == (
         b"d",
-        f"its record has {size:,} bytes, over {size - 1:,}: listing its parent kills the mount",
+        f"its record has {size:,} bytes, over {size - 1:,}: listing its parent crashes the mount",
     )
 
 

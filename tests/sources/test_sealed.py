@@ -177,7 +177,7 @@ def test_two_entries_of_one_layer_in_one_place_are_named_by_both_paths(tmp_path:
     with pytest.raises(ClashError) as refusal:
         taken(tmp_path, records_of(lower), records_of(upper))
     assert str(refusal.value) == (
-        f"usr/x in {tmp_path}/1: it would be there twice, through a link, as usr/x and as bin/x; "
+        f"usr/x in {tmp_path}/1: it would exist twice, through a link, as usr/x and as bin/x; "
         f"`replace_links` lets the later one replace the other"
     )
 
@@ -282,7 +282,7 @@ def twice(records: Records) -> None:
         (other_blocks, "file: its blocks have 262144 bytes each; sessions use 524288 only"),
         (wrong_account, "file: its user has the number"),
         (negative_account, "file: its group has the number -2"),
-        (unknown_kind, "file: it is a special file of no known kind"),
+        (unknown_kind, "file: it is a special file of an unknown kind"),
         (no_attributes, "file: it has no attributes"),
         (bad_hash, "file: it has a block whose hash or key is invalid"),
         (twice, "file: its name occurs twice"),

@@ -98,7 +98,7 @@ class _Kept(Protocol):
 class Counts:
     """What a session has stored so far: new blocks, their encoded bytes, and blocks already in the store.
 
-    `replaced_blocks` counts blocks that replaced wrong ones.
+    `replaced_blocks` counts blocks that replaced corrupt ones.
     """
 
     new_blocks: int = 0

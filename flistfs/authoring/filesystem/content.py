@@ -1,4 +1,4 @@
-"""Where each chunk of each file is while the session is written.
+"""The location of each chunk of each file while the session is written.
 
 One module of over 400 lines: all methods change the same tables between two awaits, under the contract below.
 
@@ -12,7 +12,7 @@ A chunk's bytes end at the end of the file or of the chunk. A slot's bytes past 
 that extends a file zeroes the gap first. A stored chunk is always stored at its full length: if a file grows
 or shrinks inside its last chunk, that chunk becomes spooled again.
 
-What runs at the same time, and why it is safe:
+What runs concurrently, and why it is safe:
 
 - All methods run in the event loop's thread. Those that change anything are plain functions: between two
   awaits nothing else runs, so each is atomic. `bring` first fetches the chunks they need from the store, and
@@ -26,7 +26,7 @@ What runs at the same time, and why it is safe:
   table with the job's version. Otherwise the block is ignored, and the chunk, settled again later, is sent
   again.
 - A slot is freed or reused while a worker may be reading it: see `uploader`.
-- Callers that need the same block from the store at the same time share one fetch, and its failure.
+- Concurrent callers that need the same block from the store share one fetch, and its failure.
 
 Back-pressure: the spool has a limit in bytes and in chunks, and leaves part of the disk free. `room` waits
 until the spool is below its limit; it settles every chunk first, since unsettled chunks are not uploaded. If
@@ -94,7 +94,7 @@ _TELL_EVERY = 60.0
 # Most spooled chunks, whatever their size: each costs about 400 bytes of memory.
 _SPOOLED_CHUNKS = 100_000
 
-# The journal setting with the hashes, in hex, of blocks that a seal found wrong in the store.
+# The journal setting with the hashes, in hex, of blocks that a seal found corrupt in the store.
 _WRONG = b"wrong"
 
 
@@ -139,7 +139,7 @@ class Content:
         Args:
             journal: Records where chunks are.
             spool: Holds the bytes of chunks.
-            store: Chunks without a slot are fetched from it.
+            store: The store that chunks without a slot are fetched from.
             submit: Called with every settled chunk, to upload it.
             sync_store: Makes the stored blocks survive a power cut (blocks the thread).
             max_size: Size in bytes of the largest file the format can hold; beyond it, EFBIG.
@@ -275,7 +275,7 @@ class Content:
         data = self._store.codec.decode(self._store.get(stored.hash), BlockRef(stored.hash, stored.key))
         if len(data) != stored.length:  # possible for a base's blocks, which were never read before
             raise BlockCorruptError(
-                f"block {stored.hash.decode()} has {len(data)} bytes where {stored.length} belong"
+                f"block {stored.hash.decode()} has {len(data)} bytes instead of {stored.length}"
             )
         return data
 
@@ -350,22 +350,22 @@ class Content:
             if not self._disk.is_low():
                 return
             if not self._chunks or self._is_stuck():
-                self._tell("the disk is nearly full: writing fails until there is room")
+                self._warn("the disk is nearly full: writing fails until there is room")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             await self._wait_for_less("the disk is nearly full")
 
     def check_names(self) -> None:
-        """Refuse to add another name on a full disk.
+        """Check that the disk has room for another name.
 
         Raises:
-            OSError: ENOSPC.
+            OSError: ENOSPC if it is full.
         """
         if self._disk.is_full():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     async def _wait_for_less(self, reason: str) -> None:
         """Wait until something was stored, or for a moment, since the store may have got stuck."""
-        self._tell(f"{reason}: writers wait until the store has accepted more")
+        self._warn(f"{reason}: writers are waiting until the store has accepted more")
         self.settle_all()
         self._waiting += 1
         try:
@@ -374,7 +374,7 @@ class Content:
         finally:
             self._waiting -= 1
 
-    def _tell(self, reason: str) -> None:
+    def _warn(self, reason: str) -> None:
         if time.monotonic() >= self._tell_again:
             self._tell_again = time.monotonic() + _TELL_EVERY
             log.warning("%s", reason)
@@ -567,13 +567,13 @@ class Content:
         for outcome in outcomes:
             chunk = outcome.job.owner
             chunk.counted = outcome.job.version
-            if not self._must_last(outcome.job):
+            if not self._must_be_durable(outcome.job):
                 chunk.reported = max(chunk.reported, outcome.job.version)
         for chunk, stored in done:
             self._remove_chunk(chunk)
             self._keep((chunk.ino, chunk.index), chunk.slot, stored.length)
         for outcome in outcomes:
-            if self._is_current(outcome.job) and self._must_last(outcome.job):
+            if self._is_current(outcome.job) and self._must_be_durable(outcome.job):
                 self._settle(outcome.job.owner)
         self._signal()
 
@@ -582,7 +582,7 @@ class Content:
         for outcome in outcomes:
             chunk, stored = outcome.job.owner, outcome.stored
             change.put_block(stored.key, stored.hash, outcome.size)
-            if self._is_current(outcome.job) and not self._must_last(outcome.job):
+            if self._is_current(outcome.job) and not self._must_be_durable(outcome.job):
                 change.drop_spooled(chunk.ino, chunk.index)
                 change.put_stored(chunk.ino, chunk.index, stored)
                 done.append((chunk, stored))
@@ -593,7 +593,7 @@ class Content:
         chunk = job.owner
         return self._chunks.get(chunk.ino, chunk.index) is chunk and chunk.version == job.version
 
-    def _must_last(self, job: Job[Chunk]) -> bool:
+    def _must_be_durable(self, job: Job[Chunk]) -> bool:
         """Return whether an fsync has covered a chunk since the job was made.
 
         It is then submitted again, to be reported once its block is durable; that encodes and sends nothing.
@@ -623,7 +623,7 @@ class Content:
         """Wait until every chunk spooled now is stored, in this or a later version, or removed.
 
         Raises:
-            JournalError: the journal cannot be written any more.
+            JournalError: the journal can no longer be written.
         """
         self.settle_all()
         pending = [(chunk, chunk.version) for chunk in self._chunks]
@@ -640,7 +640,7 @@ class Content:
         return ContentStatus(len(self._chunks), self._spooled_bytes, len(self._cached), self._waiting)
 
     def at_hand(self, hashes: set[bytes]) -> Iterator[tuple[Stored, bytes]]:
-        """Walk the stored chunks with a local copy whose blocks have one of these hashes."""
+        """Yield the stored chunks with a local copy whose blocks have one of these hashes."""
         for chunk_id in list(self._cached):
             stored = self._journal.stored(*chunk_id)
             copy = self._cached.get(chunk_id)
@@ -669,7 +669,7 @@ class Content:
         return saved
 
     def note_wrong(self, hashes: set[bytes]) -> None:
-        """Record the blocks that a seal found wrong in the store, also for later daemons.
+        """Record the blocks that a seal found corrupt in the store, also for later daemons.
 
         Until each is stored again, uploads are compared with the blocks in the store.
         """

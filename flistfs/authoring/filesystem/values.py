@@ -47,7 +47,7 @@ class Attributes:
 
 @dataclass(slots=True)
 class OpenFile:
-    """How many times an inode is open, and how many of them for writing."""
+    """How many times an inode is open, and how many of those for writing."""
 
     count: int = 0
     writers: int = 0
@@ -103,34 +103,35 @@ class Directories:
         self._directories: dict[int, Inode] = {}
 
     def grow(self, ino: int, entries: int, directories: int) -> None:
-        """Count entries and sub-directories in or out."""
+        """Add (or subtract) entries and subdirectories."""
         directory = self._directories.get(ino) or self._vfs.inode(ino)
         self._directories[ino] = grown(directory, entries, directories, self._now)
 
     def put(self, change: Change) -> None:
-        """Write them."""
+        """Write the directories."""
         for directory in self._directories.values():
             change.put_inode(directory)
 
 
 def grown(directory: Inode, entries: int, directories: int, now: int) -> Inode:
-    """Return a directory with that many entries and sub-directories more."""
+    """Return a directory with this many more entries and subdirectories."""
     return directory._replace(
         size=directory.size + entries, nlink=directory.nlink + directories, mtime_ns=now, ctime_ns=now
     )
 
 
 def without_set_id(inode: Inode, caller: Caller) -> int:
-    """Clear what a stranger's write clears: set-uid; set-gid if the group may execute or is not the caller's.
+    """Return the mode after a write by another user.
 
-    Linux asks for all groups of the caller, but the first is all that a request tells.
+    It has no set-uid, and no set-gid if the group may execute or is not the caller's. Linux checks
+    all groups of the caller, but a request contains only the first.
     """
     mode = inode.mode & ~stat.S_ISUID
     return mode & ~stat.S_ISGID if mode & stat.S_IXGRP or caller.gid != inode.gid else mode
 
 
 def allocated(inode: Inode) -> int:
-    """How many 512-byte units of disk stat reports for an inode: holes cost none."""
+    """Return the 512-byte units of disk that stat reports for an inode: holes cost none."""
     if not stat.S_ISREG(inode.mode):
         return 0
     whole = -(-inode.size // 512)

@@ -100,7 +100,7 @@ class Vfs:
                 change.drop_xattr(inode.ino, name)
         change.drop_inode(inode.ino)
 
-    # Looking
+    # Lookups
 
     def inode(self, ino: int) -> Inode:
         """Return an inode."""
@@ -127,21 +127,21 @@ class Vfs:
         return entry
 
     def readdir(self, ino: int, after: int) -> Iterator[Dirent]:
-        """Walk a directory from a cookie (0 is the start).
+        """Yield the entries of a directory from a cookie (0 is the start).
 
         Entries that exist throughout appear once, whatever is created or removed meanwhile.
         """
         return self._journal.children(ino, after)
 
     def opendir(self, ino: int) -> int:
-        """Open a directory for listing; returns a handle of its own."""
+        """Open a directory for listing; return a handle of its own."""
         self.inode(ino)
         handle = self._journal.next_id()
         self._listings[handle] = Listing(ino, handle)
         return handle
 
     def rewind(self, handle: int) -> None:
-        """Restart a listing: it shows the present entries."""
+        """Restart a listing: it then shows the present entries."""
         self._listings[handle].end = self._journal.next_id()
 
     def listed(self, handle: int) -> int:
@@ -149,7 +149,7 @@ class Vfs:
         return self._listings[handle].ino
 
     def listing(self, handle: int, after: int) -> Iterator[Dirent]:
-        """Walk an opened directory from a cookie.
+        """Yield the entries of an opened directory from a cookie.
 
         Entries created after the listing began are not in it, so that a program that creates a name for each
         name it reads terminates.
@@ -180,7 +180,7 @@ class Vfs:
         rdev: int = 0,
         target: bytes = b"",
     ) -> Inode:
-        """Make a new inode with a name."""
+        """Create a new inode with a name."""
         _check_name(name)
         self._content.check_names()
         directory = self._directory(parent)
@@ -227,7 +227,7 @@ class Vfs:
         return directory
 
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
-        """Make a directory."""
+        """Create a directory."""
         return self._make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), caller)
 
     def make_directories(self, path: bytes, caller: Caller) -> tuple[int, list[tuple[int, bytes]]]:
@@ -245,23 +245,23 @@ class Vfs:
                 made.append((ino, name))
                 inode = self.mkdir(ino, name, 0o755, caller)
             if inode is None or not stat.S_ISDIR(inode.mode):
-                raise SourceError(f"`to` {os.fsdecode(path)}: it leads to no directory")
+                raise SourceError(f"`to` {os.fsdecode(path)}: it does not lead to a directory")
             ino = inode.ino
         return ino, made
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Inode:
-        """Make a file, fifo, socket or device; `mode` has the type bits."""
+        """Create a file, FIFO, socket or device; `mode` has the type bits."""
         if not stat.S_IFMT(mode):
             mode |= stat.S_IFREG
         return self._make(parent, name, mode, caller, rdev=rdev)
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Inode, int]:
-        """Make a file and open it; returns it and a handle."""
+        """Create a file and open it; return it and a handle."""
         inode = self._make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
         return inode, self._open_handle(inode.ino, flags)
 
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Inode:
-        """Make a symbolic link."""
+        """Create a symbolic link."""
         if len(target) > MAX_TARGET:
             raise os_error(errno.ENAMETOOLONG)
         return self._make(parent, name, stat.S_IFLNK | 0o777, caller, target=target)
@@ -359,7 +359,7 @@ class Vfs:
         self._changed()
 
     def _check_not_inside(self, ino: int, directory: Inode) -> None:
-        """Refuse to move a directory into itself."""
+        """Raise EINVAL if a directory would be moved into itself."""
         while directory.ino != ROOT_INO:
             if directory.ino == ino:
                 raise os_error(errno.EINVAL)
@@ -543,7 +543,7 @@ class Vfs:
         return ino << 1 | writing
 
     async def open(self, ino: int, flags: int, caller: Caller) -> int:
-        """Open a file, and empty it with O_TRUNC; returns a handle."""
+        """Open a file, and empty it with O_TRUNC; return a handle."""
         inode = self.inode(ino)
         if flags & os.O_TRUNC:
             wanted = Attributes(size=0)

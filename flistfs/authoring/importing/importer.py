@@ -217,7 +217,7 @@ class Importer:
     def _implied(self, draft: _Draft, maker: Item, parent: Inode, name: bytes) -> Inode:
         """Create a missing parent directory of an item."""
         if len(name) > MAX_NAME:
-            raise _RefusedError(f"it is in a directory whose name is longer than {MAX_NAME} bytes")
+            raise _RefusedError(f"a directory above it has a name longer than {MAX_NAME} bytes")
         item = Item(b"", _IMPLIED_MODE, 0, 0, maker.mtime_ns, maker.mtime_ns)
         inode = self._make(draft, item, parent=parent.ino)
         self._name(draft, parent, Dirent(name, inode.ino, 0, stat.S_IFDIR), None, Imported())
@@ -286,7 +286,7 @@ class Importer:
                 return None
             inode = self._entered(draft, parent, existing.name, allowance)
         if inode is None or not stat.S_ISDIR(inode.mode):
-            raise _RefusedError("something that is not a directory is there already")
+            raise _RefusedError("something other than a directory already exists")
         return inode
 
     def _give_attributes(self, draft: _Draft, directory: Inode, item: Item) -> None:

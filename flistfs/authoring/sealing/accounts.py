@@ -1,4 +1,4 @@
-"""Names of users and groups for the numbers that own a tree."""
+"""The names of the users and groups that own a tree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flistfs.errors import (
 from flistfs.tree.node import Access
 from flistfs.tree.owners import spelled_number
 
-# The tree's own account files are read up to this many bytes.
+# At most this many bytes of the tree's own account files are read.
 MAX_ACCOUNTS_SIZE = 1 << 20
 
 
@@ -28,7 +28,7 @@ MAX_ACCOUNTS_SIZE = 1 << 20
 class Accounts:
     """The names of users and groups, by number.
 
-    `named_users` and `named_groups` are those that a base knows by name alone: so are they sealed.
+    `named_users` and `named_groups` are those that a base knows by name only: they are sealed by name only.
     """
 
     users: Mapping[int, bytes]
@@ -42,16 +42,16 @@ class Accounts:
         return cls(_names(passwd), _names(group))
 
     def access(self, owner: Owner) -> Access:
-        """Return owner and mode as the flist is to have them."""
+        """Return owner and mode as recorded in the flist."""
         (user, uid), (group, gid) = self.user(owner.uid), self.group(owner.gid)
         return Access(owner.mode, user, group, uid, gid)
 
     def user(self, uid: int) -> tuple[bytes, int | None]:
-        """Return the name and number that a user has in the flist."""
+        """Return a user's name and number in the flist."""
         return _account(uid, self.users, self.named_users)
 
     def group(self, gid: int) -> tuple[bytes, int | None]:
-        """Return the name and number that a group has in the flist."""
+        """Return a group's name and number in the flist."""
         return _account(gid, self.groups, self.named_groups)
 
 
@@ -70,12 +70,12 @@ def _names(text: bytes) -> dict[int, bytes]:
     return {0: b"root", **names}
 
 
-# The journal's setting with the accounts that the base knows by name alone: users, then groups.
+# The journal's setting with the accounts that the base knows by name only: users, then groups.
 _NAMED = b"named"
 
 
 def note_named(change: Change, users: Mapping[int, bytes], groups: Mapping[int, bytes]) -> None:
-    """Note the accounts that the base of a session knows by name alone."""
+    """Record the accounts that the base of a session knows by name only."""
     named = [_as_pairs(users), _as_pairs(groups)]
     change.put_setting(_NAMED, json.dumps(named).encode())
 
@@ -95,13 +95,13 @@ async def _small_file(parts: Parts, path: bytes) -> bytes:
         return await parts.content.read(inode.ino, 0, MAX_ACCOUNTS_SIZE)
     except OSError as error:
         failed = f"{os.fsdecode(path)} of the tree cannot be read"
-        if isinstance(error.__cause__, BlockCorruptError):  # which waiting does not mend
+        if isinstance(error.__cause__, BlockCorruptError):  # waiting does not cure it
             raise BlockCorruptError(f"{failed}: {error.__cause__}; write it again") from error
         raise StoreUnavailableError(f"{failed}: {error.__cause__ or error.strerror}") from error
 
 
 def _find_inode(view: View, path: bytes) -> Inode | None:
-    """Find a path in a tree, without following links."""
+    """Return the inode of a path in a tree, without following links; None if there is none."""
     ino = ROOT_INO
     for name in path.split(b"/"):
         entry = view.child(ino, name)

@@ -26,7 +26,7 @@ from flistfs.util.progress import Progress, counting
 
 log = logging.getLogger(__name__)
 
-# Hashes that are asked for at a time while checking that the store has every block.
+# Hashes per query while checking that the store has every block.
 _CHECK_BATCH = 4096
 
 
@@ -34,7 +34,7 @@ def lost_blocks(view: View, store: Store, excluded: Filter, progress: Progress) 
     """Ask the store for every block that the session relies on; return those that it lacks: key by hash.
 
     Raises:
-        StoreError: the store can't be asked.
+        StoreError: the store cannot be queried.
     """
     lost: dict[bytes, bytes] = {}
     for batch in needed_in_batches(view, excluded, _CHECK_BATCH, counting(progress, "check")):
@@ -59,9 +59,9 @@ def needed_in_batches(
 
 
 def needed_blocks(view: View, excluded: Filter) -> Iterator[tuple[bytes, bytes, int | None]]:
-    """Walk the blocks that this session stored, and those that the tree needs besides.
+    """Yield the blocks that this session stored, and the others that the tree needs.
 
-    Of each its key and hash, and its size as stored, where that is known.
+    Each comes with its key and hash, and its size as stored, if that is known.
     """
     yield from view.blocks()
     for stored in _unnoted_chunks(view, excluded):
@@ -69,9 +69,9 @@ def needed_blocks(view: View, excluded: Filter) -> Iterator[tuple[bytes, bytes, 
 
 
 def _unnoted_chunks(view: View, excluded: Filter) -> Iterator[Stored]:
-    """Walk the chunks of the tree whose blocks this session has not noted as stored by itself.
+    """Yield the chunks of the tree whose blocks are not recorded as stored by this session.
 
-    They are a base's, or a seal before found them lost. A block that several chunks need comes as often.
+    They are a base's, or an earlier seal found them lost. A block that several chunks need is repeated.
     """
     if not view.has_unnoted_blocks():
         return
@@ -81,7 +81,7 @@ def _unnoted_chunks(view: View, excluded: Filter) -> Iterator[Stored]:
 
 
 def _chunks_of_all(view: View) -> Iterator[Stored]:
-    """Walk the stored chunks of all files that have a name, in the order of the journal, which is quicker."""
+    """Yield the stored chunks of all files that have a name, in the order of the journal, which is faster."""
     last, is_named = 0, False
     for ino, _, stored in view.all_stored_chunks():
         if ino != last:
@@ -92,7 +92,7 @@ def _chunks_of_all(view: View) -> Iterator[Stored]:
 
 
 def _chunks_of_some(view: View, excluded: Filter) -> Iterator[Stored]:
-    """Walk the stored chunks of the files that are not left out."""
+    """Yield the stored chunks of the files that are not excluded."""
     for _, _, entries in walk(view, excluded):
         for entry in entries:
             if entry.kind == stat.S_IFREG:
@@ -100,12 +100,12 @@ def _chunks_of_some(view: View, excluded: Filter) -> Iterator[Stored]:
 
 
 def copy_base_blocks(view: View, base: Store, store: Store, excluded: Filter, progress: Progress) -> None:
-    """Copy what the tree needs of a session's base, and only the base's store has, to the session's.
+    """Copy the base's blocks that the tree needs and the session's store lacks from the base's store.
 
-    What that cannot give is found missing by the check of the store, which comes afterwards.
+    Blocks that are missing there too are found by the check of the store, which comes afterwards.
 
     Raises:
-        StoreError: a store can't be asked.
+        StoreError: a store cannot be queried.
     """
     total = sum(1 for _ in _unnoted_chunks(view, excluded))
     chunks = _unnoted_chunks(view, excluded)
@@ -119,12 +119,12 @@ def copy_base_blocks(view: View, base: Store, store: Store, excluded: Filter, pr
 
 
 def _log_fault(_: BlockRef, error: FlistfsError) -> None:
-    if not isinstance(error, BlockMissingError):  # else the check says so, once for each file
+    if not isinstance(error, BlockMissingError):  # otherwise the check reports it, once for each file
         log.warning("not copied to the store: %s", error)
 
 
 def files_lacking(view: View, lost: Iterable[bytes], excluded: Filter) -> dict[bytes, list[bytes]]:
-    """Name the files that need one of the lost blocks, each with the hashes of those it needs."""
+    """Return the paths of the files that need lost blocks, each with the hashes of those."""
     wanted = set(lost)
     lacking: dict[int, list[bytes]] = {}
     for ino, _, stored in view.all_stored_chunks():
@@ -143,7 +143,7 @@ def copy_replicas(store: Store, blocks: Mapping[bytes, bytes]) -> set[bytes]:
     """Store blocks (key by hash) again that a replica of the store still has; return those that none has.
 
     Raises:
-        StoreError: it can't be told, or not be done.
+        StoreError: the store cannot be read or written.
     """
     gone: set[bytes] = set()
     for block_hash, key in blocks.items():
@@ -158,7 +158,7 @@ def copy_replicas(store: Store, blocks: Mapping[bytes, bytes]) -> set[bytes]:
 
 
 def store_holes(store: Store, lengths: Iterable[int]) -> dict[int, BlockRef]:
-    """Store a block of zeros of each length, as readers know no holes; they are few, so all are compared."""
+    """Store a block of zeros of each length, as readers do not support holes; the few are all compared."""
     blocks = {length: store.codec.encode(bytes(length)) for length in sorted(lengths)}
     hashes = [block.hash for block in blocks.values()]
     missing = store.missing(hashes)

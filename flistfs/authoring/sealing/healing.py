@@ -1,6 +1,6 @@
-"""Blocks that the store holds with other bytes than their names say, and right ones in their place.
+"""Find corrupt blocks in the store, and replace them with valid ones.
 
-Plain blocking functions; `session` says when they run.
+Plain blocking functions; `session` decides when they run.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from flistfs.stores.copying import right_copy
 from flistfs.tree.chunks import BlockRef
 from flistfs.util.progress import Progress, counting
 
-# Blocks that are fetched and compared between two reports of progress.
+# Blocks fetched and compared between two progress reports.
 _BATCH = 256
 
 
 def wrong_blocks(view: View, store: Store, excluded: Filter, progress: Progress) -> dict[bytes, bytes]:
-    """Fetch every block that the session relies on; return those that are wrong there: key by hash.
+    """Fetch every block that the session needs; return those that are corrupt: key by hash.
 
     Raises:
-        StoreError: the store can't be asked.
+        StoreError: the store cannot be read.
     """
     wrong: dict[bytes, bytes] = {}
     for batch in needed_in_batches(view, excluded, _BATCH, counting(progress, "compare")):
@@ -34,12 +34,12 @@ def wrong_blocks(view: View, store: Store, excluded: Filter, progress: Progress)
 
 
 def heal(store: Store, wrong: Mapping[bytes, bytes], sources: Sequence[Store]) -> set[bytes]:
-    """Put right blocks over wrong ones (key by hash), from whichever source has one; return those healed.
+    """Replace corrupt blocks (key by hash) with a valid copy from any of the sources; return those healed.
 
-    A replica of the store itself may be a source.
+    The store itself may be a source, for its replicas.
 
     Raises:
-        StoreError: a store can't be asked.
+        StoreError: a store cannot be read or written.
     """
     healed: set[bytes] = set()
     for block_hash, key in wrong.items():

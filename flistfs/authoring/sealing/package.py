@@ -1,6 +1,6 @@
-"""A session's tree becomes a catalog, and the catalog a package.
+"""Write a session's tree as a catalog, and the catalog as a package.
 
-Plain blocking functions over a view of the journal; `session` says when they run.
+Plain blocking functions over a view of the journal; `session` decides when they run.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ from flistfs.util.progress import Progress, Report
 log = logging.getLogger(__name__)
 
 
-# Entries of a directory that are looked up together: some 0.5 MB.
+# Entries of a directory looked up at a time: some 0.5 MB.
 _ENTRIES_AT_ONCE = 1024
 
 
 class ChangedError(Exception):
-    """The tree was changed while it was being sealed; it has to be done again."""
+    """The tree was changed while it was being sealed; the seal must be repeated."""
 
 
 class _Tree:
-    """The nodes of a tree, as its flist is to have them."""
+    """The nodes of a tree, as they are written to its flist."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class _Tree:
         self._complete = complete
 
     def directory(self, ino: int, path: bytes) -> Node:
-        """Return a directory."""
+        """Return the node of a directory."""
         return self._node(path, Kind.DIRECTORY, known_inode(self._view, ino), DIRECTORY_SIZE)
 
     def children(self, ino: int, path: bytes) -> Iterator[list[Node]]:
-        """Walk the entries of a directory, by name, some at a time."""
+        """Yield the entries of a directory, sorted by name, in batches."""
         names = entries_of(self._view, ino, path, self._excluded)
         while part := list(islice(names, _ENTRIES_AT_ONCE)):
             inodes = self._view.inodes_among(
@@ -133,7 +133,7 @@ class _Tree:
 
     def _blocks(self, inode: Inode, first: Stored | None) -> tuple[BlockRef, ...]:
         count = -(-inode.size // CHUNK_SIZE)
-        if count == 1:  # as most files have: a scan for each would cost 10 µs
+        if count == 1:  # true for most files: a scan for each would cost 10 µs
             return (self._block(inode, 0, first),)
         stored = dict(self._view.stored_chunks(inode.ino)) if inode.chunks else {}
         return tuple(self._block(inode, index, stored.get(index)) for index in range(count))
@@ -161,18 +161,18 @@ def build_package(
     scratch: Path,
     progress: Progress,
 ) -> Survey:
-    """Write the flist of a tree, with where its blocks are, to `output`, flushed to the disk.
+    """Write the flist of a tree, with the router to its blocks, to `output`, flushed to disk.
 
-    Temporary files lie in the directory `scratch`, which is made anew and removed again.
+    Temporary files are written to the directory `scratch`, which is created anew and removed again.
 
     Raises:
         ChangedError: a file has chunks that are not stored yet.
         StoreError: a block of zeros could not be stored.
-        OutputError: a disk is full, or a directory cannot be written; or a directory has too much in it.
+        OutputError: a disk is full, or a directory cannot be written; or one has too many entries.
     """
     if any(known_inode(view, spooled.ino).nlink for spooled in view.spooled()):
         raise ChangedError
-    if options.owner is not None:  # by numbers that the user gave
+    if options.owner is not None:  # by the numbers that the user gave
         accounts = replace(accounts, named_users={}, named_groups={})
     excluded = excluding(options.exclude)
     survey = take_survey(view, options.owner, format_, excluded)
@@ -191,7 +191,7 @@ def build_package(
         raise OutputError(
             f"the flist cannot be written, in {scratch.parent} or its place: {error.strerror or error}"
         ) from error
-    except (ValueError, FormatError) as error:  # of what we write ourselves, only the disk can be wrong
+    except (ValueError, FormatError) as error:  # we write valid data, so the disk must be at fault
         raise OutputError(f"the flist cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -37,17 +37,17 @@ from flistfs.util.progress import Progress, Report
 
 log = logging.getLogger(__name__)
 
-# How often a seal starts again because files changed while it ran, before it says that the mount is busy.
+# How often a seal starts again because files changed while it ran, before it reports that the mount is busy.
 _TRIES = 5
 
-# Why a seal that started again and again gives up.
-_CHANGING = "files are still being written; wait for that, or end it, and seal again"
+# Why a seal gives up after starting again several times.
+_CHANGING = "files are still being written; wait until that is done, or stop it, and seal again"
 _LOSING = (
     "the store keeps losing blocks that it has acknowledged; make sure that it keeps all data "
     "(Redis: maxmemory-policy noeviction), and seal again"
 )
 
-# How many sources a message names.
+# Sources named in a message.
 _NAMED_SOURCES = 5
 
 
@@ -63,8 +63,8 @@ class Sealing:
     ) -> SealSummary:
         """Seal the tree into a package.
 
-        Nothing is frozen meanwhile: if anything changes before `unmount` returns, what changed is stored and
-        packaged again, now undisturbed. Until `unmount` is called the mount stays in use whatever fails.
+        The mount stays writable meanwhile: if anything changes before `unmount` returns, the changes are
+        stored and packaged again, now undisturbed. An error before `unmount` leaves the mount in use.
 
         Args:
             request: The output, and how.
@@ -78,7 +78,7 @@ class Sealing:
             BusyError: the mount is in use, or files keep changing.
             SessionError: something was not added whole, and the request does not take that.
             BlockMissingError: the store lost blocks.
-            StoreError: the store can't be asked.
+            StoreError: the store cannot be used.
         """
         started = time.monotonic()
         partial_adds = self._parts.directory.partial_adds()
@@ -92,13 +92,14 @@ class Sealing:
                 progress(Report("unmount", 0, 1))
                 await unmount()
             if self._parts.vfs.changes != changes:
-                log.info("the tree changed until it was unmounted: packaging it again")
+                log.info("the tree changed before it was unmounted: packaging it again")
                 survey, _ = await self._build(request, router, output, progress)
                 notes = await self._notes_for_readers(request, router, output, progress)
             package_size = output.size
             await trio.to_thread.run_sync(output.publish)
         return SealSummary(
             out=str(request.out),
+            format=self._parts.format.name,
             package_size=package_size,
             files=survey.files,
             directories=len(survey.directories),
@@ -115,7 +116,7 @@ class Sealing:
         )
 
     def _router(self, request: SealRequest) -> Router | None:
-        """Return what the package is to say of where its blocks are; a large one takes seconds to parse."""
+        """Return the router for the package, which names its servers; a large one takes seconds to parse."""
         return (
             self._parts.store.readers_router
             if request.router is None
@@ -128,7 +129,7 @@ class Sealing:
         """Check that readers find the blocks where the user says that they are; return notes about that.
 
         Raises:
-            BlockMissingError: servers that the user named lack some.
+            BlockMissingError: servers that the user named lack blocks.
         """
         notes = notes_for_readers(self._parts.store, router, is_chosen=request.router is not None)
         if request.router is None or router is None:
@@ -139,9 +140,9 @@ class Sealing:
     async def _build(
         self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
     ) -> tuple[Survey, int]:
-        """Store what is not stored, check the store, and package the tree as it is then.
+        """Store what is not stored yet, check the store, and package the tree as it is then.
 
-        Also returns the count of changes that the package has in it.
+        Also returns the number of changes that the package contains.
         """
         draining = StoreTimeout(request.timeout, progress)
         asking = StoreTimeout(request.timeout, progress)
@@ -190,7 +191,7 @@ class Sealing:
         """Take a view of the tree as it is now, while the mount may continue to change it (blocks).
 
         Raises:
-            OutputError: the disk with the session is full, or broken.
+            OutputError: the session's disk is full, or fails.
         """
         try:
             return self._parts.journal.freeze(self._parts.directory.view)

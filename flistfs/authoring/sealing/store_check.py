@@ -1,4 +1,4 @@
-"""Checking, before a seal, that the store has every block, and has it right."""
+"""Check, before a seal, that the store holds every block, and holds it uncorrupted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flistfs.util.progress import Progress
 
 log = logging.getLogger(__name__)
 
-# How many files a message names.
+# Files named in a message.
 _NAMED_FILES = 5
 
 # How many files an error lists for programs.
@@ -30,7 +30,7 @@ _LISTED_FILES = 10_000
 
 
 class StoreCheck:
-    """Checks the store of a session, and sends again what it lost as far as that is possible."""
+    """Checks the store of a session, and sends lost blocks again as far as possible."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -38,13 +38,13 @@ class StoreCheck:
     async def all_stored(
         self, view: View, excluded: Filter, progress: Progress, *, check_content: bool
     ) -> bool:
-        """Check that the store has every block; False means that some are on their way once more.
+        """Check that the store has every block; return False if some are being sent again.
 
         Blocks of a base, which the store was never said to have, are copied where it lacks them. With
         `check_content` every block is fetched, and wrong ones are replaced.
 
         Raises:
-            BlockMissingError: the store lost blocks, or holds wrong ones, that cannot be sent again.
+            BlockMissingError: the store lost blocks, or holds corrupt ones, that cannot be sent again.
         """
         await trio.to_thread.run_sync(self._parts.uploader.sync_store)
         if self._parts.base.store is not None:
@@ -68,7 +68,9 @@ class StoreCheck:
         )
         files = await trio.to_thread.run_sync(blocks.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
-            log.warning("the store lost of %s: %s", os.fsdecode(name), _listed(self._parts.store, hashes))
+            log.warning(
+                "blocks of %s that the store lost: %s", os.fsdecode(name), _listed(self._parts.store, hashes)
+            )
         if files:
             raise BlockMissingError(
                 _lost_message(len(gone), files, self._remedy(view)),
@@ -78,10 +80,10 @@ class StoreCheck:
         return gone == lost.keys()  # no file needs those
 
     async def _heal(self, view: View, excluded: Filter, progress: Progress) -> None:
-        """Put the right block over each wrong one in the store.
+        """Replace each corrupt block in the store with a valid one.
 
         Raises:
-            BlockMissingError: files need some that are not at hand.
+            BlockMissingError: files need blocks of which there is no valid copy.
         """
         wrong = await trio.to_thread.run_sync(
             healing.wrong_blocks, view, self._parts.store, excluded, progress
@@ -89,7 +91,7 @@ class StoreCheck:
         self._parts.content.note_wrong(set(wrong))
         if not wrong:
             return
-        log.warning("the store holds %d wrong blocks", len(wrong))
+        log.warning("the store holds %d corrupt blocks", len(wrong))
         healed: set[bytes] = set()
         for stored, chunk in self._parts.content.at_hand(set(wrong)):
             block = await trio.to_thread.run_sync(self._parts.store.codec.encode, chunk)
@@ -111,7 +113,9 @@ class StoreCheck:
         files = await trio.to_thread.run_sync(blocks.files_lacking, view, gone, excluded)
         for name, hashes in files.items():
             log.warning(
-                "wrong in the store, of %s: %s", os.fsdecode(name), _listed(self._parts.store, hashes)
+                "blocks of %s that are corrupt in the store: %s",
+                os.fsdecode(name),
+                _listed(self._parts.store, hashes),
             )
         if files:
             raise BlockMissingError(
@@ -125,7 +129,7 @@ class StoreCheck:
         """Return what the user can do about wrong blocks."""
         again = "Add them again with `check_content`, or write them again"
         return (
-            f"{again}, or mend those of the base with flistfs verify --repair" if view.has_base() else again
+            f"{again}, or repair those of the base with flistfs verify --repair" if view.has_base() else again
         )
 
     def _remedy(self, view: View) -> str:
@@ -133,7 +137,7 @@ class StoreCheck:
         if not view.has_base():
             return "Write them again"
         searched = f", which {self._parts.base.store.url} lacks too," if self._parts.base.store else ""
-        return f"Write them again, or bring those of the base{searched} with flistfs push"
+        return f"Write them again, or copy those of the base{searched} with flistfs push"
 
 
 def _lost_message(blocks: int, files: Iterable[bytes], remedy: str) -> str:

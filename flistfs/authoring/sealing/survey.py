@@ -1,4 +1,4 @@
-"""One walk over a session's tree before it is sealed: what there is, what it needs, what gets lost."""
+"""A survey of a session's tree before it is sealed: what it contains, what it needs, what gets lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NANO = 1_000_000_000
 
 
 class Owner(NamedTuple):
-    """Who owns an entry, and its full mode: what an ACI is made of."""
+    """The owner of an entry, and its full mode: the fields of an ACI."""
 
     mode: int
     uid: int
@@ -30,7 +30,7 @@ class Owner(NamedTuple):
 
 @dataclass(slots=True)
 class Survey:
-    """What a tree holds. Directories are (inode number, path), in no order."""
+    """The contents of a tree. Directories are (inode number, path), in no particular order."""
 
     directories: list[tuple[int, bytes]] = field(default_factory=list)
     owners: set[Owner] = field(default_factory=set)
@@ -43,7 +43,7 @@ class Survey:
 
 
 def entries_of(view: View, ino: int, path: bytes, excluded: Filter) -> Iterator[Dirent]:
-    """Walk the entries of a directory by name, save those that are left out."""
+    """Yield the entries of a directory, sorted by name, without those excluded."""
     entries = view.children_by_name(ino)
     if excluded is nothing_excluded:
         return entries
@@ -51,7 +51,7 @@ def entries_of(view: View, ino: int, path: bytes, excluded: Filter) -> Iterator[
 
 
 def walk(view: View, excluded: Filter = nothing_excluded) -> Iterator[tuple[bytes, int, list[Dirent]]]:
-    """Walk the directories of a tree: path (no slash at either end), inode number, entries by name."""
+    """Yield the directories of a tree: path (no slash at either end), inode number, entries by name."""
     waiting = [(b"", ROOT_INO)]
     while waiting:
         path, ino = waiting.pop()
@@ -61,7 +61,7 @@ def walk(view: View, excluded: Filter = nothing_excluded) -> Iterator[tuple[byte
 
 
 def known_inode(view: View, ino: int) -> Inode:
-    """Return an inode that some name stands for.
+    """Return an inode that has a name.
 
     Raises:
         JournalError: the journal has the name but not the inode.
@@ -70,20 +70,20 @@ def known_inode(view: View, ino: int) -> Inode:
 
 
 def checked_inode(ino: int, inode: Inode | None) -> Inode:
-    """Return what was found of an inode that some name stands for.
+    """Return the inode that was found for a number that has a name.
 
     Raises:
-        JournalError: nothing was.
+        JournalError: none was found.
     """
     if inode is None:
-        raise JournalError(f"the session's journal is damaged: inode {ino} has a name but is not there")
+        raise JournalError(f"the session's journal is damaged: inode {ino} has a name but does not exist")
     return inode
 
 
 def take_survey(
     view: View, owner: tuple[int, int] | None, format_: Format, excluded: Filter = nothing_excluded
 ) -> Survey:
-    """Look through the whole tree, save what is left out. `owner` (uid, gid) stands for everybody.
+    """Survey the whole tree without what is excluded. `owner` (uid, gid) replaces all owners.
 
     Raises:
         JournalError: the tree has a name that stands for nothing.
@@ -103,7 +103,7 @@ def take_survey(
 def _survey_walk(
     survey: Survey, view: View, owner: tuple[int, int] | None, excluded: Filter, limits: Limits
 ) -> None:
-    """Look through the tree from its top."""
+    """Survey the tree from its root."""
     for path, ino, entries in walk(view, excluded):
         _note_directory(survey, ino, path)
         _count(survey, known_inode(view, ino), owner, limits)
@@ -113,7 +113,7 @@ def _survey_walk(
 
 
 def _survey_all(survey: Survey, view: View, owner: tuple[int, int] | None, limits: Limits) -> None:
-    """Look through all that has a name, in the order of the journal: in half the time that a walk takes."""
+    """Survey all named inodes in the order of the journal, which takes half the time of a walk."""
     for inode in view.inodes():
         names = 1 if stat.S_ISDIR(inode.mode) else inode.nlink
         if inode.nlink:
@@ -137,23 +137,23 @@ def _check_depth(path: bytes) -> None:
     """Refuse a directory nested so deeply that its entries could have too long a path.
 
     Raises:
-        OutputError: it does; says what to do.
+        OutputError: it is; the message says what to do.
     """
     if len(path) + 1 + MAX_NAME > MAX_PATH:
         start = path[:MAX_NAME].decode(errors="replace")
         raise OutputError(
-            f"a directory below {start}… has a path of {len(path):,} bytes, too many for an flist; leave it "
+            f"a directory below {start}… has a path of {len(path):,} bytes, too long for an flist; leave it "
             f"out, or move it up"
         )
 
 
 def clamp_time(nanoseconds: int, latest: int) -> int:
-    """Return whole seconds since 1970, neither before that nor later than `latest`."""
+    """Return a time as whole seconds since 1970, between 0 and `latest`."""
     return min(max(nanoseconds // _NANO, 0), latest)
 
 
 def owner_of(inode: Inode, owner: tuple[int, int] | None) -> Owner:
-    """Return who owns an entry in the flist."""
+    """Return the owner of an entry in the flist."""
     uid, gid = owner or (inode.uid, inode.gid)
     return Owner(inode.mode, uid, gid)
 
@@ -161,7 +161,7 @@ def owner_of(inode: Inode, owner: tuple[int, int] | None) -> Owner:
 def _count(
     survey: Survey, inode: Inode, owner: tuple[int, int] | None, limits: Limits, names: int = 1
 ) -> None:
-    """Count what an inode is in the flist, under each of its names."""
+    """Count an inode as in the flist, once for each of its names."""
     owned_by = owner_of(inode, owner)
     survey.owners.add(owned_by)
     unrepresentable = survey.unrepresentable
@@ -179,11 +179,12 @@ def _count(
         survey.links += names
     else:
         survey.specials += names
+        unrepresentable.special_files += names
         unrepresentable.large_devices += names * (os.minor(inode.rdev) > limits.minor)
 
 
 def _hole_lengths(inode: Inode) -> set[int]:
-    """Of which lengths a file may have holes; empty for a file without any."""
+    """Return the possible lengths of a file's holes; empty for a file without any."""
     count = -(-inode.size // CHUNK_SIZE)
     if inode.chunks >= count:
         return set()

@@ -30,7 +30,7 @@ SCHEMA = 1
 """Version of the layout of a session directory; any other version is refused."""
 
 STANDARD_INPUT = "-"
-"""The source name that stands for standard input, which has no path."""
+"""The source name for standard input, which has no path."""
 
 # Seconds a daemon may hold its session without a mount, while it opens it or stores the remaining chunks.
 _DAEMON_AT_WORK = 20.0
@@ -67,7 +67,7 @@ class SessionDirectory:
 
     @property
     def _routers(self) -> Path:
-        """A directory for the routers of base flists, which say where their blocks are."""
+        """A directory for the routers of base flists, which name the servers of their blocks."""
         return self.path / "routers"
 
     @property
@@ -96,7 +96,7 @@ class SessionDirectory:
 
     @property
     def _failed_start(self) -> Path:
-        """A file that says why the last session here could not be started, in the form of a result."""
+        """A file with the reason why the last session here could not be started, in the form of a result."""
         return self.path / "failed"
 
     @property
@@ -192,7 +192,7 @@ class SessionDirectory:
             schema = (self.path / "schema").read_text()
             raw = self._settings.read_text()
         except OSError:
-            raise SessionError(f"{self.path} holds no session") from None
+            raise SessionError(f"{self.path} does not contain a session") from None
         if schema != str(SCHEMA):
             raise JournalError(
                 f"the session in {self.path} was made by another version of flistfs (schema {schema[:10]!r}, "
@@ -214,7 +214,7 @@ class SessionDirectory:
         Raises:
             FormatError: this version of flistfs does not know the format.
         """
-        from flistfs.format.opening import format_named  # noqa: PLC0415  most commands need no records
+        from flistfs.format.opening import format_named  # noqa: PLC0415  most commands do not need records
 
         return format_named(self.settings().format)
 
@@ -328,8 +328,8 @@ class SessionDirectory:
             time.sleep(0.02)
         if state is State.BUSY:
             raise BusyError(
-                f"{self.holder() or 'a command'} is at work in the session of {self.settings().mountpoint}; "
-                f"wait for it, or end it"
+                f"{self.holder() or 'a command'} is working on the session of {self.settings().mountpoint}; "
+                f"wait for it, or stop it"
             )
         return state
 

@@ -1,4 +1,4 @@
-"""Finding session directories: by mount point, by a chosen directory, or all of them."""
+"""Find session directories by mount point, by a chosen directory, or all of them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def directory_for(mountpoint: Path, state: Path | None = None) -> SessionDirecto
     """Return the session directory of a mount point (absolute, resolved), whether it exists or not.
 
     Args:
-        mountpoint: Where the session is mounted.
-        state: Directory chosen by the user; a link to it is made so that the session is found later.
+        mountpoint: The mount point of the session.
+        state: Directory chosen by the user; a link to it is created so that the session can be found later.
 
     Raises:
         SessionError: the mount point has an open session elsewhere, or `state` cannot be a directory.
@@ -64,7 +64,7 @@ def directory_for(mountpoint: Path, state: Path | None = None) -> SessionDirecto
 
 
 def _check_choice(state: Path) -> None:
-    """Refuse a state directory that holds other files: creating a session would remove them.
+    """Reject a state directory that holds other files: creating a session would remove them.
 
     Raises:
         SessionError: the directory holds other files, or cannot be read.
@@ -76,7 +76,7 @@ def _check_choice(state: Path) -> None:
     except OSError as error:
         raise SessionError(f"{state} cannot hold a session: {error.strerror}") from None
     if names - {"lock"} and "schema" not in names:
-        raise SessionError(f"{state} is not empty and holds no session; choose an empty directory")
+        raise SessionError(f"{state} is not empty and does not contain a session; choose an empty directory")
 
 
 def keep_failed_start(mountpoint: Path, error: FlistfsError) -> None:
@@ -95,19 +95,19 @@ def keep_failed_start(mountpoint: Path, error: FlistfsError) -> None:
 
 
 def all_directories() -> Iterator[SessionDirectory]:
-    """Walk the user's sessions, by mount point."""
+    """Yield the user's sessions, by mount point."""
     return (directory for directory in _all_places() if directory.exists() or directory.is_being_made())
 
 
 def _all_places() -> Iterator[SessionDirectory]:
-    """Walk the session directories of the user, whether each holds a session or not."""
+    """Yield the session directories of the user, whether each holds a session or not."""
     root = sessions_root()
     if root.is_dir():
         yield from (SessionDirectory(entry.resolve()) for entry in sorted(root.iterdir()))
 
 
 def find(mountpoint: Path | None) -> SessionDirectory:
-    """Find the session of a mount point, or the only open one.
+    """Return the session of a mount point, or the only open one.
 
     Raises:
         SessionError: there is none, or there are several.
@@ -127,7 +127,7 @@ def find(mountpoint: Path | None) -> SessionDirectory:
 
 
 def find_latest(mountpoint: Path | None) -> SessionDirectory:
-    """Find the session of a mount point, sealed or not; without one the only open, else the newest result.
+    """Return the session of a mount point, sealed or not; without one the only open, else the newest result.
 
     One that could not be started counts as well.
 

@@ -1,14 +1,14 @@
-"""What must survive: a session's inodes, names and chunk states, in one RocksDB.
+"""A session's persistent state: inodes, names and chunk states, in one RocksDB.
 
 Every change is one atomic `WriteBatch`. RocksDB hands each batch to the operating system before `commit`
-returns, so it survives the death of the daemon; `sync` makes it survive that of the machine.
+returns, so it survives a crash of the daemon; `sync` makes it survive a crash of the machine.
 
 Keys (integers are big-endian, so that neighbours in the tree are neighbours on the disk):
 
     i INO                 an inode
-    d PARENT NAME         a name: the inode it stands for, and its cookie
-    e PARENT COOKIE       the same name in the order of its making, which is what readdir walks: a position
-                          in it stays true while entries come and go
+    d PARENT NAME         a name: its inode, and its cookie
+    e PARENT COOKIE       the same name in the order of creation, which is what readdir walks: a position
+                          in it stays valid while entries come and go
     c INO INDEX           a chunk that is stored: length, hash, key
     s INO INDEX           a chunk that is in a slot of the spool and not stored yet
     b KEY                 a block this session has stored: its size and hash, by the hash of the plain chunk
@@ -78,7 +78,7 @@ class Journal(View):
     """The journal of a session, open for writing by this process alone."""
 
     def __init__(self, directory: Path) -> None:
-        """Open the journal in `directory`, or make one there.
+        """Open the journal in `directory`, or create one there.
 
         Raises:
             JournalError: RocksDB found it damaged. A torn last record after a crash is not damage: the
@@ -112,7 +112,7 @@ class Journal(View):
             self._recent = dict(inodes)
 
     def children(self, parent: int, after: int = 0) -> Iterator[Dirent]:
-        """Walk the entries of a directory whose cookies are greater than `after`, in cookie order."""
+        """Yield the entries of a directory whose cookies are greater than `after`, in cookie order."""
         position, last = after, self._next_id
         while True:
             resumed = self._gaps.get((parent, position), position + 1) - 1
@@ -188,7 +188,7 @@ class Journal(View):
         Raises:
             OSError: the disk is full (ENOSPC) or failing (EIO); the journal itself is unchanged.
         """
-        remove_checkpoint(place)  # a daemon that died may have left one
+        remove_checkpoint(place)  # a daemon that died may have left it
         # A failed flush would end all writing (see `_RESERVE`), so that must not happen either.
         in_memory = self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
         if self._disk.lacks(_RESERVE + in_memory):

@@ -1,4 +1,4 @@
-"""Reading a session's journal, as it is now or as it was at one moment."""
+"""Read a session's journal, as it is now or as it was at one moment."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class View:
     def _scan(
         self, prefix: bytes, start: bytes = b"", end: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Walk the keys that begin with `prefix`, from `start` up to but excluding `end`."""
+        """Yield the keys that begin with `prefix`, from `start` up to but excluding `end`."""
         walk = self._walk(max(prefix, start), behind(prefix) if end is None else end)
         self._walks.add(walk)
         return walk
@@ -135,7 +135,7 @@ class View:
         return {ino: inode_from(ino, raw) for ino, raw in self._get_all(b"i", numbers)}
 
     def inodes(self) -> Iterator[Inode]:
-        """Walk all inodes, in the order of their numbers."""
+        """Yield all inodes, in the order of their numbers."""
         for key, raw in self._scan(b"i"):
             yield inode_from(ID.unpack_from(key, 1)[0], raw)
 
@@ -145,19 +145,19 @@ class View:
         return None if raw is None else Dirent(name, *ENTRY.unpack(raw))
 
     def children(self, parent: int, after: int = 0) -> Iterator[Dirent]:
-        """Walk the entries of a directory whose cookies are greater than `after`, in cookie order."""
+        """Yield the entries of a directory whose cookies are greater than `after`, in cookie order."""
         prefix = b"e" + ID.pack(parent)
         for key, raw in self._scan(prefix, prefix + ID.pack(after + 1)):
             ino, kind = ORDERED_ENTRY.unpack_from(raw)
             yield Dirent(raw[ORDERED_ENTRY.size :], ino, ID.unpack_from(key, 9)[0], kind)
 
     def children_by_name(self, parent: int) -> Iterator[Dirent]:
-        """Walk a directory in byte order of its names."""
+        """Yield the entries of a directory in byte order of their names."""
         for key, raw in self._scan(b"d" + ID.pack(parent)):
             yield Dirent(key[9:], *ENTRY.unpack(raw))
 
     def directory_names(self) -> Iterator[tuple[int, bytes, int]]:
-        """Walk the names of all directories: parent, name, inode number."""
+        """Yield the names of all directories: parent, name, inode number."""
         for key, raw in self._scan(b"d"):
             if raw.endswith(DIRECTORY_KIND):
                 yield ID.unpack_from(key, 1)[0], key[9:], ID.unpack_from(raw)[0]
@@ -172,20 +172,20 @@ class View:
         return {ino: stored_from(raw) for ino, raw in self._get_all(b"c", numbers, ID.pack(0))}
 
     def stored_chunks(self, ino: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Stored]]:
-        """Walk a file's stored chunks from index `start` up to but excluding `end`."""
+        """Yield a file's stored chunks from index `start` up to but excluding `end`."""
         prefix = b"c" + ID.pack(ino)
         behind = None if end is None else prefix + ID.pack(end)
         for key, raw in self._scan(prefix, prefix + ID.pack(start), behind):
             yield ID.unpack_from(key, 9)[0], stored_from(raw)
 
     def all_stored_chunks(self) -> Iterator[tuple[int, int, Stored]]:
-        """Walk the stored chunks of all files: inode number, index, block."""
+        """Yield the stored chunks of all files: inode number, index, block."""
         for key, raw in self._scan(b"c"):
             _, ino, index = CHUNK_KEY.unpack(key)
             yield ino, index, stored_from(raw)
 
     def spooled(self) -> Iterator[Spooled]:
-        """Walk the chunks that are not stored yet, of all files."""
+        """Yield the chunks that are not stored yet, of all files."""
         for key, raw in self._scan(b"s"):
             _, owner, index = CHUNK_KEY.unpack(key)
             yield Spooled(owner, index, ID.unpack(raw)[0])
@@ -204,12 +204,12 @@ class View:
         return self.setting(b"lost") is not None or self.has_base()
 
     def blocks(self) -> Iterator[tuple[bytes, bytes, int]]:
-        """Walk the blocks that this session stored: key, hash, and size as stored."""
+        """Yield the blocks that this session stored: key, hash, and size as stored."""
         for key, raw in self._scan(b"b"):
             yield key[1:], raw[BLOCK_HEAD.size :], BLOCK_HEAD.unpack_from(raw)[0]
 
     def orphans(self) -> Iterator[int]:
-        """Walk the inodes without a name."""
+        """Yield the inodes without a name."""
         for key, _ in self._scan(b"o"):
             yield ID.unpack_from(key, 1)[0]
 
@@ -218,7 +218,7 @@ class View:
         return self._get(b"x" + ID.pack(ino) + name)
 
     def xattrs(self, ino: int) -> Iterator[bytes]:
-        """Walk the names of an inode's extended attributes."""
+        """Yield the names of an inode's extended attributes."""
         for key, _ in self._scan(b"x" + ID.pack(ino)):
             yield key[9:]
 

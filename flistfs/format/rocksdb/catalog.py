@@ -1,11 +1,11 @@
-"""The catalog of generation 1: the records of a flist in a RocksDB database.
+"""The catalog of generation 1: the records of an flist in a RocksDB database.
 
-It is written without opening a database: the sorted records stream into one table, and a MANIFEST that
-names it is written beside it. So nothing is logged, flushed or compacted, no lock or options file comes to
-be, and equal records make equal bytes. RocksDB 5.2.1 and everything newer opens the result.
+It is written without opening a database: the sorted records are streamed into one table, and a MANIFEST that
+names it is written next to it. So nothing is logged, flushed or compacted, no lock or options file is
+created, and equal records give equal bytes. RocksDB 5.2.1 and everything newer opens the result.
 
-Such a catalog, and whatever else is a single table of that kind with a small log, is read without RocksDB; of
-other databases it is asked to make one (`isolated`).
+Such a catalog, and any other database of a single table of that kind with a small log, is read without
+RocksDB; other databases are first converted by it (`isolated`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flistfs.util.scratch import Scratch
 if TYPE_CHECKING:
     from rocksdict import Options
 
-# Files that are a database's records; some of the others would be obeyed.
+# Files with a database's records; some of the others would take effect.
 _DATABASE_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.sst|\d+\.log")
 _LOG: Final = re.compile(r"\d{6,20}\.log")
 _TABLE_NUMBER: Final = 9
@@ -37,16 +37,16 @@ _TABLE_FORMAT: Final = 2  # the newest that RocksDB 5.2.1 reads
 
 
 class CatalogWriter(Closing):
-    """A catalog in the making: takes records in ascending order of keys. Memory stays flat."""
+    """A catalog being written: takes records in ascending order of keys. Memory use is constant."""
 
     def __init__(self, directory: Path) -> None:
-        """Write into `directory`, which is made if need be.
+        """Write into `directory`, which is created if needed.
 
         Raises:
             FormatError: RocksDB fails.
             OSError: the directory cannot be written.
         """
-        from rocksdict import SstFileWriter  # noqa: PLC0415  reading does without, and starts sooner
+        from rocksdict import SstFileWriter  # noqa: PLC0415  not needed for reading, which starts faster
 
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
@@ -93,7 +93,7 @@ class CatalogWriter(Closing):
         write_manifest(self._directory, TableFile(_TABLE_NUMBER, size, self._smallest, self._previous))
 
     def close(self) -> None:
-        """Let go of the table. Its file goes with its directory."""
+        """Release the table. Its file is removed with its directory."""
         del self._writer
 
 
@@ -114,13 +114,13 @@ class Catalog(Closing):
     """A catalog open for reading. May be used from several threads at once."""
 
     def __init__(self, table: Table, changes: Changes) -> None:
-        """Read `table`, of which `changes` were made afterwards."""
+        """Read `table`, and `changes` made after it was written."""
         self._table = table
         self._changes = changes
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """Open the catalog in `directory` (blocks): also one that an old RocksDB left with data in its log.
+        """Open the catalog in `directory` (blocks), even one that an old RocksDB left with data in its log.
 
         Nothing in the directory is changed.
 
@@ -128,7 +128,7 @@ class Catalog(Closing):
             FormatError: there is no catalog there, or it cannot be opened.
             OutputError: the disk for temporary files is full.
         """
-        # RocksDB would make the directory and say something about a missing file.
+        # RocksDB would create the directory and complain about a missing file.
         if not (directory / "CURRENT").is_file():
             raise FormatError(f"there is no catalog in {directory}")
         try:
@@ -137,7 +137,7 @@ class Catalog(Closing):
             raise FormatError(f"the catalog cannot be opened: {error}") from error
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of `key`, or None where there is none.
+        """Return the value of `key`, or None if there is none.
 
         Raises:
             FormatError: the catalog is damaged there.
@@ -166,7 +166,7 @@ class Catalog(Closing):
         """Yield all pairs of key and value, in ascending order of keys.
 
         Raises:
-            FormatError: the catalog is damaged; what was yielded before is sound.
+            FormatError: the catalog is damaged; what was yielded before is valid.
         """
         try:
             unchanged = (item for item in self._table.items() if item[0] not in self._changes)
@@ -176,7 +176,7 @@ class Catalog(Closing):
 
     @property
     def estimated_records(self) -> int:
-        """About how many records there are, for showing progress."""
+        """The approximate number of records, for progress reports."""
         return self._table.estimated_records + len(self._changes)
 
     def close(self) -> None:
@@ -202,7 +202,7 @@ def _open(directory: Path) -> tuple[Table, Changes]:
 
 def _open_rewritten(directory: Path) -> tuple[Table, Changes]:
     with Scratch() as scratch:
-        # RocksDB leaves files beside the database, and obeys some that it finds there.
+        # RocksDB leaves files next to the database, and obeys some that it finds there.
         source, target = scratch.path / "database", scratch.path / "catalog"
         source.mkdir()
         for path in directory.iterdir():
@@ -216,7 +216,7 @@ def _open_directly(directory: Path) -> tuple[Table, Changes]:
     contents = read_manifest(directory)
     path = directory / table_name(contents.table.number)
     if not path.is_file() or path.stat().st_size != contents.table.size:
-        raise FormatError(f"table {path.name} is missing, or has another size than it should have")
+        raise FormatError(f"table {path.name} is missing, or has the wrong size")
     numbers = sorted(int(log.stem) for log in directory.iterdir() if _LOG.fullmatch(log.name))
     changes = read_logs(directory / f"{number:06}.log" for number in numbers if number >= contents.log_number)
     return Table.open(path), changes
@@ -235,12 +235,12 @@ def _table_options() -> Options:
     table.set_checksum_type(ChecksumType.crc32c())
     options = Options(raw_mode=True)
     options.set_block_based_table_factory(table)
-    # Compressed tables make larger packages, for gzip finds less in them: the real flist of 2017 comes to
-    # 1,215 kB without and 1,383 kB with snappy. Nor do the bytes then hang on the version of a library.
+    # Compressed tables make larger packages, as gzip compresses them less: the real flist of 2017 has
+    # 1,215 kB without and 1,383 kB with snappy. Uncompressed bytes also do not depend on a library's version.
     options.set_compression_type(DBCompressionType.none())
     return options
 
 
 def _rocksdb_error(what: str, error: Exception) -> FormatError:
-    # rocksdict has no class of its own for RocksDB's errors: it raises plain Exception.
+    # rocksdict has no class for RocksDB's errors: it raises plain Exception.
     return FormatError(f"{what}: {' '.join(str(error).split())}")

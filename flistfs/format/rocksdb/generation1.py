@@ -24,7 +24,7 @@ _GZIP: Final = b"\x1f\x8b"
 
 
 def _recognizes(path: Path) -> bool:
-    """Return whether this is gzipped, or a directory that holds an unpacked flist."""
+    """Return whether this is gzipped, or a directory with an unpacked flist."""
     if path.is_dir():
         return (path / "CURRENT").is_file()
     with path.open("rb") as file:
@@ -32,7 +32,7 @@ def _recognizes(path: Path) -> bool:
 
 
 def _open(path: Path) -> TreeReader:
-    """Open a package, or a directory that one was unpacked into; nothing is written beside it."""
+    """Open a package, or a directory with an unpacked one; nothing is written next to it."""
     faults: list[str] = []
     with ExitStack() as held:
         scratch = held.enter_context(Scratch())
@@ -50,7 +50,7 @@ def _open(path: Path) -> TreeReader:
 
 @contextmanager
 def _writer(directory: Path, accesses: Iterable[Access]) -> Iterator[TreeWriter]:
-    from flistfs.format.zeroos.writer import PackageWriter  # noqa: PLC0415  reading does without
+    from flistfs.format.zeroos.writer import PackageWriter  # noqa: PLC0415  not needed for reading
 
     with CatalogWriter(directory) as catalog:
         yield PackageWriter(directory, MEMBERS, catalog, GENERATION_1, accesses)
@@ -70,4 +70,4 @@ ROCKSDB: Final = Format(
     open=_open,
     writer=_writer,
 )
-"""Generation 1; see FORMAT's facts in `zeroos` and beside each constant."""
+"""Generation 1; the facts of the format are in `zeroos` and next to each constant."""

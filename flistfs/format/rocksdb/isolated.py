@@ -1,9 +1,9 @@
-"""Databases of any kind, opened by RocksDB in a process of its own and written anew as a catalog.
+"""Convert databases of any kind to a catalog, by RocksDB in a process of its own.
 
-Old packages have records in a log, several tables, or tables of other kinds. RocksDB knows them all, and dies
-of damaged ones: so it has a process whose death is an error like any other. That process has bounded memory,
-time and output, cannot gain privileges, is asked nothing but to read the one and write the other, and ends
-with whoever started it. What it writes is read as any catalog is.
+Old packages have records in a log, several tables, or tables of other kinds. RocksDB reads them all, but
+crashes on damaged ones: so it runs in a process whose crash is an error like any other. That process has
+bounded memory, time and output, cannot gain privileges, only reads the one and writes the other, and is
+killed when its parent ends. Its output is read like any catalog.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from flistfs.errors import FlistfsError, FormatError, OutputError
 
 # Bytes of address space: RocksDB uses some 200 MiB of it for the real flist of 2017, most of it untouched.
 _MEMORY: Final = 2 << 30
-# Seconds: a million records take 5 of the processor's.
+# Seconds of CPU time: a million records take 5.
 _CPU_TIME: Final = 60
 _WAIT: Final = 10 * _CPU_TIME
-# RocksDB keeps all tables open that it may; a package has 10,000 members at most.
+# RocksDB keeps as many tables open as it may; a package has at most 10,000 members.
 _OPEN_FILES: Final = 256
-# Bytes of what is written, for each byte of what is read: snappy's largest ratio is 21.
+# Bytes written for each byte read: snappy's largest ratio is 21.
 _OUTPUT_RATIO: Final = 32
 _SPARE_OUTPUT: Final = 64 << 20
 
@@ -40,13 +40,13 @@ _SET_NO_NEW_PRIVILEGES: Final = 38
 def rewrite_catalog(source: Path, target: Path) -> None:
     """Write the records of the database in the directory `source` as a catalog into `target` (blocks).
 
-    RocksDB leaves files of its own in `source`.
+    RocksDB leaves its own files in `source`.
 
     Raises:
-        FormatError: RocksDB cannot open it, refuses what is in it, dies of it, or takes too long.
+        FormatError: RocksDB cannot open it, rejects its content, crashes on it, or takes too long.
         OutputError: the disk for temporary files is full.
     """
-    # -P: the directory that the user happens to be in must not be searched for modules.
+    # -P: the user's current directory must not be searched for modules.
     command = [sys.executable, "-P", "-m", __name__, str(source), str(target)]
     with subprocess.Popen(
         command,
@@ -59,13 +59,13 @@ def rewrite_catalog(source: Path, target: Path) -> None:
         try:
             said, _ = process.communicate(timeout=_WAIT)
         except subprocess.TimeoutExpired:
-            raise FormatError(f"RocksDB has not ended after {_WAIT} seconds") from None
+            raise FormatError(f"RocksDB did not finish within {_WAIT} seconds") from None
         finally:
             process.kill()
     code = process.returncode
     message = said.decode(errors="replace").strip() or f"RocksDB failed with code {code}"
     if code < 0:
-        raise FormatError(f"RocksDB died of it ({_signal_name(-code)})")
+        raise FormatError(f"RocksDB crashed on it ({_signal_name(-code)})")
     if code == OutputError.exit_code:
         raise OutputError(message)
     if code:
@@ -73,7 +73,7 @@ def rewrite_catalog(source: Path, target: Path) -> None:
 
 
 def main() -> NoReturn:
-    """Be that process: two directories are its arguments; it says what is wrong on standard output."""
+    """Run the process: its arguments are two directories; it reports errors on standard output."""
     source, target = map(Path, sys.argv[1:])
     _confine(_size(source))
     try:
@@ -83,7 +83,7 @@ def main() -> NoReturn:
     except OSError as error:
         _end(f"temporary files cannot be written: {error.strerror}", OutputError.exit_code)
     except MemoryError:
-        _end("reading it needs too much memory", FormatError.exit_code)
+        _end("reading it requires too much memory", FormatError.exit_code)
     _end("", 0)
 
 
@@ -108,7 +108,7 @@ def _records(source: Path) -> Iterator[tuple[bytes, bytes]]:
             cursor.next()
         cursor.status()
     except Exception as error:
-        # rocksdict has no class of its own for RocksDB's errors: it raises plain Exception.
+        # rocksdict has no class for RocksDB's errors: it raises plain Exception.
         raise FormatError(" ".join(str(error).split())) from error
 
 
@@ -142,7 +142,7 @@ def _size(directory: Path) -> int:
 
 def _end(message: str, code: int) -> NoReturn:
     os.write(1, message.encode(errors="replace"))
-    os._exit(code)  # nothing that RocksDB left behind is run
+    os._exit(code)  # runs no exit handlers of RocksDB
 
 
 def _environment() -> dict[str, str]:

@@ -1,12 +1,12 @@
 """The MANIFEST of a catalog, and the CURRENT that names it.
 
 A MANIFEST is a log of version edits. A newer RocksDB writes tags into it that RocksDB 5.2.1, the oldest
-that reads flists, refuses (`VersionEdit: unknown tag`). A catalog has one table that never changes, so one
-edit says it all, in tags that every RocksDB knows.
+that reads flists, rejects (`VersionEdit: unknown tag`). A catalog has one table that never changes, so one
+edit suffices, with tags that every RocksDB supports.
 
-Layout (RocksDB's `db/log_format.h` and `db/version_edit.h`): the log is cut into blocks of 32 KiB; a record
-is one fragment or several, none across the end of a block; a fragment is the masked CRC32c of its type and
-content, the content's length (16 bits), the type (one byte), the content.
+Layout (RocksDB's `db/log_format.h` and `db/version_edit.h`): the log is divided into blocks of 32 KiB; a
+record is one or more fragments, none of which crosses the end of a block; a fragment is the masked CRC32c of
+its type and content, the content's length (16 bits), the type (one byte), the content.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _BOTTOM_LEVEL: Final = 6  # of RocksDB's default seven: nothing there is ever co
 _MANIFEST_NUMBER: Final = 4  # any but the table's
 _CURRENT: Final = re.compile(rb"MANIFEST-\d{1,20}\n?")
 _MAX_CURRENT: Final = 64  # bytes
-_MAX_MANIFEST: Final = 1 << 20  # that of the real flist of 2017 has 22,060
+_MAX_MANIFEST: Final = 1 << 20  # bytes; that of the real flist of 2017 has 22,060
 _VALUE_TRAILER: Final = (1).to_bytes(8, "little")  # internal keys: sequence number 0, type "value"
 
 
 class Tag(enum.IntEnum):
-    """The kinds of field in a version edit that RocksDB 5.2.1 knows."""
+    """The tags of a version edit that RocksDB 5.2.1 supports."""
 
     COMPARATOR = 1
     LOG_NUMBER = 2
@@ -58,7 +58,7 @@ class _Fragment(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """A table as the MANIFEST names it: file number, size in bytes, first and last key."""
+    """A table as listed in the MANIFEST: file number, size in bytes, first and last key."""
 
     number: int
     size: int
@@ -68,14 +68,14 @@ class TableFile:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a version edit: its tag and what follows it, numbers and strings in order."""
+    """One field of a version edit: its tag and its values, numbers and strings in order."""
 
     tag: Tag
     values: tuple[int | bytes, ...]
 
 
 def write_manifest(directory: Path, table: TableFile) -> None:
-    """Write MANIFEST and CURRENT for a catalog that is `table` alone; CURRENT comes last.
+    """Write MANIFEST and CURRENT for a catalog of the single `table`; CURRENT is written last.
 
     Raises:
         OSError: `directory` cannot be written.
@@ -87,18 +87,18 @@ def write_manifest(directory: Path, table: TableFile) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a database is: its table, and the number of the oldest log that is not in it."""
+    """The parts of a database: its table, and the number of the oldest log that is not in it."""
 
     table: TableFile
     log_number: int
 
 
 def read_manifest(directory: Path) -> Contents:
-    """Return what the database in `directory` is, if it has a single table.
+    """Return the parts of the database in `directory`, if it has a single table.
 
     Raises:
-        UnsupportedTableError: it has none or several, another order, or a MANIFEST not known here.
-        FormatError: CURRENT names no MANIFEST that can be read.
+        UnsupportedTableError: it has none or several, another order, or an unsupported MANIFEST.
+        FormatError: CURRENT does not name a readable MANIFEST.
     """
     tables: dict[int, TableFile] = {}
     log_number = 0
@@ -119,7 +119,7 @@ def read_manifest(directory: Path) -> Contents:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """Return the content of a file of a database.
+    """Return the content of a database file.
 
     Raises:
         FormatError: it cannot be read.
@@ -139,13 +139,13 @@ def parse_manifest(raw: bytes) -> list[Field]:
     """Return the fields of all edits in the MANIFEST `raw`, in order.
 
     Raises:
-        FormatError: the log is malformed, a checksum does not fit, or RocksDB 5.2.1 does not know a tag.
+        FormatError: the log is malformed, a checksum does not match, or RocksDB 5.2.1 lacks a tag.
     """
     return [field for record in decode_log(raw) for field in _parse_edit(record)]
 
 
 def encode_log(record: bytes) -> bytes:
-    """Return a log file that holds `record`, in as many fragments as it takes."""
+    """Return a log file with `record`, in as many fragments as needed."""
     log = bytearray()
     position = 0
     while position < len(record) or not log:
@@ -153,7 +153,7 @@ def encode_log(record: bytes) -> bytes:
         content = record[position : position + room]
         first, last = position == 0, position + len(content) == len(record)
         position += len(content)
-        # Fragments fill their blocks up to the end, so each begins a block and no padding is needed.
+        # Fragments fill their blocks to the end, so each starts a block and no padding is needed.
         log += _encode_fragment(_fragment_type(first=first, last=last), content)
     return bytes(log)
 
@@ -162,7 +162,7 @@ def decode_log(raw: bytes) -> Iterator[bytes]:
     """Yield the records of a log file.
 
     Raises:
-        FormatError: the log is malformed, or a checksum does not fit.
+        FormatError: the log is malformed, or a checksum does not match.
     """
     parts: list[bytes] = []
     for kind, content in _fragments(raw):
@@ -179,7 +179,7 @@ def decode_log(raw: bytes) -> Iterator[bytes]:
 def _current_fields(directory: Path) -> list[Field]:
     current = read_file(directory / "CURRENT", _MAX_CURRENT)
     if not _CURRENT.fullmatch(current):
-        raise FormatError("CURRENT names no MANIFEST")
+        raise FormatError("CURRENT does not name a MANIFEST")
     raw = read_file(directory / current.decode().strip(), _MAX_MANIFEST)
     try:
         return parse_manifest(raw)
@@ -188,7 +188,7 @@ def _current_fields(directory: Path) -> list[Field]:
 
 
 def _table_file(field: Field) -> TableFile:
-    """Return the table that a version edit adds: level, number, in NEW_FILE_3 a path, size, two keys."""
+    """Return the table that a field adds: level, number, in NEW_FILE_3 a path, size, two keys."""
     numbers = [value for value in field.values[1:4] if isinstance(value, int)]
     smallest, largest = [value for value in field.values if isinstance(value, bytes)][:2]
     return TableFile(numbers[0], numbers[-1], smallest[:-8], largest[:-8])
@@ -230,11 +230,11 @@ def _fragments(raw: bytes) -> Iterator[tuple[_Fragment, bytes]]:
             checksum, size, tag = block.take(4), int.from_bytes(block.take(2), "little"), block.take(1)
             content = block.take(size)
             if checksum != masked_crc32c(tag, content):
-                raise FormatError("malformed MANIFEST: a record does not have its checksum")
+                raise FormatError("malformed MANIFEST: a record does not match its checksum")
             try:
                 yield _Fragment(tag[0]), content
             except ValueError:
-                raise FormatError(f"malformed MANIFEST: no fragment is of type {tag[0]}") from None
+                raise FormatError(f"malformed MANIFEST: {tag[0]} is not a type of fragment") from None
 
 
 def _parse_edit(record: bytes) -> Iterator[Field]:
@@ -249,7 +249,7 @@ def _parse_edit(record: bytes) -> Iterator[Field]:
 
 
 def _values(tag: Tag, cursor: Cursor) -> Iterator[int | bytes]:
-    # n: a number, s: a string. What follows a tag is fixed, save for the optional fields of NEW_FILE_4.
+    # n: a number, s: a string. A tag's values are fixed, except for the optional fields of NEW_FILE_4.
     layout = {
         Tag.COMPARATOR: "s",
         Tag.COMPACT_POINTER: "ns",

@@ -1,9 +1,9 @@
-"""The tail of a RocksDB table file: what it says about who made it, and how to take that out.
+"""Remove identifying properties from the tail of a RocksDB table file.
 
-A block-based table ends in its properties block, the metaindex block that says where that is, and a footer
-of fixed size. Newer RocksDBs note the name of the building host and a random session id in the properties,
-so that equal databases differ and strangers learn the host's name. As nothing but those three lies behind
-the properties, the tail can be written anew and the megabytes before it stay as they are.
+A block-based table ends with its properties block, the metaindex block that locates it, and a footer of fixed
+size. Newer RocksDBs record the name of the building host and a random session ID in the properties, so equal
+databases differ and reveal the host's name. As only those three parts are at the end, the tail can be
+rewritten while the megabytes before it stay unchanged.
 
 Layout of the footer (RocksDB's `table/format.cc`, format_version 1 to 5): checksum type (one byte), handles
 of the metaindex and the index padded with zeros to 40 bytes, format_version (32 bits), magic number (64).
@@ -22,7 +22,7 @@ from flistfs.format.rocksdb.block import BlockHandle, block_entries, read_block
 from flistfs.format.rocksdb.encoding import Cursor, masked_crc32c, varint
 
 CHECKSUM_CRC32C: Final = 1
-"""The footer's number for CRC32c."""
+"""The footer's code for CRC32c."""
 
 _FOOTER_SIZE: Final = 53
 _HANDLES_SIZE: Final = 40
@@ -31,15 +31,15 @@ _UNCOMPRESSED: Final = b"\0"
 _PROPERTIES: Final = b"rocksdb.properties"
 _MAX_TAIL_BLOCK: Final = 1 << 20  # bytes; a properties block has about 1,500
 
-# Left out rather than set to a fixed text. RocksDB makes the keys of its block cache from the session id
-# where there is one: with one id in all catalogs, two that are open in one process would read each other's
-# blocks. Without it, it uses an id of the process that reads.
+# Removed rather than set to a fixed text. RocksDB derives the keys of its block cache from the session ID if
+# there is one: with the same ID in all catalogs, two that are open in one process would read each other's
+# blocks. Without it, it uses an ID of the reading process.
 _IDENTIFYING: Final = frozenset({
     b"rocksdb.creating.db.identity",
     b"rocksdb.creating.host.identity",
     b"rocksdb.creating.session.identity",
 })  # fmt: skip
-# SstFileWriter leaves these at zero; that is kept so for whatever comes after it.
+# SstFileWriter leaves these at zero; later versions may not.
 _TIMES: Final = frozenset({
     b"rocksdb.creation.time",
     b"rocksdb.file.creation.time",
@@ -58,7 +58,7 @@ class Footer:
     version: int
 
     def encode(self) -> bytes:
-        """Return the footer as it is stored."""
+        """Return the encoded footer."""
         handles = (self.metaindex.encode() + self.index.encode()).ljust(_HANDLES_SIZE, b"\0")
         numbers = self.version.to_bytes(4, "little") + _MAGIC.to_bytes(8, "little")
         return bytes([self.checksum]) + handles + numbers
@@ -78,17 +78,17 @@ def read_properties(table: Path) -> dict[bytes, bytes]:
     """Return the properties of the file `table`, by name.
 
     Raises:
-        FormatError: it is not a block-based table, or the checksum of one of the blocks does not fit.
+        FormatError: it is not a block-based table, or the checksum of one of the blocks does not match.
     """
     with table.open("rb") as file:
         return dict(_read_entries(file, _properties_handle(_read_metaindex(file, _read_footer(file)))))
 
 
 def remove_identity(table: Path) -> None:
-    """Rewrite the tail of the file `table` so that it says nothing about the host or the time of making.
+    """Rewrite the tail of the file `table` without the host and the time of creation.
 
     Raises:
-        FormatError: it is not a block-based table with CRC32c, or something else lies in its tail.
+        FormatError: it is not a block-based table with CRC32c, or something else is in its tail.
     """
     with table.open("r+b") as file:
         footer = _read_footer(file)
@@ -97,7 +97,7 @@ def remove_identity(table: Path) -> None:
         metaindex = _read_metaindex(file, footer)
         properties = _properties_handle(metaindex)
         if properties.end != footer.metaindex.offset or footer.metaindex.end != _footer_offset(file):
-            raise FormatError(f"table {table.name} has more behind its properties than can be rewritten")
+            raise FormatError(f"table {table.name} has more after its properties than can be rewritten")
         contents = _block(_without_identity(_read_entries(file, properties)))
         file.seek(properties.offset)
         file.truncate()
@@ -124,7 +124,7 @@ def _write_block(file: BinaryIO, contents: bytes) -> None:
 
 
 def _block(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
-    # A restart point at each entry, as RocksDB has it in these two blocks: no key shares bytes.
+    # A restart point at each entry, as in RocksDB for these two blocks: keys share no bytes.
     block = bytearray()
     restarts = []
     for key, value in entries:
@@ -146,7 +146,7 @@ def _read_footer(file: BinaryIO) -> Footer:
     file.seek(offset)
     raw = file.read(_FOOTER_SIZE)
     if int.from_bytes(raw[-8:], "little") != _MAGIC:
-        raise FormatError("no block-based table: its footer has another magic number")
+        raise FormatError("not a block-based table: its footer has a different magic number")
     handles = Cursor(raw[1 : 1 + _HANDLES_SIZE])
     numbers = [handles.varint() for _ in range(4)]
     return Footer(

@@ -1,9 +1,9 @@
 """A table of a catalog, open for reading.
 
-A package comes from strangers, and RocksDB itself takes a table's word for everything that has the right
-checksum: of 12,000 packages with damaged blocks 47 ended the process that opened them. So the usual kind of
-table is read here: format_version 2 with CRC32c, and one value for each key. Memory holds the index (some
-150 bytes for each 4 KiB) and the blocks that were used last; whatever a table claims is checked first.
+A package is not trusted, but RocksDB itself trusts everything in a table that has a valid checksum: of 12,000
+packages with damaged blocks, 47 crashed the process that opened them. So the usual kind of table is read
+here: format_version 2 with CRC32c, and one value per key. Memory holds the index (some 150 bytes for each
+4 KiB) and the most recently used blocks; everything that a table claims is checked first.
 
 In a table each key is followed by eight bytes: the type of the entry (one byte) and its sequence number. The
 index has an entry for each block, whose key is not before the last one of the block and before the first one
@@ -31,34 +31,34 @@ _BINARY_SEARCH: Final = bytes(4)  # the type of the index, 32 bits
 _VALUE: Final = 1  # the type of an entry
 _TRAILER: Final = 8  # bytes behind a key
 
-# Bytes in a block, and in an index: four times the largest record that readers take.
+# Maximum bytes of a block, and of an index: four times the largest record that readers accept.
 _MAX_BLOCK: Final = 256 << 20
 
-# A block is ended by the entry that fills it, and that is at 4 KiB by default. With far more entries in a
-# block each look-up would cost more, as all of them are decoded.
+# A block ends with the entry that fills it, at 4 KiB by default. With many more entries per block each lookup
+# would take longer, as all of them are decoded.
 _LAST_START: Final = 64 << 10
 
-# Blocks are on average no smaller than this, and so is the index with all its entries in memory bounded.
+# The least average size of blocks, which bounds the index with all its entries in memory.
 _MIN_BLOCK: Final = 128
 _SPARE_BLOCKS: Final = 16
 
-# Bytes of a value that is not kept, but read again.
+# Bytes of a value that is not cached, but read again.
 _LARGE: Final = 64 << 10
-# Bytes of the blocks that are kept: those of 100,000 entries are read once, even where each file has its own
-# directory. RocksDB keeps 32 MiB, without where the values are.
+# Bytes of cached blocks: those of 100,000 entries are read once, even if each file has its own directory.
+# RocksDB caches 32 MiB, without the positions of the values.
 _KEPT: Final = 48 << 20
-_SPAN: Final = 250  # bytes of memory for a key and where its value is
+_SPAN: Final = 250  # bytes of memory for a key and the position of its value
 
-# Properties that say that there are other entries than values (a varint each).
+# Properties that count entries other than values (a varint each).
 _OTHER_ENTRIES: Final = (
     b"rocksdb.deleted.keys",
     b"rocksdb.merge.operands",
     b"rocksdb.num.range-deletions",
 )
-# The same of an index that is encoded in another way.
+# Properties of an index with another encoding.
 _OTHER_INDEX: Final = (b"rocksdb.index.key.is.user.key", b"rocksdb.index.value.is.delta.encoded")
 
-# Where the value of each key is in a block, in ascending order of keys.
+# The position of each key's value in a block, in ascending order of keys.
 _Spans = dict[bytes, tuple[int, int]]
 
 
@@ -66,23 +66,21 @@ class Table:
     """A table: sorted pairs of key and value. May be used from several threads at once."""
 
     def __init__(self, descriptor: int, lasts: list[bytes], handles: list[BlockHandle], records: int) -> None:
-        """Take over `descriptor`, an open file whose blocks `handles` end before the keys `lasts`."""
+        """Own `descriptor`, an open file whose blocks `handles` end at the keys `lasts`."""
         self.estimated_records = records
         self._descriptor = descriptor
         self._lasts = lasts
         self._handles = handles
-        self._kept: OrderedDict[int, tuple[bytes, _Spans]] = (
-            OrderedDict()
-        )  # the one that was used last is last
+        self._kept: OrderedDict[int, tuple[bytes, _Spans]] = OrderedDict()  # most recently used last
         self._kept_size = 0
         self._lock = Lock()
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the file `path`, which may be unlinked then.
+        """Open the file `path`, which may be unlinked afterwards.
 
         Raises:
-            FormatError: it cannot be read, or is damaged where that is seen now.
+            FormatError: it cannot be read, or the parts read on opening are damaged.
             UnsupportedTableError: it is a table of another kind.
         """
         try:
@@ -94,20 +92,20 @@ class Table:
             index, records = _head(path, size)
             lasts, handles = _index(descriptor, index)
             table = cls(descriptor, lasts, handles, min(records, size // _TRAILER))
-            table._load(0)  # what is of another kind is so everywhere
+            table._load(0)  # entries of another kind would be in every block
         except BaseException:
             os.close(descriptor)
             raise
         return table
 
     def close(self) -> None:
-        """Close the file. May be called twice; reading fails from now on."""
+        """Close the file. May be called twice; reading then fails."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of `key`, or None where there is none.
+        """Return the value of `key`, or None if there is none.
 
         Raises:
             FormatError: the table is damaged there.
@@ -135,7 +133,7 @@ class Table:
         """Yield all pairs of key and value, in ascending order of keys.
 
         Raises:
-            FormatError: the table is damaged; what was yielded before is sound.
+            FormatError: the table is damaged; what was yielded before is valid.
         """
         for number in range(len(self._handles)):
             contents, spans = self._load(number)
@@ -143,7 +141,7 @@ class Table:
                 yield key, contents[start:end]
 
     def _block(self, number: int) -> tuple[bytes, _Spans]:
-        """Return a block, of which a large value at its end is not kept, and where the values are."""
+        """Return a block (a large value at its end is not cached), and the positions of the values."""
         with self._lock:
             kept = self._kept.get(number)
             if kept is not None:
@@ -161,7 +159,7 @@ class Table:
         return block
 
     def _load(self, number: int) -> tuple[bytes, _Spans]:
-        """Read a block: its contents, and where the values are in it."""
+        """Read a block: its contents, and the positions of the values in it."""
         if self._descriptor < 0:
             raise ValueError("the table is closed")
         contents = read_block(self._descriptor, self._handles[number], _MAX_BLOCK)
@@ -176,7 +174,7 @@ class Table:
             before = key
             spans[key] = start, end
         if not spans or (before is not None and before > self._lasts[number]):
-            raise FormatError("the index of a table does not fit its blocks")
+            raise FormatError("the index of a table does not match its blocks")
         return contents, spans
 
 
@@ -185,15 +183,15 @@ def _memory(block: tuple[bytes, _Spans]) -> int:
 
 
 def _head(path: Path, size: int) -> tuple[BlockHandle, int]:
-    """Return where a table's index is, and how many records the table is said to have."""
+    """Return the location of a table's index, and the table's claimed number of records."""
     footer = read_footer(path)
     if footer.version != _VERSION or footer.checksum != CHECKSUM_CRC32C:
         raise UnsupportedTableError(f"a table of version {footer.version}, checksum {footer.checksum}")
     if max(footer.index.end, footer.metaindex.end) > size:
-        raise FormatError("the index of a table lies behind its end")
+        raise FormatError("the index of a table is past its end")
     properties = read_properties(path)
     if (
-        properties.get(b"rocksdb.comparator", _COMPARATOR) != _COMPARATOR  # RocksDB 5 does not say it here
+        properties.get(b"rocksdb.comparator", _COMPARATOR) != _COMPARATOR  # RocksDB 5 does not record it here
         or properties.get(b"rocksdb.block.based.table.index.type") != _BINARY_SEARCH
         or any(Cursor(properties.get(name, b"\0")).varint() for name in (*_OTHER_ENTRIES, *_OTHER_INDEX))
     ):
@@ -202,7 +200,7 @@ def _head(path: Path, size: int) -> tuple[BlockHandle, int]:
 
 
 def _index(descriptor: int, where: BlockHandle) -> tuple[list[bytes], list[BlockHandle]]:
-    """Read an index: a key for each block, which is not before its last one, and where the blocks are."""
+    """Read an index: for each block a key that is not before its last one, and the block's location."""
     contents = read_block(descriptor, where, _MAX_BLOCK)
     lasts: list[bytes] = []
     handles: list[BlockHandle] = []
@@ -210,7 +208,7 @@ def _index(descriptor: int, where: BlockHandle) -> tuple[list[bytes], list[Block
     for internal, start, end in block_entries(contents, most=where.offset // _MIN_BLOCK + _SPARE_BLOCKS):
         key, handle = _user_key(internal), BlockHandle.decode(contents[start:end])
         if handle.offset < position or handle.end > where.offset:
-            raise FormatError("the blocks of a table overlap, or lie behind its end")
+            raise FormatError("the blocks of a table overlap, or are past its end")
         if lasts and key <= lasts[-1]:
             raise FormatError("the keys of a table's index do not ascend")
         position = handle.end

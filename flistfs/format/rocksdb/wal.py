@@ -1,8 +1,8 @@
-"""The log of a database (write-ahead log): the records that came after its tables.
+"""The write-ahead log of a database: the records that are newer than its tables.
 
-Old packages have one, for who made them closed the database without flushing it. The log is laid out as a
-MANIFEST (`manifest`); each of its records is a batch: sequence number (64 bits), count of changes (32 bits)
-and of each change its type (one byte), the key and, unless it is deleted, the value.
+Old packages have one, as their writer closed the database without flushing it. The log has the layout of a
+MANIFEST (`manifest`); each record is a batch: sequence number (64 bits), count of changes (32 bits), and for
+each change its type (one byte), the key and, unless it is deleted, the value.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from flistfs.format.rocksdb.encoding import Cursor
 from flistfs.format.rocksdb.manifest import decode_log, read_file
 
 Changes = dict[bytes, bytes | None]
-"""What became of keys: their last value, or None where they were deleted."""
+"""The changed keys: their last value, or None if they were deleted."""
 
-# Bytes of logs that are held in memory; RocksDB is asked about larger ones.
+# Maximum bytes of logs kept in memory; RocksDB converts larger ones.
 _MAX_SIZE: Final = 16 << 20
 
 _SEQUENCE_SIZE: Final = 8
@@ -36,8 +36,8 @@ def read_logs(logs: Iterable[Path]) -> Changes:
     """Return all changes in logs, the oldest first.
 
     Raises:
-        UnsupportedTableError: they are larger than is held in memory, or not what is known here. What RocksDB
-            makes of a log that is cut off is its own business.
+        UnsupportedTableError: they are too large for memory, or unsupported here. Truncated logs are left to
+            RocksDB.
         FormatError: they cannot be read.
     """
     changes: Changes = {}
@@ -65,4 +65,4 @@ def _changes(record: bytes) -> Iterator[tuple[bytes, bytes | None]]:
             case other:
                 raise FormatError(f"a change of type {other}")
     if not cursor.at_end:
-        raise FormatError("a batch has more changes than it says")
+        raise FormatError("a batch has more changes than its header says")

@@ -1,4 +1,4 @@
-"""The ACIs of one tree: owner and mode as records, and the key that each has there."""
+"""The ACIs of one tree: owner and mode as records, with their keys."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flistfs.tree.node import Access
 
 
 class AciTable:
-    """Which entry has which ACI.
+    """Maps the accesses of a tree to its ACIs.
 
     An ACI's usual key covers neither ids nor all bits of the mode (a directory of 0777 shares it with one of
     01777), so all but the first of those that would share a key get one of their own. The order of the
-    accesses decides which, so that equal trees have equal ACIs; it makes that one without set-id and sticky
-    bits. A file type is no reason for a key of its own: readers take it from the entry.
+    accesses decides which is first, so that equal trees have equal ACIs; it is the one without set-id and
+    sticky bits. The file type does not need a separate key: readers take it from the entry.
     """
 
     def __init__(self, accesses: Iterable[Access], keys: Keys) -> None:
@@ -35,15 +35,15 @@ class AciTable:
             if not _are_alike(self._acis.setdefault(key, aci), aci):
                 key = keys.distinct_aci(aci)
                 if self._acis.setdefault(key, aci) != aci:
-                    raise FormatError("two ACIs differ in their rights only, and cannot be in one flist")
+                    raise FormatError("two ACIs differ only in their rights, and cannot be in one flist")
             self._keys[access] = key
 
     def key(self, access: Access) -> bytes:
-        """Return the key of an access that was there from the start."""
+        """Return the key of an access that was passed to the constructor."""
         return self._keys[access]
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Walk all records, in the order of their keys."""
+        """Yield all records, in the order of their keys."""
         for key in sorted(self._acis):
             yield key, encode_aci(self._acis[key])
 
@@ -64,7 +64,7 @@ def aci_of(access: Access, *, typed: bool) -> Aci:
 
 
 def access_of(aci: Aci) -> Access:
-    """Return what a record says of owner and mode."""
+    """Return the access of an ACI."""
     uid, gid = (None if number == NO_ID else number for number in (aci.uid, aci.gid))
     rights = tuple((right.right, right.usergroupid) for right in aci.rights)
     extra: tuple[Hashable, ...] = (aci.id, rights) if aci.id or rights else ()
@@ -72,7 +72,7 @@ def access_of(aci: Aci) -> Access:
 
 
 def _order(access: Access) -> tuple[object, ...]:
-    # What no known writer uses comes last: it settles what would else hang on chance.
+    # Fields that no known writer uses come last: they make the order deterministic.
     numbers = [NO_ID if number is None else number for number in (access.uid, access.gid)]
     return access.mode & 0o7000, *numbers, access.mode, access.user, access.group, access.extra
 

@@ -25,6 +25,8 @@ class Dialect:
             takes the record's row for its inode, and lists no directory whose parent is not there.
         specials_last: Whether special files come last in a directory: rfs 1.x counts them in the numbers of
             inodes but does not list them, so that every file behind one reads as its neighbour.
+        byte_ranges: Whether readers take the ranges of a router in whole bytes.
+        without_directory: What 0-fs makes of an entry whose directory is missing, or that has no attributes.
     """
 
     keys: Keys
@@ -33,6 +35,8 @@ class Dialect:
     complete_entries: bool
     root_first: bool
     specials_last: bool
+    byte_ranges: bool
+    without_directory: str
 
 
 GENERATION_1: Final = Dialect(
@@ -42,6 +46,8 @@ GENERATION_1: Final = Dialect(
     complete_entries=False,
     root_first=False,
     specials_last=False,
+    byte_ranges=False,
+    without_directory="the whole flist cannot be mounted",
 )
 """Generation 1, as the writers of 2017 filled it in."""
 
@@ -53,5 +59,7 @@ GENERATION_2: Final = Dialect(
     complete_entries=True,
     root_first=True,
     specials_last=True,
+    byte_ranges=True,
+    without_directory="listing its parent crashes the mount",
 )
 """Generation 2, so that 0-fs, rfs 1.x and zflist all read it."""

@@ -1,7 +1,7 @@
-"""What must not be in a catalog: what hangs or kills a reader, or makes it lose an entry.
+"""Faults of a catalog: whatever hangs or crashes a reader, or makes it lose an entry.
 
 What readers do with each is known from trials with 0-fs of 2017 and of 2018. In the root's record the name is
-free: old flists have that of the package there.
+arbitrary: old flists have that of the package there.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from flistfs.format.zeroos.records import (
     Special,
     SpecialKind,
     SubDirectory,
+    decode_head,
 )
 from flistfs.tree.names import join, place_fault
 from flistfs.tree.node import Access
 from flistfs.tree.owners import id_fault
 
-ELSEWHERE: Final = "its record says that it is elsewhere"
-"""The fault of a directory's record that is found under the key of another path."""
+ELSEWHERE: Final = "its record belongs to another path"
+"""The fault of a directory's record under the key of another path."""
 
 _DEVICE: Final = re.compile(rb"(\d{1,10}),(\d{1,10})")
 
@@ -41,7 +42,7 @@ class _Catalog(Protocol):
 
 
 class RecordFaults:
-    """Looks for faults in the records of directories."""
+    """Finds faults in the records of directories."""
 
     def __init__(
         self,
@@ -50,16 +51,16 @@ class RecordFaults:
         codec: Codec,
         access: Callable[[bytes], Access | FormatError | None],
     ) -> None:
-        """Look into a catalog; `access` returns what an ACI's key stands for there."""
+        """Check a catalog; `access` returns the access of an ACI's key there."""
         self._catalog = catalog
         self._dialect = dialect
         self._keys = dialect.keys
         self._codec = codec
         self._access = access
-        self._of_accesses: dict[bytes, str | None] = {}  # by key: few entries have one of their own
+        self._of_accesses: dict[bytes, str | None] = {}  # by key: most entries share one
 
     def of(self, path: bytes, directory: Directory) -> Iterator[Fault]:
-        """Walk the faults of one directory and its entries."""
+        """Yield the faults of one directory and its entries."""
         yield from (Fault(path, what) for what in self._of_directory(path, directory))
         names: set[bytes] = set()
         for entry in directory.entries:
@@ -70,7 +71,7 @@ class RecordFaults:
             names.add(entry.name)
 
     def _of_directory(self, path: bytes, directory: Directory) -> Iterator[str]:
-        """Walk what is wrong with what a directory's record says of the directory itself."""
+        """Yield the faults of a directory's own fields in its record."""
         parent, _, name = path.rpartition(b"/")
         if directory.location != path:
             yield ELSEWHERE
@@ -81,7 +82,7 @@ class RecordFaults:
             size = len(self._catalog.get(self._keys.directory(path)) or b"")
             if size > READERS_LIMIT:
                 most = f"{READERS_LIMIT:,}"
-                yield f"its record has {size:,} bytes, over {most}: listing its parent kills the mount"
+                yield f"its record has {size:,} bytes, over {most}: listing its parent crashes the mount"
         wanted = self._keys.directory(parent) if path or self._dialect.root_first else directory.parent
         if directory.parent != wanted:
             yield "its record names another parent"
@@ -94,6 +95,8 @@ class RecordFaults:
         match entry.attributes:
             case SubDirectory(key=key):
                 yield from self._of_subdirectory(path, key)
+                if self._dialect.complete_entries:
+                    yield from self._of_both(entry.aclkey, key)
                 return  # owner and mode are in its own record
             case Special() as special:
                 yield from _special_faults(special)
@@ -106,7 +109,7 @@ class RecordFaults:
     def _of_content(self, attributes: File | Link | None, size: int) -> str | None:
         match attributes:
             case None:
-                return "it has no attributes: the whole flist cannot be mounted"
+                return f"it has no attributes: {self._dialect.without_directory}"
             case File(blocks, block_size):
                 return file_fault(size, blocks, block_size * BLOCK_SIZE_UNIT, self._codec)
             case Link(target):
@@ -116,11 +119,24 @@ class RecordFaults:
         try:
             is_there = bool(key) and self._catalog.has(key)
         except FormatError:
-            return  # the walk comes to that record, and says so
+            return  # reported when the walk comes to that record
         if not is_there:
-            yield "its directory is not in the flist: the whole flist cannot be mounted"
+            yield f"its directory is not in the flist: {self._dialect.without_directory}"
         elif key != self._keys.directory(path):
             yield "its key is that of another path"
+
+    def _of_both(self, aclkey: bytes, key: bytes) -> Iterator[str]:
+        """Yield what is wrong with an entry that is to say the same as the record of its directory."""
+        if not aclkey:
+            yield "its entry has no owner and mode: zflist crashes, and rfs 1.x shows 0444"
+            return
+        try:
+            record = self._catalog.get(key)
+            own = record if record is None else decode_head(record).aclkey
+        except FormatError:
+            return  # reported when the walk comes to that record
+        if own is not None and own != aclkey and self._access(own) != self._access(aclkey):
+            yield "its entry and record differ in owner or mode: 0-fs shows the record's, others the entry's"
 
     def _of_access(self, key: bytes) -> str | None:
         if key not in self._of_accesses:
@@ -129,12 +145,12 @@ class RecordFaults:
 
 
 def device_numbers(data: bytes) -> tuple[int, int] | None:
-    """Return the numbers (major, minor) of a device; None if it has none that a device can have."""
+    """Return the numbers (major, minor) of a device; None if they are invalid."""
     match = _DEVICE.fullmatch(data)
     if match is None:
         return None
     major, minor = int(match[1]), int(match[2])
-    # Linux has 12 bits for one and 20 for the other.
+    # Linux has 12 bits for the major number and 20 for the minor one.
     return (major, minor) if major < 1 << 12 and minor < 1 << 20 else None
 
 
@@ -148,6 +164,8 @@ def _access_fault(access: Access | FormatError | None) -> str | None:
 
 def _special_faults(special: Special) -> Iterator[str]:
     if special.kind is SpecialKind.UNKNOWN:
-        yield "it is a special file of no known kind"
+        yield "it is a special file of an unknown kind"
     elif special.kind in {SpecialKind.CHAR, SpecialKind.BLOCK} and device_numbers(special.data) is None:
-        yield "it is a device without proper numbers: it vanishes"
+        yield "it is a device without valid numbers: it vanishes"
+    elif special.kind is SpecialKind.SOCKET and device_numbers(special.data) is not None:
+        yield "it is a device that is stored as a socket, as zflist does: readers show a socket, or nothing"

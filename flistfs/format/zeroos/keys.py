@@ -1,4 +1,4 @@
-"""The keys under which a catalog holds its records."""
+"""The keys of the records in a catalog."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Keys:
         return self.aci_digest(self.aci_text(aci))
 
     def distinct_aci(self, aci: Aci) -> bytes:
-        """Return a key that an ACI shares with no other: for those of one tree whose usual key is the same.
+        """Return a unique key of an ACI, for those of one tree whose usual key is the same.
 
-        Readers look an ACI up by whatever key an entry names, and never compute one.
+        Readers look up an ACI by the key in an entry, and never compute one.
         """
         full = b"%bfull mode:%o\nuid:%d\ngid:%d\n" % (self.aci_text(aci), aci.mode, aci.uid, aci.gid)
         return self.aci_digest(full)
@@ -44,11 +44,11 @@ def _md5(data: bytes) -> bytes:
 
 
 def _names_and_mode(aci: Aci) -> bytes:
-    # The first writer of flists cut the mode's text by a fixed count. "0o100644", "0o120777" (plain file,
-    # link, socket: six digits) leave "0644" and "0777". "0o40755", "0o41777" (directory, device, FIFO: five
-    # digits) leave "755" and "777": a directory shares its key with a FIFO of equal permissions, and with a
-    # directory that differs in the set-id and sticky bits only. Readers look ACIs up by the key that entries
-    # name, but other writers compute it so: keep it.
+    # The first writer of flists removed a fixed number of characters from the mode's text. "0o100644" and
+    # "0o120777" (plain file, link, socket: six digits) become "0644" and "0777". "0o40755" and "0o41777"
+    # (directory, device, FIFO: five digits) become "755" and "777": a directory shares its key with a FIFO of
+    # equal permissions, and with a directory that differs only in the set-id and sticky bits. Readers look up
+    # ACIs by the key in entries, but other writers compute it this way: keep it.
     mode = oct(aci.mode)[4:].encode()
     return b"user:%b\ngroup:%b\nmode:%b\n" % (aci.uname, aci.gname, mode)
 

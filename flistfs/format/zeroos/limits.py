@@ -1,4 +1,4 @@
-"""What a directory and a file may have at most, so that every reader can read them."""
+"""Limits of directories and files within which every reader can read them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from flistfs.errors import OutputError
 from flistfs.format.zeroos.records import Entry, File, Link, Special, SubDirectory
 
 READERS_LIMIT: Final = 64 << 20
-"""Bytes of a directory's record from which on every 0-fs dies when its parent is listed: its decoder's limit.
+"""Bytes of a directory's record from which every 0-fs crashes when its parent is listed: its decoder's limit.
 
-Tried: a record of 65,536,360 bytes was read, one of 68,157,800 was not.
+Tested: a record of 65,536,360 bytes was read, one of 68,157,800 was not.
 """
 
 MAX_RECORD: Final = 62 << 20
-"""Bytes that the record of a directory may have here: less than what was seen to be read."""
+"""The maximum bytes of a directory's record here: less than the size that was tested."""
 
 MAX_FILE_SIZE: Final = 198 << 30
-"""Bytes that a file may have, holes included: 160 bytes a chunk fill a record but for 128 KiB."""
+"""The maximum bytes of a file, holes included: at 160 bytes per chunk a record is full but for 128 KiB."""
 
 # What a record holds, in bytes: an entry's own struct, and the structs of what it is. A pointer into another
 # segment of the message takes 8 more: 16 a block in a large one.
@@ -48,7 +48,7 @@ def _entry_size(entry: Entry, block_bytes: int) -> int:
 
 
 def _text(value: bytes) -> int:
-    """A text has a NUL at its end, and is filled up to a whole number of words."""
+    """Return the size of a text, which ends with a NUL and is padded to whole words."""
     return (len(value) // 8 + 1) * 8 if value else 0
 
 
@@ -58,11 +58,11 @@ def check_record(name: str, size: int, max_file_size: int) -> None:
     A single file of `max_file_size` bytes fills a record.
 
     Raises:
-        OutputError: they are; says what to do.
+        OutputError: it is; the message says what to do.
     """
     if size > MAX_RECORD:
         raise OutputError(
-            f"the directory {name} of the tree has too much in it for an flist: readers die of records of "
-            f"more than {MAX_RECORD >> 20} MiB, as {max_file_size >> 30} GiB of content have, or some "
-            f"200,000 small files; spread it over several directories, or leave something out"
+            f"the directory {name} of the tree is too large for an flist: readers crash on records of more "
+            f"than {MAX_RECORD >> 20} MiB, which {max_file_size >> 30} GiB of content need, or some 200,000 "
+            f"small files; spread it over several directories, or leave something out"
         )

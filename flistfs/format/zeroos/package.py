@@ -1,10 +1,9 @@
-"""The package: a gzip-compressed tar of a catalog's files, which is what a sealed flist is.
+"""The package, the file of a sealed flist: a gzip-compressed tar of a catalog's files.
 
 Readers open every member as a plain file in one directory, so a package has plain files at the top level and
 nothing else: no directory, not even `./`. Which files those are is a matter of the format: see `Members`.
 
-A package comes from strangers. Unpacking takes nothing from a member but its content and the name that it
-was checked to have.
+A package is not trusted. Unpacking uses only a member's content and its validated name.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from flistfs.errors import FormatError, OutputError
 from flistfs.util.tarstream import TarStream
 
 MAX_UNPACKED: Final = 4 << 30
-"""Bytes that a package may unpack to: records of some ten million files."""
+"""The maximum unpacked bytes of a package: records of some ten million files."""
 
 FREE_UNPACKED: Final = 256 << 20
-"""Bytes that even the smallest package may unpack to."""
+"""Unpacked bytes that are allowed for even the smallest package."""
 
 MAX_RATIO: Final = 50
-"""How many times its size a package may unpack to beyond that; the records of equal files come to 20."""
+"""The maximum compression ratio beyond that; the records of equal files reach 20."""
 
 MAX_MEMBERS: Final = 10_000
-"""Members that a package may have; RocksDB cuts tables at 2 MB or more."""
+"""The maximum number of members; RocksDB splits tables at 2 MB or more."""
 
 ROUTER_FILE: Final = "router.yaml"
 """The member of a package that says where its blocks are."""
 
 _DOT: Final = "the package has a member `./`, which readers fail to open: pack its files, not their directory"
-_LEVEL: Final = 6  # 36 MB/s of the catalog of a real flist; level 9 makes 7 MB/s, and 1.3 % less of it
+_LEVEL: Final = 6  # 36 MB/s on the catalog of a real flist; level 9 reaches 7 MB/s, for 1.3 % less
 _COPY_SIZE: Final = 1 << 20
 _MAX_PEEK: Final = 128 << 20  # a router has at most some 10 MB
 _PLAIN_TYPES: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
@@ -63,12 +62,12 @@ class Members:
 def write_package(directory: Path, members: Members, out: BinaryIO) -> None:
     """Write the catalog in `directory`, and the router.yaml beside it if there is one, to `out` as a package.
 
-    Members come in the order of their names, with fixed times, owners and modes, and the gzip header names
-    nothing: equal files make equal bytes. Memory stays flat.
+    Members are sorted by name, with fixed times, owners and modes, and the gzip header has no name: equal
+    files give equal bytes. Memory use is constant.
 
     Raises:
         FormatError: the directory holds no catalog, or one with records in a log, which would be left out.
-        OSError: the directory cannot be read, or `out` not written.
+        OSError: the directory cannot be read, or `out` cannot be written.
     """
     files = _files(directory, members)
     with (
@@ -85,11 +84,11 @@ def unpack_package(
 ) -> list[str]:
     """Unpack what belongs to the catalog in the file `package` into `directory`, which is made if need be.
 
-    Returns what is wrong with the package for readers, though it can be unpacked. Members that reading does
-    not need are skipped, as is one for the top directory itself, which old packages have, named `/`. `limit`
-    bounds the bytes of all members in the archive, taken or not; by default it is `FREE_UNPACKED`, or
-    `MAX_RATIO` times the size of `package`, and never more than `MAX_UNPACKED`. After an error, what has been
-    unpacked so far is left in `directory`.
+    Returns the package's faults for readers, though it can be unpacked. Members that are not needed for
+    reading are skipped, as is one for the top directory itself, which old packages have, named `/`. `limit`
+    bounds the bytes of all members in the archive, skipped or not; by default it is `FREE_UNPACKED`, or
+    `MAX_RATIO` times the size of `package`, and never more than `MAX_UNPACKED`. Files unpacked before an
+    error are left in `directory`.
 
     Raises:
         FormatError: `package` cannot be read; is not a gzip-compressed tar, or is damaged; holds a member
@@ -133,7 +132,7 @@ def holds(package: Path, members: Members) -> bool:
 def link_package(unpacked: Path, directory: Path, members: Members) -> None:
     """Put links to what belongs to the catalog in the directory `unpacked` into `directory`.
 
-    For what opens a catalog and leaves files beside it: the directory of a user stays as it is, and large
+    Opening a catalog leaves files next to it: with links the user's directory stays unchanged, and large
     tables are not copied.
 
     Raises:
@@ -167,7 +166,7 @@ def _header(member: Path) -> tarfile.TarInfo:
     header = tarfile.TarInfo(member.name)
     header.size = member.stat().st_size
     header.mode = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH
-    return header  # time 0, owner and group 0 without a name: TarInfo's own
+    return header  # TarInfo's defaults: time 0, owner and group 0 without names
 
 
 def _unpack(source: TarStream, directory: Path, members: Members) -> list[str]:
@@ -185,13 +184,13 @@ def _unpack(source: TarStream, directory: Path, members: Members) -> list[str]:
                         faults.append(_DOT)
                     continue
                 if name in seen:
-                    raise FormatError(f"member {name!r} is there twice")
+                    raise FormatError(f"member {name!r} occurs twice")
                 seen.add(name)
                 _copy(archive, member, directory / name if members.taken.fullmatch(name) else None)
         source.drain()
     except (tarfile.TarError, ValueError, OverflowError) as error:
         # tarfile raises ValueError for an invalid number or text in an extended header.
-        raise FormatError(f"it is not a tar archive, or it is damaged ({error})") from error
+        raise FormatError(f"it is not a tar archive, or is damaged ({error})") from error
     except OSError as error:
         raise OutputError(f"cannot unpack into {directory}: {error.strerror}") from error
     if members.needed not in seen:
@@ -207,7 +206,7 @@ def _checked_name(member: tarfile.TarInfo) -> str | None:
         raise FormatError(f"member {member.name!r} is not a plain file")
     name = member.name.removeprefix("./")
     if "/" in name or name in ("", ".", "..") or not name.isprintable():
-        raise FormatError(f"member {member.name!r} is not at the top level, or has no proper name")
+        raise FormatError(f"member {member.name!r} is not at the top level, or has an invalid name")
     return name
 
 
@@ -219,7 +218,7 @@ def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path | None
         while content.read(_COPY_SIZE):
             pass
         return
-    # "x": what is there already, be it a link to elsewhere, is not written to.
+    # "x": an existing file, or a link to elsewhere, is not written to.
     with target.open("xb") as file:
         while data := content.read(_COPY_SIZE):
             file.write(data)

@@ -50,23 +50,23 @@ class Catalog(Protocol):
 
     @property
     def estimated_records(self) -> int:
-        """About how many records there are."""
+        """The approximate number of records."""
 
     def get(self, key: bytes) -> bytes | None:
         """Return a record; None if there is none. Raises FormatError if the catalog is damaged there."""
 
     def has(self, key: bytes) -> bool:
-        """Return whether there is a record, in a time that does not depend on its size; raises as `get`."""
+        """Return whether there is a record, in time independent of its size; raises as `get`."""
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Walk all records with their keys. Raises FormatError where the catalog is damaged."""
+        """Yield all records with their keys. Raises FormatError where the catalog is damaged."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
 
 
 class CatalogReader(Closing):
-    """A `TreeReader` of a catalog and the router beside it."""
+    """A `TreeReader` of a catalog and its router."""
 
     def __init__(
         self,
@@ -77,12 +77,13 @@ class CatalogReader(Closing):
         package_faults: Sequence[str],
         metadata: Mapping[str, bytes] = _NO_METADATA,
     ) -> None:
-        """Read a catalog that lies in `scratch`, with its router; both are let go of when this is closed."""
+        """Read a catalog in `scratch`, with its router; `close` closes both."""
         self.package_faults = package_faults
         self.metadata = metadata
         self._catalog = catalog
         self._scratch = scratch
         self._keys = dialect.keys
+        self._byte_ranges = dialect.byte_ranges
         self._directory_key_size = len(dialect.keys.directory(b""))
         self._accesses: dict[bytes, Access | FormatError | None] = {}
         self._faults = RecordFaults(catalog, dialect, codec, self._access)
@@ -91,29 +92,31 @@ class CatalogReader(Closing):
 
     @property
     def estimated_directories(self) -> int:
-        """About how many directories there are: ACIs are few."""
+        """The approximate number of directories: ACIs are few."""
         return self._catalog.estimated_records
 
     def router(self) -> Router | None:
         """Return what the router.yaml says, if there is one; see `TreeReader`."""
-        from flistfs.format.router import MAX_SIZE, parse_router  # noqa: PLC0415  who lists entries needs none
+        # Listing entries needs no router.
+        from flistfs.format.router import MAX_SIZE, as_taken_in_bytes, parse_router  # noqa: PLC0415
 
         path: Path = self._scratch.path / ROUTER_FILE
         try:
             with path.open("rb") as file:
-                return parse_router(file.read(MAX_SIZE + 1))
+                router = parse_router(file.read(MAX_SIZE + 1))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise FormatError(f"router.yaml cannot be read: {error.strerror}") from error
+        return as_taken_in_bytes(router) if self._byte_ranges else router
 
     def directory(self, path: bytes) -> Node | None:
-        """Return a directory from its own record, whose entries are not decoded, which saves time."""
+        """Return a directory from its own record, without decoding its entries, which saves time."""
         raw = self._catalog.get(self._keys.directory(path))
         if raw is None:
             return None
         head = decode_head(raw)
-        if head.location != path:  # so no walk is longer than what the records hold
+        if head.location != path:  # bounds any walk by the number of records
             raise FormatError(ELSEWHERE)
         held = self._held(path, head.aclkey)
         return Node(path, Kind.DIRECTORY, held, head.size, head.modification_time, head.creation_time)
@@ -128,14 +131,14 @@ class CatalogReader(Closing):
         return [self._node(path, entry) for entry in sorted(directory.entries, key=_name)]
 
     def faults(self, path: bytes) -> Iterator[Fault]:
-        """Walk the faults of a directory's record; see `TreeReader`."""
+        """Yield the faults of a directory's record; see `TreeReader`."""
         directory = self._directory(path)
         if directory is None:
             raise FormatError("there is no such directory" if path else "there is no root directory")
         yield from self._faults.of(path, directory)
 
     def files(self) -> Iterator[Node]:
-        """Walk the files of all records, in the order of the catalog."""
+        """Yield the files of all records, in the order of the catalog."""
         for key, raw in self._catalog.items():
             if len(key) != self._directory_key_size:  # an ACI's
                 continue
@@ -168,7 +171,7 @@ class CatalogReader(Closing):
         held = self._held(path, entry.aclkey)
         size, mtime, ctime = entry.size, entry.modification_time, entry.creation_time
         attributes = entry.attributes
-        if isinstance(attributes, File):  # tests, by frequency: matching patterns takes twice as long
+        if isinstance(attributes, File):  # isinstance, by frequency: match statements take twice as long
             chunk_size = attributes.block_size * BLOCK_SIZE_UNIT
             return Node(path, Kind.FILE, held, size, mtime, ctime, None, None, attributes.blocks, chunk_size)
         if isinstance(attributes, SubDirectory):
@@ -185,7 +188,7 @@ class CatalogReader(Closing):
         return damaged(path, held) if isinstance(held, FormatError) else held
 
     def _access(self, key: bytes) -> Access | FormatError | None:
-        """Return the access of an ACI's key; None if the flist lacks it, or why it cannot be read."""
+        """Return the access of an ACI's key; None if the flist lacks it; an error if it cannot be read."""
         try:
             return self._accesses[key]
         except KeyError:

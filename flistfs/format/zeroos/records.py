@@ -1,12 +1,12 @@
 """The records of a catalog: directories and ACIs, as values and as Cap'n Proto messages.
 
 A record is an unpacked Cap'n Proto message in the standard stream framing; `schema.capnp` has the fields.
-Names, targets and keys are bytes, because the format says UTF-8 by convention only: the schema declares
-Text as Data, and the closing NUL that Text has on the wire is added and taken off here. An empty text is
-written as a null pointer, which every Cap'n Proto library reads as the empty text.
+Names, targets and keys are bytes, because the format is UTF-8 by convention only: the schema declares Text
+as Data, and the trailing NUL that Text has on the wire is added and removed here. An empty text is written
+as a null pointer, which every Cap'n Proto library reads as the empty text.
 
-What a record means (whether a key is in the catalog, whether a name is one that can be listed) is not
-judged here: `decode_*` refuse only malformed messages, so that a verifier can see the rest.
+The meaning of a record (whether a key is in the catalog, whether a name can be listed) is not checked here:
+`decode_*` reject only malformed messages, so that a verifier can see the rest.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ BLOCK_SIZE_UNIT: Final = 4096
 """Bytes in one unit of `File.block_size`."""
 
 NO_ID: Final = -1
-"""What an ACI has for the number of a user or group that is known by name only."""
+"""The number in an ACI for a user or group that is known by name only."""
 
-# Reading a well-formed message once visits each of its words at most once. Twice leaves room for pointers
-# that a library counts again, and still ends at once what makes many pointers lead to one place.
+# Reading a well-formed message visits each of its words at most once. Twice that leaves room for pointers
+# that a library counts again, and still stops a message at once in which many pointers lead to one place.
 _VISITS_PER_WORD: Final = 2
 _WORD: Final = 8
 
-# A reader or builder of pycapnp: its attributes are the schema's fields, which no type checker can see.
+# A reader or builder of pycapnp: its attributes are the schema's fields, unknown to type checkers.
 _Message: TypeAlias = Any
 
 _schema: _Message = capnp.load(str(Path(__file__).with_name("schema.capnp")))
 
 
 class SpecialKind(enum.IntEnum):
-    """What a special file is; the numbers are those on the wire."""
+    """The kind of a special file; the numbers are those on the wire."""
 
     SOCKET = 0
     BLOCK = 1
@@ -87,8 +87,8 @@ Attributes = SubDirectory | File | Link | Special
 class Entry:
     """One name in a directory. `size` is in bytes; times are whole seconds since 1970 in 32 bits.
 
-    `creation_time` holds `st_ctime`. `attributes` is None where a record carries none: readers cannot mount
-    such a record, but decoding shows it.
+    `creation_time` holds `st_ctime`. `attributes` is None if a record has none: readers cannot mount such a
+    record, but it can be decoded.
     """
 
     name: bytes
@@ -103,7 +103,7 @@ class Entry:
 class Directory:
     """One directory's record.
 
-    `location` is the path that the record's key hashes, relative to the root without a slash at either
+    `location` is the path whose hash is the record's key, relative to the root without a slash at either
     end; `name` is its last part; `parent` the key of the parent's record, empty at the root; `size` the
     directory's `st_size`.
     """
@@ -142,7 +142,7 @@ class Aci:
 def encode_directory(directory: Directory) -> bytes:
     """Return the message for `directory`, its entries in the order given.
 
-    Costs 5 µs an entry for files of one block, in a directory of 100,000 (decoding 15 µs).
+    Takes 5 µs per entry for files of one block, in a directory of 100,000 (decoding 15 µs).
 
     Raises:
         ValueError: a number does not fit its field.
@@ -164,9 +164,9 @@ def encode_directory(directory: Directory) -> bytes:
 
 
 def decode_directory(raw: bytes) -> Directory:
-    """Return the directory that the message `raw` holds.
+    """Return the directory in the message `raw`.
 
-    Time and memory grow with the message's length only, whatever it claims to hold.
+    Time and memory depend only on the message's length, whatever it claims to hold.
 
     Raises:
         FormatError: `raw` is not a well-formed directory record.
@@ -176,10 +176,10 @@ def decode_directory(raw: bytes) -> Directory:
 
 
 def decode_head(raw: bytes) -> Directory:
-    """Return what the record `raw` says of the directory itself, with no entries: 0.1 ms for one of 100,000.
+    """Return the directory in the record `raw` without its entries: 0.1 ms for one of 100,000.
 
     Raises:
-        FormatError: `raw` is not a well-formed directory record; its entries are not looked at.
+        FormatError: `raw` is not a well-formed directory record; its entries are not checked.
     """
     with _decoding(_schema.Dir, raw, "directory") as message:
         return _read_directory(message, ())
@@ -208,7 +208,7 @@ def encode_aci(aci: Aci) -> bytes:
 
 
 def decode_aci(raw: bytes) -> Aci:
-    """Return the ACI that the message `raw` holds, within the same bounds as `decode_directory`.
+    """Return the ACI in the message `raw`, within the same bounds as `decode_directory`.
 
     Raises:
         FormatError: `raw` is not a well-formed ACI record.
@@ -248,13 +248,13 @@ def _decoding(struct: _Message, raw: bytes, kind: str) -> Iterator[_Message]:
 
 
 def _first_line(error: Exception) -> str:
-    # What follows in a KJ exception is a stack of addresses.
+    # The rest of a KJ exception is a stack of addresses.
     return str(error).partition("\n")[0]
 
 
 def _elements(values: _Message, raw: bytes) -> _Message:
-    # Cap'n Proto lets a list of bytes or of nothing pass for one of structs without fields, so that a few
-    # bytes could stand for many entries. Writers that know the fields use at least a word for each.
+    # Cap'n Proto accepts a list of bytes or of nothing as one of structs without fields, so a few bytes could
+    # claim many entries. Writers that know the fields use at least a word for each.
     if len(values) > len(raw) // _WORD:
         raise FormatError(f"malformed record: a list of {len(values)} in {len(raw)} bytes")
     return values
@@ -269,7 +269,7 @@ def _text(value: bytes) -> bytes:
     if not value:
         return b""
     if value[-1]:
-        raise FormatError("malformed record: a text has no closing NUL")
+        raise FormatError("malformed record: a text has no trailing NUL")
     return value[:-1]
 
 
@@ -338,7 +338,7 @@ def _read_attributes(attributes: _Message) -> Attributes | None:
             blocks = tuple(BlockRef(block.hash, block.key) for block in file.blocks)
             return File(blocks, file.blockSize)
         case "dir":
-            # The union's default: an entry that was never given attributes has a null pointer here.
+            # The union's default: an entry whose attributes were never set has a null pointer here.
             return SubDirectory(_text(attributes.dir.key)) if attributes._has("dir") else None  # noqa: SLF001
         case "link":
             return Link(_text(attributes.link.target))
@@ -352,4 +352,4 @@ def _special_kind(number: int) -> SpecialKind:
     try:
         return SpecialKind(number)
     except ValueError:
-        raise FormatError(f"malformed directory record: there is no special file of kind {number}") from None
+        raise FormatError(f"malformed directory record: {number} is not a kind of special file") from None

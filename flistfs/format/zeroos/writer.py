@@ -1,4 +1,4 @@
-"""A tree as a catalog of generation 1 or 2: records in the order of their keys, beside them a router."""
+"""Write a tree as a catalog of generation 1 or 2: records in the order of their keys, and a router."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from flistfs.format.router import Router, format_router
+from flistfs.format.router import Router, format_router, in_whole_bytes
 from flistfs.format.zeroos.acis import AciTable
 from flistfs.format.zeroos.dialect import Dialect
 from flistfs.format.zeroos.limits import check_record, entries_size
@@ -36,7 +36,7 @@ _SPECIAL_KINDS: Final = {
 
 
 class CatalogWriter(Protocol):
-    """A catalog in the making: takes records in ascending order of keys."""
+    """A catalog being written: takes records in ascending order of keys."""
 
     def add(self, key: bytes, record: bytes) -> None:
         """Add a record. Raises FormatError if its key does not come after the last one."""
@@ -56,7 +56,7 @@ class PackageWriter:
         dialect: Dialect,
         accesses: Iterable[Access],
     ) -> None:
-        """Write a catalog whose files lie in `directory`; all accesses of its nodes are known beforehand."""
+        """Write the catalog's files to `directory`; `accesses` are all those of its nodes."""
         self._directory = directory
         self._members = members
         self._catalog = catalog
@@ -70,7 +70,7 @@ class PackageWriter:
         return self._keys.directory(path) if path or not self._dialect.root_first else b""
 
     def add(self, directory: Node, children: Iterable[Sequence[Node]]) -> None:
-        """Add a directory; one with too many entries is refused before they fill the memory."""
+        """Add a directory; one with too many entries is rejected before they exhaust memory."""
         path, shown = directory.path, printable(directory.path) or "/"
         parent, _, name = path.rpartition(b"/")
         entries: list[Entry] = []
@@ -106,6 +106,7 @@ class PackageWriter:
             self._catalog.add(key, record)
         self._catalog.finish()
         if router is not None:
+            router = in_whole_bytes(router) if self._dialect.byte_ranges else router
             (self._directory / ROUTER_FILE).write_bytes(format_router(router))
         write_package(self._directory, self._members, out)
 
@@ -119,7 +120,7 @@ class PackageWriter:
 
     def _key_of(self, node: Node) -> bytes:
         access = node.access
-        assert access is not None  # noqa: S101  the type checker's: a node without one is at fault
+        assert access is not None  # noqa: S101  for the type checker: a node without one has a fault
         return self._acis.key(access)
 
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _MAX_TROUBLES: Final = 3  # servers named in a message
 
-_HASH: Final = re.compile(rb"[0-9a-fA-F]{1,64}")
+_DIGITS: Final = re.compile(r"[0-9a-fA-F]{1,64}")
 
 _MAX_PLACES: Final = 1_000_000
 """Servers in all segments together. A router of the maximum size has some 50,000 segments; if each of its
@@ -292,9 +292,10 @@ class RoutedStore:
         return self._servers[url]
 
     def _route(self, hash_: bytes) -> Route:
-        if not _HASH.fullmatch(hash_):
-            raise StoreRefusedError(f"{self.url} names blocks in hex; {hash_!r:.40} is not")
-        return self._table.route(hash_)
+        digits = self._codec.show(hash_)
+        if not _DIGITS.fullmatch(digits):
+            raise StoreRefusedError(f"{self.url} names blocks in hex; {digits!r:.40} is not")
+        return self._table.route(digits)
 
     def _needed(self, route: Route) -> int:
         return min(self._min_replicas or len(route), len(route))

@@ -112,9 +112,9 @@ class Table:
     starts: list[int]
     routes: list[Route]
 
-    def route(self, hash_: bytes) -> Route:
-        """Return the servers of a hash."""
-        return self.routes[bisect_right(self.starts, int(hash_.ljust(DIGITS, b"0"), 16)) - 1]
+    def route(self, digits: str) -> Route:
+        """Return the servers of a hash, given as hex digits."""
+        return self.routes[bisect_right(self.starts, int(digits.ljust(DIGITS, "0"), 16)) - 1]
 
     def check_complete(self, least: int) -> None:
         """Raise `UsageError` where a segment has fewer servers than `least`."""

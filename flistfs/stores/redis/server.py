@@ -247,7 +247,7 @@ class RedisStore:
             self._talk(sock, partial(send_command, words=words, answer=answer), deadline)
 
     def _greeting(self, secret: bytes | None, name: bytes | None) -> Iterator[tuple[list[bytes], str]]:
-        """Return the commands that open a connection, and the expected answer to each."""
+        """Yield the commands that initialize a connection, each with its expected answer."""
         if secret is not None:
             yield [b"AUTH", secret], "OK"
         if name is not None:
@@ -283,7 +283,7 @@ class RedisStore:
         return StoreUnavailableError(f"cannot reach {self.url}: {reason}: check that the server runs there")
 
     def _check_encryption(self, deadline: float) -> None:
-        """Find out whether a server that has never answered does so with TLS, or without; it is asked once.
+        """Check once whether a server that has never answered does so with TLS, or without.
 
         Raises:
             StoreRefusedError: it does; the message names the right URL.
@@ -303,7 +303,7 @@ class RedisStore:
 
 
 def refuse_plain_for_tls(url: str) -> None:
-    """Find out whether a server that is silent with TLS answers without it (blocks, 3 s at most).
+    """Check whether a server that is silent with TLS answers without it (blocks for at most 3 s).
 
     Raises:
         StoreRefusedError: it does.
@@ -316,7 +316,7 @@ def refuse_plain_for_tls(url: str) -> None:
 
 def _without_tls(url: StoreUrl) -> StoreRefusedError:
     return StoreRefusedError(
-        f"{url} does not speak TLS there: give the port that does, or, on a network that you trust, write "
+        f"{url} does not speak TLS on this port: give the TLS port, or, if the network is trusted, write "
         f"{replace(url, scheme='redis')}"
     )
 

@@ -1,0 +1,53 @@
+"""The metadata `backend`: the server that zflist and rfs 1.x read blocks from. They look at no router."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from flistfs.format.router import Router, only_server, router_to
+
+KEY: Final = "backend"
+"""The key of this value in the table of metadata."""
+
+# What a server speaks that blocks are read from, and the port of each where its URL names none. They are all
+# the same to readers, which send GET.
+_PORTS: Final = {"zdb": 9900, "ardb": 16379, "redis": 6379}
+
+_NO_NAMESPACE: Final = "default"
+
+
+def backend_of(router: Router | None) -> str | None:
+    """Return the value for readers, without a password; None where no server has all blocks."""
+    url = only_server(router)
+    server = None if url is None else _server(url)
+    if server is None or server.hostname is None:
+        return None
+    namespace = server.path.strip("/") or _NO_NAMESPACE
+    port = server.port or _PORTS[server.scheme]
+    return json.dumps({"namespace": namespace, "host": server.hostname, "port": port})
+
+
+def router_of(metadata: Mapping[str, bytes]) -> Router | None:
+    """Return a router to the server that the metadata names, None if it names none that is valid."""
+    try:
+        backend = json.loads(metadata.get(KEY, b""))
+        host, port = str(backend["host"]), int(backend["port"])
+        namespace = str(backend.get("namespace") or _NO_NAMESPACE)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    if not host or not 0 < port < 1 << 16 or not set(host + namespace).isdisjoint("/@?#% \t\r\n\0"):
+        return None
+    return router_to(f"zdb://{shown}:{port}" + ("" if namespace == _NO_NAMESPACE else f"/{namespace}"))
+
+
+def _server(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.scheme in _PORTS else None
