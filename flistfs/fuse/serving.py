@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 # mount may keep it for as long as they like.
 _LAST_REQUESTS = 5.0
 
+# Seconds after which a read of the FUSE device is tried again, in which there is nothing to be read.
+_BLOCKED_READ = 1.0
+
 
 class MountServer:
     """Mounts a file system, and serves it until it is unmounted or a signal ends it. A process has one."""
@@ -88,7 +91,7 @@ class MountServer:
             nursery.start_soon(_log_tasks_on_demand)
             nursery.start_soon(self._cores.watch)
             nursery.start_soon(self._announce, announce)
-            with self._serving:
+            with self._serving, _no_blocked_reads():
                 await pyfuse3.main(max_tasks=self._max_requests)
             log.info("%s is unmounted", self._mountpoint)
             self.unmounted.set()
@@ -133,6 +136,24 @@ class MountServer:
             await self.unmounted.wait()
         self._serving.cancel()
         await self.unmounted.wait()
+
+
+@contextmanager
+def _no_blocked_reads() -> Iterator[None]:
+    """Interrupt system calls of the main thread from time to time.
+
+    The kernel takes back the request of a program that is killed. Between waiting for the FUSE device and
+    reading from it, that leaves pyfuse3 in a read that blocks, with the interpreter's lock, until there is
+    another request. It tries again after EINTR, but gives up after EAGAIN, so that the device cannot be made
+    non-blocking.
+    """
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, _BLOCKED_READ, _BLOCKED_READ)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def _ask_first_questions(mountpoint: Path) -> None:

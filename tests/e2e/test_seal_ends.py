@@ -69,7 +69,7 @@ def test_a_session_whose_daemon_died_goes_on_with_mount(home: Home, mountpoint: 
     wait_until(lambda: home.status()["state"] == "died", "the death is seen")
     with pytest.raises(OSError, match="not connected"):
         (mountpoint / "file").read_text()
-    assert "goes on" in home.run("mount", mountpoint).stdout
+    assert "is resumed" in home.run("mount", mountpoint).stdout
     assert (mountpoint / "file").read_text() == "before"
     assert (mountpoint / "file").stat().st_ino == inode
     home.run("seal", "out.flist")

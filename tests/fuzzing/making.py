@@ -22,6 +22,7 @@ from tests.fuzzing.inputs import (
     _tar_bytes,
     _values,
     base_in,
+    make_base,
 )
 from tests.fuzzing.sqlite_inputs import SQLITE_KINDS
 
