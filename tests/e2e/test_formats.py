@@ -334,6 +334,7 @@ def test_several_servers_share_the_blocks(home: Home, source: Path) -> None:
         ('{"host": "h", "port": 0}', None),
         ('{"host": "u@h", "port": 1}', None),
         ('{"host": "h", "port": "x"}', None),
+        ('{"host": "h", "port": 1e400}', None),
         ("[]", None),
         ("[" * 100_000, None),
         ("", None),

@@ -36,7 +36,7 @@ def router_of(metadata: Mapping[str, bytes]) -> Router | None:
         backend = json.loads(metadata.get(KEY, b""))
         host, port = str(backend["host"]), int(backend["port"])
         namespace = str(backend.get("namespace") or _NO_NAMESPACE)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     shown = f"[{host}]" if ":" in host else host
     if not host or not 0 < port < 1 << 16 or not set(host + namespace).isdisjoint("/@?#% \t\r\n\0"):
