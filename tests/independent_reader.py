@@ -5,6 +5,8 @@ Debian's `ldb`, the Cap'n Proto messages, XXTEA and snappy are decoded here by h
 xxtea, cramjam) can be asked for; the tests compare them with the slow ones.
 
 Every defect that makes a reader hang, die or lose a file is a `DefectError`, which is an AssertionError.
+
+It is one file because it is to be read as a whole, against the facts of the format and nothing else.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ import pytest
 
 from tests import trees
 from tests.independent_reader import CHUNK, Kind, Node
-from tests.test_independent_reader import packed_block
-from tests.trees import Snap, assert_flist_equals, make_everything, snapshot
+from tests.snapshots import Ignored, Snap, assert_flist_equals, snapshot
+from tests.test_independent_tree import packed_block
+from tests.trees import make_everything
 
 NOW = int(time.time())
 
@@ -167,7 +168,7 @@ class Sample:
         names = users[owner[0]], groups[owner[1]]
         self.nodes[path] = Node(kind, mode, mode, *owner, *names, size, 7, NOW, **rest, blocks=tuple(blocks))
 
-    def compare(self, *, ignore: trees.Ignored = (), fast: bool = False) -> None:
+    def compare(self, *, ignore: Ignored = (), fast: bool = False) -> None:
         assert_flist_equals(self.nodes, self.snap, self.blocks.get, ignore=ignore, fast=fast)
 
 

@@ -18,7 +18,8 @@ from tests.e2e.commands import Home
 from tests.generation1 import encode_block, open_store
 from tests.independent_reader import read_flist
 from tests.redis_server import RedisServer, running_redis
-from tests.trees import assert_flist_equals, make_everything, snapshot
+from tests.snapshots import assert_flist_equals, snapshot
+from tests.trees import make_everything
 
 # What the documentation shows
 

@@ -6,6 +6,9 @@ copies of them are dropped, the store fails for a while, the daemon dies.
 
 Operations name what they act on by small numbers that are taken modulo what there is, so that any list of
 operations makes sense and stays one when parts of it are left out.
+
+It is one file because every operation is a pair, ours and the local one, with one state between them: what
+one operation means can only be read beside the others.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ one in flight, is not in it. Of that one either nothing or all is seen afterward
 its own range.
 
     python -m tests.e2e.killing --kills 200 --seed 1
+
+It is one file because a kill may come anywhere between an operation, its record and the comparison: each of
+them can only be read beside the others.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.fuse import mounts
 from tests.e2e.commands import FLISTFS, TIMEOUT, Home, wait_until
 from tests.independent_reader import CHUNK, Node, read_content, read_flist
-from tests.trees import below
+from tests.snapshots import below
 
 # The tree is kept below this, so that looking at all of it after each kill stays quick.
 _MAX_NAMES = 220

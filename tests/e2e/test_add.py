@@ -15,7 +15,8 @@ from tests.e2e.commands import Home, wait_until
 from tests.generation1 import open_store
 from tests.independent_reader import read_content, read_flist
 from tests.redis_server import running_redis
-from tests.trees import Snap, assert_flist_equals, below, make_everything, snapshot
+from tests.snapshots import Snap, assert_flist_equals, below, snapshot
+from tests.trees import make_everything
 
 
 def comparable(directory: Path) -> dict[bytes, Snap]:

@@ -35,7 +35,8 @@ from flistfs.reading.flist import Flist
 from tests.e2e.commands import Home, shell, umount
 from tests.needs import needs_data
 from tests.redis_server import RedisServer, running_redis
-from tests.trees import make_everything, snapshot
+from tests.snapshots import snapshot
+from tests.trees import make_everything
 
 FORMATS = ("rocksdb", "sqlite")
 

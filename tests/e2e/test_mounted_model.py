@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.e2e.commands import Home
 from tests.e2e.test_roundtrip import blocks_in_directory
 from tests.independent_reader import read_flist
-from tests.trees import assert_flist_equals, below, snapshot
+from tests.snapshots import assert_flist_equals, below, snapshot
 
 CHUNK = 524288
 

@@ -18,7 +18,8 @@ import pytest
 from tests.e2e.commands import FLISTFS, Home, shell
 from tests.generation1 import open_store
 from tests.independent_reader import Node, read_content, read_flist
-from tests.trees import assert_flist_equals, make_everything, snapshot
+from tests.snapshots import assert_flist_equals, snapshot
+from tests.trees import make_everything
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.commands import Home, shell
 from tests.e2e.test_roundtrip import blocks_in_directory
 from tests.independent_reader import read_flist
-from tests.trees import assert_flist_equals, snapshot
+from tests.snapshots import assert_flist_equals, snapshot
 
 
 @pytest.fixture(params=[(), ("--allow-other",)], ids=["own", "allow-other"])

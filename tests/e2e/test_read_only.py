@@ -20,7 +20,8 @@ from tests.generation1 import directory_key, open_store
 from tests.needs import needs_old_flist
 from tests.reading.making import DIR, Item, Records, change_entry, packed, records_of
 from tests.redis_server import running_redis
-from tests.trees import SECOND, snapshot
+from tests.snapshots import snapshot
+from tests.trees import SECOND
 
 BIG = os.urandom(5 * CHUNK_SIZE + 77)
 _TREE = {

@@ -25,7 +25,8 @@ from tests.generation1 import aci_key, directory_key, open_store
 from tests.needs import needs_old_flist
 from tests.reading.making import DIR, Item, change_entry, looks, packed, records_of
 from tests.redis_server import RedisServer, running_redis
-from tests.trees import LATEST, SECOND, Snap, make_everything, snapshot
+from tests.snapshots import Snap, snapshot
+from tests.trees import LATEST, SECOND, make_everything
 
 TREE = {
     b"etc": DIR,

@@ -19,7 +19,8 @@ from tests.e2e.commands import FLISTFS, Home, is_mounted, shell
 from tests.generation1 import open_store
 from tests.independent_reader import read_flist
 from tests.redis_server import RedisServer
-from tests.trees import Snap, assert_flist_equals, make_everything, snapshot
+from tests.snapshots import Snap, assert_flist_equals, snapshot
+from tests.trees import make_everything
 
 HOST = "a-host-of-some-name"
 

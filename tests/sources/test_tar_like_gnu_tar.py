@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from flistfs.sources.archive import TarSource
 from tests.authoring.packing import pack
 from tests.independent_reader import CHUNK
-from tests.trees import assert_flist_equals, snapshot
+from tests.snapshots import assert_flist_equals, snapshot
 
 _EXAMPLES = int(os.environ.get("FLISTFS_EXAMPLES", "40"))
 

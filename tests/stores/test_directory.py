@@ -1,4 +1,7 @@
-"""What only the directory store does."""
+"""What only the directory store does.
+
+It is one file because all of it is about one store, and shares what stands in for its servers and disks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What goes over the wire to a server, and what becomes of each of its faults."""
+"""What goes over the wire to a server, and what becomes of each of its faults.
+
+It is one file because all of it is about one store, and shares what stands in for its servers and disks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Several servers: who gets what, and what one that is down means for writing and for reading."""
+"""Several servers: who gets what, and what one that is down means for writing and for reading.
+
+It is one file because all of it is about one store, and shares what stands in for its servers and disks.
+"""
 
 from __future__ import annotations
 
