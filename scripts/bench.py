@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
-import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,156 +20,20 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 import python_build  # noqa: E402  beside this file
+from bench_inputs import INPUTS, codec, copy, empty_fs, make_many, plain_copy, run, tar, timed  # noqa: E402  beside this file
+from bench_report import medians, print_growth, print_special, print_table  # noqa: E402  beside this file
 
 from flistfs.authoring.sealing.blocks import lost_blocks  # noqa: E402
 from flistfs.authoring.state.directory import SessionDirectory  # noqa: E402
 from flistfs.authoring.state.journal import Journal  # noqa: E402
 from flistfs.authoring.state.view import View  # noqa: E402
 from flistfs.sources.excludes import nothing_excluded  # noqa: E402
-from flistfs.tree.chunks import CHUNK_SIZE  # noqa: E402
 from flistfs.util.progress import quiet  # noqa: E402
-from tests.generation1 import encode_block, open_store  # noqa: E402
+from tests.generation1 import open_store  # noqa: E402
 from tests.redis_server import running_redis  # noqa: E402
 
 FLISTFS = Path(sys.executable).with_name("flistfs")
 MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Input:
-    """A tree to copy: how it is made, and what it is.
-
-    Of what is there for `scale` only the mount is measured, on a directory store: how memory and the cost
-    of a file grow. All else would take hours.
-    """
-
-    what: str
-    make: Callable[[Path], None]
-    scale: bool = False
-
-
-def make_large(directory: Path) -> None:
-    with (directory / "large").open("wb") as file:
-        for _ in range(1024):
-            file.write(os.urandom(MIB))
-
-
-def make_small(directory: Path) -> None:
-    """5,000 files of 13 KB on average: text, as in /usr/share/doc."""
-    chance = random.Random(2)
-    words = [bytes(chance.choices(b"etaoinshrdlu", k=chance.randrange(2, 9))) for _ in range(2000)]
-    for number in range(5000):
-        path = directory / f"d{number % 100}" / f"f{number}"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b" ".join(chance.choices(words, k=chance.randrange(50, 4000))))
-
-
-def make_library(directory: Path) -> None:
-    """The Python standard library with its compiled files, without what is installed on top."""
-    source = Path(os.__file__).parent
-    shutil.copytree(source, directory / "lib", symlinks=True, ignore=shutil.ignore_patterns("site-packages"))
-    subprocess.run([sys.executable, "-m", "compileall", "-qq", directory], check=False)
-
-
-def make_many(directory: Path, count: int = 100_000) -> None:
-    for number in range(count):
-        path = directory / f"d{number % 1000}" / f"f{number}"
-        if number < 1000:
-            path.parent.mkdir()
-        path.write_bytes(b"line %d\n" % number if number % 2 else b"")
-
-
-def make_huge(directory: Path) -> None:
-    with (directory / "huge").open("wb") as file:
-        for _ in range(8 * 1024):
-            file.write(os.urandom(MIB))
-
-
-INPUTS = {
-    "large": Input("one random file of 1 GiB", make_large),
-    "small": Input("5,000 small files", make_small),
-    "library": Input("Python's standard library", make_library),
-    "many": Input("100,000 tiny files in 1,000 directories", make_many),
-    "few": Input(
-        "10,000 tiny files in 1,000 directories", lambda directory: make_many(directory, 10_000), scale=True
-    ),
-    "million": Input("1,000,000 tiny files", lambda directory: make_many(directory, 1_000_000), scale=True),
-    "huge": Input("one random file of 8 GiB", make_huge, scale=True),
-}
-
-
-def timed(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
-def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401
-    return subprocess.run(command, check=True, capture_output=True, text=True, **options)
-
-
-def copy(source: Path, target: Path) -> float:
-    return timed(lambda: run("cp", "-r", f"{source}/.", target))
-
-
-# What flistfs is measured against
-
-
-def plain_copy(source: Path, work: Path) -> float:
-    (work / "copy").mkdir()
-    try:
-        return copy(source, work / "copy")
-    finally:
-        shutil.rmtree(work / "copy")
-
-
-def tar(source: Path, work: Path) -> float:
-    return timed(lambda: run("sh", "-c", f"tar -C '{source}' -cf - . | gzip > '{work}/tar.gz'"))
-
-
-def empty_fs(source: Path, work: Path) -> float:
-    mountpoint = work / "empty"
-    mountpoint.mkdir(exist_ok=True)
-    command: list[str | Path] = [sys.executable, PROJECT / "scripts/empty_fs.py", mountpoint]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            return copy(source, mountpoint)
-        finally:
-            run("fusermount3", "-u", mountpoint)
-
-
-def chunks_of(source: Path) -> Iterator[bytes]:
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK_SIZE):
-                    yield chunk
-
-
-def codec(source: Path, threads: int) -> float:
-    """Encode the same bytes and nothing else; reading them from the page cache is part of it."""
-    chunks = chunks_of(source)
-    lock = threading.Lock()
-
-    def work() -> None:
-        while True:
-            with lock:
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            encode_block(chunk)
-
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-
-    def encode_all() -> None:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-
-    return timed(encode_all)
 
 
 # flistfs
@@ -463,54 +321,6 @@ def measure(source: Path, work: Path, *, scale: bool) -> dict[str, Any]:
     shutil.rmtree(work / "blocks")
     found["pack a tar, directory, cold"] = packing_archive(source, work)
     return found
-
-
-# Reporting
-
-
-def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the median of each number, and the last of any other value."""
-    found: dict[str, Any] = {}
-    for name, value in rounds[-1].items():
-        values = [each[name] for each in rounds]
-        if isinstance(value, dict):
-            found[name] = medians(values)
-        else:
-            found[name] = statistics.median(values) if isinstance(value, int | float) else value
-    return found
-
-
-def print_table(name: str, size: int, found: dict[str, Any]) -> None:
-    floor = found.get("empty file system", math.nan)
-    limit = found.get("codec, two cores", math.nan)
-    print(f"\n{INPUTS[name].what} ({size / MIB:.0f} MiB)\n")
-    print(f"{'':28}{'seconds':>9}{'/ floor':>9}{'codec /':>9}")
-    print(f"check of the store: {1e6 * found.pop('check of a block', math.nan):.1f} µs a block")
-    for what, value in found.items():
-        seconds = value["total"] if isinstance(value, dict) else value
-        print(f"{what:28}{seconds:9.2f}{seconds / floor:9.2f}{limit / seconds:9.2f}")
-        if isinstance(value, dict):
-            requests = sum(value["requests"].values()) / max(value["files"], 1)
-            print(f"    {1e6 * value['total'] / value['entries']:.0f} µs an entry in all")
-            print(
-                f"    copy {value['copy']:.2f}, sync {value['sync']:.2f}, seal {value['seal']:.2f} "
-                f"({1e6 * value['seal'] / value['entries']:.0f} µs an entry); "
-                f"{requests:.1f} requests a file\n"
-                f"    daemon: {value['cpu']:.1f} s CPU, {value['memory'] / MIB:.0f} MiB; "
-                f"encoders: {value['encoders_cpu']:.1f} s CPU, {value['encoders_memory'] / MIB:.0f} MiB"
-            )
-
-
-def print_special(found: dict[str, Any]) -> None:
-    print()
-    for what, value in found.items():
-        print(f"{what:45}{value:9.2f}")
-
-
-def print_growth(found: dict[str, Any]) -> None:
-    print(f"\n{'daemon, µs after':20}{'1,000':>10}{'100,000 files':>16}{'ratio':>8}\n")
-    for what, value in found.items():
-        print(f"{what:20}{1e6 * value['few']:10.0f}{1e6 * value['many']:16.0f}{value['ratio']:8.2f}")
 
 
 def inputs_of(options: argparse.Namespace) -> list[str]:
