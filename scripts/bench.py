@@ -339,7 +339,7 @@ def measure_input(name: str, work: Path, options: argparse.Namespace) -> dict[st
     found = medians([measure(source, work, scale=scale) for _ in range(rounds)])
     shutil.rmtree(source)
     if not options.json:
-        print_table(name, size, found)
+        print_table(INPUTS[name].what, size, found)
     return found
 
 

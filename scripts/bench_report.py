@@ -21,10 +21,10 @@ def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def print_table(name: str, size: int, found: dict[str, Any]) -> None:
+def print_table(title: str, size: int, found: dict[str, Any]) -> None:
     floor = found.get("empty file system", math.nan)
     limit = found.get("codec, two cores", math.nan)
-    print(f"\n{INPUTS[name].what} ({size / MIB:.0f} MiB)\n")
+    print(f"\n{title} ({size / MIB:.0f} MiB)\n")
     print(f"{'':28}{'seconds':>9}{'/ floor':>9}{'codec /':>9}")
     print(f"check of the store: {1e6 * found.pop('check of a block', math.nan):.1f} µs a block")
     for what, value in found.items():
