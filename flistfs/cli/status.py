@@ -117,7 +117,7 @@ def _trouble_lines(session: dict[str, Any]) -> Iterator[str]:
     if "at_work" in session:
         yield f"  {session['at_work']} is at work in it, without a mount; its log: {session['log']}"
     if session.get("waiting_writers"):
-        yield "  the spool or the disk is full: writers wait"
+        yield "  the spool or the disk is full: writers are waiting"
     if session.get("trouble"):
         yield f"  trouble since {_clock(session['trouble_since'])}: {session['trouble']}"
 

@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(
     written = fill(mountpoint)
     assert len(written) > 30
     # Whether writers were made to wait before depends on who noticed first: the uploader or the writer.
-    assert re.search("the disk is nearly full: writ(ers wait|ing fails)", home.logs())
+    assert re.search("the disk is nearly full: writ(ers are waiting|ing fails)", home.logs())
     for name, data in written.items():
         assert (mountpoint / name).read_bytes() == data, name
     # Removing makes room to write in.

@@ -288,7 +288,7 @@ def test_push_from_the_local_directory_to_a_server(home: Home, mountpoint: Path)
         assert done.stderr == ""
         assert home.json("push", "out.flist", "--to", to) == {
             "version": 1,
-            "store": to,
+            "store": f"ardb://127.0.0.1:{server.port}",
             "new_blocks": 0,
             "new_bytes": 0,
             "shared_blocks": 40,

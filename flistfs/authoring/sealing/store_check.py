@@ -119,14 +119,14 @@ class StoreCheck:
             )
         if files:
             raise BlockMissingError(
-                f"the store holds {_of_files(len(gone), 'wrong block', files)}. {self._cure(view)}, and seal "
+                f"the store holds {_of_files(len(gone), 'corrupt block', files)}. {self._cure(view)}, and seal "
                 f"again with `check_content`; the session's log names the blocks",
                 paths=_listed_paths(files),
                 count=len(files),
             )
 
     def _cure(self, view: View) -> str:
-        """Return what the user can do about wrong blocks."""
+        """Return what the user can do about corrupt blocks."""
         again = "Add them again with `check_content`, or write them again"
         return (
             f"{again}, or repair those of the base with flistfs verify --repair" if view.has_base() else again
