@@ -119,8 +119,8 @@ class StoreCheck:
             )
         if files:
             raise BlockMissingError(
-                f"the store holds {_of_files(len(gone), 'corrupt block', files)}. {self._cure(view)}, and seal "
-                f"again with `check_content`; the session's log names the blocks",
+                f"the store holds {_of_files(len(gone), 'corrupt block', files)}. {self._cure(view)}, and "
+                f"seal again with `check_content`; the session's log names the blocks",
                 paths=_listed_paths(files),
                 count=len(files),
             )
