@@ -82,7 +82,7 @@ def end_answer(error: Mapping[str, Any] | None = None) -> None:
     _Answer.document = _Answer.closing = None
 
 
-def absolute(path: Path) -> str:
+def absolute(path: Path | str) -> str:
     """Return a path of this machine as answers have it."""
     return os.path.abspath(path)  # noqa: PTH100  absolute() would keep `..`
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flistfs.cli.answers import absolute
 from flistfs.cli.messages import spoken
 from flistfs.cli.nodes import counts_by_kind, device
 from flistfs.tree.node import Kind, Node
@@ -35,6 +36,8 @@ def error(failure: FlistfsError) -> dict[str, Any]:
     for each in plain["paths"]:
         if each.get("why"):
             each["why"] = spoken(each["why"])
+        for found in each.get("found", ()):
+            found["flist"] = absolute(found["flist"])
     return plain | {"message": spoken(plain["message"])}
 
 
@@ -159,14 +162,13 @@ def merged(out: str, result: Merged) -> dict[str, Any]:
         **counts_by_kind(result.kinds)._asdict(),
         "size": result.size,
         "clashes": result.clashes,
-        "hidden": _hidden(result.hidden, {name: len(each) for name, each in result.hidden.items()}),
+        "hidden": [
+            {"flist": absolute(name), "count": len(each), "paths": paths(each)}
+            for name, each in result.hidden.items()
+        ],
         "package_size": result.package_size,
         "notes": list(map(spoken, result.notes)),
     }
-
-
-def _hidden(hidden: Mapping[str, Sequence[bytes | str]], counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    return [{"flist": name, "count": counts[name], "paths": paths(each)} for name, each in hidden.items()]
 
 
 def pushed(summary: PushSummary) -> dict[str, Any]:
@@ -193,7 +195,11 @@ def base(summary: BaseSummary | None) -> dict[str, Any] | None:
     if summary is None:
         return None
     plain = asdict(summary)
-    return plain | {"hidden": _hidden(plain["hidden"], plain.pop("hidden_counts"))}
+    counts = plain.pop("hidden_counts")
+    hidden = [
+        {"flist": name, "count": counts[name], "paths": paths(each)} for name, each in summary.hidden.items()
+    ]
+    return plain | {"hidden": hidden}
 
 
 def mounted(result: Mounted) -> dict[str, Any]:

@@ -342,7 +342,7 @@ def test_merge(home: Home, package: Path) -> None:
     assert clashed.stdout == f"usr: {package} (directory), b.flist (file)\n"
     assert "--prefer" in clashed.stderr
     answer = home.run("merge", "-o", "out2.flist", package, "b.flist", "--json", code=12).stdout
-    found = [{"flist": str(package), "kind": "directory"}, {"flist": "b.flist", "kind": "file"}]
+    found = [{"flist": str(package), "kind": "directory"}, {"flist": f"{home.path}/b.flist", "kind": "file"}]
     assert json.loads(answer)["error"]["paths"] == [{"path": "usr", "why": None, "found": found}]
     assert not (home.path / "out2.flist").exists()
     assert "exists; --force" in home.run("merge", "-o", "out.flist", package, code=9).stderr
@@ -380,7 +380,7 @@ def test_merge_through_links(home: Home) -> None:
     replaced = ["merge", "-o", "other.flist", "usr.flist", "app.flist", "--replace-links"]
     assert "--prefer" in home.run(*replaced, code=12).stderr
     assert home.json(*replaced, "--prefer", "last")["hidden"] == [
-        {"flist": "usr.flist", "count": 1, "paths": [{"path": "bin"}]}
+        {"flist": f"{home.path}/usr.flist", "count": 1, "paths": [{"path": "bin"}]}
     ]
     assert home.run("ls", "other.flist", "bin").stdout == "app\n"
 
