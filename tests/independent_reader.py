@@ -101,12 +101,12 @@ def read_records(package: Path, *, strict: bool = True, engine: Engine = "ldb") 
 def _unpack(package: Path, directory: Path, *, strict: bool) -> None:
     """Extract as 0-fs does, every member as one flat file; strictly, nothing else may be in there."""
     if strict:
-        _check_gzip_header(package)
+        check_gzip_header(package)
     names: list[str] = []
     with tarfile.open(package, "r:gz") as archive:
         for member in archive:
             if strict:
-                _check_member(member)
+                check_member(member)
             elif member.name in ("", "/", "."):
                 continue
             names.append(member.name)
@@ -120,7 +120,8 @@ def _unpack(package: Path, directory: Path, *, strict: bool) -> None:
         _check_names(names, (directory / "CURRENT").read_text() if "CURRENT" in names else "")
 
 
-def _check_gzip_header(package: Path) -> None:
+def check_gzip_header(package: Path) -> None:
+    """Refuse a package that names or dates anything in front of its archive."""
     with package.open("rb") as file:
         header = file.read(10)
     require(header[:3] == b"\x1f\x8b\x08", "the package is not compressed with gzip")
@@ -128,9 +129,10 @@ def _check_gzip_header(package: Path) -> None:
     require(header[4:8] == bytes(4), "the gzip header holds a time")
 
 
-def _check_member(member: tarfile.TarInfo) -> None:
+def check_member(member: tarfile.TarInfo, names: re.Pattern[str] = _MEMBER) -> None:
+    """Refuse a member that readers do not take, or that equal trees would not have equal."""
     about = f"member {member.name!r}"
-    require(_MEMBER.fullmatch(member.name), f"{about} does not belong in a package")
+    require(names.fullmatch(member.name), f"{about} does not belong in a package")
     require(member.type == tarfile.REGTYPE and not member.pax_headers, f"{about} is not a plain file")
     require(member.mode == MEMBER_MODE, f"{about} has mode {member.mode:o}")
     require(member.mtime == MEMBER_TIME, f"{about} has the time {member.mtime}")
@@ -345,14 +347,15 @@ def decode_records(raw: dict[bytes, bytes]) -> Records:
     records = Records({}, {})
     for key, value in raw.items():
         if _DIRECTORY_KEY.fullmatch(key):
-            records.directories[key] = _decode_directory(Message(value).root())
+            records.directories[key] = decode_directory(Message(value).root())
         else:
             require(_ACI_KEY.fullmatch(key), f"stray record {key!r}")
-            records.accesses[key] = _decode_access(Message(value).root())
+            records.accesses[key] = decode_access(Message(value).root())
     return records
 
 
-def _decode_directory(record: Struct) -> Directory:
+def decode_directory(record: Struct) -> Directory:
+    """Decode a directory's record, of either generation."""
     return Directory(
         name=record.text(0),
         location=record.text(1),
@@ -393,7 +396,8 @@ def _decode_blocks(file: Struct) -> tuple[tuple[bytes, bytes], ...]:
     return tuple((block.data(0), block.data(1)) for block in file.structs(0))
 
 
-def _decode_access(record: Struct) -> Access:
+def decode_access(record: Struct) -> Access:
+    """Decode an ACI's record, of either generation."""
     # Both ids default to -1: on the wire a field is the exclusive-or of its value and its default.
     return Access(
         uname=record.text(0),
@@ -522,10 +526,10 @@ class _Walk:
                 _check_file(path, entry)
                 return self._node(path, "file", entry, size=entry.size, blocks=entry.blocks)
             case "link":
-                _check_link(path, entry)
+                check_link(path, entry)
                 return self._node(path, "link", entry, size=entry.size, target=entry.target)
             case "block" | "char":
-                device = _device_numbers(path, entry)
+                device = device_numbers(path, entry)
                 kind: Kind = "block" if entry.kind == "block" else "char"
                 return self._node(path, kind, entry, size=entry.size, device=device)
             case "fifo" | "socket":
@@ -561,7 +565,8 @@ def _check_file(path: bytes, entry: Entry) -> None:
         require(all(map(_BLOCK_NAME.fullmatch, block)), f"{path!r}: {block} is not a hash and a key")
 
 
-def _check_link(path: bytes, entry: Entry) -> None:
+def check_link(path: bytes, entry: Entry) -> None:
+    """Refuse a link without a target that a link can have."""
     require(0 < len(entry.target) <= MAX_TARGET, f"{path!r}: a target of {len(entry.target)} bytes")
     require(b"\0" not in entry.target, f"{path!r}: a NUL in the target {entry.target!r}")
     require(
@@ -570,7 +575,8 @@ def _check_link(path: bytes, entry: Entry) -> None:
     )
 
 
-def _device_numbers(path: bytes, entry: Entry) -> tuple[int, int]:
+def device_numbers(path: bytes, entry: Entry) -> tuple[int, int]:
+    """The numbers of a device."""
     match = _DEVICE.fullmatch(entry.data)
     require(match, f"{path!r}: {entry.data!r} are no device numbers")
     assert match is not None
@@ -597,7 +603,7 @@ def read_block(name: bytes, key: bytes, get: Get, *, fast: bool = False) -> byte
     assert stored is not None
     secret = stored[HEADER:]
     require(hashlib.sha256(secret).hexdigest().encode() == name, f"block {name!r} has another hash")
-    chunk = _decode_fast(secret, key) if fast else snappy_decode(xxtea_decode(secret, key[:16]))
+    chunk = decode_fast(secret, key) if fast else snappy_decode(xxtea_decode(secret, key[:16]))
     require(
         hashlib.sha256(chunk).hexdigest().encode() == key,
         f"block {name!r}: its key {key!r} is not its chunk's",
@@ -605,7 +611,8 @@ def read_block(name: bytes, key: bytes, get: Get, *, fast: bool = False) -> byte
     return chunk
 
 
-def _decode_fast(secret: bytes, key: bytes) -> bytes:
+def decode_fast(secret: bytes, key: bytes) -> bytes:
+    """Decode with the libraries that flistfs uses."""
     packed = xxtea.decrypt(secret, key[:16], padding=xxtea.Padding.LENGTH_WORD_SUFFIX)
     return bytes(cramjam.snappy.decompress_raw(packed))
 

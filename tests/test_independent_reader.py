@@ -232,11 +232,11 @@ def test_messages_of_pycapnp_in_many_segments(schema: Any) -> None:  # noqa: ANN
 
 def test_an_aci_of_pycapnp_with_and_without_owners(schema: Any) -> None:  # noqa: ANN401
     record = schema.Aci.new_message(uname="builder", gname="makers", mode=0o104755, uid=1000, gid=0)
-    assert reader._decode_access(Message(record.to_bytes()).root()) == Access(
+    assert reader.decode_access(Message(record.to_bytes()).root()) == Access(
         b"builder", b"makers", 0o104755, 1000, 0
     )
     record = schema.Aci.new_message(uname="root", gname="root", mode=0o40755)
-    assert reader._decode_access(Message(record.to_bytes()).root()).uid == reader.NO_ID
+    assert reader.decode_access(Message(record.to_bytes()).root()).uid == reader.NO_ID
 
 
 @pytest.fixture

@@ -33,9 +33,12 @@ from flistfs.format.zeroos.records import (
 )
 from flistfs.reading.flist import Flist
 from tests.e2e.commands import Home, shell, umount
+from tests.e2e.test_roundtrip import blocks_in_redis
+from tests.independent_reader import read_flist
+from tests.independent_reader2 import read_flist2
 from tests.needs import needs_data
 from tests.redis_server import RedisServer, running_redis
-from tests.snapshots import snapshot
+from tests.snapshots import assert_flist_equals, snapshot
 from tests.trees import make_everything
 
 FORMATS = ("rocksdb", "sqlite")
@@ -58,7 +61,10 @@ def test_a_tree_comes_back_through_the_kernel(
     mounted = home.json("mount", mountpoint, "--format", format_, "--store", redis.url)
     assert mounted["format"] == home.status()["format"] == format_
     shell('cp -a "$SOURCE"/. .', cwd=mountpoint, SOURCE=str(source))
+    wanted = snapshot(source)
     assert home.json("seal", "out.flist")["format"] == format_
+    nodes = (read_flist if format_ == "rocksdb" else read_flist2)(home.path / "out.flist")
+    assert_flist_equals(nodes, wanted, blocks_in_redis(redis), fast=True)
     assert home.json("info", "out.flist")["format"] == format_
     assert home.json("verify", "out.flist", "--deep", "--store", redis.url)["faults"] == []
     home.run("extract", "out.flist", "copy", "--store", redis.url)
