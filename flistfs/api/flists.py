@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +69,11 @@ class Flist(Closing):
 
         router = self._flist.router()
         return router and without_passwords(router)
+
+    @property
+    def metadata(self) -> Mapping[str, bytes]:
+        """Its metadata besides the tree, by name, without secrets; only the format sqlite has any."""
+        return self._flist.metadata
 
     @property
     def store_url(self) -> str:

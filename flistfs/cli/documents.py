@@ -119,6 +119,7 @@ def survey(package: str, flist: Flist, found: Survey) -> dict[str, Any]:
             }
             for owner, count in by_count(found.owners)
         ],
+        "metadata": {name: os.fsdecode(value) for name, value in flist.metadata.items()},
         "router": _router(flist.router) if flist.router else None,
         "largest": [{"path": os.fsdecode(path), "size": size} for size, path in found.largest],
     }

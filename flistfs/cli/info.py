@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,8 @@ def _lines(flist: Flist, survey: Survey) -> Iterator[str]:
         numbers = "" if owner.uid is None else f" ({owner.uid}:{owner.gid})"
         names = printable(owner.user + b":" + owner.group)
         yield f"owner {names}{numbers}: {plural(count, 'entry', 'entries')}"
+    for key, value in flist.metadata.items():
+        yield f"metadata {printable(os.fsencode(key))}: {printable(value)}"
     yield from _router_lines(flist.router)
     for size, path in survey.largest:
         yield f"{human_size(size):>10}  {printable(path)}"

@@ -98,7 +98,7 @@ class TreeReader(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, bytes]:
-        """The flist's metadata besides the tree, by name."""
+        """The flist's metadata besides the tree, by name; without secrets."""
 
     @property
     def package_faults(self) -> Sequence[str]:

@@ -50,7 +50,7 @@ class Flist(Closing):
 
     @property
     def metadata(self) -> Mapping[str, bytes]:
-        """The flist's metadata besides the tree, by name."""
+        """The flist's metadata besides the tree, by name; without secrets."""
         return self._reader.metadata
 
     @property

@@ -22,7 +22,7 @@ from flistfs.format.router import (
     parse_router,
     router_to,
 )
-from flistfs.format.sqlite.backend import router_of
+from flistfs.format.sqlite.backend import router_of, without_secrets
 from flistfs.format.zeroos.keys import GENERATION_2
 from flistfs.format.zeroos.records import (
     Special,
@@ -186,6 +186,21 @@ def test_blocks_of_both_lie_side_by_side(home: Home, source: Path) -> None:
         Generation1().encode(b"content").hash.decode(),
         Generation2().encode(b"content").hash.hex(),
     }
+
+
+def test_metadata_is_shown_without_secrets(home: Home) -> None:
+    sample = needs_data("samples/zflist-2.3.0.flist")
+    metadata = home.json("info", sample)["metadata"]
+    assert json.loads(metadata["entrypoint"]) == ["/bin/sh", "-c", "echo hi"]
+    assert metadata["hello"] == "world"
+    assert "metadata hello: world\n" in home.run("info", sample).stdout
+    secret = {
+        "backend": b'{"host": "h", "port": 1, "password": "s3cret", "token": "s3cret"}',
+        "hello": b"world",
+    }
+    assert without_secrets(secret) == {"backend": b'{"host": "h", "port": 1}', "hello": b"world"}
+    for invalid in (b"s3cret", b'["s3cret"]', b'"password s3cret"'):
+        assert b"s3cret" not in without_secrets({"backend": invalid})["backend"]
 
 
 # What zflist wrote

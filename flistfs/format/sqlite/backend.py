@@ -18,6 +18,9 @@ _PORTS: Final = {"zdb": 9900, "ardb": 16379, "redis": 6379}
 
 _NO_NAMESPACE: Final = "default"
 
+# The members of the value that are no secrets.
+_SHOWN: Final = ("namespace", "host", "port", "socket")
+
 
 def backend_of(router: Router | None) -> str | None:
     """Return the value for readers, without a password; None where no server has all blocks."""
@@ -42,6 +45,18 @@ def router_of(metadata: Mapping[str, bytes]) -> Router | None:
     if not host or not 0 < port < 1 << 16 or not set(host + namespace).isdisjoint("/@?#% \t\r\n\0"):
         return None
     return router_to(f"zdb://{shown}:{port}" + ("" if namespace == _NO_NAMESPACE else f"/{namespace}"))
+
+
+def without_secrets(metadata: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return metadata as it may be shown: the backend of a stranger may hold a password or a token."""
+    shown = dict(metadata)
+    if KEY in shown:
+        try:
+            backend = json.loads(shown[KEY])
+            shown[KEY] = json.dumps({name: backend[name] for name in _SHOWN if name in backend}).encode()
+        except (ValueError, TypeError, RecursionError):
+            shown[KEY] = b""  # of what is not understood nothing is shown
+    return shown
 
 
 def _server(url: str) -> SplitResult | None:

@@ -58,7 +58,8 @@ def _recognizes(path: Path) -> bool:
 
 def _open(path: Path) -> TreeReader:
     """Open a package, or a directory that one was unpacked into; nothing is written beside it."""
-    from flistfs.format.sqlite.catalog import Catalog  # noqa: PLC0415  flists of 2017 need no SQLite
+    from flistfs.format.sqlite.backend import without_secrets  # noqa: PLC0415  flists of 2017 need no SQLite
+    from flistfs.format.sqlite.catalog import Catalog  # noqa: PLC0415
 
     with ExitStack() as held:
         scratch = held.enter_context(Scratch())
@@ -73,7 +74,7 @@ def _open(path: Path) -> TreeReader:
         except FormatError as error:
             raise FormatError(f"{path} is not a readable flist: {error}") from error
         held.pop_all()
-    return _Reader(catalog, scratch, GENERATION_2, _CODEC, (), metadata)
+    return _Reader(catalog, scratch, GENERATION_2, _CODEC, (), without_secrets(metadata))
 
 
 @contextmanager
