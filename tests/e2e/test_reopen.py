@@ -102,9 +102,10 @@ def test_only_what_is_read_is_fetched_and_only_what_is_changed_is_stored(
         assert served(server, "get") == 0
         assert (mountpoint / "usr/small").read_bytes() == b"small"
         assert served(server, "get") == 1
+        other = bytes([BIG[3 * CHUNK_SIZE + 1] ^ 1])  # whatever was drawn
         with (mountpoint / "usr/big").open("r+b") as file:
             file.seek(3 * CHUNK_SIZE + 1)
-            file.write(bytes([BIG[3 * CHUNK_SIZE + 1] ^ 1]))  # another byte, whatever was drawn
+            file.write(other)
         assert served(server, "get") == 2  # the last chunk, of which the rest is needed
         with (mountpoint / "usr/big").open("r+b") as file:
             file.write(bytes(CHUNK_SIZE))
@@ -116,7 +117,7 @@ def test_only_what_is_read_is_fetched_and_only_what_is_changed_is_stored(
         assert served(server, "set") - stored == summary["new_blocks"] == 3
         nodes = read_flist(home.path / "out.flist")
         assert set(nodes) == {b""} | set(TREE) - {b"usr/same", b"usr/small"} | {b"moved", b"new"}
-        changed = bytes(CHUNK_SIZE) + BIG[CHUNK_SIZE : 3 * CHUNK_SIZE + 1] + b"!" + BIG[3 * CHUNK_SIZE + 2 :]
+        changed = bytes(CHUNK_SIZE) + BIG[CHUNK_SIZE : 3 * CHUNK_SIZE + 1] + other + BIG[3 * CHUNK_SIZE + 2 :]
         assert content_of(nodes, b"usr/big", server.url) == changed
         assert content_of(nodes, b"moved", server.url) == b"small"
         assert nodes[b"moved"].mtime == 1_000_000_000
