@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flistfs.api.by_mountpoint import Found, Started, abort, add, new, seal, sync
     from flistfs.api.checking import Verified, verify
     from flistfs.api.comparing import Difference, diff
+    from flistfs.api.configuring import MetadataChange, configure
     from flistfs.api.extracting import Extracted, extract
     from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
     from flistfs.api.merging import merge
@@ -47,6 +48,7 @@ __all__ = [
     "Kind",
     "LeftOut",
     "Merged",
+    "MetadataChange",
     "Mounted",
     "MountedFlist",
     "Node",
@@ -64,6 +66,7 @@ __all__ = [
     "__version__",
     "abort",
     "add",
+    "configure",
     "diff",
     "errors",
     "extract",
@@ -88,6 +91,7 @@ if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any ot
         "flistfs.api.by_mountpoint": "Found Started abort add new seal sync",
         "flistfs.api.checking": "Verified verify",
         "flistfs.api.comparing": "Difference diff",
+        "flistfs.api.configuring": "MetadataChange configure",
         "flistfs.api.extracting": "Extracted extract",
         "flistfs.api.flists": "Flist open",
         "flistfs.api.merging": "merge",

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from flistfs.errors import BlockCorruptError, FormatError
 from flistfs.format.base import Block, Fault, Format, Limits, TreeReader, TreeWriter
 from flistfs.format.faults import node_fault
+from flistfs.format.metadata import MetadataChange
 from flistfs.format.router import Router, format_router, parse_router
 from flistfs.tree.chunks import BlockRef
 from flistfs.tree.node import Access, Kind, Node
@@ -153,7 +154,8 @@ class PlainWriter:
         entries = [_row(node) for part in children for node in part]
         self._rows.write(json.dumps({"directory": _row(directory), "entries": entries}).encode() + b"\n")
 
-    def finish(self, router: Router | None, out: BinaryIO) -> None:
+    def finish(self, router: Router | None, metadata: Mapping[str, bytes], out: BinaryIO) -> None:
+        assert not metadata
         text = None if router is None else format_router(router).decode()
         out.write(json.dumps({"format": "plain", "made": "by a test", "router": text}).encode() + b"\n")
         self._rows.seek(0)
@@ -179,13 +181,21 @@ def _writer(directory: Path, _: Iterable[Access]) -> Iterator[TreeWriter]:
     writer.close()
 
 
+def _rewrite(
+    package: Path, directory: Path, router: Router | None, change: MetadataChange, out: BinaryIO
+) -> None:
+    raise NotImplementedError
+
+
 PLAIN = Format(
     name="plain",
     codec=PlainCodec(),
     limits=Limits(file_size=1 << 40, latest=2**40, minor=2**20),
     unrepresentable=frozenset({"hard_links"}),
+    has_metadata=False,
     complete_entries=False,
     recognizes=_recognizes,
     open=_open,
+    rewrite=_rewrite,
     writer=_writer,
 )

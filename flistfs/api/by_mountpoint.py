@@ -23,6 +23,7 @@ from flistfs.authoring.state.settings import State
 from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.daemons.control import ask
 from flistfs.errors import SessionError
+from flistfs.format.metadata import MetadataChange
 from flistfs.fuse import mounts
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.progress import Progress, quiet
@@ -209,6 +210,8 @@ def seal(
     exclude: str | Iterable[str] = (),
     public_url: str | None = None,
     router: AnyPath | None = None,
+    metadata: MetadataChange | None = None,
+    startup: bool = False,
     incomplete: bool = False,
     timeout: float = STORE_TIMEOUT,
     check_content: bool = False,
@@ -229,6 +232,8 @@ def seal(
         exclude: Patterns as in a .gitignore of what is left out.
         public_url: Where readers reach the store, if not at its URL.
         router: A router.yaml to be put into the flist.
+        metadata: What the flist says besides its tree, beside what its base says.
+        startup: Put a .startup.toml into the tree, which says how it is started.
         incomplete: Seal even if something was not added whole.
         timeout: Seconds to wait while the store takes nothing.
         check_content: Fetch every block that the tree needs, and put right ones over wrong ones.
@@ -250,6 +255,8 @@ def seal(
         public_url=public_url,
         incomplete=incomplete,
         check_content=check_content,
+        metadata=metadata,
+        startup=startup,
     )
     process.leave_directory()
     state = directory.settled_state()

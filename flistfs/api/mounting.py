@@ -13,6 +13,7 @@ from flistfs.api.arguments import (
     chosen_store,
     typed_path,
 )
+from flistfs.api.configuring import checked_metadata
 from flistfs.api.format_names import FormatName
 from flistfs.api.requests import base_request, checked_epoch, checked_format, router_text
 from flistfs.authoring.request import Passwords
@@ -20,6 +21,7 @@ from flistfs.authoring.state.finding import directory_for, keep_failed_start
 from flistfs.daemons import starting
 from flistfs.daemons.starting import Mounted, MountedFlist, MountOptions, MountRequest, SealedRequest
 from flistfs.errors import FlistfsError, MountError
+from flistfs.format.metadata import NO_CHANGE, MetadataChange
 from flistfs.fuse import mounts
 from flistfs.util.progress import Progress, quiet
 
@@ -50,6 +52,8 @@ def mount(
     state: AnyPath | None = None,
     seal_to: AnyPath | None = None,
     router: AnyPath | None = None,
+    metadata: MetadataChange | None = None,
+    startup: bool = False,
     public_url: str | None = None,
     epoch: int | None = None,
     allow_other: bool = False,
@@ -81,6 +85,8 @@ def mount(
         state: The session's directory until it is sealed. Default: below the user's state directory.
         seal_to: The flist to be made when the mount is unmounted; `wait` waits for that.
         router: A router.yaml to be put into that flist.
+        metadata: What that flist says besides its tree, beside what its base says.
+        startup: Put a .startup.toml into its tree, which says how it is started.
         public_url: Where its readers reach the store, if not at its URL.
         epoch: Its times later than this (seconds since 1970) become this, as with SOURCE_DATE_EPOCH.
         allow_other: Let other users in; the kernel checks permissions.
@@ -120,6 +126,8 @@ def mount(
                 state=None if state is None else typed_path(state),
                 seal_to=None if seal_to is None else absolute_path(seal_to),
                 router=router_text(router, public_url),
+                metadata=checked_metadata(metadata or NO_CHANGE),
+                startup=startup,
                 epoch=checked_epoch(epoch),
                 keep_xattrs=xattrs,
                 offline=offline,

@@ -12,6 +12,7 @@ from flistfs.api.format_names import FormatName
 from flistfs.api.requests import checked_patterns, seal_request
 from flistfs.authoring.request import AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
+from flistfs.format.metadata import MetadataChange
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.output_file import check_output
 from flistfs.util.progress import Progress, quiet
@@ -40,6 +41,8 @@ def pack(
     keep_going: bool = False,
     public_url: str | None = None,
     router: AnyPath | None = None,
+    metadata: MetadataChange | None = None,
+    startup: bool = False,
     timeout: float = STORE_TIMEOUT,
     check_content: bool = False,
     measure: bool | None = None,
@@ -61,6 +64,8 @@ def pack(
         keep_going: Leave out what cannot be read, and name it in the summary.
         public_url: Where readers reach the store, if not at its URL.
         router: A router.yaml to be put into the flist.
+        metadata: What the flist says besides its tree, beside what its base says.
+        startup: Put a .startup.toml into the tree, which says how it is started.
         timeout: Seconds to wait while the store takes nothing.
         check_content: Fetch every block that is there already, and put right ones over wrong ones.
         measure: Find out first how much there is, so that the progress has a total. Default: if there is one.
@@ -84,6 +89,8 @@ def pack(
         public_url=public_url,
         incomplete=False,
         check_content=check_content,
+        metadata=metadata,
+        startup=startup,
     )
     check_output(request.out, force=force)  # before the hours that reading may take
     measured = progress is not None if measure is None else measure

@@ -15,9 +15,11 @@ from flistfs.api.arguments import (
     typed_path,
     typed_paths,
 )
+from flistfs.api.configuring import checked_metadata
 from flistfs.api.format_names import FORMATS
 from flistfs.authoring.request import AddRequest, BaseRequest, SealOptions, SealRequest
 from flistfs.errors import SourceError, UsageError
+from flistfs.format.metadata import NO_CHANGE, MetadataChange
 from flistfs.sources.excludes import excluding
 from flistfs.stores.readers import router_for_readers
 from flistfs.tree.owners import MAX_ID
@@ -113,6 +115,8 @@ def seal_request(
     public_url: str | None,
     incomplete: bool,
     check_content: bool,
+    metadata: MetadataChange | None,
+    startup: bool,
 ) -> SealRequest:
     """Return how to seal, checked.
 
@@ -122,7 +126,10 @@ def seal_request(
     patterns = checked_patterns(exclude)
     options = SealOptions(checked_owner(owner), checked_epoch(epoch), patterns)
     route = router_text(router, public_url)
-    return SealRequest(output_path(out), force, timeout, options, route, incomplete, check_content)
+    change = checked_metadata(metadata or NO_CHANGE)
+    return SealRequest(
+        output_path(out), force, timeout, options, route, incomplete, check_content, change, startup
+    )
 
 
 def add_request(

@@ -17,6 +17,7 @@ from flistfs.authoring.request import Passwords
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.errors import SessionError
+from flistfs.format.metadata import MetadataChange
 from flistfs.fuse import mounts
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.closing import Closing
@@ -168,6 +169,8 @@ class Session(Closing):
         exclude: str | Iterable[str] = (),
         public_url: str | None = None,
         router: AnyPath | None = None,
+        metadata: MetadataChange | None = None,
+        startup: bool = False,
         incomplete: bool = False,
         timeout: float = STORE_TIMEOUT,
         check_content: bool = False,
@@ -185,6 +188,8 @@ class Session(Closing):
             exclude: Patterns as in a .gitignore of what is left out.
             public_url: Where readers reach the store, if not at its URL.
             router: A router.yaml to be put into the flist.
+            metadata: What the flist says besides its tree, beside what its base says.
+            startup: Put a .startup.toml into the tree, which says how it is started.
             incomplete: Seal even if something was not added whole: a call of `add` failed, and was not made
                 again.
             timeout: Seconds to wait while the store takes nothing.
@@ -209,6 +214,8 @@ class Session(Closing):
             public_url=public_url,
             incomplete=incomplete,
             check_content=check_content,
+            metadata=metadata,
+            startup=startup,
         )
         with self._used():
             summary = offline.seal(self._directory, self._passwords, request, progress or quiet)

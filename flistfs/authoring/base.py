@@ -10,6 +10,7 @@ from flistfs.authoring.request import BaseRequest
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec
+from flistfs.format.metadata import BACKEND
 from flistfs.format.router import Router, format_router, without_passwords
 from flistfs.sources.sealed import BaseSource, Layer
 from flistfs.stores import Store, open_store
@@ -63,6 +64,7 @@ def opened_base(
             )
             _check_format(directory, source.layers)
             _note_stores(directory, store, source.layers, request)
+            directory.keep_base_metadata(_metadata(source.layers))
         blocks = _open_stores(directory, store.codec, password)
         if blocks is not None:
             opened.callback(blocks.close)
@@ -77,6 +79,13 @@ def _check_format(directory: SessionDirectory, layers: Sequence[Layer]) -> None:
             raise FormatError(
                 f"{layer.name} has the format {name}, the session the format {wanted}; convert it first"
             )
+
+
+def _metadata(layers: Sequence[Layer]) -> dict[str, bytes]:
+    """Return the metadata of flists that lie on top of each other, but for their servers."""
+    united = {key: value for layer in layers for key, value in layer.flist.metadata.items()}
+    united.pop(BACKEND, None)
+    return united
 
 
 def _note_stores(

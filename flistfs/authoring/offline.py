@@ -22,6 +22,7 @@ from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
 from flistfs.authoring.new_session import new_settings
 from flistfs.authoring.request import AddRequest, BaseRequest, Passwords, SealRequest
+from flistfs.authoring.sealing.metadata import check_place
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import packing_root
@@ -32,6 +33,7 @@ from flistfs.authoring.upload.encoder_process import SpareProcesses, make_encode
 from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.authoring.upload.store_timeout import connect
 from flistfs.errors import FlistfsError, SessionError
+from flistfs.format.opening import format_named
 from flistfs.sources.excludes import excluding
 from flistfs.stores import open_store
 from flistfs.stores.base import STORE_TIMEOUT
@@ -162,6 +164,7 @@ def pack(
     Raises:
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
     """
+    check_place(format_named(format_), request.metadata, startup=request.startup)  # before all is read
     with _packing_directory(store, format_) as directory:
 
         async def work(session: Session) -> tuple[AddSummary, SealSummary]:

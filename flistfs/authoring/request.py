@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flistfs.format.metadata import NO_CHANGE, MetadataChange
 from flistfs.stores.base import STORE_TIMEOUT
 
 USUAL_FORMAT = "rocksdb"
@@ -42,7 +43,8 @@ class SealRequest:
     `force` replaces an output that exists. `timeout` is how long to wait, in seconds, while the store takes
     nothing. `router` is the text of the package's router.yaml; without one the package says where the store
     is, if readers can use it. `incomplete` seals a tree too to which something was not added whole. With
-    `check_content` every block that the tree needs is fetched and compared.
+    `check_content` every block that the tree needs is fetched and compared. `metadata` changes what the flist
+    has of its base; with `startup` the tree gets a `.startup.toml` that says the same of how it is started.
     """
 
     out: Path
@@ -52,6 +54,8 @@ class SealRequest:
     router: str | None = None
     incomplete: bool = False
     check_content: bool = False
+    metadata: MetadataChange = NO_CHANGE
+    startup: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain data, to be sent as JSON."""
@@ -62,6 +66,8 @@ class SealRequest:
             "router": self.router,
             "incomplete": self.incomplete,
             "check_content": self.check_content,
+            "metadata": self.metadata.as_dict(),
+            "startup": self.startup,
             **asdict(self.options),
         }
 
@@ -78,6 +84,8 @@ class SealRequest:
             raw["router"],
             raw["incomplete"],
             raw["check_content"],
+            MetadataChange.from_dict(raw["metadata"]),
+            raw["startup"],
         )
 
 

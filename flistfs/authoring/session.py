@@ -26,10 +26,12 @@ from flistfs.authoring.importing.run import Adding, Invalidate
 from flistfs.authoring.parts import Parts
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.sealing.accounts import note_named
+from flistfs.authoring.sealing.metadata import metadata_of
 from flistfs.authoring.sealing.run import Sealing
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
 from flistfs.authoring.state.journal import Journal
+from flistfs.authoring.state.records import ROOT_INO
 from flistfs.authoring.state.spool import Spool
 from flistfs.authoring.summaries import AddSummary, BaseSummary, Result, SealSummary
 from flistfs.authoring.upload.draining import drain
@@ -41,12 +43,13 @@ from flistfs.errors import (
     FlistfsError,
 )
 from flistfs.format.base import Format
-from flistfs.sources.item import TreeSource
+from flistfs.sources.item import Item, TreeSource
+from flistfs.sources.startup import StartupSource
 from flistfs.stores import Store
 from flistfs.stores.combined.fallback import FallbackStore
 from flistfs.util.durable import sync_directory
 from flistfs.util.nurseries import unwrapped
-from flistfs.util.progress import Progress, Report
+from flistfs.util.progress import Progress, Report, quiet
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +88,25 @@ class Session:
         }
 
     async def seal(
-        self, request: SealRequest, unmount: Callable[[], Awaitable[None]] | None, progress: Progress
+        self,
+        request: SealRequest,
+        unmount: Callable[[], Awaitable[None]] | None,
+        progress: Progress,
+        invalidate: Invalidate | None = None,
     ) -> SealSummary:
-        """Seal the tree into an flist; see `Sealing.seal`."""
-        return await self._sealing.seal(request, unmount, progress)
+        """Seal the tree into an flist; see `Sealing.seal`.
+
+        Raises also:
+            UsageError: the format has no place for what is to be said, or there is nothing to start.
+        """
+        parts = self.parts
+        metadata, startup = metadata_of(parts.format, request, parts.directory.base_metadata())
+        self._sealing.check_complete(request)
+        if startup is not None:
+            source = StartupSource(startup.entrypoint, startup.environ, _top(parts.journal))
+            adding = AddRequest((), timeout=request.timeout)
+            await self.add(source, adding, quiet, owner=Caller(0, 0), invalidate=invalidate)
+        return await self._sealing.seal(request, metadata, unmount, progress)
 
     async def sync(self, timeout: float, progress: Progress) -> None:
         """Return when everything written before is in the store.
@@ -155,6 +173,14 @@ class Session:
             {name: list(map(os.fsdecode, paths[:MAX_PROBLEMS])) for name, paths in base.hidden.items()},
             {name: len(paths) for name, paths in base.hidden.items()},
         )
+
+
+def _top(journal: Journal) -> Item:
+    """Return the directory at the top of the tree as it is."""
+    inode = journal.inode(ROOT_INO)
+    assert inode is not None  # noqa: S101  every tree has one
+    mode, uid, gid, mtime, atime = inode.mode, inode.uid, inode.gid, inode.mtime_ns, inode.atime_ns
+    return Item(b"", mode, uid, gid, mtime, atime, ctime_ns=inode.ctime_ns)
 
 
 @asynccontextmanager
@@ -256,13 +282,14 @@ async def seal_session(
     request: SealRequest,
     unmount: Callable[[], Awaitable[None]] | None,
     progress: Progress,
+    invalidate: Invalidate | None = None,
 ) -> SealSummary:
     """Seal, and keep the summary as the session's result, even if nobody waits for it.
 
     Raises what `Session.seal` does.
     """
     try:
-        summary = await session.seal(request, unmount, progress)
+        summary = await session.seal(request, unmount, progress, invalidate)
     except FlistfsError as error:
         log.error("sealing failed: %s", error)  # noqa: TRY400  the user's matter, no bug
         raise

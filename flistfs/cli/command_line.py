@@ -24,6 +24,7 @@ COMMANDS = (
     "abort",
     "add",
     "cat",
+    "config",
     "diff",
     "extract",
     "find",

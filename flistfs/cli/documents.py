@@ -100,6 +100,7 @@ def difference(found: Difference) -> dict[str, Any]:
 
 def survey(package: str, flist: Flist, found: Survey) -> dict[str, Any]:
     """Return what an flist holds in sum."""
+    router = flist.router
     return {
         "package": package,
         "format": flist.format,
@@ -119,10 +120,15 @@ def survey(package: str, flist: Flist, found: Survey) -> dict[str, Any]:
             }
             for owner, count in by_count(found.owners)
         ],
-        "metadata": {name: os.fsdecode(value) for name, value in flist.metadata.items()},
-        "router": _router(flist.router) if flist.router else None,
+        "metadata": metadata(flist),
+        "router": _router(router) if router else None,
         "largest": [{"path": os.fsdecode(path), "size": size} for size, path in found.largest],
     }
+
+
+def metadata(flist: Flist) -> dict[str, str]:
+    """Return what an flist says besides its tree."""
+    return {name: os.fsdecode(value) for name, value in flist.metadata.items()}
 
 
 def by_count(owners: Mapping[Owner, int]) -> list[tuple[Owner, int]]:
@@ -206,16 +212,13 @@ def base(summary: BaseSummary | None) -> dict[str, Any] | None:
 def mounted(result: Mounted) -> dict[str, Any]:
     """Return what a mount shows."""
     return {
-        **session(result.mountpoint, result.state_directory),
-        "store": result.store,
-        "format": result.format,
+        **started(result),
         "resumed": result.resumed,
-        "base": base(result.base),
     }
 
 
-def started(result: Started) -> dict[str, Any]:
-    """Return a session that was started without a mount."""
+def started(result: Started | Mounted) -> dict[str, Any]:
+    """Return a session that was started."""
     return {
         **session(result.mountpoint, result.state_directory),
         "store": result.store,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from flistfs.cli import documents
 from flistfs.cli.answers import absolute, answer
 from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import flist_argument, json_option
-from flistfs.cli.output import human_size, kinds, plural, progress_shown
+from flistfs.cli.output import human_size, kinds, metadata_lines, plural, progress_shown
 from flistfs.tree.names import printable
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ def _lines(flist: Flist, survey: Survey) -> Iterator[str]:
         numbers = "" if owner.uid is None else f" ({owner.uid}:{owner.gid})"
         names = printable(owner.user + b":" + owner.group)
         yield f"owner {names}{numbers}: {plural(count, 'entry', 'entries')}"
-    for key, value in flist.metadata.items():
-        yield f"metadata {printable(os.fsencode(key))}: {printable(value)}"
+    yield from (f"metadata {line}" for line in metadata_lines(flist))
     yield from _router_lines(flist.router)
     for size, path in survey.largest:
         yield f"{human_size(size):>10}  {printable(path)}"

@@ -9,6 +9,7 @@ _OPTIONS = {
     "base": "--from",
     "base_password": "FLISTFS_BASE_PASSWORD",
     "blocks": "--no-store",
+    "environ": "--env",
     "epoch": "SOURCE_DATE_EPOCH",
     "mountpoint": "--mount",
     "no_place": "--json",  # which prints what that attribute of the error has
@@ -24,6 +25,7 @@ _ARGUMENTS = frozenset(
         "base_store",
         "check_content",
         "deep",
+        "entrypoint",
         "exclude",
         "force",
         "format",
@@ -38,6 +40,7 @@ _ARGUMENTS = frozenset(
         "rootfs",
         "router",
         "seal_to",
+        "startup",
         "state",
         "store",
         "timeout",

@@ -8,11 +8,13 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from flistfs.api.configuring import MetadataChange
 from flistfs.api.format_names import FormatName
 from flistfs.api.mounting import Mounted, keep_failed_starts, mount, mount_sealed, obstacle_to_low_latency
 from flistfs.api.store_names import BASE_PASSWORD_VARIABLE, shown_store
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
+from flistfs.cli.metadata_options import metadata_options, startup_option
 from flistfs.cli.mount_sealed import print_mounted_flist
 from flistfs.cli.options import (
     Size,
@@ -83,6 +85,8 @@ class _Mount(click.Command):
 )
 @router_option
 @public_url_option
+@metadata_options
+@startup_option
 @min_replicas_option
 @click.option(
     "--xattr", is_flag=True, help="Keep extended attributes until the seal, for builds that need them."
@@ -130,6 +134,8 @@ def command(
     seal_to: Path | None,
     router: Path | None,
     public_url: str | None,
+    metadata: MetadataChange,
+    startup: bool,
     min_replicas: int | None,
     xattr: bool,
     offline: bool,
@@ -166,7 +172,14 @@ def command(
         click.echo(f"flistfs: --low-latency has no effect: {obstacle}", err=True)
     if package is not None:
         of_sessions = (state, seal_to, spool_size, base_store, min_replicas, router, public_url)
-        if xattr or bases or replace_links or any(option is not None for option in of_sessions):
+        if (
+            xattr
+            or bases
+            or replace_links
+            or metadata
+            or startup
+            or any(option is not None for option in of_sessions)
+        ):
             raise UsageError("--read-only mounts what is sealed; leave out what belongs to a session")
         shown = mount_sealed(
             package,
@@ -201,6 +214,8 @@ def command(
             state=state,
             seal_to=seal_to,
             router=router,
+            metadata=metadata,
+            startup=startup,
             public_url=public_url,
             epoch=source_date_epoch(),
             allow_other=allow_other,

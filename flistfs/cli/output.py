@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import time
@@ -17,11 +18,13 @@ from flistfs.cli.answers import print_now
 from flistfs.cli.messages import spoken
 from flistfs.cli.streams import on_one_line
 from flistfs.errors import SourceError
+from flistfs.tree.names import printable
 from flistfs.tree.owners import FIRST_OWN_NUMBER
 from flistfs.util.progress import Progress, Report, quiet
 
 if TYPE_CHECKING:
     from flistfs.api.by_mountpoint import AddSummary, BaseSummary, SealSummary
+    from flistfs.api.flists import Flist
     from flistfs.cli.bars import Bars
 
 # How many servers a summary names.
@@ -121,6 +124,12 @@ class HasCounts(Protocol):
         """Everything else."""
 
 
+def metadata_lines(flist: Flist) -> Iterator[str]:
+    """Yield what an flist says besides its tree, a line each."""
+    for key, value in flist.metadata.items():
+        yield f"{printable(os.fsencode(key))}: {printable(value)}"
+
+
 def kinds(counts: HasCounts) -> str:
     """Return how many entries of each kind there are, in words."""
     return ", ".join(
@@ -190,7 +199,7 @@ def seal_lines(summary: SealSummary) -> Iterator[str]:
     yield f"{summary.out}: {kinds(summary)}; {human_size(summary.size)} of content"
     yield (
         f"blocks: {summary.new_blocks:,} new ({human_size(summary.new_bytes)}), "
-        f"{summary.shared_blocks:,} shared; package: {human_size(summary.package_size)}; "
+        f"{summary.shared_blocks:,} shared; package: {human_size(summary.package_size)} ({summary.format}); "
         f"sealed in {summary.seconds:.1f} s"
     )
     for add in summary.incomplete:

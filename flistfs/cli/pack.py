@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from flistfs.api.configuring import MetadataChange
 from flistfs.api.format_names import FORMATS, FormatName
 from flistfs.api.packing import pack
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
+from flistfs.cli.metadata_options import metadata_options, startup_option
 from flistfs.cli.options import (
     any_path,
     check_content_option,
@@ -46,6 +48,8 @@ from flistfs.cli.secrets import password
 @min_replicas_option
 @router_option
 @public_url_option
+@metadata_options
+@startup_option
 @timeout_option
 @check_content_option
 @json_option
@@ -62,6 +66,8 @@ def command(
     min_replicas: int | None,
     router: Path | None,
     public_url: str | None,
+    metadata: MetadataChange,
+    startup: bool,
     timeout: float,
     check_content: bool,
     as_json: bool,
@@ -90,6 +96,8 @@ def command(
             keep_going=keep_going,
             public_url=public_url,
             router=router,
+            metadata=metadata,
+            startup=startup,
             timeout=timeout,
             check_content=check_content,
             measure=is_watched(),

@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from flistfs.api.by_mountpoint import find_session, seal
+from flistfs.api.configuring import MetadataChange
 from flistfs.api.store_names import BASE_PASSWORD_VARIABLE
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
 from flistfs.cli.emptiness import warn_if_empty
+from flistfs.cli.metadata_options import metadata_options, startup_option
 from flistfs.cli.options import (
     any_path,
     check_content_option,
@@ -40,6 +42,8 @@ from flistfs.cli.secrets import password
 @exclude_from_option
 @router_option
 @public_url_option
+@metadata_options
+@startup_option
 @click.option("--incomplete", is_flag=True, help="Seal even if something was not added whole.")
 @timeout_option
 @check_content_option
@@ -53,6 +57,8 @@ def command(
     exclude_from: tuple[Path, ...],
     router: Path | None,
     public_url: str | None,
+    metadata: MetadataChange,
+    startup: bool,
     incomplete: bool,
     timeout: float,
     check_content: bool,
@@ -82,6 +88,8 @@ def command(
             exclude=exclude_patterns(exclude, exclude_from),
             public_url=public_url,
             router=router,
+            metadata=metadata,
+            startup=startup,
             incomplete=incomplete,
             timeout=timeout,
             check_content=check_content,

@@ -107,7 +107,7 @@ def _clock(seconds: float) -> str:
 
 def _store_lines(session: dict[str, Any]) -> Iterator[str]:
     if "store" in session:
-        yield f"  store: {shown_store(session['store'])}"
+        yield f"  store: {shown_store(session['store'])}; format: {session['format']}"
     if session.get("store_trouble"):
         yield f"  a server fails, others stand in for it: {session['store_trouble']}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,9 +12,9 @@ class Config:
 
     `lock` is the inherited descriptor of the session's lock. A session that `is_new` is removed again if it
     cannot be mounted; it starts from `bases`, if there are any (see `BaseRequest`). `options` are mount
-    options as the kernel and libfuse know them; `epoch` is SOURCE_DATE_EPOCH and `router` the text of a
-    router.yaml, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon starts whether the store
-    answers or not; with `low_latency` idle cores stay awake while requests come in.
+    options as the kernel and libfuse know them; `epoch` is SOURCE_DATE_EPOCH, `router` the text of a
+    router.yaml, `metadata` a `MetadataChange`, for `seal_to`; `spool_limit` is in bytes; an `offline` daemon
+    starts whether the store answers or not; with `low_latency` idle cores stay awake while requests come in.
     """
 
     state: str
@@ -25,6 +26,8 @@ class Config:
     seal_to: str | None = None
     router: str | None = None
     epoch: int | None = None
+    metadata: dict[str, Any] | None = None
+    startup: bool = False
     keep_xattrs: bool = False
     spool_limit: int | None = None
     offline: bool = False

@@ -41,6 +41,7 @@ from flistfs.errors import (
     OutputError,
     SessionError,
 )
+from flistfs.format.metadata import NO_CHANGE, MetadataChange
 from flistfs.fuse import mounts
 from flistfs.fuse.serving import MountServer
 from flistfs.stores import Store, open_store
@@ -221,7 +222,9 @@ class _Daemon:
                     finish()
                     await self._mount.unmount()
 
-                return await seal_session(session, self.directory, request, unmount, self._progress)
+                return await seal_session(
+                    session, self.directory, request, unmount, self._progress, invalidate
+                )
 
             try:
                 result = await while_wanted(stream, work)
@@ -284,7 +287,14 @@ class _Daemon:
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:
         """Seal because the mount has ended; the exit code is kept as the session's result too."""
-        request = SealRequest(out, options=SealOptions(epoch=self._config.epoch), router=self._config.router)
+        config = self._config
+        request = SealRequest(
+            out,
+            options=SealOptions(epoch=config.epoch),
+            router=config.router,
+            metadata=MetadataChange.from_dict(config.metadata) if config.metadata else NO_CHANGE,
+            startup=config.startup,
+        )
         try:
             await seal_session(session, self.directory, request, None, self._progress)
         except FlistfsError as error:

@@ -30,6 +30,7 @@ from flistfs.errors import (
     SessionError,
     UsageError,
 )
+from flistfs.format.metadata import NO_CHANGE, MetadataChange
 from flistfs.fuse import mounts
 from flistfs.stores import default_store_url
 from flistfs.stores.url import parse_store_url, with_min_replicas
@@ -58,8 +59,8 @@ class MountRequest:
     """What a session is mounted with. URLs have no passwords.
 
     `store` and `format` are those that the user named, if any, and `state` is the directory. `seal_to` is
-    the flist that is made once it is unmounted, with `router` and `epoch` (see `SealRequest`). `spool_limit`
-    is in bytes. In the `foreground` the daemon replaces this process.
+    the flist that is made once it is unmounted, with the four below it (see `SealRequest`). `spool_limit` is
+    in bytes. In the `foreground` the daemon replaces this process.
     """
 
     mountpoint: Path
@@ -72,6 +73,8 @@ class MountRequest:
     seal_to: Path | None = None
     router: str | None = None
     epoch: int | None = None
+    metadata: MetadataChange = NO_CHANGE
+    startup: bool = False
     keep_xattrs: bool = False
     offline: bool = False
     spool_limit: int | None = None
@@ -149,6 +152,8 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
         raise UsageError(
             "`router` and `public_url` belong to a seal: add `seal_to`, or give them when sealing"
         )
+    if (request.metadata or request.startup) and request.seal_to is None:
+        raise UsageError("metadata belongs to a seal: add `seal_to`, or give it when sealing")
     kept = directory_for(mountpoint)
     _check_free(mountpoint, kept.path if kept.is_open() else None)
     out = _checked_output(request.seal_to, mountpoint)
@@ -173,6 +178,8 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
             seal_to=str(out) if out else None,
             router=request.router,
             epoch=request.epoch,
+            metadata=request.metadata.as_dict(),
+            startup=request.startup,
             foreground=request.foreground,
             keep_xattrs=request.keep_xattrs,
             offline=request.offline,

@@ -12,6 +12,7 @@ from flistfs.tree.chunks import BlockRef
 from flistfs.tree.node import Access, Node
 
 if TYPE_CHECKING:
+    from flistfs.format.metadata import MetadataChange
     from flistfs.format.router import Router
 
 
@@ -165,11 +166,35 @@ class TreeWriter(Protocol):
             ValueError: a number does not fit.
         """
 
-    def finish(self, router: Router | None, out: BinaryIO) -> None:
+    def finish(self, router: Router | None, metadata: Mapping[str, bytes], out: BinaryIO) -> None:
         """Write the flist to `out`, with the router, if any, for its readers.
+
+        There is metadata only if the format has a place for it; what is said of the server is the router's.
 
         Raises:
             FormatError: it cannot be written.
+            OSError: a disk is full.
+        """
+
+
+class Rewrite(Protocol):
+    """Writes a sealed flist anew, with its records as they are, and something else about it."""
+
+    def __call__(
+        self, package: Path, directory: Path, router: Router | None, change: MetadataChange, out: BinaryIO
+    ) -> None:
+        """Write what is in `package` to `out`, by way of files in `directory`.
+
+        Args:
+            package: A file, or a directory with an unpacked flist.
+            directory: An empty directory for temporary files.
+            router: Where its blocks are from now on; None leaves what it says of that.
+            change: Of its metadata; empty for a format that has none.
+            out: Receives the flist.
+
+        Raises:
+            FormatError: it is damaged, or its metadata has another shape than the change needs.
+            UsageError: its metadata would be too large.
             OSError: a disk is full.
         """
 
@@ -192,9 +217,11 @@ class Format:
         codec: How its blocks are made.
         limits: What it can hold at most.
         unrepresentable: What it cannot hold or readers drop, by the names of `Unrepresentable`'s fields.
+        has_metadata: Whether it has a place for metadata besides the tree.
         complete_entries: Whether a writer takes all attributes of a sub-directory with its parent's entries.
         recognizes: Whether a file or directory looks like an flist of this format.
         open: Opens an flist: a context manager, which owns temporary files. Raises FormatError.
+        rewrite: Writes an flist anew, its records as they are; see `Rewrite`.
         writer: Starts an flist, in a directory for temporary files; takes all accesses of its nodes
             beforehand. A context manager.
     """
@@ -203,7 +230,9 @@ class Format:
     codec: Codec
     limits: Limits
     unrepresentable: frozenset[str]
+    has_metadata: bool
     complete_entries: bool
     recognizes: Callable[[Path], bool]
     open: Callable[[Path], TreeReader]
+    rewrite: Rewrite
     writer: Callable[[Path, Iterable[Access]], AbstractContextManager[TreeWriter]]

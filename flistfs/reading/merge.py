@@ -22,6 +22,7 @@ from typing import Any
 
 from flistfs.errors import ClashError, FormatError, OutputError
 from flistfs.format.base import Format, TreeWriter
+from flistfs.format.metadata import BACKEND
 from flistfs.format.router import Pool, Router, without_passwords
 from flistfs.reading.flist import Flist
 from flistfs.reading.union import Clash, Union, described
@@ -103,7 +104,8 @@ def merge(
 
     A directory follows a link to a directory of the flists before it; with `replace_links` it clashes with
     the link as with anything else. Routers are merged too: pools are queried in the order of the flists.
-    Passwords are removed.
+    Passwords are removed. Of metadata that several have, that of the first stays, or of the last if that is
+    preferred.
 
     Raises:
         PathsClashError: they have the same paths, and none is preferred; or a link is in the way of a
@@ -116,6 +118,7 @@ def merge(
     format_ = _common_format(sources)
     union = _Union(sources, Rules(prefer, replace_links=replace_links), progress)
     router = _united_router(sources, union.merged.notes)
+    metadata = _united_metadata(sources, prefer, union.merged.notes)
     try:
         with (
             OutputFile(out, force=force) as output,
@@ -124,7 +127,7 @@ def merge(
         ):
             union.write(writer)
             progress(Report("package", 0, 1))
-            output.write(partial(writer.finish, router))
+            output.write(partial(writer.finish, router, metadata))
             union.merged.package_size = output.size
             output.publish()
     except OSError as error:
@@ -268,6 +271,20 @@ def _united_router(sources: Sequence[Source], notes: list[str]) -> Router | None
         lookup |= dict.fromkeys(names[each] for each in shown.lookup)
         cache |= dict.fromkeys(names[each] for each in shown.cache)
     return Router(tuple(pools), tuple(lookup), tuple(cache))
+
+
+def _united_metadata(sources: Sequence[Source], prefer: Prefer | None, notes: list[str]) -> dict[str, bytes]:
+    """Unite the metadata of all flists but for their servers, and append notes for the user."""
+    united: dict[str, bytes] = {}
+    by: dict[str, str] = {}
+    for source in reversed(sources) if prefer is Prefer.LAST else sources:
+        for key, value in source.flist.metadata.items():
+            if key == BACKEND:  # where blocks are is in the router
+                continue
+            if united.setdefault(key, value) != value:
+                notes.append(f"the metadata {key!r} of {source.name} is left out: {by[key]} has another")
+            by.setdefault(key, source.name)
+    return united
 
 
 def _add_pool(pools: list[Pool], pool: Pool) -> str:

@@ -369,6 +369,7 @@ async def _package(directory: SessionDirectory, package: str, out: Path) -> Base
                 Accounts({0: b"root"}, {0: b"root"}, base.source.named_users, base.source.named_groups),
                 SealOptions(),
                 None,
+                {},
                 output,
                 directory.scratch,
                 quiet,

@@ -157,11 +157,12 @@ def build_package(
     accounts: Accounts,
     options: SealOptions,
     router: Router | None,
+    metadata: Mapping[str, bytes],
     output: OutputFile,
     scratch: Path,
     progress: Progress,
 ) -> Survey:
-    """Write the flist of a tree, with the router to its blocks, to `output`, flushed to disk.
+    """Write the flist of a tree to `output`, flushed to disk, with the router to its blocks and metadata.
 
     Temporary files are written to the directory `scratch`, which is created anew and removed again.
 
@@ -186,7 +187,7 @@ def build_package(
         with format_.writer(scratch, accesses.values()) as writer:
             _write_tree(tree, survey, writer, progress)
             progress(Report("package", 0, 1))
-            output.write(partial(writer.finish, router))
+            output.write(partial(writer.finish, router, metadata))
     except OSError as error:
         raise OutputError(
             f"the flist cannot be written, in {scratch.parent} or its place: {error.strerror or error}"

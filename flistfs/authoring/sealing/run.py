@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import trio
@@ -59,7 +59,11 @@ class Sealing:
         self._check = StoreCheck(parts)
 
     async def seal(
-        self, request: SealRequest, unmount: Callable[[], Awaitable[None]] | None, progress: Progress
+        self,
+        request: SealRequest,
+        metadata: Mapping[str, bytes],
+        unmount: Callable[[], Awaitable[None]] | None,
+        progress: Progress,
     ) -> SealSummary:
         """Seal the tree into a package.
 
@@ -68,6 +72,7 @@ class Sealing:
 
         Args:
             request: The output, and how.
+            metadata: What the package says besides the tree.
             unmount: Ends the mount; raises BusyError, with the mount as it was, if it is in use. None if
                 nothing is mounted.
             progress: Called with a `Report` as the work goes on.
@@ -82,18 +87,16 @@ class Sealing:
         """
         started = time.monotonic()
         partial_adds = self._parts.directory.partial_adds()
-        if partial_adds and not request.incomplete:
-            raise SessionError(_incomplete_message(partial_adds))
         router = await trio.to_thread.run_sync(self._router, request)
         with await trio.to_thread.run_sync(lambda: OutputFile(request.out, force=request.force)) as output:
-            survey, changes = await self._build(request, router, output, progress)
+            survey, changes = await self._build(request, router, metadata, output, progress)
             notes = await self._notes_for_readers(request, router, output, progress)
             if unmount is not None:
                 progress(Report("unmount", 0, 1))
                 await unmount()
             if self._parts.vfs.changes != changes:
                 log.info("the tree changed before it was unmounted: packaging it again")
-                survey, _ = await self._build(request, router, output, progress)
+                survey, _ = await self._build(request, router, metadata, output, progress)
                 notes = await self._notes_for_readers(request, router, output, progress)
             package_size = output.size
             await trio.to_thread.run_sync(output.publish)
@@ -114,6 +117,12 @@ class Sealing:
             notes=notes,
             store_trouble=self._parts.store.trouble or self._parts.uploader.status().store_trouble,
         )
+
+    def check_complete(self, request: SealRequest) -> None:
+        """Raise SessionError if something was not added whole, and the request does not take that."""
+        partial_adds = self._parts.directory.partial_adds()
+        if partial_adds and not request.incomplete:
+            raise SessionError(_incomplete_message(partial_adds))
 
     def _router(self, request: SealRequest) -> Router | None:
         """Return the router for the package, which names its servers; a large one takes seconds to parse."""
@@ -138,7 +147,12 @@ class Sealing:
         return (*asked, *notes)
 
     async def _build(
-        self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress
+        self,
+        request: SealRequest,
+        router: Router | None,
+        metadata: Mapping[str, bytes],
+        output: OutputFile,
+        progress: Progress,
     ) -> tuple[Survey, int]:
         """Store what is not stored yet, check the store, and package the tree as it is then.
 
@@ -171,6 +185,7 @@ class Sealing:
                     accounts,
                     request.options,
                     router,
+                    metadata,
                     output,
                     self._parts.directory.scratch,
                     progress,

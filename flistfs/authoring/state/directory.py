@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +69,11 @@ class SessionDirectory:
     def _routers(self) -> Path:
         """A directory for the routers of base flists, which name the servers of their blocks."""
         return self.path / "routers"
+
+    @property
+    def _base_metadata(self) -> Path:
+        """A file with the metadata of base flists; absent if they have none."""
+        return self.path / "base-metadata.json"
 
     @property
     def _unfinished(self) -> Path:
@@ -176,6 +181,28 @@ class SessionDirectory:
         self._routers.mkdir(exist_ok=True)
         for number, router in enumerate(routers):
             write_text(self._routers / f"{number:06}.yaml", router.decode())
+
+    def keep_base_metadata(self, metadata: Mapping[str, bytes]) -> None:
+        """Record the metadata that the flist has of its base."""
+        if metadata:
+            texts = {key: os.fsdecode(value) for key, value in metadata.items()}
+            write_text(self._base_metadata, json.dumps(texts))
+
+    def base_metadata(self) -> dict[str, bytes]:
+        """Return what `keep_base_metadata` recorded.
+
+        Raises:
+            JournalError: it is damaged.
+        """
+        try:
+            texts = json.loads(self._base_metadata.read_text())
+            return {key: os.fsencode(text) for key, text in texts.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError, TypeError):
+            raise JournalError(
+                f"the session in {self.path} is damaged: {self._base_metadata} is unreadable"
+            ) from None
 
     def base_routers(self) -> list[Path]:
         """Return the files of the recorded routers, in order."""
@@ -357,7 +384,7 @@ class SessionDirectory:
     def end(self) -> None:
         """Remove the files an ended session no longer needs; its log and result stay."""
         self._drop_journal()
-        files = (self.spool, self.control, self._unfinished, self._incomplete)
+        files = (self.spool, self.control, self._unfinished, self._incomplete, self._base_metadata)
         for part in (*files, self.scratch, self.view, self._routers):
             remove_files(part)
 

@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from flistfs.errors import FormatError
 from flistfs.format.base import Format, Limits, TreeReader, TreeWriter
 from flistfs.format.codecs import Generation1
 from flistfs.format.rocksdb.catalog import Catalog, CatalogWriter
-from flistfs.format.rocksdb.package import MEMBERS, link_package, unpack_package
+from flistfs.format.rocksdb.package import MEMBERS
 from flistfs.format.zeroos.dialect import GENERATION_1
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE
+from flistfs.format.zeroos.opening import copy_records, open_catalog, put_router
+from flistfs.format.zeroos.package import is_gzipped, write_package
 from flistfs.format.zeroos.reader import CatalogReader
 from flistfs.tree.node import Access
-from flistfs.util.scratch import Scratch
+
+if TYPE_CHECKING:
+    from flistfs.format.metadata import MetadataChange
+    from flistfs.format.router import Router
 
 _CODEC: Final = Generation1()
-
-_GZIP: Final = b"\x1f\x8b"
 
 
 def _recognizes(path: Path) -> bool:
     """Return whether this is gzipped, or a directory with an unpacked flist."""
-    if path.is_dir():
-        return (path / "CURRENT").is_file()
-    with path.open("rb") as file:
-        return file.read(len(_GZIP)) == _GZIP
+    return (path / MEMBERS.needed).is_file() if path.is_dir() else is_gzipped(path)
 
 
 def _open(path: Path) -> TreeReader:
     """Open a package, or a directory with an unpacked one; nothing is written next to it."""
-    faults: list[str] = []
-    with ExitStack() as held:
-        scratch = held.enter_context(Scratch())
-        if path.is_dir():
-            link_package(path, scratch.path)
-        else:
-            faults = unpack_package(path, scratch.path)
-        try:
-            catalog = Catalog.open(scratch.path)
-        except FormatError as error:
-            raise FormatError(f"{path} is not a readable flist: {error}") from error
-        held.pop_all()
+    catalog, scratch, faults = open_catalog(path, MEMBERS, Catalog.open)
     return CatalogReader(catalog, scratch, GENERATION_1, _CODEC, faults)
 
 
@@ -56,6 +44,19 @@ def _writer(directory: Path, accesses: Iterable[Access]) -> Iterator[TreeWriter]
         yield PackageWriter(directory, MEMBERS, catalog, GENERATION_1, accesses)
 
 
+def _rewrite(
+    package: Path, directory: Path, router: Router | None, change: MetadataChange, out: BinaryIO
+) -> None:
+    """Write a package anew with another router; see `Rewrite`."""
+    assert not change  # noqa: S101  there is no place for metadata
+    catalog, scratch, _ = open_catalog(package, MEMBERS, Catalog.open)
+    with scratch, catalog, CatalogWriter(directory) as writer:
+        copy_records(catalog, writer)
+        writer.finish()
+        put_router(router, scratch.path, directory, GENERATION_1)
+        write_package(directory, MEMBERS, out)
+
+
 ROCKSDB: Final = Format(
     name="rocksdb",
     codec=_CODEC,
@@ -65,9 +66,11 @@ ROCKSDB: Final = Format(
         minor=255,  # readers keep eight bits of a minor number
     ),
     unrepresentable=frozenset({"xattrs", "hard_links", "times", "owners", "set_id", "large_devices"}),
+    has_metadata=False,
     complete_entries=False,
     recognizes=_recognizes,
     open=_open,
+    rewrite=_rewrite,
     writer=_writer,
 )
 """Generation 1; the facts of the format are in `zeroos` and next to each constant."""

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from flistfs.format.metadata import BACKEND
 from flistfs.format.router import Router, only_server, router_to
-
-KEY: Final = "backend"
-"""The key of this value in the table of metadata."""
 
 # What a server speaks that blocks are read from, and the port of each where its URL names none. They are all
 # the same to readers, which send GET.
@@ -36,7 +34,7 @@ def backend_of(router: Router | None) -> str | None:
 def router_of(metadata: Mapping[str, bytes]) -> Router | None:
     """Return a router to the server that the metadata names, None if it names none that is valid."""
     try:
-        backend = json.loads(metadata.get(KEY, b""))
+        backend = json.loads(metadata.get(BACKEND, b""))
         host, port = str(backend["host"]), int(backend["port"])
         namespace = str(backend.get("namespace") or _NO_NAMESPACE)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -50,12 +48,12 @@ def router_of(metadata: Mapping[str, bytes]) -> Router | None:
 def without_secrets(metadata: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return metadata as it may be shown: the backend of a stranger may hold a password or a token."""
     shown = dict(metadata)
-    if KEY in shown:
+    if BACKEND in shown:
         try:
-            backend = json.loads(shown[KEY])
-            shown[KEY] = json.dumps({name: backend[name] for name in _SHOWN if name in backend}).encode()
+            backend = json.loads(shown[BACKEND])
+            shown[BACKEND] = json.dumps({name: backend[name] for name in _SHOWN if name in backend}).encode()
         except (ValueError, TypeError, RecursionError):
-            shown[KEY] = b""  # of what is not understood nothing is shown
+            shown[BACKEND] = b""  # of what is not understood nothing is shown
     return shown
 
 

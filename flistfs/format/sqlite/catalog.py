@@ -15,11 +15,10 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from flistfs.errors import FormatError, OutputError
+from flistfs.format.metadata import MAX_VALUE, MAX_VALUES
+from flistfs.format.sqlite.members import MEMBERS
 from flistfs.format.zeroos.limits import READERS_LIMIT
 from flistfs.util.closing import Closing
-
-FILE: Final = "flistdb.sqlite3"
-"""The name of the database in a package."""
 
 # The columns as zflist declares them. A key is stored as TEXT, a value as BLOB: readers find no others.
 _SCHEMA: Final = (
@@ -37,16 +36,18 @@ _VERSION: Final = (3040001).to_bytes(4, "big")
 _STEP: Final = 10_000
 _MAX_STEPS: Final = 1_000
 
-# Values of metadata: bytes of one, and how many are read.
-_MAX_METADATA: Final = 1 << 20
-_MAX_METADATA_ROWS: Final = 1_000
+_ARTICLES: Final = {"view": "a view", "trigger": "a trigger"}
 
 
 class Catalog(Closing):
     """The records of an flist, by key."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.metadata: Mapping[str, bytes] = {}
+        """The values of the table of metadata by their keys; none where there is no such table."""
         self._connection = connection
+        self._order = "rowid"
+        self._records = 0
         self._steps = 0
         connection.set_progress_handler(self._count_step, _STEP)
 
@@ -70,6 +71,7 @@ class Catalog(Closing):
         catalog = cls(connection)
         try:
             catalog._prepare()
+            catalog.metadata = catalog._metadata()
         except BaseException:
             catalog.close()
             raise
@@ -100,7 +102,7 @@ class Catalog(Closing):
             FormatError: the database is damaged, or a record is lost.
         """
         with _readable():
-            rows = self._connection.execute("SELECT key, value FROM entries ORDER BY rowid")
+            rows = self._connection.execute(f"SELECT key, value FROM entries ORDER BY {self._order}")  # noqa: S608  one of our own
         while True:
             with _readable():
                 self._steps = 0
@@ -117,31 +119,26 @@ class Catalog(Closing):
     @property
     def estimated_records(self) -> int:
         """About how many records there are."""
-        return self._number("SELECT max(rowid) FROM entries")
-
-    def metadata(self) -> Mapping[str, bytes]:
-        """Return the values of the table of metadata by their keys; none where there is no such table.
-
-        Raises:
-            FormatError: the database is damaged, or has more of it than any flist.
-        """
-        if self._row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'metadata'") is None:
-            return {}
-        if self._number("SELECT max(length(value)) FROM metadata") > _MAX_METADATA:
-            raise FormatError(f"its metadata has a value of more than {_MAX_METADATA >> 20} MiB")
-        with _readable():
-            self._steps = 0
-            rows = self._connection.execute(
-                "SELECT key, CAST(value AS BLOB) FROM metadata WHERE key IS NOT NULL ORDER BY rowid LIMIT ?",
-                [_MAX_METADATA_ROWS + 1],
-            ).fetchall()
-        if len(rows) > _MAX_METADATA_ROWS:
-            raise FormatError(f"its metadata has more than {_MAX_METADATA_ROWS:,} values")
-        return {str(key): value or b"" for key, value in rows}
+        return self._records
 
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+
+    def _metadata(self) -> Mapping[str, bytes]:
+        if self._row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'metadata'") is None:
+            return {}
+        if self._number("SELECT max(length(value)) FROM metadata") > MAX_VALUE:
+            raise FormatError(f"its metadata has a value of more than {MAX_VALUE >> 20} MiB")
+        with _readable():
+            self._steps = 0
+            rows = self._connection.execute(
+                "SELECT key, CAST(value AS BLOB) FROM metadata WHERE key IS NOT NULL ORDER BY rowid LIMIT ?",
+                [MAX_VALUES + 1],
+            ).fetchall()
+        if len(rows) > MAX_VALUES:
+            raise FormatError(f"its metadata has more than {MAX_VALUES:,} values")
+        return {str(key): value or b"" for key, value in rows}
 
     def _prepare(self) -> None:
         with _readable():
@@ -166,6 +163,11 @@ class Catalog(Closing):
                 kinds[name] = kind
         if kinds.get("entries") != "table":
             raise FormatError("it has no table of entries")
+        try:
+            self._records = self._number("SELECT max(rowid) FROM entries")
+        except FormatError:  # a table without them, which 0-fs and zflist read
+            self._order = "key"
+            self._records = self._number("SELECT count(*) FROM entries")
 
     def _row(self, query: str, key: bytes | None = None) -> tuple[object, ...] | None:
         with _readable():
@@ -181,9 +183,6 @@ class Catalog(Closing):
     def _count_step(self) -> int:
         self._steps += 1
         return self._steps > _MAX_STEPS
-
-
-_ARTICLES: Final = {"view": "a view", "trigger": "a trigger"}
 
 
 def _text(raw: bytes) -> str:
@@ -209,7 +208,7 @@ class CatalogWriter(Closing):
             OSError: the directory cannot be written.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        self._path = directory / FILE
+        self._path = directory / MEMBERS.needed
         self._connection = sqlite3.connect(self._path, isolation_level=None)
         with _writable():
             # What a process that died has begun is written anew from the start: no journal is needed.
@@ -226,10 +225,14 @@ class CatalogWriter(Closing):
         with _writable():
             self._connection.execute("INSERT INTO entries VALUES (?, ?)", (key.decode(), record))
 
-    def add_metadata(self, key: str, value: str) -> None:
-        """Add a value of metadata; raises as `add`."""
+    def add_metadata(self, metadata: Mapping[str, bytes]) -> None:
+        """Add values of metadata, in the order of their keys; raises as `add`."""
         with _writable():
-            self._connection.execute("INSERT INTO metadata VALUES (?, ?)", (key, value))
+            for key, value in sorted(metadata.items()):
+                self._connection.execute(
+                    "INSERT INTO metadata VALUES (CAST(? AS TEXT), CAST(? AS TEXT))",
+                    (key.encode(errors="surrogateescape"), value),
+                )
 
     def finish(self) -> None:
         """Complete the file.
@@ -256,6 +259,8 @@ class CatalogWriter(Closing):
 def _writable() -> Iterator[None]:
     try:
         yield
+    except UnicodeError:
+        raise FormatError("a record has a key that no reader finds: it is no text") from None
     except sqlite3.IntegrityError as error:
         raise FormatError(f"the catalog has a key twice ({error})") from error
     except sqlite3.Error as error:

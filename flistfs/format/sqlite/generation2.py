@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from flistfs.errors import FormatError
 from flistfs.format.base import Format, Limits, TreeReader, TreeWriter
 from flistfs.format.codecs import Generation2
+from flistfs.format.sqlite.members import MEMBERS
 from flistfs.format.zeroos.dialect import GENERATION_2
-from flistfs.format.zeroos.package import Members, holds, link_package, unpack_package
+from flistfs.format.zeroos.opening import copy_records, open_catalog, put_router
+from flistfs.format.zeroos.package import holds, is_gzipped, write_package
 from flistfs.format.zeroos.reader import CatalogReader
 from flistfs.tree.node import Access
-from flistfs.util.scratch import Scratch
 
 if TYPE_CHECKING:
+    from flistfs.format.metadata import MetadataChange
     from flistfs.format.router import Router
+    from flistfs.format.sqlite.catalog import Catalog
 
 _CODEC: Final = Generation2()
-
-_GZIP: Final = b"\x1f\x8b"
-
-_FILE: Final = "flistdb.sqlite3"
-
-MEMBERS: Final = Members(
-    needed=_FILE,
-    packed=re.compile(r"flistdb\.sqlite3|router\.yaml"),
-    # Beside an unpacked one there may be what it lacks: that is refused, and so must not be lost on the way.
-    taken=re.compile(r"flistdb\.sqlite3(-wal|-journal)?|router\.yaml"),
-    pending=re.compile(r"flistdb\.sqlite3-(wal|journal)"),
-)
-"""The files that a package has."""
 
 
 class _Reader(CatalogReader):
@@ -49,32 +37,23 @@ class _Reader(CatalogReader):
 def _recognizes(path: Path) -> bool:
     """Return whether this is a package with such a database, or a directory that holds an unpacked one."""
     if path.is_dir():
-        return (path / _FILE).is_file()
-    with path.open("rb") as file:
-        if file.read(len(_GZIP)) != _GZIP:
-            return False
-    return holds(path, MEMBERS)
+        return (path / MEMBERS.needed).is_file()
+    return is_gzipped(path) and holds(path, MEMBERS)
 
 
 def _open(path: Path) -> TreeReader:
     """Open a package, or a directory that one was unpacked into; nothing is written beside it."""
-    from flistfs.format.sqlite.backend import without_secrets  # noqa: PLC0415  flists of 2017 need no SQLite
-    from flistfs.format.sqlite.catalog import Catalog  # noqa: PLC0415
+    from flistfs.format.sqlite.backend import without_secrets  # noqa: PLC0415  as below
 
-    with ExitStack() as held:
-        scratch = held.enter_context(Scratch())
-        if path.is_dir():
-            link_package(path, scratch.path, MEMBERS)
-        else:
-            # Readers of this generation take a member `./`, as all packages of zflist have.
-            unpack_package(path, scratch.path, MEMBERS)
-        try:
-            catalog = held.enter_context(Catalog.open(scratch.path / _FILE))
-            metadata = catalog.metadata()
-        except FormatError as error:
-            raise FormatError(f"{path} is not a readable flist: {error}") from error
-        held.pop_all()
-    return _Reader(catalog, scratch, GENERATION_2, _CODEC, (), without_secrets(metadata))
+    # Readers of this generation take a member `./`, as all packages of zflist have: that is no fault.
+    catalog, scratch, _ = open_catalog(path, MEMBERS, _catalog)
+    return _Reader(catalog, scratch, GENERATION_2, _CODEC, (), without_secrets(catalog.metadata))
+
+
+def _catalog(directory: Path) -> Catalog:
+    from flistfs.format.sqlite.catalog import Catalog  # noqa: PLC0415  flists of 2017 need no SQLite
+
+    return Catalog.open(directory / MEMBERS.needed)
 
 
 @contextmanager
@@ -83,6 +62,23 @@ def _writer(directory: Path, accesses: Iterable[Access]) -> Iterator[TreeWriter]
 
     with opened_writer(directory, MEMBERS, accesses) as writer:
         yield writer
+
+
+def _rewrite(
+    package: Path, directory: Path, router: Router | None, change: MetadataChange, out: BinaryIO
+) -> None:
+    """Write a package anew with another router or metadata; see `Rewrite`."""
+    from flistfs.format.sqlite.catalog import CatalogWriter  # noqa: PLC0415  as above
+    from flistfs.format.sqlite.writer import all_metadata  # noqa: PLC0415
+
+    catalog, scratch, _ = open_catalog(package, MEMBERS, _catalog)
+    with scratch, catalog, CatalogWriter(directory) as writer:
+        metadata = change.applied(catalog.metadata)
+        copy_records(catalog, writer)
+        writer.add_metadata(metadata if router is None else all_metadata(metadata, router))
+        writer.finish()
+        put_router(router, scratch.path, directory, GENERATION_2)
+        write_package(directory, MEMBERS, out)
 
 
 SQLITE: Final = Format(
@@ -94,9 +90,11 @@ SQLITE: Final = Format(
         minor=2**20 - 1,  # what Linux has; the numbers are written in digits
     ),
     unrepresentable=frozenset({"xattrs", "hard_links", "times", "set_id", "special_files"}),
+    has_metadata=True,
     complete_entries=True,
     recognizes=_recognizes,
     open=_open,
+    rewrite=_rewrite,
     writer=_writer,
 )
 """Generation 2, which 0-fs since August 2018, rfs 1.x and zflist read."""

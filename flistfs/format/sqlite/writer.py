@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from flistfs.format.metadata import BACKEND
 from flistfs.format.router import Router
-from flistfs.format.sqlite import backend
+from flistfs.format.sqlite.backend import backend_of
 from flistfs.format.sqlite.catalog import CatalogWriter
 from flistfs.format.zeroos.dialect import GENERATION_2
 from flistfs.format.zeroos.package import Members
@@ -25,11 +26,17 @@ class _Writer(PackageWriter):
         super().__init__(directory, members, catalog, GENERATION_2, accesses)
         self._database = catalog
 
-    def finish(self, router: Router | None, out: BinaryIO) -> None:
+    def finish(self, router: Router | None, metadata: Mapping[str, bytes], out: BinaryIO) -> None:
         """Complete the catalog and pack it; see `TreeWriter`."""
-        if (value := backend.backend_of(router)) is not None:
-            self._database.add_metadata(backend.KEY, value)
-        super().finish(router, out)
+        self._database.add_metadata(all_metadata(metadata, router))
+        super().finish(router, {}, out)
+
+
+def all_metadata(metadata: Mapping[str, bytes], router: Router | None) -> dict[str, bytes]:
+    """Return metadata with the server that the router names, if one has all blocks, in place of another."""
+    others = {key: value for key, value in metadata.items() if key != BACKEND}
+    server = backend_of(router)
+    return others if server is None else {BACKEND: server.encode(), **others}
 
 
 @contextmanager

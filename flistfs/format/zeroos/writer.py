@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -100,14 +100,14 @@ class PackageWriter:
             self._catalog.add(*self._waiting.popleft())
         self._catalog.add(key, record)
 
-    def finish(self, router: Router | None, out: BinaryIO) -> None:
+    def finish(self, router: Router | None, metadata: Mapping[str, bytes], out: BinaryIO) -> None:
         """Complete the catalog and pack it, with the router."""
+        assert not metadata  # noqa: S101  who has a place for it overrides this
         for key, record in self._waiting:
             self._catalog.add(key, record)
         self._catalog.finish()
         if router is not None:
-            router = in_whole_bytes(router) if self._dialect.byte_ranges else router
-            (self._directory / ROUTER_FILE).write_bytes(format_router(router))
+            write_router(router, self._directory, self._dialect)
         write_package(self._directory, self._members, out)
 
     def _entry(self, node: Node) -> Entry:
@@ -122,6 +122,12 @@ class PackageWriter:
         access = node.access
         assert access is not None  # noqa: S101  for the type checker: a node without one has a fault
         return self._acis.key(access)
+
+
+def write_router(router: Router, directory: Path, dialect: Dialect) -> None:
+    """Write the router.yaml of a package beside its catalog."""
+    router = in_whole_bytes(router) if dialect.byte_ranges else router
+    (directory / ROUTER_FILE).write_bytes(format_router(router))
 
 
 def _is_special(entry: Entry) -> bool:

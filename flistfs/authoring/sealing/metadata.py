@@ -1,0 +1,55 @@
+"""What an flist says besides its tree, and of how it is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from flistfs.authoring.request import SealRequest
+from flistfs.errors import UsageError
+from flistfs.format.base import Format
+from flistfs.format.metadata import MetadataChange, entrypoint_of, environ_of
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """The command that starts an flist, and its environment."""
+
+    entrypoint: tuple[str, ...]
+    environ: Mapping[str, str]
+
+
+def check_place(format_: Format, change: MetadataChange, *, startup: bool) -> None:
+    """Check that a format has a place for metadata; what only starts the flist may go into its tree.
+
+    Raises:
+        UsageError: it has none, or there is nothing to start.
+    """
+    if not format_.has_metadata:
+        left = replace(change, entrypoint=None, environ={}) if startup else change
+        if left:
+            raise UsageError(
+                f"an flist of the format {format_.name} has no place for metadata: choose the `format` "
+                "sqlite when the session starts (`startup` puts `entrypoint` and `environ` into its tree)"
+            )
+        if startup and change.entrypoint is None:
+            raise UsageError("`startup` says what is to be started: name it with `entrypoint`")
+
+
+def metadata_of(
+    format_: Format, request: SealRequest, base: Mapping[str, bytes]
+) -> tuple[dict[str, bytes], Startup | None]:
+    """Return the metadata of an flist that has that of its base, and what its tree is to say of its start.
+
+    Raises:
+        FormatError: that of the base has another shape than the request needs.
+        UsageError: the format has no place for it, or there is nothing to start.
+    """
+    check_place(format_, request.metadata, startup=request.startup)
+    changed = request.metadata.applied(base)
+    startup = None
+    if request.startup:
+        startup = Startup(tuple(entrypoint_of(changed)), environ_of(changed))
+        if not startup.entrypoint:
+            raise UsageError("`startup` says what is to be started: name it with `entrypoint`")
+    return changed if format_.has_metadata else {}, startup
