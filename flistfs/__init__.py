@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flistfs.api.mounting import mount, mount_sealed, unmount
     from flistfs.api.packing import Packed, pack
     from flistfs.api.pushing import push
+    from flistfs.api.routing import Routed, route
     from flistfs.api.sessions import Session
     from flistfs.api.status import Activity, Holdings, SessionStatus, status
     from flistfs.api.waiting import wait
@@ -57,6 +58,7 @@ __all__ = [
     "Progress",
     "PushSummary",
     "Report",
+    "Routed",
     "SealSummary",
     "Session",
     "SessionStatus",
@@ -77,6 +79,7 @@ __all__ = [
     "open",
     "pack",
     "push",
+    "route",
     "seal",
     "status",
     "sync",
@@ -98,6 +101,7 @@ if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any ot
         "flistfs.api.mounting": "mount mount_sealed unmount",
         "flistfs.api.packing": "Packed pack",
         "flistfs.api.pushing": "push",
+        "flistfs.api.routing": "Routed route",
         "flistfs.api.sessions": "Session",
         "flistfs.api.status": "Activity Holdings SessionStatus status",
         "flistfs.api.waiting": "wait",

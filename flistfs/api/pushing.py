@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 from flistfs.api.arguments import AnyPath, StoreName, chosen_store, target_store, typed_path
+from flistfs.api.configuring import changed_path
+from flistfs.errors import UsageError
+from flistfs.format.metadata import NO_CHANGE
 from flistfs.reading import push as pushing
+from flistfs.reading.config import rewrite
 from flistfs.reading.content import store_of
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import PushSummary
 from flistfs.stores import open_store
+from flistfs.stores.readers import notes_for_servers
 from flistfs.stores.url import FROM_PASSWORD_VARIABLE
 from flistfs.util.progress import Progress, quiet
 
@@ -26,6 +32,7 @@ def push(
     source_password: str | None = None,
     fallback_store: StoreName | None = None,
     check_content: bool = False,
+    update: bool = False,
     progress: Progress | None = None,
 ) -> PushSummary:
     """Bring the blocks of an flist to another store: those that it lacks, each checked on the way.
@@ -39,6 +46,7 @@ def push(
         source_password: The password of `source`, if its URL has none.
         fallback_store: Where they are if it does not say. Default: the user's directory of blocks.
         check_content: Fetch every block that is there already, and put right ones over wrong ones.
+        update: Let the flist say from then on that its blocks are there.
         progress: Called with a `Report` as the work goes on.
 
     Raises:
@@ -46,8 +54,11 @@ def push(
         BlockCorruptError: blocks in the source are corrupt.
         StoreError: a store cannot be used. What was pushed until then stays.
         FormatError: the flist is not there, or damaged.
-        UsageError: an argument is invalid.
+        OutputError: the changed flist cannot be written.
+        UsageError: an argument is invalid, or readers cannot use the store that the flist is to name.
     """
+    if update:
+        changed_path(package, None)
     url, secret = target_store(to, password, min_replicas)
     origin, origin_secret = chosen_store(source, source_password)
     fallback, _ = chosen_store(fallback_store, None)
@@ -58,5 +69,13 @@ def push(
         ) as from_store,
         closing(open_store(url, flist.codec, secret)) as target,
     ):
+        router = target.readers_router
+        if update and router is None:
+            raise UsageError(f"{target.unreadable}: `update` cannot let the flist name it")
         target.check()
-        return pushing.push(flist, from_store, target, progress or quiet, check_content=check_content)
+        summary = pushing.push(flist, from_store, target, progress or quiet, check_content=check_content)
+    if update and router is not None:
+        rewrite(typed_path(package), changed_path(package, None), router, NO_CHANGE, force=False)
+        notes = tuple(notes_for_servers(router))
+        summary = replace(summary, servers=router.all_urls(), notes=notes)
+    return summary

@@ -35,6 +35,7 @@ COMMANDS = (
     "new",
     "pack",
     "push",
+    "route",
     "seal",
     "stat",
     "status",

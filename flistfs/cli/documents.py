@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flistfs.api.mounting import Mounted
     from flistfs.api.packing import Packed
     from flistfs.api.pushing import PushSummary
+    from flistfs.api.routing import Routed
     from flistfs.api.status import Result, SessionStatus
     from flistfs.api.waiting import Ended
     from flistfs.errors import FlistfsError
@@ -178,6 +179,11 @@ def merged(out: str, result: Merged) -> dict[str, Any]:
     }
 
 
+def routed(result: Routed) -> dict[str, Any]:
+    """Return where an flist says now that its blocks are."""
+    return {"out": result.out, "servers": list(result.servers), "notes": list(map(spoken, result.notes))}
+
+
 def pushed(summary: PushSummary) -> dict[str, Any]:
     """Return what was brought to a store."""
     return {
@@ -186,6 +192,8 @@ def pushed(summary: PushSummary) -> dict[str, Any]:
         "new_bytes": summary.sent_bytes,
         "shared_blocks": summary.blocks - summary.sent,
         "replaced_blocks": summary.replaced,
+        "servers": list(summary.servers),
+        "notes": list(map(spoken, summary.notes)),
     }
 
 

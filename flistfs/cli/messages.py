@@ -9,6 +9,7 @@ _OPTIONS = {
     "base": "--from",
     "base_password": "FLISTFS_BASE_PASSWORD",
     "blocks": "--no-store",
+    "check": "--no-check",
     "environ": "--env",
     "epoch": "SOURCE_DATE_EPOCH",
     "mountpoint": "--mount",
@@ -45,6 +46,7 @@ _ARGUMENTS = frozenset(
         "store",
         "timeout",
         "to",
+        "update",
     }
 )
 

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
@@ -205,9 +205,8 @@ def seal_lines(summary: SealSummary) -> Iterator[str]:
     for add in summary.incomplete:
         yield f"note: {on_one_line(str(add))} was not added whole"
     yield from replaced_lines(summary.replaced_blocks)
-    if servers := summary.servers:
-        more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
-        yield f"readers fetch from {', '.join(servers[:_NAMED_SERVERS])}{more}"
+    if summary.servers:
+        yield f"readers fetch from {_servers(summary.servers)}"
     for note in summary.notes:
         yield f"note: {spoken(note)}"
     if summary.store_trouble:
@@ -215,6 +214,18 @@ def seal_lines(summary: SealSummary) -> Iterator[str]:
     for name, text in _UNREPRESENTABLE.items():
         if count := getattr(summary.unrepresentable, name):
             yield f"note: {plural(count, *text[:2])} {text[2]}"
+
+
+def server_lines(package: str, servers: Sequence[str], notes: Sequence[str]) -> Iterator[str]:
+    """Yield the lines that say where readers of an flist look for blocks from then on."""
+    yield f"{package}: readers fetch from {_servers(servers)}"
+    for note in notes:
+        yield f"note: {spoken(note)}"
+
+
+def _servers(servers: Sequence[str]) -> str:
+    more = f" and {len(servers) - _NAMED_SERVERS} more" if len(servers) > _NAMED_SERVERS else ""
+    return ", ".join(servers[:_NAMED_SERVERS]) + more
 
 
 # What got lost: its word, its plural, and what becomes of it.

@@ -18,7 +18,7 @@ from flistfs.cli.options import (
     min_replicas_option,
     usual_store,
 )
-from flistfs.cli.output import human_size, plural, progress_shown, replaced_lines
+from flistfs.cli.output import human_size, plural, progress_shown, replaced_lines, server_lines
 from flistfs.cli.secrets import password
 
 
@@ -35,6 +35,7 @@ from flistfs.cli.secrets import password
     help="The store to take them from. Default: where the flist says that they are, else $FLISTFS_STORE, "
     "else a directory of yours.",
 )
+@click.option("--update", is_flag=True, help="Let the flist say from then on that its blocks are there.")
 @min_replicas_option
 @check_content_option
 @json_option
@@ -42,6 +43,7 @@ def command(
     package: Path,
     to: str,
     source: str | None,
+    update: bool,
     min_replicas: int | None,
     check_content: bool,
     as_json: bool,
@@ -54,6 +56,7 @@ def command(
     \b
     Example:
       flistfs push out.flist --to ardb://host:16379
+      flistfs push out.flist --to zdb://host:9900 --update
       flistfs push out.flist --from redis://old:6379 --to router.yaml
     """
     with progress_shown() as progress:
@@ -66,6 +69,7 @@ def command(
             source_password=password(FROM_PASSWORD_VARIABLE),
             fallback_store=usual_store(),
             check_content=check_content,
+            update=update,
             progress=progress,
         )
     if as_json:
@@ -77,3 +81,6 @@ def command(
     )
     for line in replaced_lines(summary.replaced):
         click.echo(line)
+    if summary.servers:
+        for line in server_lines(str(package), summary.servers, summary.notes):
+            click.echo(line)

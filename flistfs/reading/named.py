@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from flistfs.errors import BlockMissingError, StoreError
+from flistfs.errors import BlockMissingError, StoreError, StoreUnavailableError
 from flistfs.reading.flist import Flist
 from flistfs.reading.push import Blocks
 from flistfs.stores.base import DEFAULT_TIMEOUT
@@ -27,7 +27,9 @@ _BATCH: Final = 4096
 _NAMED_SERVERS: Final = 3
 
 
-def check_named(package: Path, router: Router, timeout: float, progress: Progress) -> tuple[str, ...]:
+def check_named(
+    package: Path, router: Router, timeout: float, progress: Progress, *, is_strict: bool = False
+) -> tuple[str, ...]:
     """Query the servers that an flist names for all of its blocks, as readers do: without a password.
 
     Args:
@@ -35,6 +37,8 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         router: The servers it names.
         timeout: Seconds for the whole check; at least one.
         progress: Receives the progress.
+        is_strict: Whether servers that cannot be asked are an error; else they may be out of this machine's
+            reach, though not out of the readers'.
 
     Returns:
         Notes for the user: why they were not queried, or not for all blocks, and which of them lack blocks
@@ -42,6 +46,7 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
 
     Raises:
         BlockMissingError: all of them lack some.
+        StoreError: they could not be asked, and that is an error.
         FormatError: the router is invalid.
     """
     from flistfs.stores.combined.routed import RoutedStore  # noqa: PLC0415  few seals query other servers
@@ -58,10 +63,15 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         lacking: Counter[str] = Counter()
         for batch in blocks.batches(_BATCH):
             if time.monotonic() > deadline:
-                return (f"{names} could not be checked for all blocks in {timeout:.0f} s",)
+                late = f"{names} could not be checked for all blocks in {timeout:.0f} s"
+                if is_strict:
+                    raise StoreUnavailableError(f"{late}; raise `timeout`, or leave it out with `check`")
+                return (late,)
             try:
                 absent, by_server = store.missing_and_lacking([ref.hash for ref in batch])
             except StoreError as error:
+                if is_strict:
+                    raise
                 have = "has" if is_one else "have"
                 return (f"could not check whether {names} {have} the blocks: {error}",)
             missing += len(absent)
@@ -72,8 +82,8 @@ def check_named(package: Path, router: Router, timeout: float, progress: Progres
         if missing:
             raise BlockMissingError(
                 f"{names}, which the flist is to name to its readers, {'lacks' if is_one else 'lack'} "
-                f"{missing:,} {of_all}; correct `public_url` or `router`, or copy them there first: seal "
-                f"without it, and flistfs push"
+                f"{missing:,} {of_all}; correct `public_url` or `router`, or copy them there first: "
+                f"{'' if is_strict else 'seal without it, and '}flistfs push"
             )
         return (*_lacking_replicas(lacking, of_all), *_unchecked(store))
 

@@ -35,7 +35,8 @@ _NAMED_FILES = 5
 class PushSummary:
     """What was pushed: of all `blocks`, each counted once, `sent` were missing or corrupt in the target.
 
-    `replaced` counts the latter. `store` is the URL of the target.
+    `replaced` counts the latter. `store` is the URL of the target. `servers` are those that the flist names
+    to its readers from then on, if it was told to, and `notes` say what is to be known of that.
     """
 
     store: str
@@ -43,6 +44,8 @@ class PushSummary:
     sent: int
     sent_bytes: int
     replaced: int = 0
+    servers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def push(

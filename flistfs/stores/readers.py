@@ -123,10 +123,15 @@ def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -
             f"; flistfs push copies the blocks to a server, {option} names one" if router is None else ""
         )
         notes.append(f"{store.unreadable}, so the flist does not name it{brought}")
-    if router is not None and (local := local_servers(router.all_urls())):
-        advice = _other_servers(router) if is_chosen else f"use {option}"
-        notes.append(f"readers elsewhere cannot reach {local[0]}; {advice}")
+    if router is not None:
+        notes += notes_for_servers(router, None if is_chosen else f"use {option}")
     return tuple(notes)
+
+
+def notes_for_servers(router: Router, advice: str | None = None) -> list[str]:
+    """Return notes about servers that an flist names, with an advice, or else the one to name others."""
+    local = local_servers(router.all_urls())
+    return [f"readers elsewhere cannot reach {local[0]}; {advice or _other_servers(router)}"] if local else []
 
 
 def _other_servers(router: Router) -> str:
