@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
-from flistfs.api.arguments import AnyPath, StoreName, chosen_store, target_store, typed_path
-from flistfs.api.configuring import changed_path
+from flistfs.api.arguments import AnyPath, StoreName, chosen_store, output_path, target_store, typed_path
 from flistfs.errors import UsageError
 from flistfs.format.metadata import NO_CHANGE
 from flistfs.reading import push as pushing
@@ -57,8 +56,11 @@ def push(
         OutputError: the changed flist cannot be written.
         UsageError: an argument is invalid, or readers cannot use the store that the flist is to name.
     """
-    if update:
-        changed_path(package, None)
+    if update and typed_path(package).is_dir():
+        raise UsageError(
+            f"{typed_path(package)} is an unpacked flist, which `update` does not change; flistfs route makes "
+            f"another of it"
+        )
     url, secret = target_store(to, password, min_replicas)
     origin, origin_secret = chosen_store(source, source_password)
     fallback, _ = chosen_store(fallback_store, None)
@@ -75,7 +77,7 @@ def push(
         target.check()
         summary = pushing.push(flist, from_store, target, progress or quiet, check_content=check_content)
     if update and router is not None:
-        rewrite(typed_path(package), changed_path(package, None), router, NO_CHANGE, force=False)
+        rewrite(typed_path(package), output_path(package), router, NO_CHANGE, force=False)
         notes = tuple(notes_for_servers(router))
         summary = replace(summary, servers=router.all_urls(), notes=notes)
     return summary

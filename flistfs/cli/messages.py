@@ -14,6 +14,7 @@ _OPTIONS = {
     "epoch": "SOURCE_DATE_EPOCH",
     "mountpoint": "--mount",
     "no_place": "--json",  # which prints what that attribute of the error has
+    "out": "-o",
     "password": "FLISTFS_STORE_PASSWORD",
     "source": "--from",
     "source_password": "FLISTFS_FROM_PASSWORD",

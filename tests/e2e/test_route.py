@@ -95,5 +95,7 @@ def test_an_unpacked_flist_needs_another_place(home: Home, package: Path) -> Non
     unpack_package(package, unpacked)
     url = ("--public-url", "zdb://10.0.0.1:9900", "--no-check")
     assert "is an unpacked flist" in home.run("route", unpacked, *url, code=2).stderr
+    updated = home.run("push", unpacked, "--to", "zdb://10.0.0.1:9900", "--update", code=2)
+    assert "is an unpacked flist" in updated.stderr
     home.run("route", unpacked, *url, "-o", "new.flist")
     assert home.run("diff", "out.flist", "new.flist").stdout == ""
