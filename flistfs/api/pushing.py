@@ -58,8 +58,8 @@ def push(
     """
     if update and typed_path(package).is_dir():
         raise UsageError(
-            f"{typed_path(package)} is an unpacked flist, which `update` does not change; flistfs route makes "
-            f"another of it"
+            f"{typed_path(package)} is an unpacked flist, which `update` does not change; flistfs route "
+            "makes another of it"
         )
     url, secret = target_store(to, password, min_replicas)
     origin, origin_secret = chosen_store(source, source_password)
