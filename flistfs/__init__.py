@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flistfs.api.checking import Verified, verify
     from flistfs.api.comparing import Difference, diff
     from flistfs.api.configuring import MetadataChange, configure
+    from flistfs.api.converting import Converted, convert
     from flistfs.api.extracting import Extracted, extract
     from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
     from flistfs.api.merging import merge
@@ -40,6 +41,7 @@ __all__ = [
     "Activity",
     "AddSummary",
     "BaseSummary",
+    "Converted",
     "Difference",
     "Extracted",
     "Flist",
@@ -69,6 +71,7 @@ __all__ = [
     "abort",
     "add",
     "configure",
+    "convert",
     "diff",
     "errors",
     "extract",
@@ -95,6 +98,7 @@ if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any ot
         "flistfs.api.checking": "Verified verify",
         "flistfs.api.comparing": "Difference diff",
         "flistfs.api.configuring": "MetadataChange configure",
+        "flistfs.api.converting": "Converted convert",
         "flistfs.api.extracting": "Extracted extract",
         "flistfs.api.flists": "Flist open",
         "flistfs.api.merging": "merge",

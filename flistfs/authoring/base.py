@@ -77,7 +77,8 @@ def _check_format(directory: SessionDirectory, layers: Sequence[Layer]) -> None:
     for layer in layers:
         if (name := layer.flist.format.name) != wanted:
             raise FormatError(
-                f"{layer.name} has the format {name}, the session the format {wanted}; convert it first"
+                f"{layer.name} has the format {name}, the session the format {wanted}: convert it first "
+                "(flistfs convert)"
             )
 
 

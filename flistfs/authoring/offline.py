@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -35,6 +35,8 @@ from flistfs.authoring.upload.store_timeout import connect
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.format.opening import format_named
 from flistfs.sources.excludes import excluding
+from flistfs.sources.item import TreeSource
+from flistfs.sources.sealed import BaseSource
 from flistfs.stores import open_store
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.loop_thread import run_in_thread
@@ -172,6 +174,49 @@ def pack(
             reading = replace(options, check_content=request.check_content)
             added = await session.add(tree, reading, progress, owner=_caller(), unique=True)
             # What was compared, or put, when it was met need not be fetched once more.
+            final = replace(request, check_content=False)
+            return added, await seal_session(session, directory, final, None, progress)
+
+        return _run(directory, passwords, work, timeout=request.timeout, spares=spares)
+
+
+def convert(
+    source: TreeSource,
+    base: BaseSource,
+    metadata: Mapping[str, bytes],
+    store: str,
+    format_: str,
+    passwords: Passwords,
+    request: SealRequest,
+    options: AddRequest,
+    progress: Progress,
+    spares: SpareProcesses | None = None,
+) -> tuple[AddSummary, SealSummary]:
+    """Make an flist of a sealed one, in one go; nothing is left of the session.
+
+    Args:
+        source: The tree with the content of its files.
+        base: The same tree, which knows its accounts.
+        metadata: What the new flist has of the old one's.
+        store: Where blocks go: a URL without a password.
+        format_: The name of the new flist's format.
+        passwords: The store's.
+        request: The output, and how to seal.
+        options: How to read the source.
+        progress: Called with a `Report` as the work goes on.
+        spares: For its encoders.
+
+    Raises:
+        FlistfsError: as reading an flist, `Session.add` and a seal do; nothing was sealed then.
+    """
+    check_place(format_named(format_), request.metadata, startup=request.startup)
+    with _packing_directory(store, format_) as directory:
+        directory.keep_base_metadata(metadata)
+
+        async def work(session: Session) -> tuple[AddSummary, SealSummary]:
+            reading = replace(options, check_content=request.check_content)
+            added = await session.add(source, reading, progress, owner=_caller(), unique=True)
+            session.note_accounts(base)
             final = replace(request, check_content=False)
             return added, await seal_session(session, directory, final, None, progress)
 

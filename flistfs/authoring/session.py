@@ -44,6 +44,7 @@ from flistfs.errors import (
 )
 from flistfs.format.base import Format
 from flistfs.sources.item import Item, TreeSource
+from flistfs.sources.sealed import BaseSource
 from flistfs.sources.startup import StartupSource
 from flistfs.stores import Store
 from flistfs.stores.combined.fallback import FallbackStore
@@ -144,6 +145,15 @@ class Session:
             source, request, progress, owner=owner, unique=unique, invalidate=invalidate
         )
 
+    def note_accounts(self, source: BaseSource) -> None:
+        """Record the accounts that a sealed flist, which was added, knows by name only.
+
+        Raises:
+            SessionError: the journal cannot be written.
+        """
+        with self.parts.journal.change() as change:
+            note_named(change, source.named_users, source.named_groups)
+
     async def start(self, progress: Progress) -> BaseSummary | None:
         """Let a new session have the tree of its base, if it has one, and be kept from then on.
 
@@ -160,8 +170,7 @@ class Session:
 
         owner = Caller(os.geteuid(), os.getegid())
         added = await self.add(base, AddRequest(()), tell, owner=owner, unique=True)
-        with self.parts.journal.change() as change:
-            note_named(change, base.named_users, base.named_groups)
+        self.note_accounts(base)
         await trio.to_thread.run_sync(self.parts.journal.sync)
         await trio.to_thread.run_sync(self.parts.directory.finish)
         progress(Report("base", 1, 1))

@@ -25,6 +25,7 @@ COMMANDS = (
     "add",
     "cat",
     "config",
+    "convert",
     "diff",
     "extract",
     "find",

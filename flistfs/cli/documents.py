@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flistfs.api.by_mountpoint import AddSummary, BaseSummary, SealSummary, Started
     from flistfs.api.checking import Verified
     from flistfs.api.comparing import Difference
+    from flistfs.api.converting import Converted
     from flistfs.api.extracting import Extracted
     from flistfs.api.flists import Flist, Owner, Router, Survey
     from flistfs.api.merging import Merged
@@ -256,6 +257,11 @@ def packed(result: Packed) -> dict[str, Any]:
         "left_out": found["left_out"],
         "left_out_count": found["left_out_count"],
     }
+
+
+def converted(result: Converted) -> dict[str, Any]:
+    """Return what was converted: what was sealed, and what the format has no place for."""
+    return {**sealed(result.sealed), "dropped_metadata": list(result.dropped)}
 
 
 def waited(ended: Ended, warnings: Sequence[str] = ()) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def merge(
     format_ = _common_format(sources)
     union = _Union(sources, Rules(prefer, replace_links=replace_links), progress)
     router = _united_router(sources, union.merged.notes)
-    metadata = _united_metadata(sources, prefer, union.merged.notes)
+    metadata = _united_metadata(sources, prefer, union.merged.notes) if format_.has_metadata else {}
     try:
         with (
             OutputFile(out, force=force) as output,
@@ -143,7 +143,8 @@ def _common_format(sources: Sequence[Source]) -> Format:
         if each.flist.format is not first.flist.format:
             raise FormatError(
                 f"{first.name} has the format {first.flist.format.name}, {each.name} the format "
-                f"{each.flist.format.name}: convert one of them first, as merging does not fetch blocks"
+                f"{each.flist.format.name}: convert one of them first (flistfs convert), as merging "
+                "fetches no blocks"
             )
     return first.flist.format
 
