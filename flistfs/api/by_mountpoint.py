@@ -85,6 +85,7 @@ def new(
     base_password: str | None = None,
     fallback_store: StoreName | None = None,
     replace_links: bool = False,
+    accept_faults: bool = False,
     state: AnyPath | None = None,
     offline: bool = False,
     progress: Progress | None = None,
@@ -102,6 +103,7 @@ def new(
         base_password: The password of `base_store`; it is not kept.
         fallback_store: Where they are if nothing says so. Default: the user's directory of blocks.
         replace_links: Whether a directory of a base hides a link of one below it.
+        accept_faults: Take what is there of flists that have faults.
         state: The session's directory until it is sealed. Default: below the user's state directory.
         offline: Start even if the store does not answer.
         progress: Called with a `Report` while a base is read.
@@ -116,7 +118,12 @@ def new(
     place = mounts.resolve_mountpoint(typed_path(mountpoint))
     url, secret = target_store(store, password, min_replicas)
     request, base_secret = base_request(
-        base, base_store, base_password, replace_links=replace_links, fallback_store=fallback_store
+        base,
+        base_store,
+        base_password,
+        replace_links=replace_links,
+        accept_faults=accept_faults,
+        fallback_store=fallback_store,
     )
     directory = session_directory(place, None if state is None else typed_path(state))
     with process.loading():

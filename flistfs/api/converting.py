@@ -21,11 +21,16 @@ from flistfs.util.progress import Progress, quiet
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What `convert` read, and what it made of it. `dropped` names metadata that the format cannot hold."""
+    """What `convert` read, and what it made of it.
+
+    `dropped` names metadata that the format cannot hold; `accepted_faults` counts the faults of an flist of
+    which what is there was taken.
+    """
 
     added: AddSummary
     sealed: SealSummary
     dropped: tuple[str, ...]
+    accepted_faults: int = 0
 
 
 def convert(
@@ -45,6 +50,7 @@ def convert(
     router: AnyPath | None = None,
     metadata: MetadataChange | None = None,
     startup: bool = False,
+    accept_faults: bool = False,
     timeout: float = STORE_TIMEOUT,
     check_content: bool = False,
     measure: bool | None = None,
@@ -68,6 +74,7 @@ def convert(
         router: A router.yaml to be put into the flist.
         metadata: What the flist says besides its tree, beside what `package` says.
         startup: Put a .startup.toml into the tree, which says how it is started.
+        accept_faults: Take what is there of an flist that has faults.
         timeout: Seconds to wait while the store takes nothing.
         check_content: Fetch every block that is there already, and put right ones over wrong ones.
         measure: Find out first how much there is, so that the progress has a total. Default: if there is one.
@@ -109,7 +116,7 @@ def convert(
         from flistfs.reading.content import store_of  # noqa: PLC0415
         from flistfs.sources.decoded import DecodedSource  # noqa: PLC0415
         from flistfs.sources.sealed import BaseSource  # noqa: PLC0415
-    with closing(BaseSource.open([str(typed_path(package))])) as base:
+    with closing(BaseSource.open([str(typed_path(package))], accept_faults=accept_faults)) as base:
         (layer,) = base.layers
         says = {key: value for key, value in layer.flist.metadata.items() if key != BACKEND}
         kept = says if format_named(format).has_metadata else {}
@@ -129,4 +136,5 @@ def convert(
                 progress or quiet,
                 spares,
             )
-    return Converted(added, summary, tuple(key for key in says if key not in kept))
+        dropped = tuple(key for key in says if key not in kept)
+        return Converted(added, summary, dropped, base.accepted_faults)

@@ -10,6 +10,7 @@ from flistfs.api.arguments import AnyPath, typed_path, typed_paths
 from flistfs.errors import UsageError
 from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
+from flistfs.reading.mending import MendedReader, open_mended
 from flistfs.reading.merge import Merged, PathsClashError
 from flistfs.reading.union import Clash
 from flistfs.tree.rules import Prefer
@@ -24,6 +25,7 @@ def merge(
     *,
     prefer: Literal["first", "last", "newer"] | None = None,
     replace_links: bool = False,
+    accept_faults: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Merged:
@@ -34,6 +36,7 @@ def merge(
         flists: The flists, in the order that `prefer` speaks of.
         prefer: Which wins any other path that several have; `hidden` of the result names what is missing.
         replace_links: Whether a directory and a link are like any two things that differ.
+        accept_faults: Take what is there of flists that have faults.
         force: Replace the output if it exists.
         progress: Called with a `Report` as the work goes on.
 
@@ -50,9 +53,17 @@ def merge(
     if prefer is not None and prefer not in set(Prefer):
         raise UsageError(f"`prefer` is {prefer!r}; it must be first, last or newer")
     with ExitStack() as opened:
-        sources = [merging.Source(str(path), opened.enter_context(sealed.Flist.open(path))) for path in paths]
+        mended: list[MendedReader] = []
+        sources: list[merging.Source] = []
+        for path in paths:
+            if accept_faults:
+                flist, reader = open_mended(path)
+                mended.append(reader)
+            else:
+                flist = sealed.Flist.open(path)
+            sources.append(merging.Source(str(path), opened.enter_context(flist)))
         wanted = None if prefer is None else Prefer(prefer)
-        return merging.merge(
+        merged = merging.merge(
             sources,
             typed_path(out),
             prefer=wanted,
@@ -60,3 +71,5 @@ def merge(
             force=force,
             progress=progress or quiet,
         )
+        merged.accepted_faults = sum(reader.accepted_count for reader in mended)
+    return merged

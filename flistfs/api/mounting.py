@@ -49,6 +49,7 @@ def mount(
     base_password: str | None = None,
     fallback_store: StoreName | None = None,
     replace_links: bool = False,
+    accept_faults: bool = False,
     state: AnyPath | None = None,
     seal_to: AnyPath | None = None,
     router: AnyPath | None = None,
@@ -82,6 +83,7 @@ def mount(
         base_password: The password of `base_store`.
         fallback_store: Where they are if nothing says so. Default: the user's directory of blocks.
         replace_links: Whether a directory of a base hides a link of one below it.
+        accept_faults: Take what is there of flists that have faults.
         state: The session's directory until it is sealed. Default: below the user's state directory.
         seal_to: The flist to be made when the mount is unmounted; `wait` waits for that.
         router: A router.yaml to be put into that flist.
@@ -113,7 +115,12 @@ def mount(
     with starting.failed_start_kept(place):
         url, secret = chosen_store(store, password)
         request, base_secret = base_request(
-            base, base_store, base_password, replace_links=replace_links, fallback_store=fallback_store
+            base,
+            base_store,
+            base_password,
+            replace_links=replace_links,
+            accept_faults=accept_faults,
+            fallback_store=fallback_store,
         )
         return starting.mount(
             MountRequest(

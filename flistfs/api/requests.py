@@ -31,6 +31,7 @@ def base_request(
     password: str | None,
     *,
     replace_links: bool,
+    accept_faults: bool = False,
     fallback_store: StoreName | None = None,
 ) -> tuple[BaseRequest | None, str | None]:
     """Return what a new session starts from, and the password of the store that its blocks are in.
@@ -42,9 +43,11 @@ def base_request(
     packages = tuple(str(absolute_path(path)) for path in typed_paths(base))
     if packages:
         fallback, _ = target_store(fallback_store, None)
-        return BaseRequest(packages, named, fallback, replace_links), secret
+        return BaseRequest(packages, named, fallback, replace_links, accept_faults), secret
     if replace_links:
         raise UsageError("`replace_links` belongs to `base`: it says how several of those unite")
+    if accept_faults:
+        raise UsageError("`accept_faults` belongs to `base`: it takes what is there of that flist")
     if named is not None:
         raise UsageError("`base_store` belongs to `base`: it says where the blocks of that flist are")
     return None, secret

@@ -43,6 +43,7 @@ class Session(Closing):
         base_store: StoreName | None = None,
         base_password: str | None = None,
         replace_links: bool = False,
+        accept_faults: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Create the session of a state directory, or resume the one that is there.
@@ -59,6 +60,7 @@ class Session(Closing):
             base_password: The password of `base_store`, which is not kept either.
             replace_links: Whether a directory of a base hides a link of one below it, instead of going to the
                 directory that the link leads to.
+            accept_faults: Take what is there of flists that have faults.
             progress: Called with a `Report` while a base is read.
 
         Raises:
@@ -70,7 +72,9 @@ class Session(Closing):
             UsageError: a store is invalid.
         """
         url, secret = target_store(store, password, min_replicas)
-        request, base_secret = base_request(base, base_store, base_password, replace_links=replace_links)
+        request, base_secret = base_request(
+            base, base_store, base_password, replace_links=replace_links, accept_faults=accept_faults
+        )
         self._passwords = Passwords(secret, base_secret)
         self._directory = _directory_at(absolute_path(state).resolve())
         if not self._directory.is_open():

@@ -60,7 +60,13 @@ def opened_base(
         source = None
         if request is not None:
             source = opened.enter_context(
-                closing(BaseSource.open(request.packages, replace_links=request.replace_links))
+                closing(
+                    BaseSource.open(
+                        request.packages,
+                        replace_links=request.replace_links,
+                        accept_faults=request.accept_faults,
+                    )
+                )
             )
             _check_format(directory, source.layers)
             _note_stores(directory, store, source.layers, request)

@@ -98,12 +98,14 @@ class BaseRequest:
         store: The URL, without a password, that the user named for their blocks.
         usual: The URL of the store that the user usually has, for flists that do not say where theirs are.
         replace_links: Whether a directory hides a link of a lower layer, instead of going where that leads.
+        accept_faults: Whether to take what is there of flists that have faults.
     """
 
     packages: tuple[str, ...]
     store: str | None = None
     usual: str | None = None
     replace_links: bool = False
+    accept_faults: bool = False
 
 
 @dataclass(frozen=True, slots=True)

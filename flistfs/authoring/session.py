@@ -181,6 +181,7 @@ class Session:
             added.seconds,
             {name: list(map(os.fsdecode, paths[:MAX_PROBLEMS])) for name, paths in base.hidden.items()},
             {name: len(paths) for name, paths in base.hidden.items()},
+            base.accepted_faults,
         )
 
 

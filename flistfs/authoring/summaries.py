@@ -101,6 +101,7 @@ class BaseSummary:
     """What a session started from; see `BaseSource` for `unknown_owners`. `size` is in bytes.
 
     `hidden` says of each flist which of its entries others hide, up to a number; `hidden_counts` how many.
+    `accepted_faults` counts the faults of flists of which what is there was taken.
     """
 
     entries: int
@@ -109,6 +110,7 @@ class BaseSummary:
     seconds: float
     hidden: dict[str, list[str]]
     hidden_counts: dict[str, int]
+    accepted_faults: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a JSON object, for the daemon's first answer."""

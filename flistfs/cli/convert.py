@@ -15,6 +15,7 @@ from flistfs.cli.answers import answer
 from flistfs.cli.metadata_options import metadata_options, startup_option
 from flistfs.cli.options import (
     StorePlace,
+    accept_faults_option,
     any_path,
     check_content_option,
     flist_argument,
@@ -28,7 +29,7 @@ from flistfs.cli.options import (
     timeout_option,
     usual_store,
 )
-from flistfs.cli.output import is_watched, progress_shown, seal_lines
+from flistfs.cli.output import accepted_lines, is_watched, progress_shown, seal_lines
 from flistfs.cli.secrets import password
 
 
@@ -47,6 +48,7 @@ from flistfs.cli.secrets import password
     help="Where the blocks of FLIST are. Default: where it says, else $FLISTFS_STORE, else a directory of "
     "yours. A password may come from $FLISTFS_FROM_PASSWORD.",
 )
+@accept_faults_option
 @force_option
 @min_replicas_option
 @router_option
@@ -62,6 +64,7 @@ def command(
     format_: FormatName,
     store: str | None,
     source: str | None,
+    accept_faults: bool,
     force: bool,
     min_replicas: int | None,
     router: Path | None,
@@ -93,6 +96,7 @@ def command(
             source_password=password(FROM_PASSWORD_VARIABLE),
             fallback_store=usual_store(),
             min_replicas=min_replicas,
+            accept_faults=accept_faults,
             force=force,
             epoch=source_date_epoch(),
             public_url=public_url,
@@ -108,5 +112,7 @@ def command(
         answer(documents.converted(converted))
         return
     click.echo("\n".join(seal_lines(converted.sealed)))
+    for line in accepted_lines(converted.accepted_faults):
+        click.echo(line)
     for key in converted.dropped:
         click.echo(f"note: the metadata {key!r} is left out: the format {format_} has no place for it")

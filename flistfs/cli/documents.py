@@ -177,6 +177,7 @@ def merged(out: str, result: Merged) -> dict[str, Any]:
         ],
         "package_size": result.package_size,
         "notes": list(map(spoken, result.notes)),
+        "accepted_faults": result.accepted_faults,
     }
 
 
@@ -261,7 +262,11 @@ def packed(result: Packed) -> dict[str, Any]:
 
 def converted(result: Converted) -> dict[str, Any]:
     """Return what was converted: what was sealed, and what the format has no place for."""
-    return {**sealed(result.sealed), "dropped_metadata": list(result.dropped)}
+    return {
+        **sealed(result.sealed),
+        "dropped_metadata": list(result.dropped),
+        "accepted_faults": result.accepted_faults,
+    }
 
 
 def waited(ended: Ended, warnings: Sequence[str] = ()) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from flistfs.cli import documents
 from flistfs.cli.answers import absolute, answer
 from flistfs.cli.messages import spoken
 from flistfs.cli.nodes import counts_by_kind
-from flistfs.cli.options import any_path, json_option, replace_links_option
-from flistfs.cli.output import hidden_lines, human_size, kinds, plural, progress_shown
+from flistfs.cli.options import accept_faults_option, any_path, json_option, replace_links_option
+from flistfs.cli.output import accepted_lines, hidden_lines, human_size, kinds, plural, progress_shown
 from flistfs.tree.names import printable
 
 
@@ -34,6 +34,7 @@ from flistfs.tree.names import printable
     help="Which wins a path that several have: the first or the last that was named, or the newer one.",
 )
 @replace_links_option
+@accept_faults_option
 @click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
 @json_option
 def command(
@@ -41,6 +42,7 @@ def command(
     out: Path,
     prefer: str | None,
     replace_links: bool,
+    accept_faults: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -62,6 +64,7 @@ def command(
                 packages,
                 prefer=Prefer(prefer).value if prefer else None,
                 replace_links=replace_links,
+                accept_faults=accept_faults,
                 force=force,
                 progress=progress,
             )
@@ -87,6 +90,8 @@ def _print(out: Path, merged: Merged) -> None:
     if merged.clashes:
         click.echo(f"preferred one of several at {plural(merged.clashes, 'path')}")
     for line in hidden_lines({name: len(paths) for name, paths in merged.hidden.items()}):
+        click.echo(line)
+    for line in accepted_lines(merged.accepted_faults):
         click.echo(line)
     for note in merged.notes:
         click.echo(f"note: {spoken(note)}")

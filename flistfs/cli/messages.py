@@ -24,6 +24,7 @@ _OPTIONS = {
 # Those that have the same name.
 _ARGUMENTS = frozenset(
     {
+        "accept_faults",
         "base_store",
         "check_content",
         "deep",

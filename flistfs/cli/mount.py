@@ -18,6 +18,7 @@ from flistfs.cli.metadata_options import metadata_options, startup_option
 from flistfs.cli.mount_sealed import print_mounted_flist
 from flistfs.cli.options import (
     Size,
+    accept_faults_option,
     any_path,
     base_store_option,
     bases_option,
@@ -62,6 +63,7 @@ class _Mount(click.Command):
 @bases_option
 @base_store_option
 @replace_links_option
+@accept_faults_option
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; the kernel checks permissions.")
 @click.option(
@@ -126,6 +128,7 @@ def command(
     bases: tuple[Path, ...],
     base_store: str | None,
     replace_links: bool,
+    accept_faults: bool,
     foreground: bool,
     allow_other: bool,
     rootfs: bool,
@@ -176,6 +179,7 @@ def command(
             xattr
             or bases
             or replace_links
+            or accept_faults
             or metadata
             or startup
             or any(option is not None for option in of_sessions)
@@ -211,6 +215,7 @@ def command(
             base_password=password(BASE_PASSWORD_VARIABLE),
             fallback_store=usual_store(),
             replace_links=replace_links,
+            accept_faults=accept_faults,
             state=state,
             seal_to=seal_to,
             router=router,

@@ -12,6 +12,7 @@ from flistfs.api.store_names import BASE_PASSWORD_VARIABLE, shown_store
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
 from flistfs.cli.options import (
+    accept_faults_option,
     any_path,
     base_store_option,
     bases_option,
@@ -34,6 +35,7 @@ from flistfs.cli.secrets import password
 @bases_option
 @base_store_option
 @replace_links_option
+@accept_faults_option
 @click.option(
     "--state",
     type=any_path,
@@ -50,6 +52,7 @@ def command(
     bases: tuple[Path, ...],
     base_store: str | None,
     replace_links: bool,
+    accept_faults: bool,
     state: Path | None,
     offline: bool,
     as_json: bool,
@@ -79,6 +82,7 @@ def command(
             base_password=password(BASE_PASSWORD_VARIABLE),
             fallback_store=usual_store(),
             replace_links=replace_links,
+            accept_faults=accept_faults,
             state=state,
             offline=offline,
             progress=progress,

@@ -116,6 +116,12 @@ replace_links_option = click.option(
     help="Let a directory take the place of a link, instead of going to the directory that it leads to.",
 )
 
+accept_faults_option = click.option(
+    "--accept-faults",
+    is_flag=True,
+    help="Take what is there of an flist that has faults: lost directories are empty, cut files end there.",
+)
+
 base_store_option = click.option(
     "--base-store",
     type=StorePlace(),

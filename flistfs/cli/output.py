@@ -168,12 +168,20 @@ def base_lines(summary: BaseSummary) -> Iterator[str]:
         f"{human_size(summary.size)} of content; in {summary.seconds:.1f} s"
     )
     yield from hidden_lines(summary.hidden_counts)
+    yield from accepted_lines(summary.accepted_faults)
     if count := summary.unknown_owners:
         belong = "entry belongs to an account" if count == 1 else "entries belong to accounts"
         yield (
             f"note: {count:,} {belong} that the base knows by name only: in the mount that is a number from "
             f"{FIRST_OWN_NUMBER} on, in the flist the name again"
         )
+
+
+def accepted_lines(count: int) -> Iterator[str]:
+    """Yield the line that says how many faults of flists were accepted."""
+    if count:
+        faults = plural(count, "fault was", "faults were")
+        yield f"note: {faults} accepted: what is there was taken; flistfs verify names them"
 
 
 def complain_left_out(summary: AddSummary) -> None:

@@ -36,6 +36,7 @@ class Config:
     base_store: str | None = None
     usual_store: str | None = None
     replace_links: bool = False
+    accept_faults: bool = False
     low_latency: bool = False
 
 

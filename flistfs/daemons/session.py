@@ -143,7 +143,13 @@ class _Daemon:
         config = self._config
         if not config.bases:
             return None
-        return BaseRequest(tuple(config.bases), config.base_store, config.usual_store, config.replace_links)
+        return BaseRequest(
+            tuple(config.bases),
+            config.base_store,
+            config.usual_store,
+            config.replace_links,
+            config.accept_faults,
+        )
 
     async def _run_session(
         self, store: Store, password: str | None, base: Base, spares: SpareProcesses

@@ -189,6 +189,7 @@ def mount(request: MountRequest, passwords: Passwords, progress: Progress) -> Mo
             usual_store=base.usual if base else None,
             low_latency=request.low_latency,
             replace_links=base is not None and base.replace_links,
+            accept_faults=base is not None and base.accept_faults,
         )
         if request.foreground:
             launch.exec_daemon(config, passwords)

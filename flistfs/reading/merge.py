@@ -80,7 +80,8 @@ class Merged:
     """The result of a merge.
 
     `clashes` counts the paths decided by preference, and `hidden` lists the entries that are missing because
-    of that, by the names of their flists. `notes` are for the user.
+    of that, by the names of their flists. `notes` are for the user. `accepted_faults` counts the faults of
+    flists of which what is there was taken.
     """
 
     kinds: Counter[Kind] = field(default_factory=Counter)
@@ -89,6 +90,7 @@ class Merged:
     hidden: dict[str, list[bytes]] = field(default_factory=dict)
     package_size: int = 0
     notes: list[str] = field(default_factory=list)
+    accepted_faults: int = 0
 
 
 def merge(
@@ -236,8 +238,8 @@ class _Union:
         fault = next(self._sources[source].flist.faults(path), None)
         if fault is not None:
             raise FormatError(
-                f"{self._sources[source].name} has faults (flistfs verify lists them), the first: "
-                f"{printable(fault.path) or '/'}: {fault.what}"
+                f"{self._sources[source].name} has faults (flistfs verify lists them, `accept_faults` takes "
+                f"what is there), the first: {printable(fault.path) or '/'}: {fault.what}"
             )
 
     def _preferred(self, found: list[_Found]) -> _Found:

@@ -21,6 +21,7 @@ from typing import Self
 
 from flistfs.errors import ClashError, FormatError
 from flistfs.reading.flist import Flist
+from flistfs.reading.mending import MendedReader, open_mended
 from flistfs.reading.union import Clash, Union, described
 from flistfs.sources.item import Item
 from flistfs.tree.chunks import CHUNK_SIZE, Stored, chunk_length
@@ -40,10 +41,11 @@ _OWN_NUMBERS = MAX_ID - FIRST_OWN_NUMBER + 1
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """An flist, and its name in messages."""
+    """An flist, and its name in messages; and what is left out of it, if its faults are accepted."""
 
     name: str
     flist: Flist
+    mended: MendedReader | None = None
 
 
 class BaseSource:
@@ -69,14 +71,18 @@ class BaseSource:
         self._total = sum(layer.flist.estimated_directories for layer in layers)
 
     @classmethod
-    def open(cls, packages: Sequence[str], *, replace_links: bool = False) -> Self:
+    def open(
+        cls, packages: Sequence[str], *, replace_links: bool = False, accept_faults: bool = False
+    ) -> Self:
         """Open flists: packages, or directories with an unpacked one (blocks).
+
+        With `accept_faults` what is there of them is taken; else a fault is an error.
 
         Raises:
             FormatError: one does not exist, is damaged, or is not an flist.
         """
         with ExitStack() as opened:
-            layers = [Layer(name, opened.enter_context(Flist.open(Path(name)))) for name in packages]
+            layers = [_opened(name, opened, accept_faults=accept_faults) for name in packages]
             source = cls(layers, replace_links=replace_links)
             opened.pop_all()
         return source
@@ -113,6 +119,11 @@ class BaseSource:
         """Close the flists."""
         for layer in self.layers:
             layer.flist.close()
+
+    @property
+    def accepted_faults(self) -> int:
+        """How many faults were met and accepted."""
+        return sum(layer.mended.accepted_count for layer in self.layers if layer.mended is not None)
 
     @property
     def named_users(self) -> dict[int, bytes]:
@@ -173,6 +184,13 @@ class BaseSource:
         return uid, gid
 
 
+def _opened(name: str, opened: ExitStack, *, accept_faults: bool) -> Layer:
+    if not accept_faults:
+        return Layer(name, opened.enter_context(Flist.open(Path(name))))
+    flist, mended = open_mended(Path(name))
+    return Layer(name, opened.enter_context(flist), mended)
+
+
 def _clash(clashes: Sequence[Clash]) -> ClashError:
     named = ", ".join(described(clash) for clash in clashes[:_NAMED_CLASHES])
     more = f", and {len(clashes) - _NAMED_CLASHES:,} more" if len(clashes) > _NAMED_CLASHES else ""
@@ -187,7 +205,11 @@ def _directory(layer: Layer, path: bytes) -> tuple[Node, Sequence[Node]]:
     """Return a directory and its entries; raise FormatError if one has a fault."""
     fault = next(layer.flist.faults(path), None)
     if fault is not None:
-        raise _refusal(layer, fault.path, f"{fault.what} (flistfs verify --no-store lists every fault)")
+        raise _refusal(
+            layer,
+            fault.path,
+            f"{fault.what} (flistfs verify --no-store lists every fault, `accept_faults` takes the rest)",
+        )
     try:
         directory, listing = layer.flist.directory(path), layer.flist.listing(path)
     except FormatError as error:
