@@ -293,6 +293,8 @@ def test_push_from_the_local_directory_to_a_server(home: Home, mountpoint: Path)
             "new_bytes": 0,
             "shared_blocks": 40,
             "replaced_blocks": 0,
+            "servers": [],
+            "notes": [],
         }
         get = blocks_in_redis(server)
         nodes = read_flist(home.path / "out.flist")
