@@ -42,9 +42,10 @@ def configure(
         raise UsageError(
             f"{source} has the format {format_.name}, which has no place for metadata; sqlite has one"
         )
-    with Flist.open(source) as flist:
-        if missing := [key for key in change.unset if key not in flist.metadata]:
-            raise UsageError(f"{source} has no metadata {missing[0]!r}")
+    if change.unset:
+        with Flist.open(source) as flist:
+            if missing := [key for key in change.unset if key not in flist.metadata]:
+                raise UsageError(f"{source} has no metadata {missing[0]!r}")
     rewrite(source, changed_path(source, out), None, change, force=force)
 
 

@@ -12,7 +12,7 @@ from flistfs.api.requests import checked_format, seal_request
 from flistfs.authoring.request import AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.errors import UsageError
-from flistfs.format.metadata import BACKEND, MetadataChange
+from flistfs.format.metadata import MetadataChange, without_backend
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.stores.url import FROM_PASSWORD_VARIABLE
 from flistfs.util.output_file import check_output
@@ -118,16 +118,14 @@ def convert(
         from flistfs.sources.sealed import BaseSource  # noqa: PLC0415
     with closing(BaseSource.open([str(typed_path(package))], accept_faults=accept_faults)) as base:
         (layer,) = base.layers
-        says = {key: value for key, value in layer.flist.metadata.items() if key != BACKEND}
-        kept = says if format_named(format).has_metadata else {}
+        says = without_backend(layer.flist.metadata)
         spares = process.prepare_encoders(url, format)
         with closing(
             store_of(layer.flist, origin, origin_secret, fallback, password_variable=FROM_PASSWORD_VARIABLE)
         ) as blocks:
             added, summary = offline.convert(
                 DecodedSource(base, blocks),
-                base,
-                kept,
+                says,
                 url,
                 format,
                 Passwords(secret, None),
@@ -136,5 +134,5 @@ def convert(
                 progress or quiet,
                 spares,
             )
-        dropped = tuple(key for key in says if key not in kept)
+        dropped = () if format_named(format).has_metadata else tuple(says)
         return Converted(added, summary, dropped, base.accepted_faults)

@@ -10,7 +10,6 @@ from flistfs.api.arguments import AnyPath, typed_path, typed_paths
 from flistfs.errors import UsageError
 from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
-from flistfs.reading.mending import MendedReader, open_mended
 from flistfs.reading.merge import Merged, PathsClashError
 from flistfs.reading.union import Clash
 from flistfs.tree.rules import Prefer
@@ -53,17 +52,14 @@ def merge(
     if prefer is not None and prefer not in set(Prefer):
         raise UsageError(f"`prefer` is {prefer!r}; it must be first, last or newer")
     with ExitStack() as opened:
-        mended: list[MendedReader] = []
-        sources: list[merging.Source] = []
-        for path in paths:
-            if accept_faults:
-                flist, reader = open_mended(path)
-                mended.append(reader)
-            else:
-                flist = sealed.Flist.open(path)
-            sources.append(merging.Source(str(path), opened.enter_context(flist)))
+        sources = [
+            merging.Source(
+                str(path), opened.enter_context(sealed.Flist.open(path, accept_faults=accept_faults))
+            )
+            for path in paths
+        ]
         wanted = None if prefer is None else Prefer(prefer)
-        merged = merging.merge(
+        return merging.merge(
             sources,
             typed_path(out),
             prefer=wanted,
@@ -71,5 +67,3 @@ def merge(
             force=force,
             progress=progress or quiet,
         )
-        merged.accepted_faults = sum(reader.accepted_count for reader in mended)
-    return merged

@@ -64,7 +64,7 @@ def pack(
         keep_going: Leave out what cannot be read, and name it in the summary.
         public_url: Where readers reach the store, if not at its URL.
         router: A router.yaml to be put into the flist.
-        metadata: What the flist says besides its tree, beside what its base says.
+        metadata: What the flist says besides its tree.
         startup: Put a .startup.toml into the tree, which says how it is started.
         timeout: Seconds to wait while the store takes nothing.
         check_content: Fetch every block that is there already, and put right ones over wrong ones.

@@ -31,7 +31,7 @@ def base_request(
     password: str | None,
     *,
     replace_links: bool,
-    accept_faults: bool = False,
+    accept_faults: bool,
     fallback_store: StoreName | None = None,
 ) -> tuple[BaseRequest | None, str | None]:
     """Return what a new session starts from, and the password of the store that its blocks are in.

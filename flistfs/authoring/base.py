@@ -10,7 +10,7 @@ from flistfs.authoring.request import BaseRequest
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec
-from flistfs.format.metadata import BACKEND
+from flistfs.format.metadata import without_backend
 from flistfs.format.router import Router, format_router, without_passwords
 from flistfs.sources.sealed import BaseSource, Layer
 from flistfs.stores import Store, open_store
@@ -90,9 +90,7 @@ def _check_format(directory: SessionDirectory, layers: Sequence[Layer]) -> None:
 
 def _metadata(layers: Sequence[Layer]) -> dict[str, bytes]:
     """Return the metadata of flists that lie on top of each other, but for their servers."""
-    united = {key: value for layer in layers for key, value in layer.flist.metadata.items()}
-    united.pop(BACKEND, None)
-    return united
+    return without_backend({key: each for layer in layers for key, each in layer.flist.metadata.items()})
 
 
 def _note_stores(

@@ -22,7 +22,7 @@ from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
 from flistfs.authoring.new_session import new_settings
 from flistfs.authoring.request import AddRequest, BaseRequest, Passwords, SealRequest
-from flistfs.authoring.sealing.metadata import check_place
+from flistfs.authoring.sealing.metadata import metadata_of
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.finding import packing_root
@@ -34,6 +34,7 @@ from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.authoring.upload.store_timeout import connect
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.format.opening import format_named
+from flistfs.sources.decoded import DecodedSource
 from flistfs.sources.excludes import excluding
 from flistfs.sources.item import TreeSource
 from flistfs.sources.sealed import BaseSource
@@ -166,23 +167,15 @@ def pack(
     Raises:
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
     """
-    check_place(format_named(format_), request.metadata, startup=request.startup)  # before all is read
-    with _packing_directory(store, format_) as directory:
 
-        async def work(session: Session) -> tuple[AddSummary, SealSummary]:
-            tree = open_tree(source, excluding(options.exclude), store, [directory.path])
-            reading = replace(options, check_content=request.check_content)
-            added = await session.add(tree, reading, progress, owner=_caller(), unique=True)
-            # What was compared, or put, when it was met need not be fetched once more.
-            final = replace(request, check_content=False)
-            return added, await seal_session(session, directory, final, None, progress)
+    def opened(directory: SessionDirectory) -> TreeSource:
+        return open_tree(source, excluding(options.exclude), store, [directory.path])
 
-        return _run(directory, passwords, work, timeout=request.timeout, spares=spares)
+    return _make_at_once(opened, store, format_, passwords, request, options, progress, spares)
 
 
 def convert(
-    source: TreeSource,
-    base: BaseSource,
+    source: DecodedSource,
     metadata: Mapping[str, bytes],
     store: str,
     format_: str,
@@ -195,9 +188,8 @@ def convert(
     """Make an flist of a sealed one, in one go; nothing is left of the session.
 
     Args:
-        source: The tree with the content of its files.
-        base: The same tree, which knows its accounts.
-        metadata: What the new flist has of the old one's.
+        source: The sealed flist, with the content of its files.
+        metadata: What that says, for the new one as far as its format has a place.
         store: Where blocks go: a URL without a password.
         format_: The name of the new flist's format.
         passwords: The store's.
@@ -209,14 +201,48 @@ def convert(
     Raises:
         FlistfsError: as reading an flist, `Session.add` and a seal do; nothing was sealed then.
     """
-    check_place(format_named(format_), request.metadata, startup=request.startup)
+    return _make_at_once(
+        lambda _: source,
+        store,
+        format_,
+        passwords,
+        request,
+        options,
+        progress,
+        spares,
+        metadata=metadata,
+        accounts=source.base,
+    )
+
+
+def _make_at_once(
+    opened: Callable[[SessionDirectory], TreeSource],
+    store: str,
+    format_: str,
+    passwords: Passwords,
+    request: SealRequest,
+    options: AddRequest,
+    progress: Progress,
+    spares: SpareProcesses | None,
+    *,
+    metadata: Mapping[str, bytes] | None = None,
+    accounts: BaseSource | None = None,
+) -> tuple[AddSummary, SealSummary]:
+    """Make an flist of the source that is opened once there is a session, which nothing is left of.
+
+    `metadata` is what the flist has of another, and `accounts` knows that one's by name.
+    """
+    metadata = metadata or {}
+    metadata_of(format_named(format_), request, metadata)  # what has no place is refused before all is read
     with _packing_directory(store, format_) as directory:
         directory.keep_base_metadata(metadata)
 
         async def work(session: Session) -> tuple[AddSummary, SealSummary]:
             reading = replace(options, check_content=request.check_content)
-            added = await session.add(source, reading, progress, owner=_caller(), unique=True)
-            session.note_accounts(base)
+            added = await session.add(opened(directory), reading, progress, owner=_caller(), unique=True)
+            if accounts is not None:
+                session.note_accounts(accounts)
+            # What was compared, or put, when it was met need not be fetched once more.
             final = replace(request, check_content=False)
             return added, await seal_session(session, directory, final, None, progress)
 

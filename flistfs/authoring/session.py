@@ -98,6 +98,7 @@ class Session:
         """Seal the tree into an flist; see `Sealing.seal`.
 
         Raises also:
+            SessionError: something was not added whole, and the request does not take that.
             UsageError: the format has no place for what is to be said, or there is nothing to start.
         """
         parts = self.parts

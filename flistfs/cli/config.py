@@ -12,7 +12,7 @@ from flistfs.api.flists import open  # noqa: A004  flistfs.open, like gzip.open
 from flistfs.cli import documents
 from flistfs.cli.answers import absolute, answer
 from flistfs.cli.metadata_options import metadata_options
-from flistfs.cli.options import any_path, flist_argument, json_option
+from flistfs.cli.options import changed_option, flist_argument, force_changed_option, json_option
 from flistfs.cli.output import metadata_lines
 from flistfs.errors import UsageError
 
@@ -20,15 +20,8 @@ from flistfs.errors import UsageError
 @click.command("config", short_help="Show or change what an flist says of how it is used.")
 @flist_argument
 @metadata_options
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=any_path,
-    metavar="NEW.flist",
-    help="The changed flist. Default: it takes the place of the other.",
-)
-@click.option("--force", is_flag=True, help="Replace NEW.flist if it exists.")
+@changed_option
+@force_changed_option
 @json_option
 def command(package: Path, metadata: MetadataChange, out: Path | None, force: bool, as_json: bool) -> None:
     """Show the metadata of an flist, or change it: how it is started, and what is said about it.

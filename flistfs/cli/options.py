@@ -181,6 +181,17 @@ keep_going_option = click.option(
 
 force_option = click.option("--force", is_flag=True, help="Replace OUT.flist if it exists.")
 
+changed_option = click.option(
+    "-o",
+    "--output",
+    "out",
+    type=any_path,
+    metavar="NEW.flist",
+    help="The changed flist. Default: it takes the place of the other.",
+)
+
+force_changed_option = click.option("--force", is_flag=True, help="Replace NEW.flist if it exists.")
+
 owner_option = click.option(
     "--owner", metavar="UID:GID", help="Let everything belong to this user and group."
 )

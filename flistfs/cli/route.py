@@ -9,7 +9,13 @@ import click
 from flistfs.api.routing import route
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
-from flistfs.cli.options import any_path, flist_argument, json_option, timeout_option
+from flistfs.cli.options import (
+    changed_option,
+    flist_argument,
+    force_changed_option,
+    json_option,
+    timeout_option,
+)
 from flistfs.cli.output import progress_shown, server_lines
 
 
@@ -19,15 +25,8 @@ from flistfs.cli.output import progress_shown, server_lines
     "--router", type=click.Path(path_type=Path), metavar="FILE", help="A router.yaml of the servers."
 )
 @click.option("--public-url", metavar="URL", help="The one server.")
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=any_path,
-    metavar="NEW.flist",
-    help="The changed flist. Default: it takes the place of the other.",
-)
-@click.option("--force", is_flag=True, help="Replace NEW.flist if it exists.")
+@changed_option
+@force_changed_option
 @click.option(
     "--no-check", is_flag=True, help="Take it without asking the servers whether they have all blocks."
 )

@@ -110,6 +110,11 @@ NO_CHANGE: Final = MetadataChange()
 """Leaves everything as it is."""
 
 
+def without_backend(metadata: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return metadata without the server of the blocks, which follows from the router."""
+    return {key: value for key, value in metadata.items() if key != BACKEND}
+
+
 def entrypoint_of(metadata: Mapping[str, bytes]) -> list[str]:
     """Return the words of the command that starts an flist; none if it says nothing.
 

@@ -16,6 +16,7 @@ from flistfs.util.closing import Closing
 
 if TYPE_CHECKING:
     from flistfs.format.router import Router
+    from flistfs.reading.mending import MendedReader
 
 _MAX_LINKS = 40  # links on the way to one path, as in Linux
 
@@ -23,25 +24,36 @@ _MAX_LINKS = 40  # links on the way to one path, as in Linux
 class Flist(Closing):
     """An open flist; a context manager."""
 
-    def __init__(self, format_: Format, reader: TreeReader) -> None:
-        """Use the reader of an flist of that format; `close` closes it."""
+    def __init__(self, format_: Format, reader: TreeReader, mended: MendedReader | None = None) -> None:
+        """Use the reader of an flist of that format, or what is `mended` of it; `close` closes it."""
         self.format = format_
-        self._reader = reader
+        self._mended = mended
+        self._reader = mended or reader
 
     @classmethod
-    def open(cls, package: Path) -> Self:
-        """Open a file, or a directory with an unpacked package.
+    def open(cls, package: Path, *, accept_faults: bool = False) -> Self:
+        """Open a file, or a directory with an unpacked package; with `accept_faults` what is there of it.
 
         Temporary files go to a temporary directory: nothing is written next to the user's files.
 
         Raises:
             FormatError: it does not exist, is damaged, or is not an flist.
         """
-        return cls(*open_tree(package))
+        format_, reader = open_tree(package)
+        if not accept_faults:
+            return cls(format_, reader)
+        from flistfs.reading.mending import MendedReader  # noqa: PLC0415  few flists need it
+
+        return cls(format_, reader, MendedReader(reader, format_.codec))
 
     def close(self) -> None:
         """Close it and remove temporary files."""
         self._reader.close()
+
+    @property
+    def accepted_faults(self) -> int:
+        """How many faults were met so far and accepted."""
+        return 0 if self._mended is None else self._mended.accepted_faults
 
     @property
     def codec(self) -> Codec:

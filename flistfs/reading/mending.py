@@ -7,14 +7,11 @@ there of them is right, and often all that anybody has.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec, Fault, TreeReader
 from flistfs.format.faults import node_fault
-from flistfs.format.opening import open_tree
-from flistfs.reading.flist import Flist
 from flistfs.tree.names import place_fault
 from flistfs.tree.node import Kind, Node
 from flistfs.tree.owners import id_fault
@@ -22,22 +19,18 @@ from flistfs.tree.owners import id_fault
 if TYPE_CHECKING:
     from flistfs.format.router import Router
 
-_MOST_NAMED: Final = 10_000
-"""Faults that are kept with their paths."""
-
 
 class MendedReader:
     """A `TreeReader` of what is there of another's tree.
 
     A directory whose record is lost or damaged is empty; a file ends with its last block; what has no place
-    in a tree, or nothing by which it could be shown, is left out. `accepted` are the faults that were met on
-    the way, each once, up to a number, and `accepted_count` says how many those are.
+    in a tree, or nothing by which it could be shown, is left out. `accepted_faults` counts the faults that
+    were met on the way.
     """
 
     def __init__(self, reader: TreeReader, codec: Codec) -> None:
         """Mend what a reader reads; `close` closes it."""
-        self.accepted: dict[tuple[bytes, str], Fault] = {}
-        self.accepted_count = 0
+        self.accepted_faults = 0
         self._reader = reader
         self._codec = codec
         self._met: set[bytes] = set()  # directories whose faults are known
@@ -135,27 +128,9 @@ class MendedReader:
             return
         self._met.add(path)
         try:
-            faults = [*self._reader.faults(path)]
-        except FormatError as error:
-            faults = [Fault(path, str(error))]
-        for fault in faults:
-            key = fault.path, fault.what
-            if key in self.accepted:
-                continue
-            self.accepted_count += 1
-            if len(self.accepted) < _MOST_NAMED:
-                self.accepted[key] = fault
-
-
-def open_mended(path: Path) -> tuple[Flist, MendedReader]:
-    """Open what is there of an flist; closing that closes the reader.
-
-    Raises:
-        FormatError: it is not there, or nothing of it can be read.
-    """
-    format_, reader = open_tree(path)
-    mended = MendedReader(reader, format_.codec)
-    return Flist(format_, mended), mended
+            self.accepted_faults += len(set(self._reader.faults(path)))
+        except FormatError:
+            self.accepted_faults += 1
 
 
 def _is_shown(node: Node) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 
 from flistfs.errors import ClashError, FormatError, OutputError
 from flistfs.format.base import Format, TreeWriter
-from flistfs.format.metadata import BACKEND
+from flistfs.format.metadata import without_backend
 from flistfs.format.router import Pool, Router, without_passwords
 from flistfs.reading.flist import Flist
 from flistfs.reading.union import Clash, Union, described
@@ -135,6 +135,7 @@ def merge(
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
     progress(Report("package", 1, 1))
+    union.merged.accepted_faults = sum(source.flist.accepted_faults for source in sources)
     return union.merged
 
 
@@ -281,9 +282,7 @@ def _united_metadata(sources: Sequence[Source], prefer: Prefer | None, notes: li
     united: dict[str, bytes] = {}
     by: dict[str, str] = {}
     for source in reversed(sources) if prefer is Prefer.LAST else sources:
-        for key, value in source.flist.metadata.items():
-            if key == BACKEND:  # where blocks are is in the router
-                continue
+        for key, value in without_backend(source.flist.metadata).items():
             if united.setdefault(key, value) != value:
                 notes.append(f"the metadata {key!r} of {source.name} is left out: {by[key]} has another")
             by.setdefault(key, source.name)

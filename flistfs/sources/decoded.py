@@ -32,7 +32,7 @@ class DecodedSource:
 
     def __init__(self, base: BaseSource, store: Store) -> None:
         """Take the tree of `base`, and its blocks from a store; `close` closes neither."""
-        self._base = base
+        self.base = base
         self._store = store
         self._total = 0
 
@@ -55,7 +55,7 @@ class DecodedSource:
 
     def measure(self) -> None:
         """Add up the sizes of all files (blocks)."""
-        self._total = sum(node.size for layer in self._base.layers for node in layer.flist.files())
+        self._total = sum(node.size for layer in self.base.layers for node in layer.flist.files())
 
     def extent(self, size: int) -> tuple[int, int]:
         """Return how many bytes of content of how many are done."""
@@ -63,13 +63,13 @@ class DecodedSource:
 
     def named(self, path: bytes) -> str:
         """Return a path of the tree."""
-        return self._base.named(path)
+        return self.base.named(path)
 
     def close(self) -> None:
         """Do nothing: who opened the flist closes it."""
 
     def _jobs(self) -> Iterator[Item | _Wanted]:
-        for item in self._base.items():
+        for item in self.base.items():
             yield item
             yield from (_Wanted(item.path, number, stored) for number, stored in enumerate(item.stored))
 

@@ -21,7 +21,6 @@ from typing import Self
 
 from flistfs.errors import ClashError, FormatError
 from flistfs.reading.flist import Flist
-from flistfs.reading.mending import MendedReader, open_mended
 from flistfs.reading.union import Clash, Union, described
 from flistfs.sources.item import Item
 from flistfs.tree.chunks import CHUNK_SIZE, Stored, chunk_length
@@ -41,11 +40,10 @@ _OWN_NUMBERS = MAX_ID - FIRST_OWN_NUMBER + 1
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """An flist, and its name in messages; and what is left out of it, if its faults are accepted."""
+    """An flist, and its name in messages."""
 
     name: str
     flist: Flist
-    mended: MendedReader | None = None
 
 
 class BaseSource:
@@ -82,7 +80,10 @@ class BaseSource:
             FormatError: one does not exist, is damaged, or is not an flist.
         """
         with ExitStack() as opened:
-            layers = [_opened(name, opened, accept_faults=accept_faults) for name in packages]
+            layers = [
+                Layer(name, opened.enter_context(Flist.open(Path(name), accept_faults=accept_faults)))
+                for name in packages
+            ]
             source = cls(layers, replace_links=replace_links)
             opened.pop_all()
         return source
@@ -123,7 +124,7 @@ class BaseSource:
     @property
     def accepted_faults(self) -> int:
         """How many faults were met and accepted."""
-        return sum(layer.mended.accepted_count for layer in self.layers if layer.mended is not None)
+        return sum(layer.flist.accepted_faults for layer in self.layers)
 
     @property
     def named_users(self) -> dict[int, bytes]:
@@ -182,13 +183,6 @@ class BaseSource:
             raise _refusal(layer, path, f"more than {_OWN_NUMBERS} accounts have no number")
         self.unknown_owners += _is_unknown(access.uid, access.user) or _is_unknown(access.gid, access.group)
         return uid, gid
-
-
-def _opened(name: str, opened: ExitStack, *, accept_faults: bool) -> Layer:
-    if not accept_faults:
-        return Layer(name, opened.enter_context(Flist.open(Path(name))))
-    flist, mended = open_mended(Path(name))
-    return Layer(name, opened.enter_context(flist), mended)
 
 
 def _clash(clashes: Sequence[Clash]) -> ClashError:

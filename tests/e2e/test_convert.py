@@ -62,6 +62,8 @@ def test_metadata_goes_where_it_has_a_place(home: Home, source: Path) -> None:
     assert back["dropped_metadata"] == ["a", "entrypoint"]
     said = home.run("convert", "a.flist", "b.flist", "--format", "rocksdb", "--force").stdout
     assert "note: the metadata 'entrypoint' is left out: the format rocksdb has no place for it" in said
+    home.run("convert", "a.flist", "started.flist", "--format", "rocksdb", "--startup")
+    assert 'name = "sh"' in home.run("cat", "started.flist", ".startup.toml").stdout
     home.run("convert", "a.flist", "c.flist", "--format", "sqlite", "--env", "K=V")
     assert home.json("config", "c.flist")["metadata"] == {
         "a": "b",

@@ -19,23 +19,6 @@ class Startup:
     environ: Mapping[str, str]
 
 
-def check_place(format_: Format, change: MetadataChange, *, startup: bool) -> None:
-    """Check that a format has a place for metadata; what only starts the flist may go into its tree.
-
-    Raises:
-        UsageError: it has none, or there is nothing to start.
-    """
-    if not format_.has_metadata:
-        left = replace(change, entrypoint=None, environ={}) if startup else change
-        if left:
-            raise UsageError(
-                f"an flist of the format {format_.name} has no place for metadata: choose the `format` "
-                "sqlite when the session starts (`startup` puts `entrypoint` and `environ` into its tree)"
-            )
-        if startup and change.entrypoint is None:
-            raise UsageError("`startup` says what is to be started: name it with `entrypoint`")
-
-
 def metadata_of(
     format_: Format, request: SealRequest, base: Mapping[str, bytes]
 ) -> tuple[dict[str, bytes], Startup | None]:
@@ -45,7 +28,8 @@ def metadata_of(
         FormatError: that of the base has another shape than the request needs.
         UsageError: the format has no place for it, or there is nothing to start.
     """
-    check_place(format_, request.metadata, startup=request.startup)
+    if not format_.has_metadata:
+        _check_placeless(format_, request.metadata, startup=request.startup)
     changed = request.metadata.applied(base)
     startup = None
     if request.startup:
@@ -53,3 +37,13 @@ def metadata_of(
         if not startup.entrypoint:
             raise UsageError("`startup` says what is to be started: name it with `entrypoint`")
     return changed if format_.has_metadata else {}, startup
+
+
+def _check_placeless(format_: Format, change: MetadataChange, *, startup: bool) -> None:
+    """Check that nothing needs a place that the format lacks: what starts the flist may go into its tree."""
+    left = replace(change, entrypoint=None, environ={}) if startup else change
+    if left:
+        raise UsageError(
+            f"an flist of the format {format_.name} has no place for metadata: choose the `format` sqlite "
+            "when the session starts (`startup` puts `entrypoint` and `environ` into its tree)"
+        )

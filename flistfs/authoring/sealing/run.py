@@ -81,7 +81,6 @@ class Sealing:
             FormatError: the router is invalid.
             OutputError: the output exists or cannot be written.
             BusyError: the mount is in use, or files keep changing.
-            SessionError: something was not added whole, and the request does not take that.
             BlockMissingError: the store lost blocks.
             StoreError: the store cannot be used.
         """

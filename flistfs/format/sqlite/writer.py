@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from flistfs.format.metadata import BACKEND
+from flistfs.format.metadata import BACKEND, without_backend
 from flistfs.format.router import Router
 from flistfs.format.sqlite.backend import backend_of
 from flistfs.format.sqlite.catalog import CatalogWriter
@@ -34,7 +34,7 @@ class _Writer(PackageWriter):
 
 def all_metadata(metadata: Mapping[str, bytes], router: Router | None) -> dict[str, bytes]:
     """Return metadata with the server that the router names, if one has all blocks, in place of another."""
-    others = {key: value for key, value in metadata.items() if key != BACKEND}
+    others = without_backend(metadata)
     server = backend_of(router)
     return others if server is None else {BACKEND: server.encode(), **others}
 
