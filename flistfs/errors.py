@@ -9,7 +9,10 @@ codes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+# How many of an flist's faults are shown as lines; JSON has them all.
+_SHOWN_FAULTS: Final = 20
 
 
 class FlistfsError(Exception):
@@ -30,6 +33,11 @@ class FlistfsError(Exception):
         super().__init__(message)
         self.paths = [*paths]
         self.count = len(self.paths) if count is None else count
+
+    @property
+    def details(self) -> Sequence[str]:
+        """Lines that the user sees before the line."""
+        return ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -123,10 +131,28 @@ class OutputError(FlistfsError):
 
 
 class FaultsError(FlistfsError):
-    """An flist has faults, or the store lacks blocks of it; what they are was said before."""
+    """An flist has faults, or the store lacks blocks of it; what they are was said before.
+
+    Or reading went past what another program lost: `found` says at which paths, and what readers make of it.
+    """
 
     exit_code = 10
     code = "faults"
+
+    def __init__(self, message: str, found: Sequence[tuple[str, str]] = (), count: int | None = None) -> None:
+        super().__init__(message, paths=[path for path, _ in found], count=count)
+        self.found = found
+
+    @property
+    def details(self) -> Sequence[str]:
+        """Return a line for each, up to a number."""
+        lines = [f"{path or '/'}: {why}" for path, why in self.found[:_SHOWN_FAULTS]]
+        more = self.count - len(lines)
+        return [*lines, f"… and {more:,} more (flistfs verify --no-store lists them)"] if more else lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object, each path with what is wrong there."""
+        return {**super().as_dict(), "paths": _explained(self.found)}
 
 
 class SourceError(FlistfsError):
@@ -150,7 +176,7 @@ class NoPlaceError(SourceError):
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a JSON object, each path with the reason."""
-        return {**super().as_dict(), "paths": [{"path": path, "why": why} for path, why in self.no_place]}
+        return {**super().as_dict(), "paths": _explained(self.no_place)}
 
 
 class ClashError(FlistfsError):
@@ -171,6 +197,10 @@ class InternalError(FlistfsError):
     """A bug in flistfs."""
 
     code = "bug"
+
+
+def _explained(found: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "why": why} for path, why in found]
 
 
 def error_class(code: str | None, exit_code: int) -> type[FlistfsError]:

@@ -128,6 +128,9 @@ class PlainReader:
             if (fault := node_fault(whole, PLAIN.codec)) is not None:
                 yield Fault(node.path, fault)
 
+    def read_past(self, path: bytes) -> Iterator[Fault]:  # noqa: ARG002  nothing is known
+        return iter(())
+
     def files(self) -> Iterator[Node]:
         for _, entries in self._directories.values():
             yield from (node for node in entries if node.kind is Kind.FILE)

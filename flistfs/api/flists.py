@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flistfs.api.arguments import AnyPath, StoreName, chosen_store, typed_path
-from flistfs.errors import FormatError, UsageError
+from flistfs.errors import FaultsError, FormatError, UsageError
 from flistfs.reading import flist as sealed
 from flistfs.tree.names import printable
 from flistfs.tree.node import Access, Kind, Node
@@ -24,6 +24,7 @@ from flistfs.util.closing import Closing
 from flistfs.util.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from flistfs.format.base import Fault as Fault
     from flistfs.format.router import Router as Router
     from flistfs.reading.diff import Difference
     from flistfs.reading.extract import Extracted
@@ -59,6 +60,16 @@ class Flist(Closing):
         return self._flist.format.name
 
     @property
+    def faults(self) -> Sequence[Fault]:
+        """What of the flist reading went past so far, up to 10,000 of it: see `open`."""
+        return self._flist.faults_met
+
+    @property
+    def fault_count(self) -> int:
+        """How many `faults` there are so far."""
+        return self._flist.accepted_faults
+
+    @property
     def router(self) -> Router | None:
         """Where it says that its blocks are, without passwords; None if it says nothing.
 
@@ -84,6 +95,22 @@ class Flist(Closing):
     def store_trouble(self) -> str | None:
         """What was wrong with a server that others stood in for while blocks were read, if anything was."""
         return None if self._blocks is None else self._blocks.trouble
+
+    def complain(self, name: str, *, at: Sequence[AnyPath] = ()) -> None:
+        """Raise what reading went past so far as an error, if there is anything.
+
+        Args:
+            name: What the flist is called.
+            at: Paths that are asked about, with all below them; none for all that was read.
+
+        Raises:
+            FaultsError: there is something; it says where, and what readers make of it.
+        """
+        wanted = [os.fsencode(path).strip(b"/") for path in at]
+        found = [fault for fault in self.faults if not at or any(_concerns(fault, path) for path in wanted)]
+        if found:
+            count = len(found) if at else self.fault_count
+            raise read_past(name, found, count)
 
     def find(self, path: AnyPath = "", *, follow: bool = False) -> Node:
         """Look a path up; `follow` links as a program in the tree would, none of which leads out of it.
@@ -233,7 +260,7 @@ class Flist(Closing):
         with ExitStack() as opened:
             supply = None if source is None else opened.enter_context(self._supply(source, source_password))
             store = self._store(reading=supply is None) if blocks else None
-            return verify(self._flist, store, deep=deep, supply=supply, progress=progress or quiet)
+            return verify(self._flist.as_it_is(), store, deep=deep, supply=supply, progress=progress or quiet)
 
     @contextmanager
     def _supply(self, source: StoreName | Path, password: str | None) -> Iterator[Supply]:
@@ -305,6 +332,22 @@ class Flist(Closing):
         return self._blocks
 
 
+def read_past(name: str, found: Sequence[Fault], count: int) -> FaultsError:
+    """Return what reading an flist went past as an error: of `count` faults those that are kept."""
+    things = "one thing" if count == 1 else f"{count:,} things"
+    return FaultsError(
+        f"the program that wrote {name} lost or mixed up {things} in it; the rest was read",
+        [(os.fsdecode(fault.path), fault.what) for fault in found],
+        count,
+    )
+
+
+def _concerns(fault: Fault, path: bytes) -> bool:
+    """Return whether a fault is at a path, below it, or of all entries of its parent together."""
+    is_below = not path or fault.path == path or fault.path.startswith(path + b"/")
+    return is_below or fault.path == path.rpartition(b"/")[0]
+
+
 def open(  # noqa: A001  flistfs.open, like gzip.open
     package: AnyPath,
     *,
@@ -313,6 +356,10 @@ def open(  # noqa: A001  flistfs.open, like gzip.open
     fallback_store: StoreName | None = None,
 ) -> Flist:
     """Open an flist: a package, or the directory that one was unpacked into.
+
+    Other programs are known to have written flists of the format sqlite that lack the records of large
+    directories, the ends of large files, kinds of devices or modes. Reading goes on with what is there: such
+    a directory is empty, and such a file ends early. `Flist.faults` says where, of all that was read.
 
     Args:
         package: The flist; nothing is written beside it.
@@ -326,4 +373,4 @@ def open(  # noqa: A001  flistfs.open, like gzip.open
     """
     url, secret = chosen_store(store, password)
     fallback, _ = chosen_store(fallback_store, None)
-    return Flist(sealed.Flist.open(typed_path(package)), url, secret, fallback)
+    return Flist(sealed.Flist.open(typed_path(package), sealed.Faults.READ_PAST), url, secret, fallback)

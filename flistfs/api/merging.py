@@ -51,12 +51,10 @@ def merge(
         raise UsageError("there is nothing to merge; name an flist")
     if prefer is not None and prefer not in set(Prefer):
         raise UsageError(f"`prefer` is {prefer!r}; it must be first, last or newer")
+    faults = sealed.Faults.ACCEPTED if accept_faults else sealed.Faults.RAISED
     with ExitStack() as opened:
         sources = [
-            merging.Source(
-                str(path), opened.enter_context(sealed.Flist.open(path, accept_faults=accept_faults))
-            )
-            for path in paths
+            merging.Source(str(path), opened.enter_context(sealed.Flist.open(path, faults))) for path in paths
         ]
         wanted = None if prefer is None else Prefer(prefer)
         return merging.merge(

@@ -11,7 +11,7 @@ from flistfs.format.metadata import NO_CHANGE
 from flistfs.reading import push as pushing
 from flistfs.reading.config import rewrite
 from flistfs.reading.content import store_of
-from flistfs.reading.flist import Flist
+from flistfs.reading.flist import Faults, Flist
 from flistfs.reading.push import PushSummary
 from flistfs.stores import open_store
 from flistfs.stores.readers import notes_for_servers
@@ -35,6 +35,9 @@ def push(
     progress: Progress | None = None,
 ) -> PushSummary:
     """Bring the blocks of an flist to another store: those that it lacks, each checked on the way.
+
+    Of an flist in which another program lost something, all that is there is brought; the result says what
+    is not, as `open` describes it.
 
     Args:
         package: The flist.
@@ -65,7 +68,7 @@ def push(
     origin, origin_secret = chosen_store(source, source_password)
     fallback, _ = chosen_store(fallback_store, None)
     with (
-        Flist.open(typed_path(package)) as flist,
+        Flist.open(typed_path(package), Faults.READ_PAST) as flist,
         closing(
             store_of(flist, origin, origin_secret, fallback, password_variable=FROM_PASSWORD_VARIABLE)
         ) as from_store,
@@ -76,6 +79,7 @@ def push(
             raise UsageError(f"{target.unreadable}: `update` cannot let the flist name it")
         target.check()
         summary = pushing.push(flist, from_store, target, progress or quiet, check_content=check_content)
+        summary = replace(summary, faults=tuple(flist.faults_met), fault_count=flist.accepted_faults)
     if update and router is not None:
         rewrite(typed_path(package), output_path(package), router, NO_CHANGE, force=False)
         notes = tuple(notes_for_servers(router))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import click
 
-from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.api.flists import Flist
 from flistfs.cli.answers import VERSION, dumps, write
 from flistfs.cli.options import flist_argument, from_store_option, json_option, usual_store
+from flistfs.cli.reading import opened
 from flistfs.cli.secrets import password
 from flistfs.errors import FlistfsError
 from flistfs.tree.node import Node
@@ -34,7 +35,8 @@ def command(package: Path, paths: tuple[str, ...], store: str | None, as_json: b
       flistfs cat out.flist etc/os-release
       flistfs cat out.flist boot/initrd.img --store ardb://host:16379 | lsinitramfs -
     """
-    with open(package, store=store, password=password(), fallback_store=usual_store()) as flist:
+    secret = password()
+    with opened(package, at=paths, store=store, password=secret, fallback_store=usual_store()) as flist:
         nodes = [flist.find(path, follow=True) for path in paths]
         if as_json:
             _print_as_json(flist, nodes)
@@ -42,7 +44,7 @@ def command(package: Path, paths: tuple[str, ...], store: str | None, as_json: b
         for node in nodes:
             for part in flist.read(node):
                 sys.stdout.buffer.write(part)
-    sys.stdout.buffer.flush()
+        sys.stdout.buffer.flush()
 
 
 def _print_as_json(flist: Flist, nodes: Sequence[Node]) -> None:

@@ -99,6 +99,8 @@ def _run() -> int:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
     except FlistfsError as error:
+        for line in error.details:
+            click.echo(streams.on_one_line(line), err=True)
         _complain(str(error))
         _end_answer(error)
         return error.exit_code

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flistfs.api.comparing import Difference
     from flistfs.api.converting import Converted
     from flistfs.api.extracting import Extracted
-    from flistfs.api.flists import Flist, Owner, Router, Survey
+    from flistfs.api.flists import Fault, Flist, Owner, Router, Survey
     from flistfs.api.merging import Merged
     from flistfs.api.mounting import Mounted
     from flistfs.api.packing import Packed
@@ -155,13 +155,22 @@ def verified(package: str, report: Verified, store: str | None) -> dict[str, Any
         "package": package,
         "store": store,
         **asdict(report),
-        "faults": [{"path": os.fsdecode(fault.path), "why": fault.what} for fault in report.faults],
+        "faults": _faults(report.faults),
     }
+
+
+def _faults(faults: Iterable[Fault]) -> list[dict[str, str]]:
+    return [{"path": os.fsdecode(fault.path), "why": fault.what} for fault in faults]
 
 
 def extracted(target: str, found: Extracted) -> dict[str, Any]:
     """Return what was extracted."""
-    return {"target": target, **asdict(found), "devices": paths(found.devices)}
+    return {
+        "target": target,
+        **asdict(found),
+        "devices": paths(found.devices),
+        "faults": _faults(found.faults),
+    }
 
 
 def merged(out: str, result: Merged) -> dict[str, Any]:
@@ -196,6 +205,8 @@ def pushed(summary: PushSummary) -> dict[str, Any]:
         "replaced_blocks": summary.replaced,
         "servers": list(summary.servers),
         "notes": list(map(spoken, summary.notes)),
+        "faults": _faults(summary.faults),
+        "fault_count": summary.fault_count,
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flistfs.api.extracting import Extracted, extract
+from flistfs.api.flists import read_past
 from flistfs.cli import documents
 from flistfs.cli.answers import absolute, answer
 from flistfs.cli.options import any_path, flist_argument, from_store_option, json_option, usual_store
@@ -64,6 +65,8 @@ def command(
             f"{plural(len(found.devices), 'device')} could not be made, as only root may (the first is "
             f"{printable(found.devices[0])}); all else is in {target}. --no-devices leaves devices out"
         )
+    if found.faults:
+        raise read_past(str(package), found.faults, found.fault_count)
 
 
 def _lines(target: Path, found: Extracted) -> Iterator[str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from flistfs.api.flists import open  # noqa: A004  flistfs.open, like gzip.open
 from flistfs.cli import documents
 from flistfs.cli.answers import answer_list
 from flistfs.cli.options import Size, flist_argument, json_option
+from flistfs.cli.reading import opened
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind
 
@@ -58,7 +58,7 @@ def command(
       flistfs find out.flist usr --type f --min-size 10M
     """
     wanted = [_LETTERS[kind] for kind in kinds] or None
-    with open(package) as flist:
+    with opened(package, at=[path]) as flist:
         nodes = flist.search(path, name=name, kinds=wanted, min_size=min_size, max_size=max_size)
         if as_json:
             answer_list("entries", map(documents.entry, nodes))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flistfs.api.flists import open  # noqa: A004  flistfs.open, like gzip.open
 from flistfs.cli import documents
 from flistfs.cli.answers import absolute, answer
 from flistfs.cli.nodes import counts_by_kind
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import human_size, kinds, metadata_lines, plural, progress_shown
+from flistfs.cli.reading import opened
 from flistfs.tree.names import printable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def command(package: Path, largest: int, as_json: bool) -> None:
     Example:
       flistfs info out.flist
     """
-    with open(package) as flist:
+    with opened(package) as flist:
         with progress_shown() as progress:
             survey = flist.survey(largest=largest, progress=progress)
         if as_json:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.api.flists import Flist
 from flistfs.cli import documents
 from flistfs.cli.answers import answer_list
 from flistfs.cli.nodes import long_line
 from flistfs.cli.options import flist_argument, json_option
+from flistfs.cli.reading import opened
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
 
@@ -30,7 +31,7 @@ def command(package: Path, path: str, long: bool, recursive: bool, as_json: bool
       flistfs ls out.flist etc
       flistfs ls -lR out.flist
     """
-    with open(package) as flist:
+    with opened(package, at=[path]) as flist:
         start = flist.find(path)
         nodes = _listed(flist, start, recursive=recursive, names_only=not (long or as_json))
         if as_json:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from flistfs.api.pushing import push
+from flistfs.api.flists import read_past
+from flistfs.api.pushing import PushSummary, push
 from flistfs.api.store_names import FROM_PASSWORD_VARIABLE, shown_store
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
@@ -74,13 +76,17 @@ def command(
         )
     if as_json:
         answer(documents.pushed(summary))
-        return
-    click.echo(
+    else:
+        click.echo("\n".join(_lines(package, summary)))
+    if summary.faults:
+        raise read_past(str(package), summary.faults, summary.fault_count)
+
+
+def _lines(package: Path, summary: PushSummary) -> Iterator[str]:
+    yield (
         f"{shown_store(summary.store)}: {plural(summary.sent, 'block')} sent "
         f"({human_size(summary.sent_bytes)}), {summary.blocks - summary.sent:,} there before"
     )
-    for line in replaced_lines(summary.replaced):
-        click.echo(line)
+    yield from replaced_lines(summary.replaced)
     if summary.servers:
-        for line in server_lines(str(package), summary.servers, summary.notes):
-            click.echo(line)
+        yield from server_lines(str(package), summary.servers, summary.notes)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
-from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.api.flists import Flist
 from flistfs.cli import documents
 from flistfs.cli.answers import answer_list
 from flistfs.cli.nodes import arrow, device, owner, time_of
 from flistfs.cli.options import flist_argument, json_option
+from flistfs.cli.reading import opened
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
 
@@ -28,7 +29,7 @@ def command(package: Path, paths: tuple[str, ...], as_json: bool) -> None:
     Example:
       flistfs stat out.flist etc/passwd
     """
-    with open(package) as flist:
+    with opened(package, at=paths) as flist:
         nodes = [flist.find(path) for path in paths]
         if as_json:
             answer_list("entries", [documents.entry_with_blocks(flist, node) for node in nodes])

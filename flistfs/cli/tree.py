@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from flistfs.api.flists import Flist, open  # noqa: A004  flistfs.open, like gzip.open
+from flistfs.api.flists import Flist
 from flistfs.cli import documents
 from flistfs.cli.answers import answer_list
 from flistfs.cli.nodes import arrow
 from flistfs.cli.options import flist_argument, json_option
 from flistfs.cli.output import plural
+from flistfs.cli.reading import opened
 from flistfs.tree.names import printable
 from flistfs.tree.node import Kind, Node
 
@@ -31,7 +32,7 @@ def command(package: Path, path: str, depth: int | None, as_json: bool) -> None:
       flistfs tree -L 2 out.flist
       flistfs tree out.flist etc
     """
-    with open(package) as flist:
+    with opened(package, at=[path]) as flist:
         start = flist.find(path)
         if as_json:
             nodes = flist.walk(start, depth=depth) if start.kind is Kind.DIRECTORY else ()

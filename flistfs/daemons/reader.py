@@ -17,7 +17,7 @@ from flistfs.daemons.process import Ready, read_config, run_daemon
 from flistfs.fuse.serving import MountServer
 from flistfs.reading.chunks import DEFAULT_LIMIT, Chunks
 from flistfs.reading.content import store_of
-from flistfs.reading.flist import Flist
+from flistfs.reading.flist import Faults, Flist
 from flistfs.reading.mount import Operations
 from flistfs.stores.url import PASSWORD_VARIABLE
 from flistfs.util.logs import log_to_standard_error
@@ -59,7 +59,7 @@ class _Reader:
         config = self._config
         password = os.environ.pop(PASSWORD_VARIABLE, None)
         with (
-            Flist.open(Path(config.package)) as flist,
+            Flist.open(Path(config.package), Faults.READ_AROUND) as flist,
             closing(store_of(flist, config.store, password, config.usual_store)) as store,
         ):
             if not config.offline:

@@ -88,10 +88,15 @@ class Codec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong at a path of an flist."""
+    """Something wrong at a path of an flist.
+
+    `is_read_past` tells what a program is known to have lost or mixed up in flists that are in use: reading
+    goes on with what is there.
+    """
 
     path: bytes
     what: str
+    is_read_past: bool = False
 
 
 class TreeReader(Protocol):
@@ -138,6 +143,9 @@ class TreeReader(Protocol):
         Raises:
             FormatError: the directory is damaged, or does not exist.
         """
+
+    def read_past(self, path: bytes) -> Iterator[Fault]:
+        """Yield those of `faults` that reading goes past, quicker; raises as `faults`."""
 
     def files(self) -> Iterator[Node]:
         """Yield all files, in the fastest order.

@@ -76,6 +76,12 @@ def pieces(node: Node, codec: Codec) -> Iterator[Piece]:
         yield Piece(offset, min(node.chunk_size, node.size - offset), ref)
 
 
+def pieces_there(node: Node, codec: Codec) -> Iterator[Piece]:
+    """Yield the chunks of a file that may lack the last ones; raises as `pieces`."""
+    there = len(node.blocks) * node.chunk_size
+    yield from pieces(node._replace(size=there) if 0 < there < node.size else node, codec)
+
+
 def fetch(store: Store, path: bytes, piece: Piece) -> bytes:
     """Fetch, decode and check a chunk of a file.
 

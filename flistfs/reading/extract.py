@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from flistfs.errors import FormatError, OutputError
-from flistfs.format.base import Codec
+from flistfs.format.base import Codec, Fault
 from flistfs.format.faults import node_fault
 from flistfs.reading.flist import Flist
 from flistfs.reading.search import Selection
@@ -43,6 +43,8 @@ class Extracted:
         foreign: Entries that belong to the extracting user, as only root may give them to their owners.
         set_id: How many of those had set-id bits; these are dropped, as they would grant that user's rights.
         devices: Paths of devices that were not created, as only root may create them.
+        faults: What the program that wrote the flist lost or mixed up, and what readers make of it; up to
+            10,000 of `fault_count`.
     """
 
     files: int = 0
@@ -53,6 +55,8 @@ class Extracted:
     foreign: int = 0
     set_id: int = 0
     devices: list[bytes] = field(default_factory=list)
+    faults: Sequence[Fault] = ()
+    fault_count: int = 0
 
 
 def extract(
@@ -84,7 +88,9 @@ def extract(
     chosen = partial(_is_chosen, only, devices)
     total = _check(flist, chosen, progress)
     with _opened(target) as top, Writers(store, target, total, progress) as writers:
-        return _Tree(flist, target, top, writers).make(chosen)
+        extracted = _Tree(flist, target, top, writers).make(chosen)
+    extracted.faults, extracted.fault_count = flist.faults_met, flist.accepted_faults
+    return extracted
 
 
 def _is_chosen(only: Selection | None, devices: bool, node: Node) -> bool:  # noqa: FBT001  bound by name once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -16,23 +17,42 @@ from flistfs.util.closing import Closing
 
 if TYPE_CHECKING:
     from flistfs.format.router import Router
-    from flistfs.reading.mending import MendedReader
+    from flistfs.reading.mending import MendedReader, PastDefects
 
 _MAX_LINKS = 40  # links on the way to one path, as in Linux
+
+
+class Faults(enum.Enum):
+    """What reading does where an flist has a fault.
+
+    RAISED raises an error. READ_PAST leaves out what a known program lost (see `mending.PastDefects`);
+    READ_AROUND raises an error only where just that is read; ACCEPTED leaves out all that is not right.
+    """
+
+    RAISED = enum.auto()
+    READ_PAST = enum.auto()
+    READ_AROUND = enum.auto()
+    ACCEPTED = enum.auto()
 
 
 class Flist(Closing):
     """An open flist; a context manager."""
 
-    def __init__(self, format_: Format, reader: TreeReader, mended: MendedReader | None = None) -> None:
-        """Use the reader of an flist of that format, or what is `mended` of it; `close` closes it."""
+    def __init__(
+        self, format_: Format, reader: TreeReader, shown: MendedReader | PastDefects | None = None
+    ) -> None:
+        """Use the reader of an flist of that format, or what another one has `shown` of it.
+
+        `close` closes both.
+        """
         self.format = format_
-        self._mended = mended
-        self._reader = mended or reader
+        self._unchanged = reader
+        self._shown = shown
+        self._reader = shown or reader
 
     @classmethod
-    def open(cls, package: Path, *, accept_faults: bool = False) -> Self:
-        """Open a file, or a directory with an unpacked package; with `accept_faults` what is there of it.
+    def open(cls, package: Path, faults: Faults = Faults.RAISED) -> Self:
+        """Open a file, or a directory with an unpacked package.
 
         Temporary files go to a temporary directory: nothing is written next to the user's files.
 
@@ -40,20 +60,37 @@ class Flist(Closing):
             FormatError: it does not exist, is damaged, or is not an flist.
         """
         format_, reader = open_tree(package)
-        if not accept_faults:
+        if faults is Faults.RAISED:
             return cls(format_, reader)
-        from flistfs.reading.mending import MendedReader  # noqa: PLC0415  few flists need it
+        from flistfs.reading import mending  # noqa: PLC0415  few flists need it
 
-        return cls(format_, reader, MendedReader(reader, format_.codec))
+        shown: MendedReader | PastDefects
+        match faults:
+            case Faults.ACCEPTED:
+                shown = mending.MendedReader(reader, format_.codec)
+            case Faults.READ_PAST:
+                shown = mending.PastDefects(reader, format_.codec)
+            case Faults.READ_AROUND:
+                shown = mending.AroundDefects(reader, format_.codec)
+        return cls(format_, reader, shown)
 
     def close(self) -> None:
         """Close it and remove temporary files."""
         self._reader.close()
 
+    def as_it_is(self) -> Flist:
+        """Return this flist without anything accepted or read past; it is open as long as this one."""
+        return Flist(self.format, self._unchanged)
+
     @property
     def accepted_faults(self) -> int:
-        """How many faults were met so far and accepted."""
-        return 0 if self._mended is None else self._mended.accepted_faults
+        """How many faults were met so far, and accepted or read past."""
+        return 0 if self._shown is None else self._shown.count
+
+    @property
+    def faults_met(self) -> Sequence[Fault]:
+        """The faults that were met so far, up to `mending.MAX_MET`."""
+        return () if self._shown is None else self._shown.met
 
     @property
     def codec(self) -> Codec:

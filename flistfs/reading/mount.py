@@ -20,10 +20,9 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, StatvfsData
 
 from flistfs.errors import FormatError
-from flistfs.format.faults import node_fault
 from flistfs.fuse.handlers import TIMEOUT, Handlers, answered, may_access, no_such_name
 from flistfs.reading.chunks import Chunks
-from flistfs.reading.content import Piece, pieces
+from flistfs.reading.content import Piece, pieces_there
 from flistfs.reading.flist import Flist
 from flistfs.tree.names import MAX_NAME, printable
 from flistfs.tree.node import DEVICES, Kind, Node
@@ -203,12 +202,9 @@ class Operations(Handlers):
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file."""
         node = self._inodes[inode].node
-        if (fault := node_fault(node, self._flist.codec)) is not None:
-            raise FormatError(f"{printable(node.path)} cannot be read: {fault}")
+        chunks = list(pieces_there(node, self._flist.codec))
         self._last_handle += 1
-        self._handles[self._last_handle] = _Handle(
-            node.path, node.size, list(pieces(node, self._flist.codec))
-        )
+        self._handles[self._last_handle] = _Handle(node.path, node.size, chunks)
         return FileInfo(fh=pyfuse3.FileHandleT(self._last_handle), keep_cache=True)
 
     @answered
@@ -218,6 +214,10 @@ class Operations(Handlers):
         end = min(off + size, handle.size)
         if off >= end:
             return b""
+        last_piece = handle.chunks[-1]
+        if end > (there := last_piece.offset + last_piece.length):
+            # Not a short answer: that would be the end of the file, as if nothing was lost.
+            raise FormatError(f"{printable(handle.path)} is lost from byte {there:,} on")
         chunk_size = handle.chunks[0].length
         first, last = off // chunk_size, (end - 1) // chunk_size
         if off == handle.next:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from flistfs.errors import BlockCorruptError, BlockMissingError, FlistfsError, FormatError, OutputError
+from flistfs.format.base import Fault
 from flistfs.reading.flist import Flist
 from flistfs.stores import Store
 from flistfs.stores.copying import BATCH, Copier
@@ -36,7 +37,8 @@ class PushSummary:
     """What was pushed: of all `blocks`, each counted once, `sent` were missing or corrupt in the target.
 
     `replaced` counts the latter. `store` is the URL of the target. `servers` are those that the flist names
-    to its readers from then on, if it was told to, and `notes` say what is to be known of that.
+    to its readers from then on, if it was told to, and `notes` say what is to be known of that. `faults` are
+    what the program that wrote the flist lost or mixed up, up to 10,000 of `fault_count`.
     """
 
     store: str
@@ -46,6 +48,8 @@ class PushSummary:
     replaced: int = 0
     servers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    fault_count: int = 0
 
 
 def push(

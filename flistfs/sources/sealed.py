@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from flistfs.errors import ClashError, FormatError
-from flistfs.reading.flist import Flist
+from flistfs.reading.flist import Faults, Flist
 from flistfs.reading.union import Clash, Union, described
 from flistfs.sources.item import Item
 from flistfs.tree.chunks import CHUNK_SIZE, Stored, chunk_length
@@ -79,11 +79,9 @@ class BaseSource:
         Raises:
             FormatError: one does not exist, is damaged, or is not an flist.
         """
+        faults = Faults.ACCEPTED if accept_faults else Faults.RAISED
         with ExitStack() as opened:
-            layers = [
-                Layer(name, opened.enter_context(Flist.open(Path(name), accept_faults=accept_faults)))
-                for name in packages
-            ]
+            layers = [Layer(name, opened.enter_context(Flist.open(Path(name), faults))) for name in packages]
             source = cls(layers, replace_links=replace_links)
             opened.pop_all()
         return source

@@ -27,7 +27,7 @@ def name_fault(name: bytes) -> str | None:
     if not name:
         return "it has no name"
     if name in {b".", b".."} or b"/" in name or b"\0" in name:
-        return "its name is not a valid file name: its parent cannot be listed"
+        return "its name is not a valid file name"
     if len(name) > MAX_NAME:
         return f"its name has {len(name)} bytes, more than {MAX_NAME}"
     return None

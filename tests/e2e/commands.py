@@ -96,9 +96,9 @@ class Home:
             yield process
             process.communicate()
 
-    def json(self, *arguments: str | Path) -> Any:  # noqa: ANN401  whatever JSON holds
-        """Run `flistfs … --json` and return its answer."""
-        return json.loads(self.run(*arguments, "--json").stdout)
+    def json(self, *arguments: str | Path, code: int = 0) -> Any:  # noqa: ANN401  whatever JSON holds
+        """Run `flistfs … --json`, expect an exit code, and return its answer."""
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
 
     def listed(self, *arguments: str | Path) -> list[dict[str, Any]]:
         """Run `flistfs … --json`, and return the list that its answer is."""

@@ -190,10 +190,10 @@ def test_blocks_of_both_lie_side_by_side(home: Home, source: Path) -> None:
 
 def test_metadata_is_shown_without_secrets(home: Home) -> None:
     sample = needs_data("samples/zflist-2.3.0.flist")
-    metadata = home.json("info", sample)["metadata"]
+    metadata = home.json("config", sample)["metadata"]
     assert json.loads(metadata["entrypoint"]) == ["/bin/sh", "-c", "echo hi"]
     assert metadata["hello"] == "world"
-    assert "metadata hello: world\n" in home.run("info", sample).stdout
+    assert "metadata hello: world\n" in home.run("info", sample, code=10).stdout
     secret = {
         "backend": b'{"host": "h", "port": 1, "password": "s3cret", "token": "s3cret"}',
         "hello": b"world",
@@ -208,15 +208,12 @@ def test_metadata_is_shown_without_secrets(home: Home) -> None:
 
 def test_a_sample_of_zflist(home: Home) -> None:
     sample = needs_data("samples/zflist-2.3.0.flist")
-    listed = home.listed("ls", "-R", sample)
+    listed = home.json("ls", "-R", sample, code=10)["entries"]
     assert len(listed) == 39
-    assert home.json("info", sample)["format"] == "sqlite"
+    assert home.json("info", sample, code=10)["format"] == "sqlite"
     shown = {each["path"]: each for each in listed}
     assert shown["bad\ufffd\ufffd"]["path_bytes"] == "YmFk//4="
     assert {each["uid"] for each in listed} > {0}
-    home.run("tree", sample)
-    home.run("find", sample, "--type", "d")
-    home.run("diff", sample, sample)
     unpacked = home.path / "unpacked"
     unpacked.mkdir()
     shell(
@@ -224,7 +221,7 @@ def test_a_sample_of_zflist(home: Home) -> None:
         cwd=unpacked,
         SAMPLE=str(sample),
     )
-    assert home.listed("ls", "-R", unpacked) == listed
+    assert home.json("ls", "-R", unpacked, code=10)["entries"] == listed
 
 
 @pytest.mark.parametrize(
@@ -242,6 +239,8 @@ def test_other_samples(name: str, entries: int) -> None:
         (
             "zflist-2.3.0",
             {
+                "": "of its entries 20 come after a special file",
+                "zz": "of its entries 1 come after a special file",
                 "blk": "a device that is stored as a socket",
                 "f16m1": "32 blocks instead of the 33",
                 "f32m1": "64 blocks instead of the 65",
@@ -262,12 +261,6 @@ def test_what_zflist_does_wrongly_is_named(home: Home, name: str, faults: dict[s
     assert all(why in found[path] for path, why in faults.items())
 
 
-def test_a_directory_that_zflist_lost_is_damaged(home: Home) -> None:
-    sample = needs_data("samples/zflist-45000-files-lost.flist")
-    assert "d is damaged: its record is lost" in home.run("ls", "-R", sample, code=8).stderr
-    assert home.run("ls", sample).stdout == "d\n"
-
-
 def test_an_entry_of_a_directory_without_owner_and_mode(home: Home, source: Path) -> None:
     (source / "sub").mkdir()
     home.run("pack", source, "out.flist", "--format", "sqlite")
@@ -286,7 +279,7 @@ def test_an_entry_of_a_directory_without_owner_and_mode(home: Home, source: Path
     database.execute("DELETE FROM entries WHERE key = ?", [sub])
     database.close()
     found = home.run("verify", unpacked, code=10).stdout
-    assert "sub: its directory is not in the flist: listing its parent crashes the mount\n" in found
+    assert "sub: its directory is not in the flist: listing its parent crashes 0-fs\n" in found
 
 
 # Where blocks are

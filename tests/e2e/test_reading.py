@@ -326,7 +326,8 @@ def test_diff_tells_equal_names_apart_by_their_numbers(home: Home) -> None:
     packed(home.path / "a.flist", records)
     aci = Aci(b"root", b"root", 0o100640)
     assert records[aci_key(aci)] != encode_aci(aci)
-    packed(home.path / "b.flist", {**records, aci_key(aci): encode_aci(aci)})
+    records[aci_key(aci)] = encode_aci(aci)
+    packed(home.path / "b.flist", records)
     assert home.run("diff", "a.flist", "b.flist").stdout == "m file (owner root:root from 0:0 to none)\n"
 
 

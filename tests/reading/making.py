@@ -9,8 +9,15 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from flistfs.format.base import Codec
 from flistfs.format.rocksdb.catalog import Catalog, write_catalog
-from flistfs.format.rocksdb.package import write_package
+from flistfs.format.rocksdb.generation1 import ROCKSDB
+from flistfs.format.rocksdb.package import MEMBERS as MEMBERS_1
+from flistfs.format.sqlite.catalog import CatalogWriter
+from flistfs.format.sqlite.generation2 import SQLITE
+from flistfs.format.sqlite.members import MEMBERS as MEMBERS_2
+from flistfs.format.zeroos.dialect import GENERATION_1, GENERATION_2, Dialect
+from flistfs.format.zeroos.package import Members, write_package
 from flistfs.format.zeroos.records import (
     Aci,
     Attributes,
@@ -30,7 +37,6 @@ from flistfs.stores import Store
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
 from flistfs.tree.node import Kind, Node
 from flistfs.util.output_file import OutputFile
-from tests.generation1 import aci_key, directory_key, distinct_aci_key, encode_block
 
 TYPES = {"dir": 0o040000, "file": 0o100000, "link": 0o120000, "char": 0o020000, "fifo": 0o010000}
 
@@ -57,78 +63,132 @@ class Item:
 DIR = Item("dir", mode=0o755, size=4096)
 
 Tree = Mapping[bytes, Item]
-Records = dict[bytes, bytes]
 
 
-def records_of(tree: Tree, store: Store | None = None) -> Records:
+@dataclass(frozen=True)
+class Generation:
+    """What differs between the flists of 2017 and those of 2018."""
+
+    dialect: Dialect
+    codec: Codec
+    members: Members
+
+    def directory_key(self, path: bytes) -> bytes:
+        return self.dialect.keys.directory(path)
+
+    def aci(self, item: Item) -> Aci:
+        return item.aci if self.dialect.keys.typed else replace(item.aci, mode=item.mode)
+
+
+ONE = Generation(GENERATION_1, ROCKSDB.codec, MEMBERS_1)
+TWO = Generation(GENERATION_2, SQLITE.codec, MEMBERS_2)
+
+
+class Records(dict[bytes, bytes]):
+    """Records by their keys."""
+
+    generation = ONE
+
+
+class Records2(Records):
+    generation = TWO
+
+
+def records_of(tree: Tree, store: Store | None = None, of: type[Records] = Records) -> Records:
     """The records of a tree, by path; the root is b"". Blocks go to the store, if there is one."""
     tree = {b"": DIR, **tree}
-    keys = _aci_keys(tree)
-    records = {keys[item.aci]: encode_aci(item.aci) for item in reversed(tree.values())}
+    making = _Making(tree, store, of.generation)
+    records = of()
+    if of.generation.dialect.root_first:
+        records[of.generation.directory_key(b"")] = b""
+    acis = {making.keys[item]: encode_aci(of.generation.aci(item)) for item in reversed(tree.values())}
+    records |= acis
     for path, item in tree.items():
         if item.kind == "dir":
-            records[directory_key(path)] = encode_directory(_directory(tree, path, item, keys, store))
+            records[of.generation.directory_key(path)] = encode_directory(making.directory(path, item))
     return records
 
 
-def _aci_keys(tree: Tree) -> dict[Aci, bytes]:
+def _aci_keys(tree: Tree, generation: Generation) -> dict[Item, bytes]:
     """A key for each ACI: one that differs from others in more than the file type gets one of its own."""
-    keys: dict[Aci, bytes] = {}
-    taken: dict[bytes, Aci] = {}
+    keys: dict[Item, bytes] = {}
+    taken: dict[bytes, Item] = {}
     for item in tree.values():
-        key = aci_key(item.aci)
-        other = taken.setdefault(key, item.aci)
+        aci = generation.aci(item)
+        key = generation.dialect.keys.aci(aci)
+        other = taken.setdefault(key, item)
         if (other.uid, other.gid, other.mode & 0o7777) != (item.uid, item.gid, item.mode):
-            key = distinct_aci_key(item.aci)
-        keys[item.aci] = key
+            key = generation.dialect.keys.distinct_aci(aci)
+        keys[item] = key
     return keys
 
 
-def _directory(tree: Tree, path: bytes, item: Item, keys: dict[Aci, bytes], store: Store | None) -> Directory:
-    parent, _, name = path.rpartition(b"/")
-    inside = [
-        (below.rpartition(b"/")[2], below, found)
-        for below, found in tree.items()
-        if below and below.rpartition(b"/")[0] == path
-    ]
-    return Directory(
-        name=name,
-        location=path,
-        entries=[_entry(name, below, found, keys, store) for name, below, found in inside],
-        parent=directory_key(parent) if path else b"",
-        size=item.size,
-        aclkey=keys[item.aci],
-        modification_time=item.mtime,
-        creation_time=1_100_000_000,
-    )
+class _Making:
+    """Makes the records of a tree."""
 
+    def __init__(self, tree: Tree, store: Store | None, generation: Generation) -> None:
+        self.keys = _aci_keys(tree, generation)
+        self._tree = tree
+        self._store = store
+        self._generation = generation
 
-def _entry(name: bytes, path: bytes, item: Item, keys: dict[Aci, bytes], store: Store | None) -> Entry:
-    if item.kind == "dir":
-        return Entry(name, 0, SubDirectory(directory_key(path)), b"", 0, 0)
-    size = len(item.what) if item.kind in {"file", "link"} else 0
-    return Entry(name, size, _attributes(item, store), keys[item.aci], item.mtime, 1_100_000_000)
+    def directory(self, path: bytes, item: Item) -> Directory:
+        dialect = self._generation.dialect
+        parent, _, name = path.rpartition(b"/")
+        inside = [
+            (below, found)
+            for below, found in self._tree.items()
+            if below and below.rpartition(b"/")[0] == path
+        ]
+        if dialect.specials_last:
+            inside.sort(key=lambda each: each[1].kind in {"char", "fifo"})
+        return Directory(
+            name=name,
+            location=path,
+            entries=[self._entry(below, found) for below, found in inside],
+            parent=self._generation.directory_key(parent) if path or dialect.root_first else b"",
+            size=item.size,
+            aclkey=self.keys[item],
+            modification_time=item.mtime,
+            creation_time=1_100_000_000,
+        )
 
+    def _entry(self, path: bytes, item: Item) -> Entry:
+        name = path.rpartition(b"/")[2]
+        if item.kind == "dir":
+            attributes = SubDirectory(self._generation.directory_key(path))
+            if not self._generation.dialect.complete_entries:
+                return Entry(name, 0, attributes, b"", 0, 0)
+            return Entry(name, item.size, attributes, self.keys[item], item.mtime, 1_100_000_000)
+        size = len(item.what) if item.kind in {"file", "link"} else 0
+        return Entry(name, size, self._attributes(item), self.keys[item], item.mtime, 1_100_000_000)
 
-def _attributes(item: Item, store: Store | None) -> Attributes:
-    match item.kind:
-        case "file":
-            chunks = [item.what[start : start + CHUNK_SIZE] for start in range(0, len(item.what), CHUNK_SIZE)]
-            blocks = [encode_block(chunk) for chunk in chunks]
-            if store is not None:
-                store.put(blocks)
-            return File(tuple(block.ref for block in blocks))
-        case "link":
-            return Link(item.what)
-        case "char":
-            return Special(SpecialKind.CHAR, item.what)
-        case _:
-            return Special(SpecialKind.FIFO)
+    def _attributes(self, item: Item) -> Attributes:
+        match item.kind:
+            case "file":
+                starts = range(0, len(item.what), CHUNK_SIZE)
+                encode = self._generation.codec.encode
+                blocks = [encode(item.what[start : start + CHUNK_SIZE]) for start in starts]
+                if self._store is not None:
+                    self._store.put(blocks)
+                return File(tuple(block.ref for block in blocks))
+            case "link":
+                return Link(item.what)
+            case "char":
+                return Special(SpecialKind.CHAR, item.what)
+            case _:
+                return Special(SpecialKind.FIFO)
 
 
 def unpacked(directory: Path, records: Records) -> Path:
     """Write records as the directory that a package is unpacked into."""
-    write_catalog(directory, sorted(records.items()))
+    if records.generation is ONE:
+        write_catalog(directory, sorted(records.items()))
+        return directory
+    with CatalogWriter(directory) as writer:
+        for key, record in records.items():
+            writer.add(key, record)
+        writer.finish()
     return directory
 
 
@@ -139,14 +199,14 @@ def packed(package: Path, records: Records, router: bytes | None = None) -> Path
     if router is not None:
         (directory / "router.yaml").write_bytes(router)
     with OutputFile(package, force=True) as output:
-        output.write(partial(write_package, directory))
+        output.write(partial(write_package, directory, records.generation.members))
         output.publish()
     return package
 
 
 def change_directory(records: Records, path: bytes, change: Callable[[Directory], Directory]) -> None:
     """Change the record of a directory."""
-    key = directory_key(path)
+    key = records.generation.directory_key(path)
     records[key] = encode_directory(change(decode_directory(records[key])))
 
 
@@ -181,7 +241,9 @@ def add_entry(records: Records, parent: bytes, entry: Entry) -> None:
 
 def without(records: Records, key: bytes) -> Records:
     """The records without that of a key."""
-    return {other: raw for other, raw in records.items() if other != key}
+    left = type(records)(records)
+    del left[key]
+    return left
 
 
 @dataclass(frozen=True)
@@ -223,7 +285,7 @@ def _all_nodes(flist: Flist) -> Iterator[Node]:
 def catalog_of(directory: Path) -> Records:
     """The records of an unpacked flist."""
     with Catalog.open(directory) as catalog:
-        return dict(catalog.items())
+        return Records(catalog.items())
 
 
 # Trees for hypothesis

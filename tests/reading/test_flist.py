@@ -17,7 +17,17 @@ from flistfs.reading.verify import verify
 from flistfs.tree.names import MAX_PATH
 from flistfs.tree.node import Kind
 from tests.generation1 import directory_key
-from tests.reading.making import DIR, Item, add_entry, change_directory, looks, packed, records_of, unpacked
+from tests.reading.making import (
+    DIR,
+    Item,
+    Records,
+    add_entry,
+    change_directory,
+    looks,
+    packed,
+    records_of,
+    unpacked,
+)
 
 TREE = {
     b"bin": Item("link", b"usr/bin"),
@@ -167,7 +177,7 @@ def test_a_record_that_lies_about_its_length_is_refused_by_its_head_too(tmp_path
         flist.directory(b"usr")
 
 
-def _with_entry(name: bytes, parent: bytes = b"usr") -> dict[bytes, bytes]:
+def _with_entry(name: bytes, parent: bytes = b"usr") -> Records:
     records = records_of(TREE)
     add_entry(records, parent, Entry(name, 0, SubDirectory(directory_key(parent)), b"", 0, 0))
     return records

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
+from flistfs import stores
 from flistfs.errors import StoreError
 from flistfs.format.zeroos import faults as faults_module
 from flistfs.format.zeroos.records import (
@@ -32,6 +33,7 @@ from tests.reading.making import (
     DIR,
     Item,
     Records,
+    Records2,
     add_entry,
     change_blocks,
     change_directory,
@@ -43,6 +45,7 @@ from tests.reading.making import (
 )
 
 FILE = b"d/file"
+NO_ACI = b"1" * 32
 TREE = {
     b"d": DIR,
     FILE: Item(what=b"content" * 100_000),
@@ -73,14 +76,37 @@ def _directory(**fields: object) -> Change:
 
 def _owned(**fields: int) -> Change:
     def change(records: Records) -> None:
-        records[b"1" * 32] = encode_aci(replace(Aci(b"", b"", 0o100644, uid=0, gid=0), **fields))  # type: ignore[arg-type]
-        change_entry(records, FILE, lambda entry: replace(entry, aclkey=b"1" * 32))
+        records[NO_ACI] = encode_aci(replace(Aci(b"", b"", 0o644, uid=0, gid=0), **fields))  # type: ignore[arg-type]
+        change_entry(records, FILE, lambda entry: replace(entry, aclkey=NO_ACI))
 
     return change
 
 
-def _drop(key: bytes) -> Change:
-    return lambda records: records.pop(key)
+def _drop(path: bytes) -> Change:
+    return lambda records: records.pop(_key(records, path))
+
+
+def _key(records: Records, path: bytes) -> bytes:
+    return records.generation.directory_key(path)
+
+
+def _linked(path: bytes) -> Change:
+    """Let the entry of a directory lead to the record of another path."""
+
+    def change(records: Records) -> None:
+        attributes = SubDirectory(_key(records, path))
+        change_entry(records, b"d", lambda entry: replace(entry, attributes=attributes))
+
+    return change
+
+
+def _without_name(records: Records) -> None:
+    entry = Entry(b"", 0, SubDirectory(_key(records, b"d")), _aci_of(records, b"d"), 0, 0)
+    change_directory(records, b"d", lambda found: replace(found, entries=[entry, *found.entries]))
+
+
+def _other_parent(records: Records) -> None:
+    change_directory(records, b"d", lambda found: replace(found, parent=_key(records, b"d")))
 
 
 def _again(path: bytes, entry: Entry) -> Change:
@@ -88,17 +114,18 @@ def _again(path: bytes, entry: Entry) -> Change:
 
 
 def _named(name: bytes) -> Change:
-    return _again(b"d", Entry(name, 0, File(()), _aci_of(b"d/empty"), 0, 0))
+    """Add a file, before all others: special files are last."""
+
+    def change(records: Records) -> None:
+        entry = Entry(name, 0, File(()), _aci_of(records, b"d/empty"), 0, 0)
+        change_directory(records, b"d", lambda found: replace(found, entries=[entry, *found.entries]))
+
+    return change
 
 
-def _aci_of(path: bytes) -> bytes:
-    (key,) = (key for key in records_of({path: TREE[path]}) if len(key) == 32 and key != _directory_aci())
-    return key
-
-
-def _directory_aci() -> bytes:
-    (key,) = (key for key in records_of({}) if len(key) == 32)
-    return key
+def _aci_of(records: Records, path: bytes) -> bytes:
+    generation = records.generation
+    return generation.dialect.keys.aci(generation.aci(TREE[path]))
 
 
 DEFECTS: dict[str, tuple[Change, bytes, str]] = {
@@ -125,21 +152,13 @@ DEFECTS: dict[str, tuple[Change, bytes, str]] = {
     "a user that no account can be": (_owned(uid=2**32 - 1), FILE, "which no account can have"),
     "a user beyond 32 bits": (_owned(uid=2**32), FILE, "which no account can have"),
     "a group below none": (_owned(gid=-2), FILE, "which no account can have"),
-    "a directory without a name": (
-        _again(b"d", Entry(b"", 0, SubDirectory(directory_key(b"d")), b"", 0, 0)),
-        b"d/",
-        "no name",
-    ),
-    "a sub-directory that is not there": (_drop(directory_key(b"d")), b"d", "not in the flist"),
+    "a directory without a name": (_without_name, b"d/", "no name"),
+    "a sub-directory that is not there": (_drop(b"d"), b"d", "not in the flist"),
     "a sub-directory without a key": (_entry(b"d", attributes=SubDirectory(b"")), b"d", "not in the flist"),
-    "a key of another directory": (
-        _entry(b"d", attributes=SubDirectory(directory_key(b""))),
-        b"d",
-        "another path",
-    ),
-    "no root": (_drop(directory_key(b"")), b"", "no root"),
+    "a key of another directory": (_linked(b""), b"d", "another path"),
+    "no root": (_drop(b""), b"", "no root"),
     "a record that is none": (
-        lambda records: records.update({directory_key(b"d"): b"x" * 9}),
+        lambda records: records.update({_key(records, b"d"): b"x" * 9}),
         b"d",
         "malformed",
     ),
@@ -152,11 +171,11 @@ DEFECTS: dict[str, tuple[Change, bytes, str]] = {
     "a name twice": (_named(b"link"), b"d/link", "twice"),
     "another name in the record": (_directory(name=b"e"), b"d", "another name"),
     "another place in the record": (_directory(location=b"e/d"), b"d", "another path"),
-    "another parent in the record": (_directory(parent=directory_key(b"d")), b"d", "another parent"),
-    "no ACI of a file": (_entry(b"d/empty", aclkey=b"0" * 32), b"d/empty", "mode 0400"),
-    "no ACI of a directory": (_directory(aclkey=b""), b"d", "mode 0400"),
+    "another parent in the record": (_other_parent, b"d", "another parent"),
+    "no ACI of a file": (_entry(b"d/empty", aclkey=b"0" * 32), b"d/empty", "not in the flist"),
+    "no ACI of a directory": (_directory(aclkey=b""), b"d", "not in the flist"),
     "an ACI that is none": (
-        lambda records: records.update({_aci_of(b"d/empty"): b"junk"}),
+        lambda records: records.update({_aci_of(records, b"d/empty"): b"junk"}),
         b"d/empty",
         "cannot be read",
     ),
@@ -187,14 +206,70 @@ def _verified(
         return verify(flist, store, deep=deep)
 
 
-@pytest.mark.parametrize("name", DEFECTS)
-def test_defects_are_found_at_their_path(tmp_path: Path, store: Store, name: str) -> None:
-    change, path, said = DEFECTS[name]
-    records = records_of(TREE, store)
+# What readers make of them, of generation 1 and of generation 2; where it differs or matters.
+CONSEQUENCES = {
+    "size without blocks": ("reading it never ends", "0-fs cannot read it"),
+    "block size 0": ("reading it never ends", "0-fs cannot read it"),
+    "too few blocks": ("", "0-fs reads what there is, and shows the full size"),
+    "blocks without size": ("", "0-fs reads no more than its size"),
+    "an empty hash": ("the whole flist cannot be mounted", "opening it crashes 0-fs"),
+    "a hash that is none": ("reading it never ends", "0-fs cannot read it, and rfs 1.x never answers"),
+    "an empty key": ("reading it never ends", "0-fs cannot read it, and rfs 1.x never answers"),
+    "a sub-directory that is not there": (
+        "the whole flist cannot be mounted",
+        "listing its parent crashes 0-fs",
+    ),
+    "no attributes": ("the whole flist cannot be mounted", "listing its parent crashes 0-fs"),
+    "a slash in a name": ("its parent cannot be listed", "0-fs cannot list its parent"),
+    "another name in the record": ("its parent cannot be listed", "0-fs lists it by that name"),
+    "no ACI of a file": ("readers show mode 0400", "0-fs shows mode 0400, and zflist crashes"),
+    "a special file behind which are others": ("", "rfs 1.x reads each of them as its neighbour"),
+}
+
+# Only where the entry of a directory says more than its key.
+DEFECTS_2: dict[str, tuple[Change, bytes, str]] = {
+    "an entry of a directory without owner": (_entry(b"d", aclkey=b""), b"d", "zflist crashes"),
+    "an entry with another mode": (
+        lambda records: change_entry(
+            records, b"d", lambda entry: replace(entry, aclkey=_aci_of(records, b"d/empty"))
+        ),
+        b"d",
+        "its entry and record differ in owner or mode: 0-fs shows those of the record",
+    ),
+    "a device as a socket": (
+        _entry(b"d/null", attributes=Special(SpecialKind.SOCKET, b"1,3")),
+        b"d/null",
+        "it is a device that is stored as a socket: readers show a socket, or nothing",
+    ),
+    "a special file behind which are others": (
+        lambda records: add_entry(
+            records, b"d", Entry(b"z", 0, File(()), _aci_of(records, b"d/empty"), 0, 0)
+        ),
+        b"d",
+        "of its entries 1 come after a special file",
+    ),
+    "another parent of the root": (
+        lambda records: change_directory(records, b"", lambda found: replace(found, parent=b"")),
+        b"",
+        "another parent",
+    ),
+}
+
+_ALL = [(Records, name) for name in DEFECTS] + [(Records2, name) for name in (*DEFECTS, *DEFECTS_2)]
+
+
+@pytest.mark.parametrize(("of", "name"), _ALL)
+def test_defects_are_found_at_their_path(tmp_path: Path, of: type[Records], name: str) -> None:
+    change, path, said = {**DEFECTS, **DEFECTS_2}[name]
+    consequence = CONSEQUENCES.get(name, ("", ""))[of is Records2]
+    store = stores.open_store(f"dir://{tmp_path / 'blocks'}", of.generation.codec)
+    records = records_of(TREE, store, of)
     change(records)
     for blocks in (None, store):
         faults = _verified(tmp_path / f"{blocks is None}", records, blocks).faults
-        assert any(fault.path == path and said in fault.what for fault in faults), faults
+        found = [fault.what for fault in faults if fault.path == path and said in fault.what]
+        assert found, faults
+        assert found[0].endswith(consequence)
         assert all(fault.path == path for fault in faults if path not in {b"d/empty", b""}), faults
 
 

@@ -15,6 +15,7 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from flistfs.errors import FormatError, OutputError
+from flistfs.format.faults import LostRecordError
 from flistfs.format.metadata import MAX_VALUE, MAX_VALUES
 from flistfs.format.sqlite.members import MEMBERS
 from flistfs.format.zeroos.limits import READERS_LIMIT
@@ -88,7 +89,9 @@ class Catalog(Closing):
             return None
         (value,) = row
         if not isinstance(value, bytes):
-            raise FormatError("its record is lost: it was too large for the program that wrote the flist")
+            raise LostRecordError(
+                "its record is lost (it was too large for the program that wrote the flist)"
+            )
         return value
 
     def has(self, key: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -15,12 +16,14 @@ class Keys:
     """How a generation makes keys: of a directory from its path, of an ACI from its text.
 
     With `typed` the modes of ACIs have the bits of a file type, else permissions and set-id and sticky bits.
+    `old_texts` are what libflist made keys of before.
     """
 
     directory: Callable[[bytes], bytes]
     aci_text: Callable[[Aci], bytes]
     aci_digest: Callable[[bytes], bytes]
     typed: bool
+    old_texts: tuple[Callable[[Aci], bytes], ...] = ()
 
     def aci(self, aci: Aci) -> bytes:
         """Return the usual key of an ACI, which others may share."""
@@ -33,6 +36,15 @@ class Keys:
         """
         full = b"%bfull mode:%o\nuid:%d\ngid:%d\n" % (self.aci_text(aci), aci.mode, aci.uid, aci.gid)
         return self.aci_digest(full)
+
+    def is_ambiguous(self, key: bytes, aci: Aci) -> bool:
+        """Return whether others of another mode had this key of an ACI too, of which only one was stored.
+
+        So libflist wrote them from January 2020 to April 2022: modes no longer had a type, whose digits were
+        still removed from their text, so that of 0755 and of 0715 a 5 was left.
+        """
+        is_typed = aci.mode != stat.S_IMODE(aci.mode)
+        return not is_typed and any(self.aci_digest(text(aci)) == key for text in self.old_texts)
 
 
 def _blake2b_256(data: bytes) -> bytes:
@@ -72,6 +84,10 @@ def _everything(aci: Aci) -> bytes:
     )
 
 
+def _names_mode_and_ids(aci: Aci) -> bytes:
+    return b"%buid:%d\ngid:%d" % (_names_and_mode(aci), aci.uid, aci.gid)
+
+
 GENERATION_1: Final = Keys(_blake2b_256, _names_and_mode, _md5, typed=True)
 r"""Keys as the bytes of hex digits.
 
@@ -81,9 +97,16 @@ can share one, as it covers neither the ids nor the file type, nor the set-id an
 plain files, links and sockets.
 """
 
-GENERATION_2: Final = Keys(_blake2b_128, _everything, _blake2b_64, typed=False)
+GENERATION_2: Final = Keys(
+    _blake2b_128,
+    _everything,
+    _blake2b_64,
+    typed=False,
+    old_texts=(_names_and_mode, _names_mode_and_ids),
+)
 r"""Keys as the bytes of hex digits.
 
 A directory's is BLAKE2b-128 of its path (32 digits), relative to the root. An ACI's is BLAKE2b-64 (16 digits)
-of `user:NAME\ngroup:NAME\nmode:0oM\nuid:N\ngid:N`, where M has no file type.
+of `user:NAME\ngroup:NAME\nmode:0oM\nuid:N\ngid:N`, where M has no file type; before April 2022 of what
+generation 1 makes it of, since July 2020 with both ids.
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec, Fault
-from flistfs.format.faults import ALL_FAULTS, damaged
+from flistfs.format.faults import ALL_FAULTS, LostRecordError, damaged
 from flistfs.format.zeroos.acis import access_of
 from flistfs.format.zeroos.dialect import Dialect
 from flistfs.format.zeroos.faults import ELSEWHERE, RecordFaults, device_numbers
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from flistfs.format.router import Router
 
 _NO_METADATA: Final[Mapping[str, bytes]] = MappingProxyType({})
+
+# Some 300 bytes each.
+_KEPT_HEADS: Final = 10_000
 
 _KINDS: Final = {
     SpecialKind.SOCKET: Kind.SOCKET,
@@ -86,7 +89,10 @@ class CatalogReader(Closing):
         self._byte_ranges = dialect.byte_ranges
         self._directory_key_size = len(dialect.keys.directory(b""))
         self._accesses: dict[bytes, Access | FormatError | None] = {}
-        self._faults = RecordFaults(catalog, dialect, codec, self._access)
+        self._faults = RecordFaults(catalog, dialect, codec, self._access, self._head)
+        self._reads_past = bool(dialect.read_past)
+        # Those that were looked at for faults, until the walk comes to their directories.
+        self._heads: dict[bytes, Directory | None] = {}
         # Looking for faults after a listing, or the other way round, decodes a record once.
         self._latest: tuple[bytes, Directory] | None = None
 
@@ -112,10 +118,10 @@ class CatalogReader(Closing):
 
     def directory(self, path: bytes) -> Node | None:
         """Return a directory from its own record, without decoding its entries, which saves time."""
-        raw = self._catalog.get(self._keys.directory(path))
-        if raw is None:
+        key = self._keys.directory(path)
+        head = self._heads.pop(key) if key in self._heads else self._fetched_head(key)
+        if head is None:
             return None
-        head = decode_head(raw)
         if head.location != path:  # bounds any walk by the number of records
             raise FormatError(ELSEWHERE)
         held = self._held(path, head.aclkey)
@@ -132,10 +138,26 @@ class CatalogReader(Closing):
 
     def faults(self, path: bytes) -> Iterator[Fault]:
         """Yield the faults of a directory's record; see `TreeReader`."""
-        directory = self._directory(path)
+        try:
+            directory = self._directory(path)
+        except LostRecordError as error:
+            yield self._faults.of_lost(path, error)
+            return
         if directory is None:
             raise FormatError("there is no such directory" if path else "there is no root directory")
         yield from self._faults.of(path, directory)
+
+    def read_past(self, path: bytes) -> Iterator[Fault]:
+        """Yield what reading goes past in a directory's record; see `TreeReader`."""
+        if not self._reads_past:
+            return
+        try:
+            directory = self._directory(path)
+        except LostRecordError as error:
+            yield self._faults.of_lost(path, error)
+            return
+        if directory is not None:
+            yield from self._faults.read_past(path, directory)
 
     def files(self) -> Iterator[Node]:
         """Yield the files of all records, in the order of the catalog."""
@@ -154,6 +176,19 @@ class CatalogReader(Closing):
         """Close the catalog and remove the temporary directory."""
         self._catalog.close()
         self._scratch.close()
+
+    def _head(self, key: bytes) -> Directory | None:
+        """Return the head of a record, and keep it for `directory`; None if there is no record."""
+        if key in self._heads:
+            return self._heads[key]
+        if len(self._heads) >= _KEPT_HEADS:
+            self._heads.clear()
+        head = self._heads[key] = self._fetched_head(key)
+        return head
+
+    def _fetched_head(self, key: bytes) -> Directory | None:
+        raw = self._catalog.get(key)
+        return None if raw is None else decode_head(raw)
 
     def _directory(self, path: bytes) -> Directory | None:
         if self._latest is not None and self._latest[0] == path:
