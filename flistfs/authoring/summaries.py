@@ -133,6 +133,7 @@ class Unrepresentable:
     set_id: int = 0
     large_devices: int = 0
     special_files: int = 0
+    names: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,4 +261,9 @@ _UNREPRESENTABLE = {
         "a minor number over 255; readers of 2017 show it wrongly",
     ),
     "special_files": ("special file is", "special files are", "not shown by 0-fs"),
+    "names": (
+        "name is",
+        "names are",
+        "no UTF-8: rfs 1.x cannot read the directories with them",
+    ),
 }

@@ -78,6 +78,8 @@ class _Tree:
         self._options = options
         self._latest = latest
         self._complete = complete
+        self.names_of_bytes = 0
+        """How many names were no texts so far."""
 
     def directory(self, ino: int, path: bytes) -> Node:
         """Return the node of a directory."""
@@ -93,6 +95,7 @@ class _Tree:
             chunks = self._view.first_chunks(
                 inode.ino for inode in inodes.values() if inode.chunks and inode.size <= CHUNK_SIZE
             )
+            self.names_of_bytes += sum(not _is_text(entry.name) for entry in part)
             yield [
                 Node(join(path, entry.name), Kind.DIRECTORY, None, 0, 0, 0, whole=False)
                 if stat.S_ISDIR(entry.kind) and not self._complete
@@ -150,6 +153,16 @@ class _Tree:
         return BlockRef(stored.hash, stored.key)
 
 
+def _is_text(name: bytes) -> bool:
+    if name.isascii():
+        return True
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def build_package(
     view: View,
     store: Store,
@@ -186,6 +199,8 @@ def build_package(
         scratch.mkdir()
         with format_.writer(scratch, accesses.values()) as writer:
             _write_tree(tree, survey, writer, progress)
+            if "names" in format_.unrepresentable:
+                survey.unrepresentable.names = tree.names_of_bytes
             progress(Report("package", 0, 1))
             output.write(partial(writer.finish, router, metadata))
     except OSError as error:

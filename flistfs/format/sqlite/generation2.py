@@ -89,7 +89,7 @@ SQLITE: Final = Format(
         latest=2**32 - 1,  # times in a record are unsigned 32-bit seconds
         minor=2**20 - 1,  # what Linux has; the numbers are written in digits
     ),
-    unrepresentable=frozenset({"xattrs", "hard_links", "times", "set_id", "special_files"}),
+    unrepresentable=frozenset({"xattrs", "hard_links", "times", "set_id", "special_files", "names"}),
     has_metadata=True,
     complete_entries=True,
     recognizes=_recognizes,
