@@ -196,6 +196,7 @@ PLAIN = Format(
     limits=Limits(file_size=1 << 40, latest=2**40, minor=2**20),
     unrepresentable=frozenset({"hard_links"}),
     has_metadata=False,
+    names_namespaces=False,
     complete_entries=False,
     recognizes=_recognizes,
     open=_open,

@@ -14,7 +14,7 @@ from flistfs.reading.content import store_of
 from flistfs.reading.flist import Faults, Flist
 from flistfs.reading.push import PushSummary
 from flistfs.stores import open_store
-from flistfs.stores.readers import notes_for_servers
+from flistfs.stores.readers import notes_for_servers, router_to_store
 from flistfs.stores.url import FROM_PASSWORD_VARIABLE
 from flistfs.util.progress import Progress, quiet
 
@@ -74,7 +74,7 @@ def push(
         ) as from_store,
         closing(open_store(url, flist.codec, secret)) as target,
     ):
-        router = target.readers_router
+        router = router_to_store(target, flist.format)
         if update and router is None:
             raise UsageError(f"{target.unreadable}: `update` cannot let the flist name it")
         target.check()

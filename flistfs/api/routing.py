@@ -9,11 +9,12 @@ from flistfs.api.configuring import changed_path
 from flistfs.api.requests import router_text
 from flistfs.errors import UsageError
 from flistfs.format.metadata import NO_CHANGE
+from flistfs.format.opening import format_of
 from flistfs.format.router import parse_router
 from flistfs.reading.config import rewrite
 from flistfs.reading.named import check_named
 from flistfs.stores.base import STORE_TIMEOUT
-from flistfs.stores.readers import notes_for_servers
+from flistfs.stores.readers import check_readable, notes_for_servers
 from flistfs.util.output_file import check_output
 from flistfs.util.progress import Progress, quiet
 
@@ -62,6 +63,7 @@ def route(
         raise UsageError("say where its blocks are, with `router` or `public_url`")
     servers = parse_router(text.encode())
     source = typed_path(package)
+    check_readable(servers, format_of(source))
     target = changed_path(source, out)
     if out is not None:
         check_output(target, force=force)  # before the minutes that asking may take

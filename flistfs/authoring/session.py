@@ -26,7 +26,7 @@ from flistfs.authoring.importing.run import Adding, Invalidate
 from flistfs.authoring.parts import Parts
 from flistfs.authoring.request import AddRequest, SealRequest
 from flistfs.authoring.sealing.accounts import note_named
-from flistfs.authoring.sealing.metadata import metadata_of
+from flistfs.authoring.sealing.metadata import Startup, metadata_of
 from flistfs.authoring.sealing.run import Sealing
 from flistfs.authoring.state.directory import SessionDirectory
 from flistfs.authoring.state.disk import Disk
@@ -102,13 +102,21 @@ class Session:
             UsageError: the format has no place for what is to be said, or there is nothing to start.
         """
         parts = self.parts
-        metadata, startup = metadata_of(parts.format, request, parts.directory.base_metadata())
+        metadata, startup = self.check_sayable(request)
         self._sealing.check_complete(request)
         if startup is not None:
             source = StartupSource(startup.entrypoint, startup.environ, _top(parts.journal))
             adding = AddRequest((), timeout=request.timeout)
             await self.add(source, adding, quiet, owner=Caller(0, 0), invalidate=invalidate)
         return await self._sealing.seal(request, metadata, unmount, progress)
+
+    def check_sayable(self, request: SealRequest) -> tuple[dict[str, bytes], Startup | None]:
+        """Check that the format has a place for what a seal is to say; return it: see `metadata_of`.
+
+        Raises:
+            UsageError: it has none.
+        """
+        return metadata_of(self.parts.format, request, self.parts.directory.base_metadata())
 
     async def sync(self, timeout: float, progress: Progress) -> None:
         """Return when everything written before is in the store.

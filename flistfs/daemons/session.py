@@ -170,6 +170,8 @@ class _Daemon:
             if started is not None:
                 log.info("started from %s: %s", ", ".join(self._config.bases), started)
                 self._ready_answer["base"] = started.as_dict()
+            if self._config.seal_to:
+                session.check_sayable(self._request_at_end(Path(self._config.seal_to)))
             await self._serve(session)
             if not self._ended:
                 await session.store_rest()
@@ -293,21 +295,24 @@ class _Daemon:
 
     async def _seal_at_end(self, session: Session, out: Path) -> int:
         """Seal because the mount has ended; the exit code is kept as the session's result too."""
+        try:
+            await seal_session(session, self.directory, self._request_at_end(out), None, self._progress)
+        except FlistfsError as error:
+            keep_failure(self.directory, error)
+            return error.exit_code
+        self._ended = "sealed"
+        return 0
+
+    def _request_at_end(self, out: Path) -> SealRequest:
+        """Return how to seal when the mount ends."""
         config = self._config
-        request = SealRequest(
+        return SealRequest(
             out,
             options=SealOptions(epoch=config.epoch),
             router=config.router,
             metadata=MetadataChange.from_dict(config.metadata) if config.metadata else NO_CHANGE,
             startup=config.startup,
         )
-        try:
-            await seal_session(session, self.directory, request, None, self._progress)
-        except FlistfsError as error:
-            keep_failure(self.directory, error)
-            return error.exit_code
-        self._ended = "sealed"
-        return 0
 
     # Commands
 

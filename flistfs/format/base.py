@@ -226,6 +226,8 @@ class Format:
         limits: What it can hold at most.
         unrepresentable: What it cannot hold or readers drop, by the names of `Unrepresentable`'s fields.
         has_metadata: Whether it has a place for metadata besides the tree.
+        names_namespaces: Whether it can name the namespace of a 0-db that has all blocks, to those readers
+            that know of namespaces.
         complete_entries: Whether a writer takes all attributes of a sub-directory with its parent's entries.
         recognizes: Whether a file or directory looks like an flist of this format.
         open: Opens an flist: a context manager, which owns temporary files. Raises FormatError.
@@ -239,6 +241,7 @@ class Format:
     limits: Limits
     unrepresentable: frozenset[str]
     has_metadata: bool
+    names_namespaces: bool
     complete_entries: bool
     recognizes: Callable[[Path], bool]
     open: Callable[[Path], TreeReader]

@@ -129,6 +129,25 @@ def only_server(router: Router | None) -> str | None:
     return next(iter(whole)) if len(whole) == 1 else None
 
 
+def namespace_of(url: str) -> str | None:
+    """Return the namespace of a 0-db that a URL names; None for the usual one, and for other servers."""
+    scheme, _, rest = url.partition("://")
+    name = rest.partition("/")[2]
+    return name if scheme == "zdb" and name not in {"", "default"} else None
+
+
+def without_namespaces(router: Router) -> Router | None:
+    """Return a router without the servers of which a namespace is named; None if none is left."""
+    pools = tuple(
+        replace(pool, rules=rules)
+        for pool in router.pools
+        if (rules := tuple(rule for rule in pool.rules if namespace_of(rule.url) is None))
+    )
+    names = {pool.name for pool in pools}
+    lookup = tuple(name for name in router.lookup if name in names)
+    return Router(pools, lookup, tuple(name for name in router.cache if name in names)) if lookup else None
+
+
 def _with_ranges(router: Router, changed: Callable[[str, str], tuple[str, str]]) -> Router:
     pools = tuple(
         replace(

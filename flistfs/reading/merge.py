@@ -23,7 +23,7 @@ from typing import Any
 from flistfs.errors import ClashError, FormatError, OutputError
 from flistfs.format.base import Format, TreeWriter
 from flistfs.format.metadata import without_backend
-from flistfs.format.router import Pool, Router, without_passwords
+from flistfs.format.router import Pool, Router, namespace_of, only_server, without_passwords
 from flistfs.reading.flist import Flist
 from flistfs.reading.union import Clash, Union, described
 from flistfs.tree.names import join, printable
@@ -120,6 +120,7 @@ def merge(
     format_ = _common_format(sources)
     union = _Union(sources, Rules(prefer, replace_links=replace_links), progress)
     router = _united_router(sources, union.merged.notes)
+    union.merged.notes += _notes_on_namespaces(router)
     metadata = _united_metadata(sources, prefer, union.merged.notes) if format_.has_metadata else {}
     try:
         with (
@@ -275,6 +276,17 @@ def _united_router(sources: Sequence[Source], notes: list[str]) -> Router | None
         lookup |= dict.fromkeys(names[each] for each in shown.lookup)
         cache |= dict.fromkeys(names[each] for each in shown.cache)
     return Router(tuple(pools), tuple(lookup), tuple(cache))
+
+
+def _notes_on_namespaces(router: Router | None) -> list[str]:
+    """Return a note for each server that no reader of the merged flist is told of."""
+    urls = () if router is None else router.all_urls()
+    return [
+        f"no reader is told of {url}: a namespace can be named only where one server has all blocks; "
+        "flistfs push --update brings them to one"
+        for url in urls
+        if namespace_of(url) is not None and url != only_server(router)
+    ]
 
 
 def _united_metadata(sources: Sequence[Source], prefer: Prefer | None, notes: list[str]) -> dict[str, bytes]:

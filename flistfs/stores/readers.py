@@ -12,6 +12,8 @@ from flistfs.format.router import (
     Router,
     format_router,
     has_passwords,
+    namespace_of,
+    only_server,
     parse_router,
     router_to,
     without_passwords,
@@ -22,6 +24,7 @@ from flistfs.stores.url import for_readers, local_servers, parse_store_url
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from flistfs.format.base import Format
     from flistfs.stores.base import Store
 
 _IGNORED = "readers ignore the path of a URL, and read from the first database or the namespace default"
@@ -65,9 +68,31 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
     if has_passwords(router):
         raise UsageError(f"{file} contains passwords, which a package would give to others: remove them")
     for url in (rule.url for pool in router.pools for rule in pool.rules):
-        if for_readers(parse_store_url(url)) is None:
+        is_only = url == only_server(router) and namespace_of(url) is not None
+        if for_readers(parse_store_url(url)) is None and not is_only:
             raise UsageError(f"{file} names {url}: {_IGNORED}; name servers without a path")
     return format_router(router).decode()
+
+
+def check_readable(router: Router, format_: Format) -> None:
+    """Check that an flist can name the servers of a router to the readers of its format.
+
+    Raises:
+        UsageError: it cannot name a namespace.
+    """
+    named = [] if format_.names_namespaces else [url for url in router.all_urls() if namespace_of(url)]
+    if named:
+        raise UsageError(
+            f"{named[0]} cannot be named to readers of the format {format_.name}: {_IGNORED}; "
+            "give the server without a path"
+        )
+
+
+def router_to_store(store: Store, format_: Format) -> Router | None:
+    """Return the router to a store that the readers of a format can use; None if there is none."""
+    if format_.names_namespaces and namespace_of(store.url) is not None:
+        return router_to(store.url)
+    return store.readers_router
 
 
 def _check_complete(router: Router, file: Path) -> None:
@@ -90,9 +115,9 @@ def _public_url(text: str) -> str:
     if url.password is not None:
         raise UsageError("the public URL has a password, which a package would give to others: omit it")
     readable = for_readers(url)
-    if readable is None:
+    if readable is None and namespace_of(str(url)) is None:
         raise UsageError(f"{url} cannot be the public URL: {_IGNORED}; give the server without a path")
-    return str(readable)
+    return str(readable or url)
 
 
 def usable_router(router: Router) -> Router | None:
@@ -118,7 +143,8 @@ def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -
     """
     notes: list[str] = []
     option = "`router`" if parse_store_url(store.url).scheme == "router" else "`public_url`"
-    if not is_chosen and store.unreadable is not None:
+    is_named = router is not None and store.url in router.all_urls()
+    if not is_chosen and not is_named and store.unreadable is not None:
         brought = (
             f"; flistfs push copies the blocks to a server, {option} names one" if router is None else ""
         )
@@ -130,8 +156,16 @@ def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -
 
 def notes_for_servers(router: Router, advice: str | None = None) -> list[str]:
     """Return notes about servers that an flist names, with an advice, or else the one to name others."""
-    local = local_servers(router.all_urls())
-    return [f"readers elsewhere cannot reach {local[0]}; {advice or _other_servers(router)}"] if local else []
+    urls = router.all_urls()
+    notes = [
+        f"0-fs ignores the namespace in {url}, so only readers that know of namespaces are told of it "
+        "(rfs 1.x, zflist)"
+        for url in urls
+        if namespace_of(url) is not None
+    ]
+    if local := local_servers(urls):
+        notes.append(f"readers elsewhere cannot reach {local[0]}; {advice or _other_servers(router)}")
+    return notes
 
 
 def _other_servers(router: Router) -> str:

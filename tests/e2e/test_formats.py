@@ -344,11 +344,60 @@ def test_several_servers_share_the_blocks(home: Home, source: Path) -> None:
         assert comparable(home.path / "copy") == comparable(source)
 
 
+def test_a_namespace_is_named_to_those_who_know_of_it(
+    home: Home, mountpoint: Path, source: Path, redis: RedisServer
+) -> None:
+    """0-fs selects none; zflist and rfs 1.x do. Redis, as 0-db, takes a number for its name."""
+    (source / "file").write_bytes(b"content")
+    url = f"zdb://127.0.0.1:{redis.port}/5"
+    unpacked = home.path / "unpacked"
+
+    def check(said: str) -> None:
+        backend = json.loads(metadata_of(home.path / "out.flist", unpacked)["backend"])
+        assert backend == {"namespace": "5", "host": "127.0.0.1", "port": redis.port}
+        assert not (unpacked / "router.yaml").exists()
+        assert (
+            f"0-fs ignores the namespace in {url}, so only readers that know of namespaces are told" in said
+        )
+        assert home.run("cat", "out.flist", "file").stdout == "content"
+        (home.path / "out.flist").unlink()
+
+    check(home.run("pack", source, "out.flist", "--format", "sqlite", "--store", url).stdout)
+    public = ["--public-url", url]
+    check(home.run("pack", source, "out.flist", "--format", "sqlite", *public, "--store", url).stdout)
+    home.run("pack", source, "out.flist", "--format", "sqlite")
+    check(home.run("push", "out.flist", "--to", url, "--update").stdout)
+    home.run("pack", source, "in.flist", "--format", "sqlite")
+    check(home.run("route", "in.flist", *public, "-o", "out.flist").stdout)
+
+    # The readers of 2017 know of none.
+    why = f"{url} cannot be named to readers of the format rocksdb: readers ignore the path of a URL"
+    assert why in home.run("pack", source, "out.flist", "--store", url, *public, code=2).stderr
+    home.run("mount", mountpoint, "--store", url)
+    home.expected_log += ["sealing failed"]
+    assert why in home.run("seal", "out.flist", *public, code=2).stderr
+    assert home.json("seal", "out.flist")["servers"] == []
+    assert why in home.run("route", "out.flist", *public, code=2).stderr
+
+
+def test_namespaces_that_meet_cannot_be_named(home: Home, source: Path, redis: RedisServer) -> None:
+    urls = [f"zdb://127.0.0.1:{redis.port}/{number}" for number in (5, 6)]
+    for number, url in enumerate(urls):
+        (source / f"file{number}").write_bytes(b"%d" % number)
+        home.run("pack", source, f"{number}.flist", "--format", "sqlite", "--store", url)
+        (source / f"file{number}").unlink()
+    said = home.run("merge", "-o", "out.flist", "0.flist", "1.flist").stdout
+    assert all(f"no reader is told of {url}: a namespace can be named only where" in said for url in urls)
+    assert "backend" not in metadata_of(home.path / "out.flist", home.path / "unpacked")
+
+
 @pytest.mark.parametrize(
     ("backend", "url"),
     [
         ('{"namespace": "default", "host": "127.0.0.1", "port": 9900}', "zdb://127.0.0.1:9900"),
         ('{"namespace": "ns", "host": "h", "port": 1, "password": "x"}', "zdb://h:1/ns"),
+        ('{"namespace": "a b/c", "host": "h", "port": 1}', "zdb://h:1/a%20b%2Fc"),
+        ('{"namespace": "\\ud800", "host": "h", "port": 1}', None),
         ('{"host": "::1", "port": 1}', "zdb://[::1]:1"),
         ('{"host": "h"}', None),
         ('{"host": "h", "port": 0}', None),

@@ -16,7 +16,7 @@ import flistfs
 from flistfs import MetadataChange, errors
 from flistfs.format.router import router_to
 from flistfs.reading.config import rewrite
-from tests.e2e.commands import Home, shell, umount
+from tests.e2e.commands import Home, is_mounted, shell, umount
 from tests.e2e.test_formats import FORMATS
 from tests.needs import needs_data
 
@@ -150,6 +150,17 @@ def test_a_mount_seals_with_metadata(home: Home, mountpoint: Path) -> None:
     home.run("seal", "second.flist", "--entrypoint", "/bin/sh", "--startup")
     assert home.json("config", "second.flist")["metadata"] == {"entrypoint": '["/bin/sh"]'}
     assert home.run("ls", "second.flist").stdout.split() == [".startup.toml"]
+
+
+def test_a_mount_is_refused_that_could_not_be_sealed(home: Home, mountpoint: Path) -> None:
+    home.expected_log += ["no place for metadata"]
+    refused = home.run("mount", mountpoint, "--seal-to", "out.flist", "--entrypoint", "/bin/sh", code=2)
+    assert "an flist of the format rocksdb has no place for metadata" in refused.stderr
+    assert not is_mounted(mountpoint)
+    assert home.listed("status") == []
+    home.run("mount", mountpoint, "--seal-to", "out.flist", "--entrypoint", "/bin/sh", "--startup")
+    umount(mountpoint)
+    home.run("wait", "--mount", mountpoint)
 
 
 def test_a_base_hands_its_metadata_on(home: Home, source: Path) -> None:

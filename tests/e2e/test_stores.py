@@ -245,7 +245,8 @@ def test_equal_trees_and_stores_give_equal_packages(home: Home, mountpoint: Path
         (["--public-url", "rediss://host"], "readers fetch from ardb, redis, zdb servers"),
         (["--public-url", "redis://host/5"], "redis://host:6379/5 cannot be the public URL: readers ignore"),
         (["--public-url", "zdb://host/name"], "give the server without a path"),
-        (["--router", "named.yaml"], "named.yaml names zdb://two/name: readers ignore the path of a URL"),
+        (["--router", "named.yaml"], "zdb://two/name cannot be named to readers of the format rocksdb"),
+        (["--router", "five.yaml"], "five.yaml names redis://two/5: readers ignore the path of a URL"),
         (["--public-url", "host"], "a store URL looks like"),
         (["--public-url", "ardb://host", "--router", "r.yaml"], "exclude each other"),
         (["--router", "r.yaml"], "r.yaml contains passwords"),
@@ -258,7 +259,9 @@ def test_a_router_that_no_package_may_have_is_refused(
 ) -> None:
     (home.path / "r.yaml").write_text(f"pools: {{x: {{00:ff: 'ardb://:{SECRET}@one'}}}}\nlookup: [x]\n")
     (home.path / "named.yaml").write_text("pools: {x: {00:ff: 'zdb://two/name'}}\nlookup: [x]\n")
+    (home.path / "five.yaml").write_text("pools: {x: {00:ff: 'redis://two/5'}}\nlookup: [x]\n")
     home.run("mount", mountpoint)
+    home.expected_log += ["sealing failed", "cannot be named to readers"]
     for command in (["seal", "out.flist"], ["mount", mountpoint.with_name("other"), "--seal-to", "o.flist"]):
         mountpoint.with_name("other").mkdir(exist_ok=True)
         refused = home.run(*command, *arguments, code=2)
@@ -295,6 +298,8 @@ def test_push_from_the_local_directory_to_a_server(home: Home, mountpoint: Path)
             "replaced_blocks": 0,
             "servers": [],
             "notes": [],
+            "faults": [],
+            "fault_count": 0,
         }
         get = blocks_in_redis(server)
         nodes = read_flist(home.path / "out.flist")

@@ -9,6 +9,8 @@ from flistfs.authoring.request import SealRequest
 from flistfs.errors import UsageError
 from flistfs.format.base import Format
 from flistfs.format.metadata import MetadataChange, entrypoint_of, environ_of
+from flistfs.format.router import parse_router
+from flistfs.stores.readers import check_readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,10 @@ def metadata_of(
 
     Raises:
         FormatError: that of the base has another shape than the request needs.
-        UsageError: the format has no place for it, or there is nothing to start.
+        UsageError: the format has no place for it, or for where blocks are, or there is nothing to start.
     """
+    if request.router is not None:
+        check_readable(parse_router(request.router.encode()), format_)
     if not format_.has_metadata:
         _check_placeless(format_, request.metadata, startup=request.startup)
     changed = request.metadata.applied(base)

@@ -31,7 +31,7 @@ from flistfs.errors import (
 from flistfs.format.router import Router, parse_router
 from flistfs.reading.named import check_named
 from flistfs.sources.excludes import excluding
-from flistfs.stores.readers import notes_for_readers
+from flistfs.stores.readers import notes_for_readers, router_to_store
 from flistfs.util.output_file import OutputFile
 from flistfs.util.progress import Progress, Report
 
@@ -125,11 +125,9 @@ class Sealing:
 
     def _router(self, request: SealRequest) -> Router | None:
         """Return the router for the package, which names its servers; a large one takes seconds to parse."""
-        return (
-            self._parts.store.readers_router
-            if request.router is None
-            else parse_router(request.router.encode())
-        )
+        if request.router is not None:
+            return parse_router(request.router.encode())
+        return router_to_store(self._parts.store, self._parts.format)
 
     async def _notes_for_readers(
         self, request: SealRequest, router: Router | None, output: OutputFile, progress: Progress

@@ -67,6 +67,7 @@ ROCKSDB: Final = Format(
     ),
     unrepresentable=frozenset({"xattrs", "hard_links", "times", "owners", "set_id", "large_devices"}),
     has_metadata=False,
+    names_namespaces=False,
     complete_entries=False,
     recognizes=_recognizes,
     open=_open,

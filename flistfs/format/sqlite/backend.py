@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from flistfs.format.metadata import BACKEND
 from flistfs.format.router import Router, only_server, router_to
@@ -26,7 +26,7 @@ def backend_of(router: Router | None) -> str | None:
     server = None if url is None else _server(url)
     if server is None or server.hostname is None:
         return None
-    namespace = server.path.strip("/") or _NO_NAMESPACE
+    namespace = unquote(server.path.strip("/"), errors="surrogateescape") or _NO_NAMESPACE
     port = server.port or _PORTS[server.scheme]
     return json.dumps({"namespace": namespace, "host": server.hostname, "port": port})
 
@@ -37,12 +37,13 @@ def router_of(metadata: Mapping[str, bytes]) -> Router | None:
         backend = json.loads(metadata.get(BACKEND, b""))
         host, port = str(backend["host"]), int(backend["port"])
         namespace = str(backend.get("namespace") or _NO_NAMESPACE)
+        name = quote(namespace, safe="", errors="surrogateescape")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     shown = f"[{host}]" if ":" in host else host
-    if not host or not 0 < port < 1 << 16 or not set(host + namespace).isdisjoint("/@?#% \t\r\n\0"):
+    if not host or not 0 < port < 1 << 16 or not set(host).isdisjoint("/@?#% \t\r\n\0"):
         return None
-    return router_to(f"zdb://{shown}:{port}" + ("" if namespace == _NO_NAMESPACE else f"/{namespace}"))
+    return router_to(f"zdb://{shown}:{port}" + ("" if namespace == _NO_NAMESPACE else f"/{name}"))
 
 
 def without_secrets(metadata: Mapping[str, bytes]) -> dict[str, bytes]:

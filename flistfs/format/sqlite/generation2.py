@@ -91,6 +91,7 @@ SQLITE: Final = Format(
     ),
     unrepresentable=frozenset({"xattrs", "hard_links", "times", "set_id", "special_files", "names"}),
     has_metadata=True,
+    names_namespaces=True,
     complete_entries=True,
     recognizes=_recognizes,
     open=_open,

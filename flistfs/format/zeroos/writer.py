@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from flistfs.format.router import Router, format_router, in_whole_bytes
+from flistfs.format.router import Router, format_router, in_whole_bytes, without_namespaces
 from flistfs.format.zeroos.acis import AciTable
 from flistfs.format.zeroos.dialect import Dialect
 from flistfs.format.zeroos.limits import check_record, entries_size
@@ -125,9 +125,12 @@ class PackageWriter:
 
 
 def write_router(router: Router, directory: Path, dialect: Dialect) -> None:
-    """Write the router.yaml of a package beside its catalog."""
-    router = in_whole_bytes(router) if dialect.byte_ranges else router
-    (directory / ROUTER_FILE).write_bytes(format_router(router))
+    """Write the router.yaml of a package beside its catalog, if its readers can use any of the servers."""
+    # 0-fs, which alone reads it, ignores a namespace: it would look for the blocks in another.
+    usable = without_namespaces(router)
+    if usable is not None:
+        usable = in_whole_bytes(usable) if dialect.byte_ranges else usable
+        (directory / ROUTER_FILE).write_bytes(format_router(usable))
 
 
 def _is_special(entry: Entry) -> bool:
