@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from flistfs.api import process
 from flistfs.api.arguments import AnyPath, StoreName, chosen_store, target_store, typed_path
 from flistfs.api.format_names import FormatName
 from flistfs.api.requests import checked_format, seal_request
-from flistfs.authoring.request import AddRequest, Passwords
+from flistfs.authoring.request import AddRequest, Passwords, SealRequest
 from flistfs.authoring.summaries import AddSummary, SealSummary
 from flistfs.errors import UsageError
 from flistfs.format.metadata import MetadataChange, without_backend
@@ -57,6 +62,8 @@ def convert(
     progress: Progress | None = None,
 ) -> Converted:
     """Make an flist of another format: every block is fetched, checked, and encoded anew.
+
+    After an interruption, or an error of a store, the same call goes on where that one stopped; for a week.
 
     Args:
         package: The flist.
@@ -125,6 +132,7 @@ def convert(
         ) as blocks:
             added, summary = offline.convert(
                 DecodedSource(base, blocks),
+                _name(typed_path(package), [url, format, accept_faults, _kept(request)]),
                 says,
                 url,
                 format,
@@ -136,3 +144,22 @@ def convert(
             )
         dropped = () if format_named(format).has_metadata else tuple(says)
         return Converted(added, summary, dropped, base.accepted_faults)
+
+
+def _kept(request: SealRequest) -> dict[str, Any]:
+    """Return what of a request is in the tree, or was looked at, before it is sealed."""
+    kept = {"metadata", "startup", "check_content"}
+    return {name: value for name, value in request.as_dict().items() if name in kept}
+
+
+def _name(package: Path, how: Sequence[object]) -> str:
+    """Return what stands for an flist, as long as it is not changed, and for how it is converted.
+
+    Where the result goes makes no difference.
+    """
+    place = os.path.abspath(package)  # noqa: PTH100  absolute() would keep `..`
+    files = sorted(package.iterdir()) if package.is_dir() else [package]
+    stats = [(each.stat().st_ino, each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return hashlib.blake2b(
+        repr([place, stats, *how]).encode(errors="surrogateescape"), digest_size=16
+    ).hexdigest()

@@ -5,27 +5,23 @@ Commands and `api` call it. Where the log goes is their business.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from flistfs.authoring.base import opened_base
 from flistfs.authoring.filesystem.values import Caller
 from flistfs.authoring.importing.opening import open_directories, open_tree
-from flistfs.authoring.new_session import new_settings
+from flistfs.authoring.importing.resuming import Present
+from flistfs.authoring.passing import kept_directory, packing_directory
 from flistfs.authoring.request import AddRequest, BaseRequest, Passwords, SealRequest
 from flistfs.authoring.sealing.metadata import metadata_of
 from flistfs.authoring.session import Session, keep_failure, open_session, seal_session
 from flistfs.authoring.state.directory import SessionDirectory
-from flistfs.authoring.state.finding import packing_root
 from flistfs.authoring.state.settings import Settings, partial_adds_of
 from flistfs.authoring.summaries import AddSummary, BaseSummary, SealSummary
 from flistfs.authoring.upload.encoder_process import Settings as EncoderSettings
@@ -37,7 +33,6 @@ from flistfs.format.opening import format_named
 from flistfs.sources.decoded import DecodedSource
 from flistfs.sources.excludes import excluding
 from flistfs.sources.item import TreeSource
-from flistfs.sources.sealed import BaseSource
 from flistfs.stores import open_store
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.loop_thread import run_in_thread
@@ -168,14 +163,20 @@ def pack(
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
     """
 
-    def opened(directory: SessionDirectory) -> TreeSource:
-        return open_tree(source, excluding(options.exclude), store, [directory.path])
+    metadata_of(format_named(format_), request, {})  # what has no place is refused before all is read
+    with packing_directory(store, format_) as directory:
 
-    return _make_at_once(opened, store, format_, passwords, request, options, progress, spares)
+        async def work(session: Session) -> tuple[AddSummary, SealSummary]:
+            tree = open_tree(source, excluding(options.exclude), store, [directory.path])
+            added = await _add_all(session, tree, request, options, progress)
+            return added, await _seal_at_once(session, directory, request, progress)
+
+        return _run(directory, passwords, work, timeout=request.timeout, spares=spares)
 
 
 def convert(
     source: DecodedSource,
+    name: str,
     metadata: Mapping[str, bytes],
     store: str,
     format_: str,
@@ -185,10 +186,11 @@ def convert(
     progress: Progress,
     spares: SpareProcesses | None = None,
 ) -> tuple[AddSummary, SealSummary]:
-    """Make an flist of a sealed one, in one go; nothing is left of the session.
+    """Make an flist of a sealed one, in one go. After an interruption the same goes on where it stopped.
 
     Args:
         source: The sealed flist, with the content of its files.
+        name: What stands for that, and for how it is converted: its session is kept by it for a week.
         metadata: What that says, for the new one as far as its format has a place.
         store: Where blocks go: a URL without a password.
         format_: The name of the new flist's format.
@@ -201,89 +203,33 @@ def convert(
     Raises:
         FlistfsError: as reading an flist, `Session.add` and a seal do; nothing was sealed then.
     """
-    return _make_at_once(
-        lambda _: source,
-        store,
-        format_,
-        passwords,
-        request,
-        options,
-        progress,
-        spares,
-        metadata=metadata,
-        accounts=source.base,
-    )
-
-
-def _make_at_once(
-    opened: Callable[[SessionDirectory], TreeSource],
-    store: str,
-    format_: str,
-    passwords: Passwords,
-    request: SealRequest,
-    options: AddRequest,
-    progress: Progress,
-    spares: SpareProcesses | None,
-    *,
-    metadata: Mapping[str, bytes] | None = None,
-    accounts: BaseSource | None = None,
-) -> tuple[AddSummary, SealSummary]:
-    """Make an flist of the source that is opened once there is a session, which nothing is left of.
-
-    `metadata` is what the flist has of another, and `accounts` knows that one's by name.
-    """
-    metadata = metadata or {}
     metadata_of(format_named(format_), request, metadata)  # what has no place is refused before all is read
-    with _packing_directory(store, format_) as directory:
+    with kept_directory(name, store, format_) as (directory, is_resumed):
         directory.keep_base_metadata(metadata)
 
         async def work(session: Session) -> tuple[AddSummary, SealSummary]:
-            reading = replace(options, check_content=request.check_content)
-            added = await session.add(opened(directory), reading, progress, owner=_caller(), unique=True)
-            if accounts is not None:
-                session.note_accounts(accounts)
-            # What was compared, or put, when it was met need not be fetched once more.
-            final = replace(request, check_content=False)
-            return added, await seal_session(session, directory, final, None, progress)
+            if is_resumed:
+                source.skip(Present(session.parts.journal).has)
+            added = await _add_all(session, source, request, options, progress)
+            session.note_accounts(source.base)
+            return added, await _seal_at_once(session, directory, request, progress)
 
         return _run(directory, passwords, work, timeout=request.timeout, spares=spares)
 
 
-@contextmanager
-def _packing_directory(store: str, format_: str) -> Iterator[SessionDirectory]:
-    """Make a session's directory for as long as it is used; those that a crash left behind are removed.
-
-    Raises:
-        SessionError: it cannot be made.
-    """
-    root = packing_root()
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone_in(root):
-            for left in root.iterdir():
-                if not SessionDirectory(left).is_locked():
-                    shutil.rmtree(left, ignore_errors=True)
-            directory = SessionDirectory(Path(tempfile.mkdtemp(dir=root)))
-            lock = directory.lock("flistfs pack")
-    except OSError as error:
-        raise SessionError(f"{root} cannot be written: {error.strerror}") from error
-    try:
-        directory.create(new_settings(None, store, format_))
-        yield directory
-    finally:
-        shutil.rmtree(directory.path, ignore_errors=True)
-        lock.release()
+async def _add_all(
+    session: Session, source: TreeSource, request: SealRequest, options: AddRequest, progress: Progress
+) -> AddSummary:
+    """Put into the tree of a session all that it is to have."""
+    reading = replace(options, check_content=request.check_content)
+    return await session.add(source, reading, progress, owner=_caller(), unique=True)
 
 
-@contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Keep others out who ask for the same: a directory that is new must not be taken for one left behind."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+async def _seal_at_once(
+    session: Session, directory: SessionDirectory, request: SealRequest, progress: Progress
+) -> SealSummary:
+    """Seal what was just added: what was compared, or put, then need not be fetched once more."""
+    return await seal_session(session, directory, replace(request, check_content=False), None, progress)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def command(
     """Make an flist of another format of a sealed one.
 
     Blocks differ from format to format: each is fetched, checked, encoded anew and stored. What the store has
-    already is not sent again.
+    already is not sent again, and after an interruption the same command goes on where it stopped.
 
     \b
     Example:

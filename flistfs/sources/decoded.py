@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple, cast
@@ -35,6 +36,12 @@ class DecodedSource:
         self.base = base
         self._store = store
         self._total = 0
+        self._skipped = 0
+        self._is_there: Callable[[bytes], bool] = lambda _: False
+
+    def skip(self, is_there: Callable[[bytes], bool]) -> None:
+        """Yield no entry, but directories, whose path is in a tree already, and fetch no block of it."""
+        self._is_there = is_there
 
     def items(self) -> Iterator[Item]:
         """Yield the tree; see `BaseSource.items`.
@@ -59,7 +66,7 @@ class DecodedSource:
 
     def extent(self, size: int) -> tuple[int, int]:
         """Return how many bytes of content of how many are done."""
-        return size, self._total
+        return size + self._skipped, self._total
 
     def named(self, path: bytes) -> str:
         """Return a path of the tree."""
@@ -70,6 +77,9 @@ class DecodedSource:
 
     def _jobs(self) -> Iterator[Item | _Wanted]:
         for item in self.base.items():
+            if not stat.S_ISDIR(item.mode) and self._is_there(item.path):
+                self._skipped += item.size
+                continue
             yield item
             yield from (_Wanted(item.path, number, stored) for number, stored in enumerate(item.stored))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,10 +79,76 @@ def test_what_is_lost_stops_it(home: Home, source: Path, redis: RedisServer, ser
     to = ("--format", "sqlite", "--store", server.url)
     missing = home.run("convert", "a.flist", "b.flist", *to, "--from", server.url, code=7)
     assert "lost cannot be read" in missing.stderr
+    assert len(kept(home)) == 1
     nobody = home.run("convert", "a.flist", "b.flist", *to, "--from", "redis://127.0.0.1:1", code=3)
     assert nobody.stderr.count("\n") == 1
     home.run("convert", "a.flist", "a.flist", *to, code=9)
-    assert not list((home.path / "state/flistfs").glob("packing/*"))
+    home.run("convert", "a.flist", "b.flist", *to)
+    assert not kept(home)
+
+
+def kept(home: Home) -> list[Path]:
+    """The sessions of conversions that wait for the same command."""
+    return list((home.path / "state/flistfs/packing").iterdir())
+
+
+def test_it_goes_on_where_it_stopped(
+    home: Home, source: Path, redis: RedisServer, server: RedisServer
+) -> None:
+    """What was converted need not be there a second time."""
+    (source / "a").mkdir(mode=0o700)
+    for name in ("a/first", "first", "b/second", "z"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(name.encode())
+    (source / "a/link").symlink_to("first")
+    home.run("pack", source, "a.flist", "--store", redis.url)
+
+    def block_of(name: str) -> str:
+        with flistfs.open(home.path / "a.flist") as flist:
+            (block,) = flist.find(name).blocks
+            return flist.block_name(block.hash)
+
+    def hide(name: str) -> None:
+        assert redis.command("RENAME", block_of(name), name) == b"+OK\r\n"
+
+    def show(name: str) -> None:
+        assert redis.command("RENAME", name, block_of(name)) == b"+OK\r\n"
+
+    to = ("--format", "sqlite", "--store", server.url, "--startup", "--entrypoint", "sh")
+    for name in ("first", "z", "a/first"):
+        hide(name)
+    for name in ("first", "z", "a/first"):  # in the order of the flist: of each directory its files first
+        failed = home.run("convert", "a.flist", "b.flist", *to, code=7).stderr
+        assert f"flistfs: {name} cannot be read" in failed
+        (directory,) = kept(home)
+        show(name)
+        if name == "z":
+            hide("first")
+    hide("z")
+    converted = home.json("convert", "a.flist", "b.flist", *to)
+    assert converted["files"] == 5
+    assert not directory.exists()
+    home.run("extract", "b.flist", "copy")
+    (home.path / "copy/.startup.toml").unlink()
+    assert comparable(home.path / "copy") == comparable(source)
+
+
+def test_another_command_does_not_go_on_there(
+    home: Home, source: Path, redis: RedisServer, server: RedisServer
+) -> None:
+    (source / "file").write_bytes(b"content")
+    home.run("pack", source, "a.flist", "--store", redis.url)
+    to = ("--format", "sqlite", "--store", server.url)
+    home.run("convert", "a.flist", "b.flist", *to, "--from", server.url, code=7)
+    home.run("convert", "a.flist", "b.flist", *to, "--set", "x=y", "--from", server.url, code=7)
+    first, second = kept(home)
+    os.utime(first, (0, 0))  # a week ago, and more
+    home.run("pack", source, "c.flist")
+    assert kept(home) == [second]
+    (home.path / "a.flist").write_bytes((home.path / "a.flist").read_bytes())
+    os.utime(home.path / "a.flist", (5, 5))
+    home.run("convert", "a.flist", "b.flist", *to)
+    assert kept(home) == [second]
 
 
 def test_a_real_flist_of_zflist(home: Home, server: RedisServer) -> None:

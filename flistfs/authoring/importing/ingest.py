@@ -25,7 +25,7 @@ import trio
 from flistfs.authoring.importing.importer import Imported, Importer, Ready, StoredPiece
 from flistfs.authoring.summaries import LeftOut
 from flistfs.authoring.upload.uploader import Failure, Finished, Job, Outcome
-from flistfs.errors import SourceError
+from flistfs.errors import FlistfsError, SourceError
 from flistfs.sources.data import BytesSource
 from flistfs.sources.item import Item, Note, Problem, TreeSource
 from flistfs.sources.item import Piece as SourcePiece
@@ -64,6 +64,8 @@ class _Arrival:
     waiting: int
     chunks: list[StoredPiece] = field(default_factory=list)
     failure: str | None = None
+    is_cut_off: bool = False
+    """Whether the source failed within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ class Ingest:
         self._queue: deque[_Arrival | Problem] = deque()  # in the order of the source
         self._wake = trio.Event()
         self._is_read = False
+        self._error: FlistfsError | None = None
         self.counts = IngestCounts()
         self.notes: list[str] = []
         self.left_out: list[LeftOut] = []
@@ -168,7 +171,7 @@ class Ingest:
     async def run(self) -> None:
         """Put everything into the tree; return when it is there, with all its blocks stored.
 
-        What was imported before an error stays.
+        What was imported before an error stays; that is everything before, if it is the source's.
 
         Raises:
             SourceError: something could not be added, and `keep_going` is not set; or the source
@@ -205,6 +208,13 @@ class Ingest:
 
     def _walk(self) -> None:
         parcel = _Parcel()
+        try:
+            self._walk_items(parcel)
+        except FlistfsError as error:
+            self._hand_over(parcel)
+            self._token.run_sync_soon(self._note_error, error)
+
+    def _walk_items(self, parcel: _Parcel) -> None:
         for entry in self._source.items():
             if not isinstance(entry, Item):
                 parcel.messages.append(entry)
@@ -228,6 +238,10 @@ class Ingest:
         except SourceError as error:
             self._hand_over(parcel)
             self._token.run_sync_soon(self._note_missing_chunks, arrival, item.count - submitted, str(error))
+        except FlistfsError:
+            self._hand_over(parcel)
+            self._token.run_sync_soon(self._note_cut_off, arrival, item.count - submitted)
+            raise
 
     def _submit_later(self, arrival: _Arrival, piece: SourcePiece, parcel: _Parcel) -> None:
         cost = _COST + (piece.source.length if isinstance(piece.source, BytesSource) else 0)
@@ -270,6 +284,8 @@ class Ingest:
             self._wake = trio.Event()
             while self._is_next_ready():
                 await self._put_next()
+        if self._error is not None:
+            raise self._error
 
     def _is_next_ready(self) -> bool:
         """Return whether no chunk of the next item is still in flight."""
@@ -283,6 +299,8 @@ class Ingest:
             first = self._queue.popleft()
             if isinstance(first, Problem):
                 problem = first
+            elif first.is_cut_off:
+                self._budget.give(_cost(first.item))
             elif first.failure is not None:
                 self._budget.give(_cost(first.item))
                 problem = Problem(first.item.path, first.failure)
@@ -297,6 +315,14 @@ class Ingest:
         """Record that the last chunks of a file could not be read."""
         arrival.failure = reason
         self._count_down(arrival, missing)
+
+    def _note_cut_off(self, arrival: _Arrival, missing: int) -> None:
+        arrival.is_cut_off = True
+        self._count_down(arrival, missing)
+
+    def _note_error(self, error: FlistfsError) -> None:
+        """Record that the source has failed; it is raised once everything before is in the tree."""
+        self._error = error
 
     def _count_down(self, arrival: _Arrival, chunks: int) -> None:
         arrival.waiting -= chunks
