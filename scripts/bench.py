@@ -20,6 +20,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 import python_build  # noqa: E402  beside this file
+from bench_formats import compare, print_formats  # noqa: E402  beside this file
 from bench_inputs import INPUTS, codec, copy, empty_fs, make_many, plain_copy, run, tar, timed  # noqa: E402  beside this file
 from bench_report import medians, print_growth, print_special, print_table  # noqa: E402  beside this file
 
@@ -357,6 +358,32 @@ def measure_rest(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def measure_formats(work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure both formats side by side."""
+    found: dict[str, Any] = {}
+    for name in options.input or ["small", "library"]:
+        source = work / "source"
+        source.mkdir()
+        INPUTS[name].make(source)
+        found[f"formats, {name}"] = compare(source, work, 1 if options.quick else options.rounds)
+        shutil.rmtree(source)
+        if not options.json:
+            print_formats(INPUTS[name].what, found[f"formats, {name}"])
+    return found
+
+
+def measure_all(work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure whatever the options choose."""
+    if options.formats:
+        return measure_formats(work, options)
+    found = {name: measure_input(name, work, options) for name in inputs_of(options)}
+    if options.growth:
+        return found | measure_rest(work, options)
+    if not (options.input or options.quick):
+        found |= measure_rest(work, options) | measure_formats(work, options)
+    return found
+
+
 def machine() -> dict[str, str | int]:
     """Return what the measurements depend on apart from flistfs: Python and its build, kernel, cores."""
     cores = len(os.sched_getaffinity(0))
@@ -375,16 +402,14 @@ def main() -> None:
     parser.add_argument(
         "--growth", action="store_true", help="only what operations cost after 1,000 and 100,000 files"
     )
+    parser.add_argument("--formats", action="store_true", help="only both formats, side by side")
     parser.add_argument("--quick", action="store_true", help="small files only, one round")
     options = parser.parse_args()
     report: dict[str, Any] = {"machine": machine()}
     if not options.json:
         print("\n".join(f"{name}: {value}" for name, value in report["machine"].items()), flush=True)
     with tempfile.TemporaryDirectory(prefix="flistfs-bench-") as directory:
-        work = Path(directory)
-        report.update({name: measure_input(name, work, options) for name in inputs_of(options)})
-        if options.growth or not (options.input or options.quick):
-            report.update(measure_rest(work, options))
+        report |= measure_all(Path(directory), options)
     if options.json:
         print(json.dumps(report, indent=2))
 

@@ -11,7 +11,7 @@ from flistfs.errors import UsageError
 from flistfs.format.metadata import NO_CHANGE
 from flistfs.format.opening import format_of
 from flistfs.format.router import parse_router
-from flistfs.reading.config import rewrite
+from flistfs.reading.config import is_same, rewrite
 from flistfs.reading.named import check_named
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.stores.readers import check_readable, notes_for_servers
@@ -65,7 +65,7 @@ def route(
     source = typed_path(package)
     check_readable(servers, format_of(source))
     target = changed_path(source, out)
-    if out is not None:
+    if not is_same(source, target):
         check_output(target, force=force)  # before the minutes that asking may take
     notes: tuple[str, ...] = ()
     if check:

@@ -30,7 +30,7 @@ def rewrite(package: Path, out: Path, router: Router | None, change: MetadataCha
         UsageError: its metadata would be too large.
     """
     format_ = format_of(package)
-    force = force or _is_same(package, out)
+    force = force or is_same(package, out)
     try:
         with OutputFile(out, force=force) as output, Scratch() as scratch:
             output.write(partial(format_.rewrite, package, scratch.path, router, change))
@@ -39,7 +39,12 @@ def rewrite(package: Path, out: Path, router: Router | None, change: MetadataCha
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
 
 
-def _is_same(package: Path, out: Path) -> bool:
+def is_same(package: Path, out: Path) -> bool:
+    """Return whether a changed flist takes the place of its package.
+
+    Raises:
+        FormatError: that cannot be told.
+    """
     try:
         return package.is_file() and package.samefile(out)
     except FileNotFoundError:

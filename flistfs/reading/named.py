@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from flistfs.errors import BlockMissingError, StoreError, StoreUnavailableError
-from flistfs.reading.flist import Flist
+from flistfs.reading.flist import Faults, Flist
 from flistfs.reading.push import Blocks
 from flistfs.stores.base import DEFAULT_TIMEOUT
 from flistfs.util.progress import Report
@@ -55,7 +55,7 @@ def check_named(
     deadline = time.monotonic() + timeout
     names, is_one = _listed(router), len(router.all_urls()) == 1
     with (
-        Flist.open(package) as flist,
+        Flist.open(package, Faults.READ_PAST) as flist,
         closing(RoutedStore.of_package(router, flist.codec, timeout=min(timeout, DEFAULT_TIMEOUT))) as store,
         Blocks.of(flist, progress) as blocks,
     ):

@@ -107,6 +107,16 @@ def test_what_is_there_is_pushed(home: Home, package: Path) -> None:
         home.run("cat", package, "kept/file", "--store", other.url)
 
 
+def test_what_is_lost_stays_lost(home: Home, package: Path, redis: RedisServer) -> None:
+    """Records are not touched where only what the flist says is changed."""
+    faults = home.json("verify", package, "--no-store", code=10)["faults"]
+    home.run("config", package, "--set", "hello=world", "-o", "new.flist")
+    assert home.json("config", "new.flist")["metadata"]["hello"] == "world"
+    home.run("route", "new.flist", "--public-url", f"zdb://127.0.0.1:{redis.port}")
+    assert home.json("verify", "new.flist", "--no-store", code=10)["faults"] == faults
+    assert home.run("cat", "new.flist", "kept/file").stdout == "kept"
+
+
 def test_python(home: Home, package: Path) -> None:
     with flistfs.open(package) as flist:
         assert not flist.faults

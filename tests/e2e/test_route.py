@@ -32,6 +32,9 @@ both = pytest.mark.parametrize("package", FORMATS, indirect=True)
 def test_an_flist_names_another_server(home: Home, package: Path, redis: RedisServer) -> None:
     before = package.read_bytes()
     home.run("cat", "out.flist", "file", code=3)
+    home.run("route", "out.flist", "--public-url", f"zdb://127.0.0.1:{redis.port}", "-o", "out.flist")
+    assert home.run("cat", "out.flist", "file").stdout.encode() == CONTENT
+    package.write_bytes(before)
     routed = home.json("route", "out.flist", "--public-url", redis.url, "-o", "new.flist")
     assert routed["servers"] == [redis.url]
     assert any("cannot reach" in note for note in routed["notes"])

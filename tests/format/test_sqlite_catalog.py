@@ -122,6 +122,15 @@ def test_a_database_that_was_not_closed_is_refused(tmp_path: Path, suffix: str) 
         Catalog.open(path)
 
 
+def without_rowid(table: str) -> list[str]:
+    return [
+        "CREATE TABLE other (key VARCHAR(64) PRIMARY KEY, value) WITHOUT ROWID",
+        f"INSERT INTO other SELECT * FROM {table}",
+        f"DROP TABLE {table}",
+        f"ALTER TABLE other RENAME TO {table}",
+    ]
+
+
 def test_what_other_writers_leave_out_is_not_missed(tmp_path: Path) -> None:
     for number, statements in enumerate(
         (
@@ -129,6 +138,8 @@ def test_what_other_writers_leave_out_is_not_missed(tmp_path: Path) -> None:
             ["PRAGMA page_size = 512", "VACUUM"],
             ["PRAGMA journal_mode = WAL", "PRAGMA wal_checkpoint(TRUNCATE)"],
             ["CREATE INDEX entries_index ON entries (key)"],
+            without_rowid("entries"),
+            without_rowid("metadata"),
         )
     ):
         with Catalog.open(changed(written(tmp_path / str(number)), *statements)) as catalog:

@@ -13,7 +13,7 @@ from flistfs.format.rocksdb.catalog import Catalog, CatalogWriter
 from flistfs.format.rocksdb.package import MEMBERS
 from flistfs.format.zeroos.dialect import GENERATION_1
 from flistfs.format.zeroos.limits import MAX_FILE_SIZE
-from flistfs.format.zeroos.opening import copy_records, open_catalog, put_router
+from flistfs.format.zeroos.opening import open_catalog, put_router
 from flistfs.format.zeroos.package import is_gzipped, write_package
 from flistfs.format.zeroos.reader import CatalogReader
 from flistfs.tree.node import Access
@@ -51,7 +51,8 @@ def _rewrite(
     assert not change  # noqa: S101  there is no place for metadata
     catalog, scratch, _ = open_catalog(package, MEMBERS, Catalog.open)
     with scratch, catalog, CatalogWriter(directory) as writer:
-        copy_records(catalog, writer)
+        for key, record in catalog.items():
+            writer.add(key, record)
         writer.finish()
         put_router(router, scratch.path, directory, GENERATION_1)
         write_package(directory, MEMBERS, out)

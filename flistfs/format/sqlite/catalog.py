@@ -104,6 +104,17 @@ class Catalog(Closing):
         Raises:
             FormatError: the database is damaged, or a record is lost.
         """
+        for key, value in self.rows():
+            if not isinstance(value, bytes):
+                raise FormatError("a record is lost: it was too large for the program that wrote the flist")
+            yield key, value
+
+    def rows(self) -> Iterator[tuple[bytes, object]]:
+        """Walk all keys as `items` does, with what is there of their records: that of a lost one is no bytes.
+
+        Raises:
+            FormatError: the database is damaged.
+        """
         with _readable():
             rows = self._connection.execute(f"SELECT key, value FROM entries ORDER BY {self._order}")  # noqa: S608  one of our own
         while True:
@@ -115,8 +126,6 @@ class Catalog(Closing):
             key, value = row
             if not isinstance(key, str):
                 raise FormatError("a record has a key that readers do not find: it is not a text")
-            if not isinstance(value, bytes):
-                raise FormatError("a record is lost: it was too large for the program that wrote the flist")
             yield key.encode(errors="surrogateescape"), value
 
     @property
@@ -136,7 +145,7 @@ class Catalog(Closing):
         with _readable():
             self._steps = 0
             rows = self._connection.execute(
-                "SELECT key, CAST(value AS BLOB) FROM metadata WHERE key IS NOT NULL ORDER BY rowid LIMIT ?",
+                "SELECT key, CAST(value AS BLOB) FROM metadata WHERE key IS NOT NULL ORDER BY key LIMIT ?",
                 [MAX_VALUES + 1],
             ).fetchall()
         if len(rows) > MAX_VALUES:
@@ -218,8 +227,8 @@ class CatalogWriter(Closing):
             for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", *_SCHEMA, "BEGIN"):
                 self._connection.execute(statement)
 
-    def add(self, key: bytes, record: bytes) -> None:
-        """Add a record. Equal records in equal order make equal bytes.
+    def add(self, key: bytes, record: object) -> None:
+        """Add a record, or what is there of a lost one. Equal records in equal order make equal bytes.
 
         Raises:
             FormatError: the key is there already.

@@ -11,7 +11,7 @@ from flistfs.format.base import Format, Limits, TreeReader, TreeWriter
 from flistfs.format.codecs import Generation2
 from flistfs.format.sqlite.members import MEMBERS
 from flistfs.format.zeroos.dialect import GENERATION_2
-from flistfs.format.zeroos.opening import copy_records, open_catalog, put_router
+from flistfs.format.zeroos.opening import open_catalog, put_router
 from flistfs.format.zeroos.package import holds, is_gzipped, write_package
 from flistfs.format.zeroos.reader import CatalogReader
 from flistfs.tree.node import Access
@@ -74,7 +74,8 @@ def _rewrite(
     catalog, scratch, _ = open_catalog(package, MEMBERS, _catalog)
     with scratch, catalog, CatalogWriter(directory) as writer:
         metadata = change.applied(catalog.metadata)
-        copy_records(catalog, writer)
+        for key, record in catalog.rows():
+            writer.add(key, record)
         writer.add_metadata(metadata if router is None else all_metadata(metadata, router))
         writer.finish()
         put_router(router, scratch.path, directory, GENERATION_2)

@@ -15,8 +15,6 @@ from flistfs.util.scratch import Scratch
 if TYPE_CHECKING:
     from flistfs.format.router import Router
     from flistfs.format.zeroos.dialect import Dialect
-    from flistfs.format.zeroos.reader import Catalog
-    from flistfs.format.zeroos.writer import CatalogWriter
 
 _T = TypeVar("_T")
 
@@ -49,17 +47,6 @@ def open_catalog(path: Path, members: Members, opened: Callable[[Path], _T]) -> 
             raise FormatError(f"{path} is not a readable flist: {error}") from error
         held.pop_all()
     return catalog, scratch, faults
-
-
-def copy_records(catalog: Catalog, writer: CatalogWriter) -> None:
-    """Copy all records, in their order.
-
-    Raises:
-        FormatError: the catalog is damaged.
-        OSError: a disk is full.
-    """
-    for key, record in catalog.items():
-        writer.add(key, record)
 
 
 def put_router(router: Router | None, unpacked: Path, directory: Path, dialect: Dialect) -> None:
