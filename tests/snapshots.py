@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.independent_reader import DefectError, Get, Kind, Node, read_content
-from tests.independent_reader2 import read_content2
+from tests.both import read_file
+from tests.independent_reader import DefectError, Get, Kind, Node
 from tests.trees import DIRECTORY_SIZE, KINDS, LATEST, SECOND, paths_of
 
 
@@ -95,7 +95,7 @@ def assert_flist_equals(
     """Every field and byte of the flist is what the format can hold of the snapshot.
 
     `ignore` holds names of fields, or pairs of a path and a field; `presence` is the field of an entry that
-    only one side has, `content` that of a file's bytes. `fast` is `read_content`'s.
+    only one side has, `content` that of a file's bytes. `fast` is `read_file`'s.
     """
     found = [each for each in differences(nodes, snap, get, fast=fast) if not _is_ignored(each, ignore)]
     if found:
@@ -154,7 +154,7 @@ def _accounts(nodes: Mapping[bytes, Node], get: Get, path: bytes, *, fast: bool)
     if node is None or node.kind != "file":
         return {}
     try:
-        lines = _read(node, get, fast=fast).splitlines()
+        lines = read_file(node, get, fast=fast).splitlines()
     except DefectError:
         return {}  # reported as a difference of the file's content
     names: dict[int, bytes] = {}
@@ -170,14 +170,8 @@ def _content_differences(
     if node.kind != "file" or snap.kind != "file":
         return
     try:
-        digest = hashlib.sha256(_read(node, get, fast=fast)).hexdigest()
+        digest = hashlib.sha256(read_file(node, get, fast=fast)).hexdigest()
     except DefectError as defect:
         digest = str(defect)
     if digest != snap.sha256:
         yield Difference(path, "content", digest, snap.sha256)
-
-
-def _read(node: Node, get: Get, *, fast: bool) -> bytes:
-    """Read a file of either generation: blocks of the second have names of 16 bytes."""
-    is_second = bool(node.blocks) and len(node.blocks[0][0]) == 16
-    return (read_content2 if is_second else read_content)(node, get, fast=fast)

@@ -33,6 +33,11 @@ class Home:
     """Texts of warnings and errors that the test asks for; any other in a log fails it."""
 
     @property
+    def format(self) -> str:
+        """The format of what is sealed here."""
+        return self.env.get("FLISTFS_FORMAT", "rocksdb")
+
+    @property
     def blocks(self) -> Path:
         """The default store."""
         return self.path / "data/flistfs/blocks"

@@ -43,11 +43,15 @@ def _has_ended(pid: int) -> bool:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    """A user's home; sessions that a test leaves behind, and complaints in logs, fail it."""
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Home]:
+    """A user's home; sessions that a test leaves behind, and complaints in logs, fail it.
+
+    Its usual format is the parameter, if there is one: see `both_formats`.
+    """
     path = tmp_path.resolve() / "home"
     path.mkdir()
-    home = Home(path)
+    format_ = getattr(request, "param", None)
+    home = Home(path, {"FLISTFS_FORMAT": format_} if format_ else {})
     yield home
     left = _detach_below(tmp_path.resolve())
     for pid in filter(None, home.daemons()):

@@ -13,6 +13,7 @@ import pytest
 import redis as redis_client
 
 from flistfs.fuse import cores
+from tests.both import LARGEST, both_formats, read_file, read_sealed
 from tests.e2e.commands import (
     FLISTFS,
     Home,
@@ -22,7 +23,6 @@ from tests.e2e.commands import (
     umount_soon,
     wait_until,
 )
-from tests.independent_reader import read_content, read_flist
 from tests.redis_server import running_redis
 
 AS_ROOT = os.geteuid() == 0
@@ -69,7 +69,7 @@ def test_a_busy_mount_is_refused_and_the_process_named(
         process.kill()
         process.wait()
     home.run("seal", "out.flist")
-    assert b"later" in read_flist(home.path / "out.flist")
+    assert b"later" in read_sealed(home.path / "out.flist")
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root can mount inside")
@@ -97,7 +97,7 @@ def test_sealing_at_once_after_a_copy_is_never_busy(home: Home, mountpoint: Path
             cwd=home.path,
             **home.environment(SOURCE=str(source), MNT=str(mountpoint), OUT=f"{attempt}.flist"),
         )
-        assert len(read_flist(home.path / f"{attempt}.flist")) == 301
+        assert len(read_sealed(home.path / f"{attempt}.flist")) == 301
 
 
 def test_an_output_that_exists_is_refused_unless_forced(home: Home, mountpoint: Path) -> None:
@@ -109,7 +109,7 @@ def test_an_output_that_exists_is_refused_unless_forced(home: Home, mountpoint: 
     assert (home.path / "out.flist").read_text() == "precious"
     assert is_mounted(mountpoint)
     home.run("seal", "out.flist", "--force")
-    assert set(read_flist(home.path / "out.flist")) == {b""}
+    assert set(read_sealed(home.path / "out.flist")) == {b""}
 
 
 def test_an_output_that_cannot_be_written_is_refused(home: Home, mountpoint: Path) -> None:
@@ -122,6 +122,7 @@ def test_an_output_that_cannot_be_written_is_refused(home: Home, mountpoint: Pat
     home.run("seal", "out.flist")
 
 
+@both_formats
 def test_a_block_that_the_store_lost_is_sent_again_or_its_files_are_named(
     home: Home, mountpoint: Path
 ) -> None:
@@ -144,8 +145,8 @@ def test_a_block_that_the_store_lost_is_sent_again_or_its_files_are_named(
         wait_until(lambda: client.dbsize() == 2, "both files' blocks are stored")
         client.flushall()
         home.run("seal", "out.flist")  # now copies are at hand
-        node = read_flist(home.path / "out.flist")[b"kept"]
-        assert read_content(node, from_redis(client)) == content
+        node = read_sealed(home.path / "out.flist")[b"kept"]
+        assert read_file(node, from_redis(client)) == content
 
 
 def from_redis(client: redis_client.Redis) -> Callable[[bytes], bytes | None]:
@@ -161,6 +162,7 @@ CHANGING = {
 
 
 @pytest.mark.parametrize("what", CHANGING)
+@both_formats
 def test_a_program_that_goes_on_changing_the_tree_does_no_harm(
     home: Home, mountpoint: Path, what: str
 ) -> None:
@@ -193,10 +195,11 @@ for n in range(1_000_000):
     if code != 0:
         assert code == 6
         home.run("seal", "out.flist")
-    assert {b"dir", b"dir/199"} <= read_flist(home.path / "out.flist").keys()
+    assert {b"dir", b"dir/199"} <= read_sealed(home.path / "out.flist").keys()
     home.run("verify", "out.flist")
 
 
+@both_formats
 def test_a_directory_that_would_kill_readers_is_refused_and_the_mount_stays(
     home: Home, mountpoint: Path
 ) -> None:
@@ -205,7 +208,7 @@ def test_a_directory_that_would_kill_readers_is_refused_and_the_mount_stays(
     (big := mountpoint / "a/big").mkdir(parents=True)
     for name in ("one", "other"):
         with (big / name).open("wb") as file:
-            file.truncate(130 << 30)
+            file.truncate(LARGEST[home.format] * 2 // 3)
     refused = home.run("seal", "out.flist", code=9)
     assert "the directory a/big of the tree is too large for an flist" in refused.stderr
     assert_in_use(home, mountpoint)
@@ -214,8 +217,9 @@ def test_a_directory_that_would_kill_readers_is_refused_and_the_mount_stays(
     home.run("verify", "out.flist")
 
 
+@both_formats
 def test_what_a_file_may_have_is_the_same_everywhere(home: Home, mountpoint: Path, tmp_path: Path) -> None:
-    most = 198 << 30
+    most = LARGEST[home.format]
     home.run("mount", mountpoint)
     with (mountpoint / "file").open("wb") as file:
         file.truncate(most)
@@ -229,17 +233,18 @@ def test_what_a_file_may_have_is_the_same_everywhere(home: Home, mountpoint: Pat
         assert "large" in refused
         assert f"it has {most + 1:,} bytes; an flist allows at most {most:,} per file" in refused
     home.run("pack", source, "out.flist", "--keep-going", code=11)
-    assert set(read_flist(home.path / "out.flist")) == {b""}
+    assert set(read_sealed(home.path / "out.flist")) == {b""}
     home.run("abort", "--yes")
 
 
+@both_formats
 def test_umount_seals_a_mount_that_was_told_to(home: Home, mountpoint: Path) -> None:
     out = home.path / "out.flist"
     home.run("mount", mountpoint, "--seal-to", "out.flist")
     (mountpoint / "file").write_bytes(os.urandom(2_000_000))
     umount(mountpoint)
     assert str(out) in home.run("wait", "--mount", mountpoint).stdout
-    assert read_flist(out)[b"file"].size == 2_000_000
+    assert read_sealed(out)[b"file"].size == 2_000_000
     status = home.status()
     assert status["state"] == "sealed"
     assert status["result"]["exit_code"] == 0
@@ -293,6 +298,7 @@ def test_cores_may_sleep_while_a_seal_by_umount_waits_for_the_store(home: Home, 
         home.run("wait", "--mount", mountpoint)
 
 
+@both_formats
 def test_a_seal_that_failed_after_umount_is_reported_and_can_be_done_again(
     home: Home, mountpoint: Path
 ) -> None:
@@ -306,4 +312,4 @@ def test_a_seal_that_failed_after_umount_is_reported_and_can_be_done_again(
     assert home.status()["state"] == "unmounted"
     assert (home.path / "out.flist").read_text() == "somebody else's"
     home.run("seal", "other.flist")
-    assert b"file" in read_flist(home.path / "other.flist")
+    assert b"file" in read_sealed(home.path / "other.flist")

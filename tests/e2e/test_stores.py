@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from flistfs.format.router import format_router, parse_router, router_to
+from tests.both import both_formats, read_file, read_sealed, shown
 from tests.e2e.commands import Home, is_mounted, umount
 from tests.e2e.test_roundtrip import blocks_in_directory, blocks_in_redis
-from tests.independent_reader import read_content, read_flist
 from tests.redis_server import RedisServer, running_redis
 from tests.stores.routers import router_file
 
@@ -44,6 +44,7 @@ def write_files(directory: Path, count: int = 40) -> dict[bytes, bytes]:
 # What the package says.
 
 
+@both_formats
 def test_the_package_names_the_server_and_never_its_password(home: Home, mountpoint: Path) -> None:
     with running_redis(password=SECRET) as server:
         home.run("mount", mountpoint, "--store", server.url)
@@ -53,7 +54,7 @@ def test_the_package_names_the_server_and_never_its_password(home: Home, mountpo
     assert router_in(home.path / "out.flist") == format_router(router_to(url))
     assert f"readers fetch from {url}\nnote: readers elsewhere cannot reach {url}; use --public-url\n" in said
     assert home.status()["result"]["summary"]["servers"] == [url]
-    assert b"000" in read_flist(home.path / "out.flist")
+    assert b"000" in read_sealed(home.path / "out.flist")
 
 
 def test_a_package_of_a_local_directory_names_nothing(home: Home, mountpoint: Path) -> None:
@@ -79,6 +80,7 @@ def test_what_readers_would_read_from_elsewhere_is_not_named(
         assert router_in(home.path / f"{name}.flist") == expected
 
 
+@both_formats
 def test_a_router_names_to_readers_what_they_can_use(home: Home, source: Path, redis: RedisServer) -> None:
     write_files(source, 2)
     whole, half = {"00:FF": redis.url}, {"00:7F": redis.url}
@@ -94,6 +96,7 @@ def test_a_router_names_to_readers_what_they_can_use(home: Home, source: Path, r
         assert "--public-url" not in str(summary["notes"])
 
 
+@both_formats
 def test_servers_that_are_named_to_readers_are_asked_for_the_blocks(
     home: Home, mountpoint: Path, redis: RedisServer
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_router_for_readers_has_a_server_for_every_block(home: Home, source: P
     assert "router.yaml cannot be used: it has no server for hashes that begin with FF" in refused
 
 
+@both_formats
 def test_a_replica_for_readers_that_lacks_blocks_is_named(
     home: Home, source: Path, servers: list[RedisServer]
 ) -> None:
@@ -229,6 +233,7 @@ def test_a_large_router_reaches_the_daemon(home: Home, mountpoint: Path) -> None
     assert parse_router(found) == parse_router((home.path / "r.yaml").read_bytes())
 
 
+@both_formats
 def test_equal_trees_and_stores_give_equal_packages(home: Home, mountpoint: Path, redis: RedisServer) -> None:
     for number in range(2):
         home.run("mount", mountpoint, "--store", redis.url)
@@ -279,6 +284,7 @@ def test_a_router_without_a_seal_is_refused(home: Home, mountpoint: Path) -> Non
 # Pushing.
 
 
+@both_formats
 def test_push_from_the_local_directory_to_a_server(home: Home, mountpoint: Path) -> None:
     home.run("mount", mountpoint)
     contents = write_files(mountpoint)
@@ -302,12 +308,13 @@ def test_push_from_the_local_directory_to_a_server(home: Home, mountpoint: Path)
             "fault_count": 0,
         }
         get = blocks_in_redis(server)
-        nodes = read_flist(home.path / "out.flist")
-        assert {name: read_content(nodes[name], get, fast=True) for name in contents} == contents
+        nodes = read_sealed(home.path / "out.flist")
+        assert {name: read_file(nodes[name], get, fast=True) for name in contents} == contents
         home.run("push", "out.flist", "--to", to.replace(SECRET, "wrong"), code=3)
     assert (home.path / "out.flist").read_bytes() == before
 
 
+@both_formats
 def test_push_from_where_the_flist_says_that_its_blocks_are(home: Home, mountpoint: Path) -> None:
     with running_redis() as server:
         home.run("mount", mountpoint, "--store", server.url)
@@ -317,8 +324,8 @@ def test_push_from_where_the_flist_says_that_its_blocks_are(home: Home, mountpoi
         assert home.json("push", "out.flist", "--to", to)["new_blocks"] == 10
     get = blocks_in_directory(home)
     assert all(
-        read_content(node, get)
-        for node in read_flist(home.path / "out.flist").values()
+        read_file(node, get)
+        for node in read_sealed(home.path / "out.flist").values()
         if node.size and node.kind == "file"
     )
     # The server is gone, so from elsewhere.
@@ -327,6 +334,7 @@ def test_push_from_where_the_flist_says_that_its_blocks_are(home: Home, mountpoi
     assert home.json("push", "out.flist", "--from", to, "--to", f"dir://{home.path}/copy")["new_blocks"] == 10
 
 
+@both_formats
 def test_push_between_two_stores_with_passwords(home: Home, mountpoint: Path) -> None:
     with running_redis(password="first-secret") as one, running_redis(password="second-secret") as two:
         home.run("mount", mountpoint, "--store", one.url)
@@ -350,12 +358,14 @@ def test_push_between_two_stores_with_passwords(home: Home, mountpoint: Path) ->
         home.run("push", "out.flist", bare[1], code=3, env={"FLISTFS_STORE_PASSWORD": "second-secret"})
 
 
+@both_formats
 def test_push_names_the_files_whose_blocks_are_not_there(home: Home, mountpoint: Path) -> None:
     home.run("mount", mountpoint)
     write_files(mountpoint, 3)
     home.run("seal", "out.flist")
-    lost = read_flist(home.path / "out.flist")[b"001"].blocks[0][0].decode()
-    (home.blocks / lost[0] / lost[1] / lost).unlink()
+    lost = read_sealed(home.path / "out.flist")[b"001"].blocks[0][0]
+    name = shown(lost)
+    (home.blocks / name[0] / name[1] / name).unlink()
     refused = home.run("push", "out.flist", "--to", f"dir://{home.path}/copy", code=7)
     assert "lacks 1 of the blocks, in 001; everything else was pushed" in refused.stderr
     home.run("push", "nothing.flist", "--to", f"dir://{home.path}/copy", code=8)

@@ -10,12 +10,14 @@ from urllib.parse import quote
 
 import pytest
 
+from flistfs import stores
 from flistfs.errors import BlockMissingError, StoreRefusedError
 from flistfs.format.base import Block
+from flistfs.format.opening import formats
 from flistfs.stores import MAX_BLOCK_SIZE, Store
 from tests.generation1 import open_store
 from tests.redis_server import free_port, running_cluster, running_redis
-from tests.stores.blocks import block, blocks, value_of
+from tests.stores.blocks import Made, value_of
 from tests.stores.routers import router_file
 
 if TYPE_CHECKING:
@@ -85,12 +87,19 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
                 yield f"rediss://localhost:{port}"
 
 
+@pytest.fixture(params=formats(), ids=lambda each: each.name)
+def made(request: pytest.FixtureRequest) -> Made:
+    return Made(request.param.codec)
+
+
 @pytest.fixture
-def store(url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(
+    url: str, made: Made, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
     if url.startswith("rediss"):
         directory: Path = request.getfixturevalue("certificate")
         monkeypatch.setenv("SSL_CERT_FILE", f"{directory}/cert.pem")
-    opened = open_store(url)
+    opened = stores.open_store(url, made.codec)
     yield opened
     opened.close()
 
@@ -100,22 +109,22 @@ def test_check_passes_and_may_be_repeated(store: Store) -> None:
     store.check()
 
 
-def test_what_was_put_comes_back(store: Store) -> None:
-    stored = [block(1), block(16), block(17), block(4096), block(512 * 1024 + 36)]
+def test_what_was_put_comes_back(store: Store, made: Made) -> None:
+    stored = [made.block(1), made.block(16), made.block(17), made.block(4096), made.block(512 * 1024 + 36)]
     store.put(stored)
     assert [store.get(one.hash) for one in stored] == [value_of(one) for one in stored]
 
 
-def test_any_number_of_parts(store: Store) -> None:
+def test_any_number_of_parts(store: Store, made: Made) -> None:
     # More parts than one system call takes, empty ones among them.
     parts = tuple(b"%d" % n if n % 3 else b"" for n in range(3000))
-    odd = Block(b"ab" * 32, b"key", parts)
+    odd = made.named(parts)
     store.put([odd])
     assert store.get(odd.hash) == b"".join(parts)
 
 
-def test_put_again_changes_nothing(store: Store) -> None:
-    again = block(5000, seed=1)
+def test_put_again_changes_nothing(store: Store, made: Made) -> None:
+    again = made.block(5000, seed=1)
     store.put([again, again])
     store.put([again])
     assert store.get(again.hash) == value_of(again)
@@ -126,8 +135,8 @@ def test_put_and_missing_of_nothing(store: Store) -> None:
     assert store.missing([]) == set()
 
 
-def test_missing_names_exactly_what_is_not_there(store: Store) -> None:
-    some = blocks(1500, size=40)
+def test_missing_names_exactly_what_is_not_there(store: Store, made: Made) -> None:
+    some = made.blocks(1500, size=40)
     there, absent = some[::2], some[1::2]
     assert store.missing([one.hash for one in some]) == {one.hash for one in some}
     store.put(there)
@@ -135,56 +144,56 @@ def test_missing_names_exactly_what_is_not_there(store: Store) -> None:
     assert store.missing(asked) == {one.hash for one in absent}
 
 
-def test_a_large_batch(store: Store) -> None:
+def test_a_large_batch(store: Store, made: Made) -> None:
     # More commands and more bytes than go into one pipeline.
-    many = blocks(1100, size=20_000)
+    many = made.blocks(1100, size=20_000)
     store.put(many)
     assert store.missing([one.hash for one in many]) == set()
     assert all(store.get(one.hash) == value_of(one) for one in many[::100])
 
 
-def test_the_largest_block(store: Store) -> None:
-    largest = block(MAX_BLOCK_SIZE)
+def test_the_largest_block(store: Store, made: Made) -> None:
+    largest = made.block(MAX_BLOCK_SIZE)
     store.put([largest])
     assert store.get(largest.hash) == value_of(largest)
 
 
-def test_a_block_that_is_too_large_is_refused(store: Store) -> None:
-    small, large = block(10, seed=2), block(MAX_BLOCK_SIZE + 1)
+def test_a_block_that_is_too_large_is_refused(store: Store, made: Made) -> None:
+    small, large = made.block(10, seed=2), made.block(MAX_BLOCK_SIZE + 1)
     with pytest.raises(StoreRefusedError, match="too large"):
         store.put([small, large])
     assert store.missing([large.hash]) == {large.hash}
 
 
-def test_wrong_blocks_are_found_and_put_goes_over_them(store: Store) -> None:
-    some = blocks(40, size=2000)
+def test_wrong_blocks_are_found_and_put_goes_over_them(store: Store, made: Made) -> None:
+    some = made.blocks(40, size=2000)
     names = [one.hash for one in some]
     changed = [Block(one.hash, one.key, (b"0" * 16, b"x" * 1984)) for one in some[::7]]
     store.put([*some, *changed])
     assert store.missing(names, {one.hash: one.size for one in some}) == set()
-    assert store.wrong([*names, b"ff" * 32], thorough=True) == {one.hash for one in changed}
+    assert store.wrong([*names, made.absent], thorough=True) == {one.hash for one in changed}
     assert store.copies(changed[0].hash)[0] == value_of(changed[0])
     store.put(some)
     assert store.wrong(names, thorough=True) == set()
     assert set(store.copies(changed[0].hash)) == {value_of(some[0])}
-    assert store.copies(b"ff" * 32) == []
+    assert store.copies(made.absent) == []
 
 
-def test_a_missing_block(store: Store) -> None:
-    with pytest.raises(BlockMissingError, match="ff" * 32):
-        store.get(b"ff" * 32)
+def test_a_missing_block(store: Store, made: Made) -> None:
+    with pytest.raises(BlockMissingError, match=made.codec.show(made.absent)):
+        store.get(made.absent)
 
 
-def test_sync_after_put_and_on_its_own(store: Store) -> None:
+def test_sync_after_put_and_on_its_own(store: Store, made: Made) -> None:
     store.sync()
-    store.put([block(3)])
+    store.put([made.block(3)])
     store.sync()
 
 
-def test_many_threads(store: Store) -> None:
+def test_many_threads(store: Store, made: Made) -> None:
     # More of them than there are connections; half of the blocks are the same for all.
     def work(number: int) -> list[bytes]:
-        mine = [*blocks(8, size=3000), *(block(3000, seed=1000 * number + n) for n in range(1, 9))]
+        mine = [*made.blocks(8, size=3000), *(made.block(3000, seed=1000 * number + n) for n in range(1, 9))]
         store.put(mine)
         assert store.missing([one.hash for one in mine]) == set()
         return [one.hash for one in mine if store.get(one.hash) != value_of(one)]
@@ -198,8 +207,8 @@ def test_the_url_has_no_password(store: Store, url: str) -> None:
     assert store.url.partition("://")[0] == url.partition("://")[0]
 
 
-def test_close_may_be_repeated(store: Store) -> None:
-    store.put([block(4)])
+def test_close_may_be_repeated(store: Store, made: Made) -> None:
+    store.put([made.block(4)])
     store.close()
     store.close()
 
