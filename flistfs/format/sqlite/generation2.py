@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from flistfs.format.base import Format, Limits, TreeReader, TreeWriter
 from flistfs.format.codecs import Generation2
+from flistfs.format.metadata import BACKEND
 from flistfs.format.sqlite.members import MEMBERS
 from flistfs.format.zeroos.dialect import GENERATION_2
 from flistfs.format.zeroos.opening import open_catalog, put_router
@@ -43,11 +44,18 @@ def _recognizes(path: Path) -> bool:
 
 def _open(path: Path) -> TreeReader:
     """Open a package, or a directory that one was unpacked into; nothing is written beside it."""
-    from flistfs.format.sqlite.backend import without_secrets  # noqa: PLC0415  as below
-
     # Readers of this generation take a member `./`, as all packages of zflist have: that is no fault.
     catalog, scratch, _ = open_catalog(path, MEMBERS, _catalog)
-    return _Reader(catalog, scratch, GENERATION_2, _CODEC, (), without_secrets(catalog.metadata))
+    return _Reader(catalog, scratch, GENERATION_2, _CODEC, (), _shown(catalog.metadata))
+
+
+def _shown(metadata: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return metadata without secrets, which only what it says of a server can have."""
+    if BACKEND not in metadata:
+        return metadata
+    from flistfs.format.sqlite.backend import without_secrets  # noqa: PLC0415  as below
+
+    return without_secrets(metadata)
 
 
 def _catalog(directory: Path) -> Catalog:
