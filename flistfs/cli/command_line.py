@@ -29,6 +29,7 @@ COMMANDS = (
     "diff",
     "extract",
     "find",
+    "hub",
     "info",
     "ls",
     "merge",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flistfs.api.converting import Converted
     from flistfs.api.extracting import Extracted
     from flistfs.api.flists import Fault, Flist, Owner, Router, Survey
+    from flistfs.api.hubs import Token, User
     from flistfs.api.merging import Merged
     from flistfs.api.mounting import Mounted
     from flistfs.api.packing import Packed
@@ -208,6 +209,16 @@ def pushed(summary: PushSummary) -> dict[str, Any]:
         "faults": _faults(summary.faults),
         "fault_count": summary.fault_count,
     }
+
+
+def hub_user(user: User) -> dict[str, Any]:
+    """Return a user of a hub."""
+    return asdict(user)
+
+
+def hub_token(token: Token) -> dict[str, Any]:
+    """Return what is known of a token of a hub."""
+    return {**asdict(token), "scope": token.scope.value}
 
 
 # Sessions

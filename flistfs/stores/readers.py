@@ -108,6 +108,22 @@ def _check_complete(router: Router, file: Path) -> None:
         raise UsageError(f"the router {file} cannot be used: {error}") from None
 
 
+def check_public(text: str, argument: str) -> str:
+    """Return the URL of a server that readers can use, as flists name it.
+
+    Args:
+        text: What the user named.
+        argument: What it is called.
+
+    Raises:
+        UsageError: they cannot use it, or it has a password.
+    """
+    try:
+        return _public_url(text)
+    except UsageError as error:
+        raise UsageError(f"`{argument}`: {error}") from None
+
+
 def _public_url(text: str) -> str:
     url = parse_store_url(text)
     if url.scheme not in SCHEMES:

@@ -1,0 +1,128 @@
+"""The application: all routes of a hub, and what is the same for each of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flistfs.errors import FlistfsError, FormatError, StoreError
+from flistfs.hub import files, own, public
+from flistfs.hub.answers import FOR_ALL, failure
+from flistfs.hub.errors import HubError
+from flistfs.hub.hub import Hub
+
+log = logging.getLogger(__name__)
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def make_app(hub: Hub) -> Starlette:
+    """Return the ASGI application of a hub; it runs under trio."""
+    handlers: Mapping[Any, Callable[..., Any]] = {
+        HubError: _refused,
+        FlistfsError: _failed,
+        HTTPException: _not_served,
+        ClientDisconnect: _gone,
+    }
+    app = Starlette(
+        routes=[
+            Route("/healthz", _health),
+            *own.routes(),
+            *public.routes(),
+            *files.routes(),
+        ],
+        exception_handlers=handlers,
+    )
+    app.router.redirect_slashes = False  # what is told to nodes must be no redirect
+    app.state.hub = hub
+    app.state.jobs = trio.CapacityLimiter(hub.settings.max_jobs)
+    app.add_middleware(_Plain, is_open=hub.settings.is_open)
+    return app
+
+
+class _Plain:
+    """Takes what clients are known to send: slashes at the end of a path. Of a bug it tells nothing more.
+
+    A hub where nobody logs in is asked by this machine alone, under one of its own names: a page that got
+    another name to mean this machine is refused.
+    """
+
+    def __init__(self, app: ASGIApp, *, is_open: bool) -> None:
+        self._app = app
+        self._is_open = is_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] == "http":
+            scope["path"] = scope["path"].rstrip("/") or "/"
+            if self._is_open and _host_name(scope) not in _LOOPBACK:
+                await failure("this hub is for this machine alone", 403)(scope, receive, send)
+                return
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            log.exception("%s %s failed", scope.get("method"), scope.get("path"))
+            if begun:  # the connection must end where its answer does not
+                raise error from None
+            await failure("this is a bug of the hub", 500)(scope, receive, send)
+
+
+def _host_name(scope: Scope) -> str:
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
+
+
+async def _health(request: Request) -> Response:
+    """Answer that the hub is there, once its disk answers."""
+    await public.in_thread(public.hub_of(request).repositories.all)
+    return Response(b"ok\n", media_type="text/plain")
+
+
+# What goes wrong
+
+
+async def _refused(request: Request, error: HubError) -> Response:
+    return failure(str(error), error.status, _headers(request))
+
+
+async def _failed(request: Request, error: FlistfsError) -> Response:
+    """Answer for an error of the engine, whose text may tell of the machine."""
+    log.warning("%s %s failed: %s", request.method, request.url.path, error)
+    if isinstance(error, FormatError):
+        return failure("the flist is damaged", 400, _headers(request))
+    if isinstance(error, StoreError):
+        return failure("the hub's store of blocks cannot be used; try again later", 503, _headers(request))
+    return failure("the hub could not do this", 500, _headers(request))
+
+
+async def _not_served(request: Request, error: HTTPException) -> Response:
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and request.method == "OPTIONS":
+        return Response(status_code=200, headers={**headers, **_headers(request)})
+    return failure(error.detail.lower(), error.status_code, {**headers, **_headers(request)})
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001  starlette's signature
+    log.info("%s %s: the client has gone", request.method, request.url.path)
+    return Response(status_code=400)
+
+
+def _headers(request: Request) -> Mapping[str, str]:
+    """Return the headers of what anybody may read, also where it is an error."""
+    return {} if request.url.path.startswith("/api/flist/me") else FOR_ALL

@@ -1,0 +1,30 @@
+"""What the hub answers to a request that it does not carry out."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HubError(Exception):
+    """A request that fails; the text is for the caller, and never holds a secret or a path of the hub."""
+
+    status: ClassVar[int] = 400
+    """The status of the answer (HTTP)."""
+
+
+class NotFoundError(HubError):
+    """There is no such repository, flist, link or tag."""
+
+    status = 404
+
+
+class RefusedError(HubError):
+    """The caller may not do that, or something is in its place: 401, as clients know it of such refusals."""
+
+    status = 401
+
+
+class InTheWayError(HubError):
+    """Something of that name is there, which would be lost."""
+
+    status = 409

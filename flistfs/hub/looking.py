@@ -1,0 +1,118 @@
+"""What the hub tells of a package: its contents, and its metadata. These functions block."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from flistfs.errors import FormatError
+from flistfs.format.metadata import BACKEND
+from flistfs.reading.flist import Faults, Flist
+from flistfs.stores.base import Store
+from flistfs.tree.names import printable
+from flistfs.tree.node import Kind
+
+_COUNTED: Final = {Kind.FILE: "regular", Kind.LINK: "symlink", Kind.DIRECTORY: "directory"}
+_KINDS: Final = ("regular", "symlink", "directory", "special")
+
+_BATCH: Final = 4096  # hashes asked for at a time
+
+_MAX_NAMED: Final = 10
+"""How many files without their blocks are named."""
+
+
+def contents(package: Path) -> dict[str, Any]:
+    """Return all paths of an flist with their sizes, and counts; empty for what is no flist."""
+    try:
+        with Flist.open(package, Faults.READ_PAST) as flist:
+            return _contents(flist)
+    except FormatError:
+        return {}
+
+
+def counts(package: Path) -> dict[str, int]:
+    """Return the counts that `contents` has.
+
+    Raises:
+        FormatError: it is no flist, or damaged.
+    """
+    with Flist.open(package, Faults.READ_PAST) as flist:
+        return {name: value for name, value in _contents(flist).items() if name != "content"}
+
+
+def _contents(flist: Flist) -> dict[str, Any]:
+    root = flist.find(b"")
+    found: Counter[str] = Counter()
+    listed = []
+    for node in flist.walk(root):
+        found[_COUNTED.get(node.kind, "special")] += 1
+        found["fullsize"] += node.size if node.kind is Kind.FILE else 0
+        listed.append({"path": f"/{node.path.decode(errors='replace')}", "size": node.size})
+    return {
+        "content": listed,
+        **{name: found[name] for name in _KINDS},
+        "failure": flist.accepted_faults,
+        "fullsize": found["fullsize"],
+    }
+
+
+def metadata(package: Path, backend: object | None) -> dict[str, Any]:
+    """Return the metadata of an flist by their keys, as JSON where they are.
+
+    Args:
+        package: The flist.
+        backend: Where the hub's own blocks are, for one that does not say where its blocks are.
+
+    Raises:
+        FormatError: it is no flist, or damaged.
+    """
+    with Flist.open(package) as flist:
+        found = {key: _value(value) for key, value in flist.metadata.items()}
+    if BACKEND not in found and backend is not None:
+        found["backend-forced"] = backend
+    return found
+
+
+def lacking(package: Path, store: Store) -> list[str]:
+    """Return files of an flist of which a store lacks blocks, up to a number.
+
+    Raises:
+        FormatError: it is no flist, or damaged.
+        StoreError: the store cannot be asked.
+    """
+    found: list[str] = []
+    with Flist.open(package) as flist:
+        if flist.codec is not store.codec:
+            raise FormatError(f"it has the format {flist.format.name}, the hub's blocks another")
+        for batch in _batches(flist):
+            absent = store.missing([block_hash for _, block_hash in batch])
+            found += dict.fromkeys(printable(path) for path, block_hash in batch if block_hash in absent)
+            if len(found) >= _MAX_NAMED:
+                break
+    return found[:_MAX_NAMED]
+
+
+def _batches(flist: Flist) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+    """Yield the blocks of all files, each with the path of one that needs it."""
+    batch: dict[bytes, bytes] = {}
+    for node in flist.files():
+        for ref in node.blocks:
+            if not flist.codec.is_ref(ref):
+                raise FormatError(f"{printable(node.path)} has a block with an invalid hash or key")
+            batch.setdefault(ref.hash, node.path)
+        if len(batch) >= _BATCH:
+            yield [(path, block_hash) for block_hash, path in batch.items()]
+            batch = {}
+    if batch:
+        yield [(path, block_hash) for block_hash, path in batch.items()]
+
+
+def _value(value: bytes) -> object:
+    text = value.decode(errors="replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,73 @@
+"""Merging flists of any repositories into one."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flistfs.errors import ClashError, FormatError
+from flistfs.hub.answers import success
+from flistfs.hub.callers import Caller
+from flistfs.hub.errors import HubError
+from flistfs.hub.hub import Hub
+from flistfs.hub.names import flist_name
+from flistfs.hub.public import in_thread
+from flistfs.reading.flist import Flist
+from flistfs.reading.merge import Source, merge
+from flistfs.tree.rules import Prefer
+
+_MAX_BODY: Final = 1 << 20  # bytes of a list of flists
+
+
+async def take_merge(hub: Hub, caller: Caller, request: Request) -> Response:
+    """Make one flist of several; the first one has whatever others have too."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _MAX_BODY:
+            raise HubError("malformed json request")
+    try:
+        wanted = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HubError("malformed json request") from None
+    if not isinstance(wanted, list) or not wanted:
+        raise HubError("no source found")
+    try:
+        target = flist_name(request.path_params["name"])
+    except HubError:
+        raise HubError("build name not allowed") from None
+    async with request.app.state.jobs:
+        await in_thread(_merge_files, hub, caller.repository, target, wanted)
+    return success()
+
+
+def _merge_files(hub: Hub, repository: str, target: str, wanted: list[object]) -> None:
+    out = hub.repositories.new_file()
+    with ExitStack() as opened:
+        sources = [Source(name, opened.enter_context(Flist.open(path))) for name, path in _named(hub, wanted)]
+        try:
+            merge(sources, out, prefer=Prefer.FIRST)
+            hub.repositories.publish(out, repository, target)
+        except (ClashError, FormatError) as error:
+            raise HubError(str(error)) from None
+        finally:
+            out.unlink(missing_ok=True)
+
+
+def _named(hub: Hub, wanted: list[object]) -> list[tuple[str, Path]]:
+    """Return the files of flists that are named as `USER/NAME`."""
+    found = []
+    for each in wanted:
+        user, slash, name = each.partition("/") if isinstance(each, str) else ("", "", "")
+        if not slash or "/" in name:
+            raise HubError("malformed source filename")
+        try:
+            found.append((f"{user}/{flist_name(name)}", hub.repositories.package(user, name)))
+        except HubError:
+            raise HubError(f"{user}/{flist_name(name)} does not exists") from None
+    return found

@@ -1,0 +1,118 @@
+"""What anybody may ask a hub: lists, and what is in an flist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flistfs.format.router import only_server
+from flistfs.hub import looking
+from flistfs.hub.answers import light, listed, public
+from flistfs.hub.hub import Hub
+from flistfs.stores.url import parse_store_url
+
+_T = TypeVar("_T")
+
+
+def routes() -> list[Route]:
+    """Return the routes, in the order in which they are tried."""
+    one = "/api/flist/{user}/{name}"
+    return [
+        Route("/api/flist", _raw),
+        Route("/api/repositories", _repositories),
+        Route("/api/fileslist", _all),
+        Route("/api/flist/{user}", _entries),
+        Route("/api/flist/{user}/tags/{tag}", _tagged),
+        Route(one, _contents),
+        Route(one, _light, methods=["INFO"]),
+        Route(f"{one}/light", _light),
+        Route(f"{one}/taglink", _tag_target),
+        Route(f"{one}/metadata", _metadata),
+    ]
+
+
+def hub_of(request: Request) -> Hub:
+    """Return the hub that is asked."""
+    hub: Hub = request.app.state.hub
+    return hub
+
+
+async def in_thread(work: Callable[..., _T], *arguments: object) -> _T:
+    """Do what blocks."""
+    return await trio.to_thread.run_sync(work, *arguments)
+
+
+def backend(hub: Hub) -> Mapping[str, Any] | None:
+    """Return where readers fetch the hub's blocks, as flists have it in their metadata."""
+    router = hub.settings.named_router
+    server = only_server(router)
+    if server is None:
+        return None
+    url = parse_store_url(server)
+    return {"namespace": url.name or "default", "host": url.host, "port": url.port}
+
+
+async def contents_of(hub: Hub, user: str, name: str) -> Response:
+    """Return the answer with the contents of an flist."""
+    package = await in_thread(hub.repositories.package, user, name)
+    return public(await in_thread(looking.contents, package))
+
+
+async def _raw(request: Request) -> Response:
+    return public(await in_thread(hub_of(request).repositories.raw))
+
+
+async def _repositories(request: Request) -> Response:
+    found = await in_thread(hub_of(request).repositories.all)
+    return public([{"name": each.name, "official": False, "updated": each.updated} for each in found])
+
+
+async def _all(request: Request) -> Response:
+    repositories = hub_of(request).repositories
+
+    def listing() -> dict[str, list[dict[str, Any]]]:
+        return {each.name: [*map(listed, repositories.entries(each.name))] for each in repositories.all()}
+
+    return public(await in_thread(listing))
+
+
+async def _entries(request: Request) -> Response:
+    found = await in_thread(hub_of(request).repositories.entries, request.path_params["user"])
+    return public([*map(listed, found)])
+
+
+async def _tagged(request: Request) -> Response:
+    user, tag = request.path_params["user"], request.path_params["tag"]
+    return public([*map(listed, await in_thread(hub_of(request).repositories.tagged, user, tag))])
+
+
+async def _contents(request: Request) -> Response:
+    return await contents_of(hub_of(request), request.path_params["user"], request.path_params["name"])
+
+
+async def _light(request: Request) -> Response:
+    hub, user, name = hub_of(request), request.path_params["user"], request.path_params["name"]
+
+    def look() -> dict[str, Any]:
+        entry = hub.repositories.find(user, name)
+        return light(entry, hub.checksums.md5(hub.repositories.package(user, name)))
+
+    return public(await in_thread(look))
+
+
+async def _tag_target(request: Request) -> Response:
+    user, name = request.path_params["user"], request.path_params["name"]
+    return public({"target": await in_thread(hub_of(request).repositories.tag_target, user, name)})
+
+
+async def _metadata(request: Request) -> Response:
+    hub = hub_of(request)
+    package = await in_thread(
+        hub.repositories.package, request.path_params["user"], request.path_params["name"]
+    )
+    return public(await in_thread(looking.metadata, package, backend(hub)))

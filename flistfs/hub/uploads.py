@@ -1,0 +1,185 @@
+"""Uploads: archives that become flists while they arrive, and flists whose blocks the hub has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flistfs.errors import FormatError
+from flistfs.format.metadata import KNOWN, NO_CHANGE, MetadataChange
+from flistfs.format.opening import format_of
+from flistfs.hub import forms, looking
+from flistfs.hub.answers import success
+from flistfs.hub.callers import Caller
+from flistfs.hub.errors import HubError
+from flistfs.hub.hub import Hub
+from flistfs.hub.names import SUFFIX, uploaded_name
+from flistfs.hub.packing import SUFFIXES, Packing, packing
+from flistfs.hub.public import in_thread
+from flistfs.reading.config import rewrite
+from flistfs.reading.content import read
+from flistfs.reading.flist import Flist
+from flistfs.stores import Store, open_store
+from flistfs.tree.node import Kind
+
+log = logging.getLogger(__name__)
+
+_MAX_README: Final = 1 << 20
+_READMES: Final = (b".README", b".README.md")  # the last one counts
+
+
+async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
+    """Take an archive, which becomes an flist while it arrives."""
+    wanted = request.headers.get("x-original-name")
+    async with request.app.state.jobs, AsyncExitStack() as held:
+        found: list[tuple[str, Path, Packing]] = []
+
+        async def opened(file_name: str) -> forms.Sink:
+            original = wanted or file_name
+            if not original.lower().endswith(SUFFIXES):
+                raise HubError("this file is not allowed")
+            name = uploaded_name(original, SUFFIXES)
+            out = hub.repositories.new_file()
+            process = await held.enter_async_context(packing(hub, out))
+            found.append((name, out, process))
+            return process
+
+        form = await _received(hub, request, opened)
+        ((name, out, process),) = found
+        packed = await process.finish()
+        free = _metadata_of(form)
+        await in_thread(_publish, hub, caller.repository, name, out, free)
+        log.info("%s uploaded %s/%s", caller.user, caller.repository, name)
+        return success({"name": name, "files": packed.as_stats()})
+
+
+async def take_flist(hub: Hub, caller: Caller, request: Request) -> Response:
+    """Take an flist whose blocks the hub has; its bytes are kept as they are."""
+    wanted = request.headers.get("x-original-name")
+    async with request.app.state.jobs:
+        found: list[tuple[str, _File]] = []
+
+        async def opened(file_name: str) -> forms.Sink:
+            original = wanted or file_name
+            if not original.endswith(SUFFIX):
+                raise HubError("this file is not allowed")
+            file = _File(await trio.open_file(hub.repositories.new_file(), "xb"))
+            found.append((uploaded_name(original, ()), file))
+            return file
+
+        try:
+            await _received(hub, request, opened)
+            ((name, file),) = found
+            await file.finish()
+            told = await in_thread(_checked_flist, hub, file.path)
+            await in_thread(hub.repositories.publish, file.path, caller.repository, name)
+        finally:
+            with trio.CancelScope(shield=True):
+                for _, each in found:
+                    await each.discard()
+        log.info("%s uploaded %s/%s", caller.user, caller.repository, name)
+        return success({"name": name, "files": told})
+
+
+async def _received(hub: Hub, request: Request, opened: Callable[[str], Awaitable[forms.Sink]]) -> forms.Form:
+    return await forms.receive(
+        request.headers.get("content-type", ""),
+        request.stream(),
+        opened,
+        max_size=hub.settings.max_upload,
+    )
+
+
+class _File:
+    """A file that is written as it arrives."""
+
+    def __init__(self, file: Any) -> None:  # noqa: ANN401  trio names no type of it
+        self._file = file
+        self.path = Path(file.name)
+
+    async def write(self, data: bytes) -> None:
+        await self._file.write(data)
+
+    async def finish(self) -> None:
+        """Write all of it to the disk."""
+        await self._file.flush()
+        await in_thread(os.fsync, self._file.fileno())
+        await self._file.aclose()
+
+    async def discard(self) -> None:
+        """Remove it, unless it was published."""
+        await self._file.aclose()
+        await in_thread(partial(self.path.unlink, missing_ok=True))
+
+
+def _checked_flist(hub: Hub, package: Path) -> dict[str, Any]:
+    """Return the answer about an flist whose blocks are all there.
+
+    Raises:
+        HubError: it is no flist, or the hub lacks blocks of it.
+    """
+    try:
+        with closing(_store(hub, package)) as store:
+            lacking = looking.lacking(package, store)
+        told = looking.contents(package)
+    except FormatError as error:
+        raise HubError(f"this is no flist that can be read: {error}") from None
+    if lacking:
+        raise HubError(f"unauthorized upload, contents is not fully present on backend: {', '.join(lacking)}")
+    counts = {key: value for key, value in told.items() if key != "content"}
+    return {"success": True, "error": None, "response": told, "status": 1, **counts}
+
+
+def _store(hub: Hub, package: Path) -> Store:
+    return open_store(hub.settings.store, format_of(package).codec, hub.password, reading=True)
+
+
+def _metadata_of(form: forms.Form) -> dict[str, str]:
+    """Return the metadata that the fields of a form set: those with a shape of their own are left out."""
+    named = {key.removeprefix("metadata-"): value for key, value in form.fields.items() if _is_metadata(key)}
+    return {key: value for key, value in named.items() if key not in KNOWN and "\0" not in key + value}
+
+
+def _is_metadata(key: str) -> bool:
+    return key.startswith("metadata-") and key != "metadata-"
+
+
+def _publish(hub: Hub, repository: str, name: str, packed: Path, free: dict[str, str]) -> None:
+    """Publish an flist that was packed, with what it says besides its tree."""
+    router = hub.settings.named_router
+    change = NO_CHANGE
+    if format_of(packed).has_metadata:
+        change = MetadataChange(free=free, readme=_readme(hub, packed))
+    if router is None and not change:
+        hub.repositories.publish(packed, repository, name)
+        return
+    changed = hub.repositories.new_file()
+    try:
+        rewrite(packed, changed, router, change, force=False)
+        hub.repositories.publish(changed, repository, name)
+    finally:
+        changed.unlink(missing_ok=True)
+
+
+def _readme(hub: Hub, package: Path) -> str | None:
+    """Return what the tree of an flist says of itself."""
+    with Flist.open(package) as flist:
+        found = [
+            node
+            for node in flist.entries(b"")
+            if node.path in _READMES and node.kind is Kind.FILE and node.size <= _MAX_README
+        ]
+        if not found:
+            return None
+        with closing(_store(hub, package)) as store:
+            text = b"".join(read(store, found[-1])).decode(errors="replace")
+    return text.replace("\0", "\ufffd")
