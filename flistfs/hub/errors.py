@@ -24,6 +24,12 @@ class RefusedError(HubError):
     status = 401
 
 
+class TooLargeError(HubError):
+    """There is more of it than the hub takes."""
+
+    status = 413
+
+
 class InTheWayError(HubError):
     """Something of that name is there, which would be lost."""
 

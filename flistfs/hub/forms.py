@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from flistfs.hub.errors import HubError
+from flistfs.hub.errors import HubError, TooLargeError
 
 _MAX_PARTS: Final = 200
 _MAX_FIELD: Final = 1 << 20  # bytes of a field that is no file
@@ -60,7 +60,7 @@ async def receive(
         async for part in stream:
             size += len(part)
             if size > max_size:
-                raise HubError("the upload is too large")
+                raise TooLargeError("the upload is too large")
             for event in _events(parser, part):
                 await reader.take(event)
         parser.close()
