@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flistfs.api.merging import merge
     from flistfs.api.mounting import mount, mount_sealed, unmount
     from flistfs.api.packing import Packed, pack
+    from flistfs.api.publishing import Published, publish
     from flistfs.api.pushing import push
     from flistfs.api.routing import Routed, route
     from flistfs.api.sessions import Session
@@ -58,6 +59,7 @@ __all__ = [
     "Packed",
     "PathsClashError",
     "Progress",
+    "Published",
     "PushSummary",
     "Report",
     "Routed",
@@ -81,6 +83,7 @@ __all__ = [
     "new",
     "open",
     "pack",
+    "publish",
     "push",
     "route",
     "seal",
@@ -104,6 +107,7 @@ if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any ot
         "flistfs.api.merging": "merge",
         "flistfs.api.mounting": "mount mount_sealed unmount",
         "flistfs.api.packing": "Packed pack",
+        "flistfs.api.publishing": "Published publish",
         "flistfs.api.pushing": "push",
         "flistfs.api.routing": "Routed route",
         "flistfs.api.sessions": "Session",

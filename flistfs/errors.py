@@ -186,6 +186,25 @@ class ClashError(FlistfsError):
     code = "clash"
 
 
+class HubClientError(FlistfsError):
+    """A hub cannot be used."""
+
+    exit_code = 13
+    code = "hub"
+
+
+class HubUnavailableError(HubClientError):
+    """The hub does not answer now; the same request may work later."""
+
+    code = "hub-unavailable"
+
+
+class HubRefusedError(HubClientError):
+    """The hub answers, and does not do it: no such flist, no rights, something in the way."""
+
+    code = "hub-refused"
+
+
 class InterruptedByUserError(FlistfsError):
     """The user pressed Ctrl-C."""
 

@@ -36,6 +36,7 @@ COMMANDS = (
     "mount",
     "new",
     "pack",
+    "publish",
     "push",
     "route",
     "seal",

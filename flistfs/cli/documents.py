@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flistfs.api.merging import Merged
     from flistfs.api.mounting import Mounted
     from flistfs.api.packing import Packed
+    from flistfs.api.publishing import Published
     from flistfs.api.pushing import PushSummary
     from flistfs.api.routing import Routed
     from flistfs.api.status import Result, SessionStatus
@@ -209,6 +210,11 @@ def pushed(summary: PushSummary) -> dict[str, Any]:
         "faults": _faults(summary.faults),
         "fault_count": summary.fault_count,
     }
+
+
+def published(done: Published) -> dict[str, Any]:
+    """Return what was brought to a hub."""
+    return asdict(done) | {"notes": list(map(spoken, done.notes))}
 
 
 def hub_user(user: User) -> dict[str, Any]:

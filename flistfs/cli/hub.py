@@ -13,6 +13,7 @@ from flistfs.api.format_names import FORMATS, FormatName
 from flistfs.api.hubs import ScopeName
 from flistfs.cli import documents
 from flistfs.cli.answers import answer, print_now
+from flistfs.cli.hub_client import COMMANDS
 from flistfs.cli.options import Size, StorePlace, any_path, json_option
 from flistfs.cli.output import plural
 from flistfs.cli.secrets import password
@@ -23,14 +24,19 @@ _data_option = click.option(
 )
 
 
-@click.group("hub", short_help="Serve flists to others.")
+@click.group("hub", short_help="Use a hub, or serve one.")
 def command() -> None:
-    """Serve a hub: users upload archives or flists, and everybody mounts what is there.
+    """Use a hub, or serve one: users upload archives or flists, and everybody mounts what is there.
 
     \b
     Example:
+      flistfs hub list me --hub https://hub.example
       flistfs hub serve --open --blocks 127.0.0.1:9900
     """
+
+
+for each_command in COMMANDS:
+    command.add_command(each_command)
 
 
 @command.command("serve", short_help="Serve a hub until it is told to end.")

@@ -33,6 +33,7 @@ _ARGUMENTS = frozenset(
         "expires",
         "force",
         "format",
+        "hub",
         "incomplete",
         "keep_going",
         "min_replicas",

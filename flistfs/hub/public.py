@@ -25,6 +25,7 @@ def routes() -> list[Route]:
     return [
         Route("/api/flist", _raw),
         Route("/api/repositories", _repositories),
+        Route("/api/hub", _about),
         Route("/api/fileslist", _all),
         Route("/api/flist/{user}", _entries),
         Route("/api/flist/{user}/tags/{tag}", _tagged),
@@ -65,6 +66,12 @@ async def contents_of(hub: Hub, user: str, name: str) -> Response:
 
 async def _raw(request: Request) -> Response:
     return public(await in_thread(hub_of(request).repositories.raw))
+
+
+async def _about(request: Request) -> Response:
+    """Tell what clients of flistfs want to know: where blocks are written to, and what flists are made of."""
+    settings = hub_of(request).settings
+    return public({"software": "flistfs", "blocks": settings.public_store, "format": settings.format})
 
 
 async def _repositories(request: Request) -> Response:

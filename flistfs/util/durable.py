@@ -27,6 +27,19 @@ def write_text(path: Path, text: str) -> None:
     sync_directory(path.parent)
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a small file as `write_text` does, that only this user can read."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_directory(path.parent)
+
+
 def remove_files(path: Path) -> None:
     """Remove a file, or a directory with everything below it, if it exists."""
     if path.is_dir() and not path.is_symlink():

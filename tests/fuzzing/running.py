@@ -56,7 +56,9 @@ class Outcome:
         if self.code not in _CODES:
             return f"it ended with {self.code}"
         lines = [line for line in self.said.splitlines() if not line.startswith(_BESIDE)]
-        if "Traceback" in self.said or (self.code and len(lines) != 1):
+        # Faults are listed, up to a number, before the line that says how many there are.
+        is_listed = self.code == 10 and 1 <= len(lines) <= 22
+        if "Traceback" in self.said or (self.code and len(lines) != 1 and not is_listed):
             return "it said more than one line, or none"
         if self.peak > _MEMORY:
             return f"it took {self.peak >> 10} MiB"

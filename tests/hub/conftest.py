@@ -40,17 +40,23 @@ class RunningHub:
     @property
     def env(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("FLISTFS_")}
-        return {**inherited, **{f"XDG_{kind}_HOME": str(self.home) for kind in ("DATA", "STATE", "CACHE")}}
+        return {
+            **inherited,
+            **{f"XDG_{kind}_HOME": str(self.home) for kind in ("DATA", "STATE", "CACHE", "CONFIG")},
+        }
 
     @property
     def blocks(self) -> str:
         return f"zdb://127.0.0.1:{self.blocks_port}"
 
-    def run(self, *arguments: str | Path, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run `flistfs` in the home of whoever has the hub."""
+    def run(
+        self, *arguments: str | Path, code: int = 0, stdin: str = "", user: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `flistfs` in the home of whoever has the hub, as a user of it if one is named."""
+        as_user = {} if user is None else {"FLISTFS_HUB": self.url, "FLISTFS_HUB_TOKEN": self.tokens[user]}
         done = subprocess.run(
             [FLISTFS, *arguments],
-            env=self.env,
+            env={**self.env, **as_user},
             capture_output=True,
             text=True,
             check=False,
