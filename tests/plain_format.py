@@ -197,6 +197,7 @@ PLAIN = Format(
     unrepresentable=frozenset({"hard_links"}),
     has_metadata=False,
     names_namespaces=False,
+    has_known_defects=False,
     complete_entries=False,
     recognizes=_recognizes,
     open=_open,

@@ -96,20 +96,26 @@ class Flist(Closing):
         """What was wrong with a server that others stood in for while blocks were read, if anything was."""
         return None if self._blocks is None else self._blocks.trouble
 
-    def complain(self, name: str, *, at: Sequence[AnyPath] = ()) -> None:
+    def complain(self, name: str, *, at: Sequence[bytes] | None = None, content_only: bool = False) -> None:
         """Raise what reading went past so far as an error, if there is anything.
 
         Args:
             name: What the flist is called.
-            at: Paths that are asked about, with all below them; none for all that was read.
+            at: Paths of nodes that are asked about, with all below them; None for all that was read.
+            content_only: Whether owners and modes are not asked about, of which a directory tells for all its
+                entries together.
 
         Raises:
             FaultsError: there is something; it says where, and what readers make of it.
         """
-        wanted = [os.fsencode(path).strip(b"/") for path in at]
-        found = [fault for fault in self.faults if not at or any(_concerns(fault, path) for path in wanted)]
-        if found:
-            count = len(found) if at else self.fault_count
+        found = [
+            fault
+            for fault in self.faults
+            if at is None or any(_concerns(fault, path, parents=not content_only) for path in at)
+        ]
+        is_cut_off = self.fault_count > len(self.faults)  # one of the others may be asked about
+        if found or is_cut_off:
+            count = self.fault_count if at is None or is_cut_off else len(found)
             raise read_past(name, found, count)
 
     def find(self, path: AnyPath = "", *, follow: bool = False) -> Node:
@@ -342,10 +348,10 @@ def read_past(name: str, found: Sequence[Fault], count: int) -> FaultsError:
     )
 
 
-def _concerns(fault: Fault, path: bytes) -> bool:
+def _concerns(fault: Fault, path: bytes, *, parents: bool) -> bool:
     """Return whether a fault is at a path, below it, or of all entries of its parent together."""
     is_below = not path or fault.path == path or fault.path.startswith(path + b"/")
-    return is_below or fault.path == path.rpartition(b"/")[0]
+    return is_below or (parents and fault.path == path.rpartition(b"/")[0])
 
 
 def open(  # noqa: A001  flistfs.open, like gzip.open

@@ -36,8 +36,16 @@ def command(package: Path, paths: tuple[str, ...], store: str | None, as_json: b
       flistfs cat out.flist boot/initrd.img --store ardb://host:16379 | lsinitramfs -
     """
     secret = password()
-    with opened(package, at=paths, store=store, password=secret, fallback_store=usual_store()) as flist:
-        nodes = [flist.find(path, follow=True) for path in paths]
+    nodes: list[Node] = []
+    with opened(
+        package,
+        at=nodes,
+        content_only=True,
+        store=store,
+        password=secret,
+        fallback_store=usual_store(),
+    ) as flist:
+        nodes += [flist.find(path, follow=True) for path in paths]
         if as_json:
             _print_as_json(flist, nodes)
             return

@@ -11,7 +11,7 @@ from flistfs.cli.answers import answer_list
 from flistfs.cli.options import Size, flist_argument, json_option
 from flistfs.cli.reading import opened
 from flistfs.tree.names import printable
-from flistfs.tree.node import Kind
+from flistfs.tree.node import Kind, Node
 
 # As find(1) has them.
 _LETTERS = {
@@ -58,8 +58,10 @@ def command(
       flistfs find out.flist usr --type f --min-size 10M
     """
     wanted = [_LETTERS[kind] for kind in kinds] or None
-    with opened(package, at=[path]) as flist:
-        nodes = flist.search(path, name=name, kinds=wanted, min_size=min_size, max_size=max_size)
+    asked: list[Node] = []
+    with opened(package, at=asked) as flist:
+        asked.append(flist.find(path))
+        nodes = flist.search(asked[0], name=name, kinds=wanted, min_size=min_size, max_size=max_size)
         if as_json:
             answer_list("entries", map(documents.entry, nodes))
             return

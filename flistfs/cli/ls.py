@@ -31,8 +31,10 @@ def command(package: Path, path: str, long: bool, recursive: bool, as_json: bool
       flistfs ls out.flist etc
       flistfs ls -lR out.flist
     """
-    with opened(package, at=[path]) as flist:
+    asked: list[Node] = []
+    with opened(package, at=asked) as flist:
         start = flist.find(path)
+        asked.append(start)
         nodes = _listed(flist, start, recursive=recursive, names_only=not (long or as_json))
         if as_json:
             answer_list("entries", map(documents.entry, nodes))

@@ -29,8 +29,9 @@ def command(package: Path, paths: tuple[str, ...], as_json: bool) -> None:
     Example:
       flistfs stat out.flist etc/passwd
     """
-    with opened(package, at=paths) as flist:
-        nodes = [flist.find(path) for path in paths]
+    nodes: list[Node] = []
+    with opened(package, at=nodes) as flist:
+        nodes += [flist.find(path) for path in paths]
         if as_json:
             answer_list("entries", [documents.entry_with_blocks(flist, node) for node in nodes])
             return

@@ -32,8 +32,10 @@ def command(package: Path, path: str, depth: int | None, as_json: bool) -> None:
       flistfs tree -L 2 out.flist
       flistfs tree out.flist etc
     """
-    with opened(package, at=[path]) as flist:
+    asked: list[Node] = []
+    with opened(package, at=asked) as flist:
         start = flist.find(path)
+        asked.append(start)
         if as_json:
             nodes = flist.walk(start, depth=depth) if start.kind is Kind.DIRECTORY else ()
             answer_list("entries", map(documents.entry, nodes))

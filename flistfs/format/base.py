@@ -228,6 +228,8 @@ class Format:
         has_metadata: Whether it has a place for metadata besides the tree.
         names_namespaces: Whether it can name the namespace of a 0-db that has all blocks, to those readers
             that know of namespaces.
+        has_known_defects: Whether programs are known to have lost something in flists that are in use, which
+            reading goes past (`Fault.is_read_past`).
         complete_entries: Whether a writer takes all attributes of a sub-directory with its parent's entries.
         recognizes: Whether a file or directory looks like an flist of this format.
         open: Opens an flist: a context manager, which owns temporary files. Raises FormatError.
@@ -242,6 +244,7 @@ class Format:
     unrepresentable: frozenset[str]
     has_metadata: bool
     names_namespaces: bool
+    has_known_defects: bool
     complete_entries: bool
     recognizes: Callable[[Path], bool]
     open: Callable[[Path], TreeReader]

@@ -60,7 +60,7 @@ class Flist(Closing):
             FormatError: it does not exist, is damaged, or is not an flist.
         """
         format_, reader = open_tree(package)
-        if faults is Faults.RAISED:
+        if faults is Faults.RAISED or (faults is not Faults.ACCEPTED and not format_.has_known_defects):
             return cls(format_, reader)
         from flistfs.reading import mending  # noqa: PLC0415  few flists need it
 

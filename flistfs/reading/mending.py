@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from flistfs.errors import FormatError
 from flistfs.format.base import Codec, Fault, TreeReader
-from flistfs.format.faults import LostRecordError, node_fault
+from flistfs.format.faults import LostRecordError, damaged, node_fault
 from flistfs.tree.names import place_fault
 from flistfs.tree.node import Kind, Node
 from flistfs.tree.owners import id_fault
@@ -64,7 +64,10 @@ class _Wrapped(ABC):
         waiting = [b""]
         while waiting:
             path = waiting.pop()
-            listing = self.listing(path) or ()
+            try:
+                listing = self.listing(path) or ()
+            except FormatError as error:
+                raise damaged(path, error) from error
             yield from (node for node in listing if node.kind is Kind.FILE)
             # Each path once: on several levels, repeated names would multiply.
             below = {node.path for node in listing if node.kind is Kind.DIRECTORY}

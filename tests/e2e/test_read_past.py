@@ -66,6 +66,17 @@ def test_only_what_is_asked_about_is_said(home: Home, package: Path) -> None:
     )
 
 
+def test_other_ways_to_the_same_place(home: Home, source: Path, redis: RedisServer) -> None:
+    (source / "link").symlink_to("kept/../tail")
+    package = make_lossy(home, source, redis)
+    assert TAIL in home.run("stat", package, "./tail", "kept", code=10).stderr
+    assert LOST in home.run("ls", "-R", package, "//lost/.", code=10).stderr
+    assert TAIL in home.run("find", package, "/tail", code=10).stderr
+    done = home.json("cat", package, "link", code=10)
+    assert base64.b64decode(done["files"][0]["base64"]) == CONTENT
+    home.run("cat", package, "kept/file", "./kept/file")
+
+
 def test_content_goes_as_far_as_there_are_blocks(home: Home, package: Path) -> None:
     document = home.json("cat", package, "tail", code=10)
     assert base64.b64decode(document["files"][0]["base64"]) == CONTENT
@@ -179,6 +190,7 @@ def test_modes_that_shared_a_key(home: Home, tmp_path: Path) -> None:
     assert done.stdout == "a\nb\nd\nd/c\n"
     assert f"/: {fault.what}\n" in done.stderr
     assert "may have the mode of others" in home.run("stat", "old.flist", "a", code=10).stderr
+    home.run("cat", "old.flist", "a")  # whose content is right
     home.run("stat", "old.flist", "d/c")
     assert "`accept_faults`" not in home.run("merge", "old.flist", "-o", "out.flist", code=8).stderr
 

@@ -28,7 +28,7 @@ from flistfs.reading.verify import Verified, verify
 from flistfs.stores import Store
 from flistfs.stores.directory import DirectoryStore
 from flistfs.tree.chunks import CHUNK_SIZE
-from tests.generation1 import CODEC, directory_key, encode_block, open_store
+from tests.generation1 import CODEC, encode_block, open_store
 from tests.reading.making import (
     DIR,
     Item,
@@ -273,18 +273,19 @@ def test_defects_are_found_at_their_path(tmp_path: Path, of: type[Records], name
         assert all(fault.path == path for fault in faults if path not in {b"d/empty", b""}), faults
 
 
+@pytest.mark.parametrize(("of", "consequence"), [(Records, "crashes the mount"), (Records2, "crashes 0-fs")])
 def test_a_record_that_readers_cannot_decode(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, of: type[Records], consequence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = records_of(TREE, store)
-    size = len(records[directory_key(b"d")])
+    records = records_of(TREE, of=of)
+    size = len(records[_key(records, b"d")])
     monkeypatch.setattr(faults_module, "READERS_LIMIT", size)
     assert _verified(tmp_path / "readable", records).faults == []
     monkeypatch.setattr(faults_module, "READERS_LIMIT", size - 1)
     (fault,) = _verified(tmp_path / "not", records).faults
     assert (fault.path, fault.what) == (
         b"d",
-        f"its record has {size:,} bytes, over {size - 1:,}: listing its parent crashes the mount",
+        f"its record has {size:,} bytes, over {size - 1:,}: listing its parent {consequence}",
     )
 
 

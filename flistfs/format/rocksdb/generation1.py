@@ -69,6 +69,7 @@ ROCKSDB: Final = Format(
     unrepresentable=frozenset({"xattrs", "hard_links", "times", "owners", "set_id", "large_devices"}),
     has_metadata=False,
     names_namespaces=False,
+    has_known_defects=False,
     complete_entries=False,
     recognizes=_recognizes,
     open=_open,

@@ -101,6 +101,7 @@ SQLITE: Final = Format(
     unrepresentable=frozenset({"xattrs", "hard_links", "times", "set_id", "special_files", "names"}),
     has_metadata=True,
     names_namespaces=True,
+    has_known_defects=True,
     complete_entries=True,
     recognizes=_recognizes,
     open=_open,

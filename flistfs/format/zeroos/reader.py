@@ -90,7 +90,6 @@ class CatalogReader(Closing):
         self._directory_key_size = len(dialect.keys.directory(b""))
         self._accesses: dict[bytes, Access | FormatError | None] = {}
         self._faults = RecordFaults(catalog, dialect, codec, self._access, self._head)
-        self._reads_past = bool(dialect.read_past)
         # Those that were looked at for faults, until the walk comes to their directories.
         self._heads: dict[bytes, Directory | None] = {}
         # Looking for faults after a listing, or the other way round, decodes a record once.
@@ -149,8 +148,6 @@ class CatalogReader(Closing):
 
     def read_past(self, path: bytes) -> Iterator[Fault]:
         """Yield what reading goes past in a directory's record; see `TreeReader`."""
-        if not self._reads_past:
-            return
         try:
             directory = self._directory(path)
         except LostRecordError as error:
