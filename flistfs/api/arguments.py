@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+import platformdirs
 
 from flistfs.errors import UsageError
 from flistfs.stores.url import default_store_url, named_store, parse_store_url, with_min_replicas
 
 AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 """A path, as the functions of `os` take it."""
+
+_CACHE: Final = platformdirs.user_cache_path("flistfs") / "flists"
 
 StoreName: TypeAlias = str | os.PathLike[str]
 """A store: its URL, or the path of a router.yaml."""
@@ -25,6 +29,33 @@ def typed_path(path: AnyPath) -> Path:
 def absolute_path(path: AnyPath) -> Path:
     """Make a path absolute, so that a change of the working directory makes no difference."""
     return Path(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100  absolute() would keep `..`
+
+
+def flist_path(package: AnyPath) -> Path:
+    """Return the path of an flist: of a copy, if it is named by a URL (blocks).
+
+    Raises:
+        HubClientError: it cannot be fetched.
+        OutputError: the copy cannot be written.
+        UsageError: the URL is invalid.
+    """
+    text = os.fsdecode(package)
+    if not text.startswith(("http://", "https://")):
+        return Path(text)
+    from flistfs.hub.fetching import fetched  # noqa: PLC0415  few flists are named so
+
+    return fetched(text)
+
+
+def is_copy(path: Path) -> bool:
+    """Return whether an flist is a copy of what lies elsewhere, which must not be changed in its place."""
+    return _CACHE in path.parents
+
+
+def flist_paths(packages: AnyPath | Iterable[AnyPath]) -> list[Path]:
+    """Return the paths of flists, as `flist_path` does; a single one may stand for itself."""
+    single = isinstance(packages, str | bytes | os.PathLike)
+    return list(map(flist_path, [packages] if single else packages))  # type: ignore[arg-type]
 
 
 def typed_paths(paths: AnyPath | Iterable[AnyPath]) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flistfs.api.arguments import AnyPath, output_path, typed_path
+from flistfs.api.arguments import AnyPath, flist_path, is_copy, output_path
 from flistfs.errors import UsageError
 from flistfs.format.metadata import BACKEND, KNOWN, MetadataChange
 
@@ -36,7 +36,7 @@ def configure(
     from flistfs.reading.flist import Flist  # noqa: PLC0415
 
     checked_metadata(change)
-    source = typed_path(package)
+    source = flist_path(package)
     format_ = format_of(source)
     if not format_.has_metadata:
         raise UsageError(
@@ -55,7 +55,9 @@ def changed_path(package: AnyPath, out: AnyPath | None) -> Path:
     Raises:
         UsageError: it would take the place of a directory.
     """
-    source = typed_path(package)
+    source = flist_path(package)
+    if out is None and is_copy(source):
+        raise UsageError(f"{source.name} is a copy of what lies elsewhere; name the changed one with `out`")
     if out is None and source.is_dir():
         raise UsageError(f"{source} is an unpacked flist; name the changed one with `out`")
     return output_path(source if out is None else out)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flistfs.api import process
-from flistfs.api.arguments import AnyPath, StoreName, chosen_store, target_store, typed_path
+from flistfs.api.arguments import AnyPath, StoreName, chosen_store, flist_path, target_store
 from flistfs.api.format_names import FormatName
 from flistfs.api.requests import checked_format, seal_request
 from flistfs.authoring.request import AddRequest, Passwords, SealRequest
@@ -123,7 +123,7 @@ def convert(
         from flistfs.reading.content import store_of  # noqa: PLC0415
         from flistfs.sources.decoded import DecodedSource  # noqa: PLC0415
         from flistfs.sources.sealed import BaseSource  # noqa: PLC0415
-    with closing(BaseSource.open([str(typed_path(package))], accept_faults=accept_faults)) as base:
+    with closing(BaseSource.open([str(flist_path(package))], accept_faults=accept_faults)) as base:
         (layer,) = base.layers
         says = without_backend(layer.flist.metadata)
         spares = process.prepare_encoders(url, format)
@@ -132,7 +132,7 @@ def convert(
         ) as blocks:
             added, summary = offline.convert(
                 DecodedSource(base, blocks),
-                _name(typed_path(package), [url, format, accept_faults, _kept(request)]),
+                _name(flist_path(package), [url, format, accept_faults, _kept(request)]),
                 says,
                 url,
                 format,

@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flistfs.api.arguments import AnyPath, StoreName, chosen_store, typed_path
+from flistfs.api.arguments import AnyPath, StoreName, chosen_store, flist_path, typed_path
 from flistfs.errors import FaultsError, FormatError, UsageError
 from flistfs.reading import flist as sealed
 from flistfs.tree.names import printable
@@ -368,7 +368,7 @@ def open(  # noqa: A001  flistfs.open, like gzip.open
     a directory is empty, and such a file ends early. `Flist.faults` says where, of all that was read.
 
     Args:
-        package: The flist; nothing is written beside it.
+        package: The flist, by its path or by a URL (https://…); nothing is written beside it.
         store: Where blocks are read from, once one is. Default: where the flist says that they are.
         password: The password of `store`, if its URL has none. Servers that only the flist names get none.
         fallback_store: Where they are if it does not say. Default: the user's directory of blocks.
@@ -379,4 +379,4 @@ def open(  # noqa: A001  flistfs.open, like gzip.open
     """
     url, secret = chosen_store(store, password)
     fallback, _ = chosen_store(fallback_store, None)
-    return Flist(sealed.Flist.open(typed_path(package), sealed.Faults.READ_PAST), url, secret, fallback)
+    return Flist(sealed.Flist.open(flist_path(package), sealed.Faults.READ_PAST), url, secret, fallback)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Literal
 
-from flistfs.api.arguments import AnyPath, typed_path, typed_paths
+from flistfs.api.arguments import AnyPath, flist_paths, typed_path
 from flistfs.errors import UsageError
 from flistfs.reading import flist as sealed
 from flistfs.reading import merge as merging
@@ -46,7 +46,7 @@ def merge(
         OutputError: the output exists or cannot be written.
         UsageError: an argument is invalid.
     """
-    paths = typed_paths(flists)
+    paths = flist_paths(flists)
     if not paths:
         raise UsageError("there is nothing to merge; name an flist")
     if prefer is not None and prefer not in set(Prefer):

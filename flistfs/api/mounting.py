@@ -11,6 +11,7 @@ from flistfs.api.arguments import (
     absolute_path,
     checked_replicas,
     chosen_store,
+    flist_path,
     typed_path,
 )
 from flistfs.api.configuring import checked_metadata
@@ -195,7 +196,7 @@ def mount_sealed(
     fallback, _ = chosen_store(fallback_store, None)
     return starting.mount_sealed(
         SealedRequest(
-            package=absolute_path(package),
+            package=absolute_path(flist_path(package)),
             mountpoint=mounts.resolve_mountpoint(typed_path(mountpoint)),
             store=url,
             fallback_store=fallback,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
-from flistfs.api.arguments import AnyPath, StoreName, chosen_store, output_path, target_store, typed_path
+from flistfs.api.arguments import (
+    AnyPath,
+    StoreName,
+    chosen_store,
+    flist_path,
+    is_copy,
+    output_path,
+    target_store,
+)
 from flistfs.errors import UsageError
 from flistfs.format.metadata import NO_CHANGE
 from flistfs.reading import push as pushing
@@ -59,16 +67,20 @@ def push(
         OutputError: the changed flist cannot be written.
         UsageError: an argument is invalid, or readers cannot use the store that the flist is to name.
     """
-    if update and typed_path(package).is_dir():
+    place = flist_path(package)
+    if update and is_copy(place):
         raise UsageError(
-            f"{typed_path(package)} is an unpacked flist, which `update` does not change; flistfs route "
-            "makes another of it"
+            f"{place.name} is a copy of what lies elsewhere, which `update` does not change: download it"
+        )
+    if update and place.is_dir():
+        raise UsageError(
+            f"{place} is an unpacked flist, which `update` does not change; flistfs route makes another of it"
         )
     url, secret = target_store(to, password, min_replicas)
     origin, origin_secret = chosen_store(source, source_password)
     fallback, _ = chosen_store(fallback_store, None)
     with (
-        Flist.open(typed_path(package), Faults.READ_PAST) as flist,
+        Flist.open(place, Faults.READ_PAST) as flist,
         closing(
             store_of(flist, origin, origin_secret, fallback, password_variable=FROM_PASSWORD_VARIABLE)
         ) as from_store,
@@ -81,7 +93,7 @@ def push(
         summary = pushing.push(flist, from_store, target, progress or quiet, check_content=check_content)
         summary = replace(summary, faults=tuple(flist.faults_met), fault_count=flist.accepted_faults)
     if update and router is not None:
-        rewrite(typed_path(package), output_path(package), router, NO_CHANGE, force=False)
+        rewrite(place, output_path(place), router, NO_CHANGE, force=False)
         notes = tuple(notes_for_servers(router))
         summary = replace(summary, servers=router.all_urls(), notes=notes)
     return summary

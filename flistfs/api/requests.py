@@ -10,10 +10,10 @@ from flistfs.api.arguments import (
     StoreName,
     absolute_path,
     chosen_store,
+    flist_paths,
     output_path,
     target_store,
     typed_path,
-    typed_paths,
 )
 from flistfs.api.configuring import checked_metadata
 from flistfs.api.format_names import FORMATS
@@ -40,7 +40,7 @@ def base_request(
         UsageError: a store is invalid, or something was said of a base and there is none.
     """
     named, secret = chosen_store(store, password)
-    packages = tuple(str(absolute_path(path)) for path in typed_paths(base))
+    packages = tuple(str(absolute_path(path)) for path in flist_paths(base))
     if packages:
         fallback, _ = target_store(fallback_store, None)
         return BaseRequest(packages, named, fallback, replace_links, accept_faults), secret

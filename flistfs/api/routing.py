@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flistfs.api.arguments import AnyPath, typed_path
+from flistfs.api.arguments import AnyPath, flist_path
 from flistfs.api.configuring import changed_path
 from flistfs.api.requests import router_text
 from flistfs.errors import UsageError
@@ -62,7 +62,7 @@ def route(
     if text is None:
         raise UsageError("say where its blocks are, with `router` or `public_url`")
     servers = parse_router(text.encode())
-    source = typed_path(package)
+    source = flist_path(package)
     check_readable(servers, format_of(source))
     target = changed_path(source, out)
     if not is_same(source, target):

@@ -11,7 +11,7 @@ from flistfs.api.comparing import Change, Difference, diff
 from flistfs.cli import documents
 from flistfs.cli.answers import answer_list
 from flistfs.cli.nodes import owner, time_of
-from flistfs.cli.options import any_path, json_option
+from flistfs.cli.options import flist_place, json_option
 from flistfs.tree.names import printable
 from flistfs.tree.node import Access, Node
 
@@ -19,8 +19,8 @@ _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CONTENT: "c", Change.ME
 
 
 @click.command("diff", short_help="Compare two flists.")
-@click.argument("before", type=any_path, metavar="A")
-@click.argument("after", type=any_path, metavar="B")
+@click.argument("before", type=flist_place, metavar="A")
+@click.argument("after", type=flist_place, metavar="B")
 @json_option
 def command(before: Path, after: Path, as_json: bool) -> None:
     """Show how flist B differs from flist A, without fetching a block.

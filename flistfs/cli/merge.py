@@ -12,13 +12,13 @@ from flistfs.cli import documents
 from flistfs.cli.answers import absolute, answer
 from flistfs.cli.messages import spoken
 from flistfs.cli.nodes import counts_by_kind
-from flistfs.cli.options import accept_faults_option, any_path, json_option, replace_links_option
+from flistfs.cli.options import accept_faults_option, any_path, flist_place, json_option, replace_links_option
 from flistfs.cli.output import accepted_lines, hidden_lines, human_size, kinds, plural, progress_shown
 from flistfs.tree.names import printable
 
 
 @click.command("merge", short_help="Merge flists into one.")
-@click.argument("packages", nargs=-1, required=True, type=any_path, metavar="FLIST...")
+@click.argument("packages", nargs=-1, required=True, type=flist_place, metavar="FLIST...")
 @click.option(
     "-o",
     "--output",

@@ -22,6 +22,7 @@ from flistfs.cli.options import (
     any_path,
     base_store_option,
     bases_option,
+    flist_place,
     format_option,
     json_option,
     min_replicas_option,
@@ -104,7 +105,7 @@ class _Mount(click.Command):
 @click.option(
     "--read-only",
     "package",
-    type=any_path,
+    type=flist_place,
     metavar="FLIST",
     help="Mount this sealed flist instead, read-only, its blocks fetched from the store as they are read.",
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from flistfs.api.arguments import flist_path
 from flistfs.api.format_names import FORMATS
 from flistfs.api.store_names import STORE_TIMEOUT, named_store
 from flistfs.errors import UsageError
@@ -62,6 +63,18 @@ class RepairPlace(click.ParamType[str | Path]):
         return Path(text)
 
 
+class FlistPlace(click.ParamType[Path]):
+    """An flist: a package, a directory that one was unpacked into, or the URL of one."""
+
+    name = "flist"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
+        """Make it a path, of a copy if it is a URL; click calls this."""
+        return value if isinstance(value, Path) else flist_path(str(value))
+
+
+flist_place = FlistPlace()
+
 store_option = click.option(
     "--store",
     type=StorePlace(),
@@ -104,7 +117,7 @@ public_url_option = click.option(
 bases_option = click.option(
     "--from",
     "bases",
-    type=any_path,
+    type=flist_place,
     metavar="BASE.flist",
     multiple=True,
     help="Start with the tree of this sealed flist; repeatable, later ones lie on top.",
@@ -138,9 +151,7 @@ from_store_option = click.option(
     "a directory of yours. A password may come from $FLISTFS_STORE_PASSWORD.",
 )
 
-flist_argument = click.argument(
-    "package", type=any_path, metavar="FLIST"
-)  # a package, or a directory that one was unpacked into
+flist_argument = click.argument("package", type=flist_place, metavar="FLIST|URL")
 
 timeout_option = click.option(
     "--timeout",

@@ -168,6 +168,38 @@ def test_python(hub: RunningHub, source: Path) -> None:
             client.delete("python")
 
 
+def test_flists_by_their_urls(hub: RunningHub, source: Path) -> None:
+    url = asked(hub, "publish", source, "--name", "by-url")["url"]
+    listed = hub.run("ls", "-R", url).stdout
+    assert "etc/hosts" in listed
+    (kept,) = (hub.home / "flistfs/flists").glob("*/by-url.flist")
+    inode = kept.stat().st_ino
+    assert hub.run("cat", url, "etc/hosts").stdout == "127.0.0.1 here\n"
+    assert hub.run("diff", url, url).stdout == ""
+    hub.run("merge", "-o", source.with_name("merged.flist"), url)
+    assert kept.stat().st_ino == inode  # it was not fetched again
+    kept.write_bytes(b"damaged meanwhile")
+    assert hub.run("ls", "-R", url).stdout == listed
+    assert kept.stat().st_ino != inode
+    (source / "new").touch()
+    asked(hub, "publish", source, "--name", "by-url")
+    assert "new\n" in hub.run("ls", url).stdout
+    for words in (
+        ["config", url, "--set", "a=b"],
+        ["push", url, "--to", f"dir://{source.parent}/x", "--update"],
+    ):
+        assert "is a copy of what lies elsewhere" in hub.run(*words, code=2).stderr
+    hub.run("config", url, "--set", "a=b", "-o", source.with_name("changed.flist"))
+    assert "(404)" in hub.run("ls", f"{hub.url}/alice/nothing.flist", code=13).stderr
+    assert "cannot be fetched" in hub.run("ls", "http://127.0.0.1:1/a/b.flist", code=13).stderr
+    hub.run("ls", f"{hub.url}/", code=2)
+    with pytest.raises(errors.HubRefusedError, match="404"):
+        flistfs.open(f"{hub.url}/alice/nothing.flist")
+    with lying_hub({"/a.flist": (200, b"abc"), "/a.flist.md5": (200, b"0" * 32)}) as liar:
+        assert "has another MD5 than" in hub.run("ls", f"{liar}/a.flist", code=13).stderr
+    assert not list((hub.home / "flistfs/flists").glob("*.part"))
+
+
 # What a hub may answer
 
 
