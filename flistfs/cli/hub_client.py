@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ acting_option = click.option(
     envvar=["FLISTFS_HUB_USER", "ZFLIST_HUB_USER"],
     help="The repository to act for, if not your own.",
 )
+
+
+def _on_hub(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a command that acts for a repository."""
+    return hub_option(acting_option(json_option(function)))
 
 
 def token() -> str | None:
@@ -90,9 +96,7 @@ def log_out(url: str | None, as_json: bool) -> None:
 
 
 @click.command("whoami", short_help="Show which repository is yours.")
-@hub_option
-@acting_option
-@json_option
+@_on_hub
 def whoami(url: str | None, acting_for: str | None, as_json: bool) -> None:
     """Show which repository a hub knows you as.
 
@@ -182,9 +186,7 @@ def download(name: str, out: Path, url: str | None, force: bool, as_json: bool) 
 
 @click.command("delete", short_help="Remove an flist or a link.")
 @click.argument("name")
-@hub_option
-@acting_option
-@json_option
+@_on_hub
 def delete(name: str, url: str | None, acting_for: str | None, as_json: bool) -> None:
     """Remove an flist or a link from your repository. Blocks stay.
 
@@ -200,9 +202,7 @@ def delete(name: str, url: str | None, acting_for: str | None, as_json: bool) ->
 @click.command("rename", short_help="Rename an flist or a link.")
 @click.argument("source", metavar="NAME")
 @click.argument("name", metavar="NEW")
-@hub_option
-@acting_option
-@json_option
+@_on_hub
 def rename(source: str, name: str, url: str | None, acting_for: str | None, as_json: bool) -> None:
     """Rename an flist or a link of your repository.
 
@@ -218,9 +218,7 @@ def rename(source: str, name: str, url: str | None, acting_for: str | None, as_j
 @click.command("link", short_help="Make a link to an flist.")
 @click.argument("source", metavar="[REPOSITORY/]NAME")
 @click.argument("name", metavar="LINK")
-@hub_option
-@acting_option
-@json_option
+@_on_hub
 def link(source: str, name: str, url: str | None, acting_for: str | None, as_json: bool) -> None:
     """Make a link in your repository to an flist of yours or of another; it follows what that becomes.
 
@@ -237,9 +235,7 @@ def link(source: str, name: str, url: str | None, acting_for: str | None, as_jso
 @click.command("promote", short_help="Copy an flist of another repository.")
 @click.argument("source", metavar="REPOSITORY/NAME")
 @click.argument("name", metavar="COPY")
-@hub_option
-@acting_option
-@json_option
+@_on_hub
 def promote(source: str, name: str, url: str | None, acting_for: str | None, as_json: bool) -> None:
     """Copy an flist into your repository; what has that name there is replaced.
 
@@ -256,9 +252,7 @@ def promote(source: str, name: str, url: str | None, acting_for: str | None, as_
 @click.argument("tag", metavar="TAG")
 @click.argument("source", metavar="[REPOSITORY/]NAME")
 @click.argument("name", metavar="LINK")
-@hub_option
-@acting_option
-@json_option
+@_on_hub
 def put_tag(tag: str, source: str, name: str, url: str | None, acting_for: str | None, as_json: bool) -> None:
     """Put a link to an flist into a tag of your repository, a set of links that belong together.
 
@@ -275,9 +269,7 @@ def put_tag(tag: str, source: str, name: str, url: str | None, acting_for: str |
 @click.argument("tag", metavar="TAG")
 @click.argument("source", metavar="[REPOSITORY/]NAME")
 @click.argument("name", metavar="LINK")
-@hub_option
-@acting_option
-@json_option
+@_on_hub
 def drop_tag(
     tag: str, source: str, name: str, url: str | None, acting_for: str | None, as_json: bool
 ) -> None:
@@ -295,9 +287,7 @@ def drop_tag(
 @click.command("merge", short_help="Make one flist of several.")
 @click.argument("name", metavar="NAME")
 @click.argument("sources", nargs=-1, required=True, metavar="REPOSITORY/NAME...")
-@hub_option
-@acting_option
-@json_option
+@_on_hub
 def merge(
     name: str, sources: tuple[str, ...], url: str | None, acting_for: str | None, as_json: bool
 ) -> None:

@@ -24,6 +24,12 @@ class RefusedError(HubError):
     status = 401
 
 
+class StalledError(HubError):
+    """Nothing arrives any more of what was begun."""
+
+    status = 408
+
+
 class TooLargeError(HubError):
     """There is more of it than the hub takes."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import trio
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from flistfs.hub.errors import HubError, TooLargeError
+from flistfs.hub.errors import HubError, StalledError, TooLargeError
 
 _MAX_PARTS: Final = 200
 _MAX_FIELD: Final = 1 << 20  # bytes of a field that is no file
+_SILENT: Final = 60.0  # seconds without a byte
 _MAX_FIELDS: Final = 4 << 20  # bytes of all those together
 
 
@@ -54,21 +57,37 @@ async def receive(
     reader = _Reader(opened)
     size = 0
     try:
-        parser = PushMultipartParser(
-            options["boundary"], max_header_size=4096, max_segment_count=_MAX_PARTS, strict=True
-        )
-        async for part in stream:
-            size += len(part)
-            if size > max_size:
-                raise TooLargeError("the upload is too large")
-            for event in _events(parser, part):
-                await reader.take(event)
+        # Not strict: a line break behind the end would be an error where it arrives on its own.
+        parser = PushMultipartParser(options["boundary"], max_header_size=4096, max_segment_count=_MAX_PARTS)
+        async with aclosing(_awaited(stream)) as arriving:
+            async for part in arriving:
+                size += len(part)
+                if size > max_size:
+                    raise TooLargeError("the upload is too large")
+                for event in _events(parser, part):
+                    await reader.take(event)
         parser.close()
     except MultipartError as error:
         raise HubError(f"the form is invalid or was cut off: {error}") from None
     if not reader.form.has_file:
         raise HubError("no file found")
     return reader.form
+
+
+async def _awaited(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield what arrives, as long as something does: others wait for the place of an upload.
+
+    Raises:
+        StalledError: nothing does.
+    """
+    while True:
+        with trio.move_on_after(_SILENT) as scope:
+            part = await anext(stream, None)
+        if scope.cancelled_caught:
+            raise StalledError("the upload has stalled")
+        if part is None:
+            return
+        yield part
 
 
 def _events(parser: PushMultipartParser, part: bytes) -> Iterator[MultipartSegment | bytes | None]:
