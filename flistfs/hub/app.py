@@ -19,8 +19,11 @@ from flistfs.hub import files, own, public
 from flistfs.hub.answers import FOR_ALL, failure
 from flistfs.hub.errors import HubError
 from flistfs.hub.hub import Hub
+from flistfs.hub.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "INFO"})
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -36,6 +39,7 @@ def make_app(hub: Hub) -> Starlette:
     app = Starlette(
         routes=[
             Route("/healthz", _health),
+            Route("/metrics", _metrics),
             *own.routes(),
             *public.routes(),
             *files.routes(),
@@ -44,8 +48,9 @@ def make_app(hub: Hub) -> Starlette:
     )
     app.router.redirect_slashes = False  # what is told to nodes must be no redirect
     app.state.hub = hub
+    app.state.metrics = Metrics()
     app.state.jobs = trio.CapacityLimiter(hub.settings.max_jobs)
-    app.add_middleware(_Plain, is_open=hub.settings.is_open)
+    app.add_middleware(_Plain, is_open=hub.settings.is_open, metrics=app.state.metrics)
     return app
 
 
@@ -56,9 +61,10 @@ class _Plain:
     another name to mean this machine is refused.
     """
 
-    def __init__(self, app: ASGIApp, *, is_open: bool) -> None:
+    def __init__(self, app: ASGIApp, *, is_open: bool, metrics: Metrics) -> None:
         self._app = app
         self._is_open = is_open
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -72,6 +78,9 @@ class _Plain:
         async def watched(message: Message) -> None:
             nonlocal begun
             begun = True
+            if message["type"] == "http.response.start":
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                self._metrics.answers[method, message["status"]] += 1
             await send(message)
 
         try:
@@ -92,6 +101,16 @@ async def _health(request: Request) -> Response:
     """Answer that the hub is there, once its disk answers."""
     await public.in_thread(public.hub_of(request).repositories.all)
     return Response(b"ok\n", media_type="text/plain")
+
+
+async def _metrics(request: Request) -> Response:
+    """Answer with counts, which tell nothing of users or flists."""
+    jobs = request.app.state.jobs.statistics()
+    repositories = await public.in_thread(public.hub_of(request).repositories.all)
+    text = request.app.state.metrics.text(
+        packing=jobs.borrowed_tokens, waiting=jobs.tasks_waiting, repositories=len(repositories)
+    )
+    return Response(text, media_type="text/plain; version=0.0.4")
 
 
 # What goes wrong

@@ -11,6 +11,7 @@ import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,8 +34,22 @@ _TYPES: Final = {
 }
 
 
-def of_directory(source: Path) -> Iterator[bytes]:
-    """Yield an archive of what is in a directory.
+@dataclass
+class Tally:
+    """How many files and links an archive has got so far; each name of a file counts."""
+
+    files: int = 0
+    links: int = 0
+
+    def count(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
+        """Count a member that goes into an archive."""
+        self.files += member.isreg() or member.islnk()
+        self.links += member.issym()
+        return member
+
+
+def of_directory(source: Path, tally: Tally) -> Iterator[bytes]:
+    """Yield an archive of what is in a directory; `tally` counts.
 
     Raises:
         SourceError: something in it cannot be read.
@@ -42,15 +57,17 @@ def of_directory(source: Path) -> Iterator[bytes]:
 
     def write(tar: tarfile.TarFile) -> None:
         try:
-            tar.add(source, ".")
+            tar.add(source, ".", filter=tally.count)
         except OSError as error:
             raise SourceError(f"{error.filename or source} cannot be read: {error.strerror}") from error
 
     return _streamed(write)
 
 
-def of_flist(flist: Flist, store: Store) -> Iterator[bytes]:
-    """Yield an archive of the tree of an flist, whose blocks a store has. Sockets are left out, as by tar.
+def of_flist(flist: Flist, store: Store, tally: Tally) -> Iterator[bytes]:
+    """Yield an archive of the tree of an flist, whose blocks a store has; `tally` counts.
+
+    Sockets are left out, as by tar.
 
     Raises:
         FormatError: the flist is damaged.
@@ -64,7 +81,7 @@ def of_flist(flist: Flist, store: Store) -> Iterator[bytes]:
             if node.kind is Kind.SOCKET:
                 continue
             content = read(store, node) if node.kind is Kind.FILE and node.size else None
-            tar.addfile(_member(node), None if content is None else _Joined(content))
+            tar.addfile(tally.count(_member(node)), None if content is None else _Joined(content))
 
     return _streamed(write)
 

@@ -130,14 +130,14 @@ class Packing:
 
 
 @asynccontextmanager
-async def packing(hub: Hub, out: Path) -> AsyncIterator[Packing]:
-    """Start a process that packs an archive into `out`; it does not outlive the block."""
+async def packing(hub: Hub, out: Path, format_: str) -> AsyncIterator[Packing]:
+    """Start a process that packs an archive into `out`, in a format; it does not outlive the block."""
     data = hub.settings.data
     places = {f"XDG_{kind.upper()}_HOME": str(data / kind) for kind in ("state", "cache", "data")}
     env = {**_own_environment(), **places}
     if hub.password is not None:
         env[PASSWORD_VARIABLE] = hub.password
-    config = {"out": str(out), "store": hub.settings.store, "format": hub.settings.format}
+    config = {"out": str(out), "store": hub.settings.store, "format": format_}
     command = [sys.executable, "-m", "flistfs.hub.packer", json.dumps(config)]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env

@@ -97,8 +97,11 @@ def publish(
     """
     repository = client.whoami()
     if source.is_dir() or not _is_flist(source):
-        parts = archives.of_directory(source) if source.is_dir() else archives.of_archive(source)
-        return _send_archive(client, repository, name, parts, progress)
+        if not source.is_dir():
+            return _send_archive(client, repository, name, archives.of_archive(source), None, progress)
+        tally = archives.Tally()
+        parts = archives.of_directory(source, tally)
+        return _send_archive(client, repository, name, parts, tally, progress)
     with Flist.open(source) as flist:
         notes: tuple[str, ...] = ()
         if flist.format.name != _TAKEN:
@@ -110,7 +113,9 @@ def publish(
             except StoreError as error:
                 notes = (f"the hub's blocks cannot be written ({error}), so an archive was sent",)
         with closing(_opened(flist, origin)) as store:
-            done = _send_archive(client, repository, name, archives.of_flist(flist, store), progress)
+            tally = archives.Tally()
+            parts = archives.of_flist(flist, store, tally)
+            done = _send_archive(client, repository, name, parts, tally, progress)
     return Published(done.repository, done.name, done.url, done.md5, done.way, notes=notes)
 
 
@@ -130,14 +135,32 @@ def _opened(flist: Flist, origin: Origin) -> Store:
 
 
 def _send_archive(
-    client: HubClient, repository: str, name: str, parts: Iterator[bytes], progress: Progress
+    client: HubClient,
+    repository: str,
+    name: str,
+    parts: Iterator[bytes],
+    tally: archives.Tally | None,
+    progress: Progress,
 ) -> Published:
-    """Send an archive, and see that the hub made as many entries of it as it says."""
+    """Send an archive, and see that the hub made as many files and links of it, if that is known."""
     payload = client.upload(f"{_bare(name)}.tar.gz", _counted(parts, progress))
+    if tally is not None:
+        _compare(client, payload, tally)
     made = str(payload.get("name", f"{_bare(name)}{SUFFIX}"))
     return Published(
         repository, made, _url(client, repository, made), client.md5(repository, made), "archive"
     )
+
+
+def _compare(client: HubClient, payload: Mapping[str, Any], tally: archives.Tally) -> None:
+    files = payload.get("files", {})
+    made = files.get("response") or files  # as zflist answers, or as hubs answered before
+    counts = made.get("regular"), made.get("symlink")
+    if counts != (tally.files, tally.links):
+        raise HubRefusedError(
+            f"{client.url} made {counts[0]} files and {counts[1]} links of {tally.files} and {tally.links}: "
+            "what it has now is not whole"
+        )
 
 
 def _send_flist(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,12 +16,13 @@ from starlette.responses import Response
 
 from flistfs.errors import FormatError
 from flistfs.format.metadata import KNOWN, NO_CHANGE, MetadataChange
-from flistfs.format.opening import format_of
+from flistfs.format.opening import format_of, formats
 from flistfs.hub import forms, looking
 from flistfs.hub.answers import success
 from flistfs.hub.callers import Caller
 from flistfs.hub.errors import HubError
 from flistfs.hub.hub import Hub
+from flistfs.hub.metrics import Metrics
 from flistfs.hub.names import SUFFIX, uploaded_name
 from flistfs.hub.packing import SUFFIXES, Packing, packing
 from flistfs.hub.public import in_thread
@@ -40,6 +41,7 @@ _READMES: Final = (b".README", b".README.md")  # the last one counts
 async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
     """Take an archive, which becomes an flist while it arrives."""
     wanted = request.headers.get("x-original-name")
+    format_ = _format_of(hub, request)
     async with request.app.state.jobs, AsyncExitStack() as held:
         found: list[tuple[str, Path, Packing]] = []
 
@@ -49,7 +51,7 @@ async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
                 raise HubError("this file is not allowed")
             name = uploaded_name(original, SUFFIXES)
             out = hub.repositories.new_file()
-            process = await held.enter_async_context(packing(hub, out))
+            process = await held.enter_async_context(packing(hub, out, format_))
             found.append((name, out, process))
             return process
 
@@ -90,13 +92,28 @@ async def take_flist(hub: Hub, caller: Caller, request: Request) -> Response:
         return success({"name": name, "files": told})
 
 
+def _format_of(hub: Hub, request: Request) -> str:
+    """Return the name of the format that an upload is to become."""
+    wanted = request.query_params.get("format", hub.settings.format)
+    if wanted not in {each.name for each in formats()}:
+        raise HubError("there is no such format")
+    return wanted
+
+
 async def _received(hub: Hub, request: Request, opened: Callable[[str], Awaitable[forms.Sink]]) -> forms.Form:
-    return await forms.receive(
-        request.headers.get("content-type", ""),
-        request.stream(),
-        opened,
-        max_size=hub.settings.max_upload,
-    )
+    metrics: Metrics = request.app.state.metrics
+
+    async def counted() -> AsyncGenerator[bytes, None]:
+        async for part in request.stream():
+            metrics.received += len(part)
+            yield part
+
+    async with aclosing(counted()) as arriving:
+        form = await forms.receive(
+            request.headers.get("content-type", ""), arriving, opened, max_size=hub.settings.max_upload
+        )
+    metrics.uploads += 1
+    return form
 
 
 class _File:

@@ -203,6 +203,26 @@ def test_flists_by_their_urls(hub: RunningHub, source: Path) -> None:
 # What a hub may answer
 
 
+def test_a_hub_that_makes_less_of_it(source: Path) -> None:
+    files = {"success": True, "response": {"regular": 2, "symlink": 1}}
+    answers = {
+        "/api/flist/me": (200, b'{"status": "success", "payload": {"username": "a"}}'),
+        "/api/flist/me/upload": (200, json.dumps({"payload": {"name": "x.flist", "files": files}}).encode()),
+    }
+    with (
+        lying_hub(answers) as url,
+        pytest.raises(errors.HubRefusedError, match="made 2 files and 1 links of 4 and 1"),
+    ):
+        flistfs.publish(source, name="x", url=url, token="x")
+    files["success"] = False
+    answers["/api/flist/me/upload"] = (
+        200,
+        json.dumps({"payload": {"name": "x.flist", "files": files}}).encode(),
+    )
+    with lying_hub(answers) as url, pytest.raises(errors.HubRefusedError, match="could not make an flist"):
+        flistfs.publish(source, name="x", url=url, token="x")
+
+
 class _Lying(BaseHTTPRequestHandler):
     """Answers everything with what the server was given."""
 
@@ -212,6 +232,12 @@ class _Lying(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        while size := int(self.rfile.readline(), 16):  # as a body of unknown length comes
+            self.rfile.read(size + 2)
+        self.rfile.readline()
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         pass

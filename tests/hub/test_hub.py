@@ -106,6 +106,16 @@ def test_every_kind_of_archive(alice: httpx2.Client, suffix: str, mode: str) -> 
     assert uploaded(alice, archive({"a": b"b"}, mode), f"kind.{suffix}")["name"] == "kind.flist"
 
 
+def test_the_format_of_an_upload(alice: httpx2.Client, tmp_path: Path) -> None:
+    files = {"file": ("old.tar.gz", archive({"a": b"b"}))}
+    assert alice.post("/api/flist/me/upload?format=rocksdb", files=files).status_code == 200
+    (tmp_path / "old.flist").write_bytes(alice.get("/alice/old.flist").content)
+    with flistfs.open(tmp_path / "old.flist") as flist:
+        assert flist.format == "rocksdb"
+        assert b"".join(flist.read("a")) == b"b"
+    assert said(alice.post("/api/flist/me/upload?format=tar", files=files), 400) == "there is no such format"
+
+
 def test_the_name_of_an_upload(alice: httpx2.Client, anybody: httpx2.Client) -> None:
     data = archive({"a": b"b"})
     assert uploaded(alice, data, "x.flist.tar.gz")["name"] == "x.flist"
@@ -445,6 +455,10 @@ def test_curl_as_documented(hub: RunningHub, tmp_path: Path, anybody: httpx2.Cli
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["payload"]["name"] == "rootfs.flist"
     assert anybody.get("/healthz").text == "ok\n"
+    metrics = anybody.get("/metrics").text
+    assert 'flistfs_hub_answers_total{method="POST",status="200"} ' in metrics
+    assert "flistfs_hub_uploads_packing 0\n" in metrics
+    assert "alice" not in metrics
 
 
 def test_only_one_serves_a_directory(hub: RunningHub) -> None:
