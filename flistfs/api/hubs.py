@@ -20,11 +20,13 @@ from flistfs.api.requests import checked_format
 from flistfs.errors import UsageError
 from flistfs.stores.readers import check_public
 from flistfs.stores.url import StoreUrl
+from flistfs.util.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from flistfs.hub.accounts import Accounts as Accounts
     from flistfs.hub.accounts import Token as Token
     from flistfs.hub.accounts import User as User
+    from flistfs.hub.checking import Checked as Checked
     from flistfs.hub.serving import Addresses as Addresses
 
 ScopeName = Literal["read", "write", "admin"]
@@ -118,6 +120,41 @@ def accounts(data: AnyPath | None = None) -> Iterator[Accounts]:
     prepare(place)
     with closing(Accounts(accounts_in(place))) as opened:
         yield opened
+
+
+def check_hub(
+    data: AnyPath | None = None,
+    *,
+    store: StoreName | None = None,
+    password: str | None = None,
+    blocks: bool = True,
+    repair: bool = False,
+    progress: Progress | None = None,
+) -> Checked:
+    """Look at everything on a hub that is not served: flists, links, and whether it has all blocks.
+
+    Args:
+        data: Its directory. Default: one in the user's data directory.
+        store: Where its blocks are. Default: its own directory.
+        password: The password of that, if its URL has none.
+        blocks: Whether the store is asked for the blocks of all flists.
+        repair: Make the index of checksums anew.
+        progress: Called with a `Report` as it goes on.
+
+    Raises:
+        BusyError: it is served.
+        OutputError: its directory cannot be written.
+        StoreError: the store cannot be asked.
+        UsageError: the extra is not installed.
+    """
+    with _extra():
+        from flistfs.hub.checking import check  # noqa: PLC0415  few need it
+        from flistfs.hub.hub import Hub, Settings  # noqa: PLC0415
+    place = _place(data)
+    own = str(StoreUrl("dir", path=place / "blocks"))
+    url, secret = target_store(own if store is None else store, password, None)
+    with closing(Hub(Settings(place, url, FORMATS[0]), secret)) as hub:
+        return check(hub, blocks=blocks, repair=repair, progress=progress or quiet)
 
 
 def new_token(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flistfs.api.converting import Converted
     from flistfs.api.extracting import Extracted
     from flistfs.api.flists import Fault, Flist, Owner, Router, Survey
-    from flistfs.api.hubs import Token, User
+    from flistfs.api.hubs import Checked, Token, User
     from flistfs.api.merging import Merged
     from flistfs.api.mounting import Mounted
     from flistfs.api.packing import Packed
@@ -215,6 +215,11 @@ def pushed(summary: PushSummary) -> dict[str, Any]:
 def published(done: Published) -> dict[str, Any]:
     """Return what was brought to a hub."""
     return asdict(done) | {"notes": list(map(spoken, done.notes))}
+
+
+def hub_checked(found: Checked) -> dict[str, Any]:
+    """Return what was looked at on a hub, and what is wrong with it."""
+    return asdict(found) | {"faults": [{"path": path, "why": why} for path, why in found.faults]}
 
 
 def hub_user(user: User) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from flistfs.cli import documents
 from flistfs.cli.answers import answer, print_now
 from flistfs.cli.hub_client import COMMANDS
 from flistfs.cli.options import Size, StorePlace, any_path, json_option
-from flistfs.cli.output import plural
+from flistfs.cli.output import plural, progress_shown
 from flistfs.cli.secrets import password
-from flistfs.errors import UsageError
+from flistfs.errors import FaultsError, UsageError
 
 _data_option = click.option(
     "--data", type=any_path, metavar="DIR", help="The hub's directory. Default: one of yours."
@@ -119,6 +119,40 @@ def serve(
         max_jobs=jobs,
         announce=announce,
     )
+
+
+@command.command("check", short_help="Check a hub that is not served.")
+@_data_option
+@click.option("--store", type=StorePlace(), metavar="URL|FILE", help="Where its blocks are.")
+@click.option("--no-store", is_flag=True, help="Ask no store for blocks.")
+@click.option("--repair", is_flag=True, help="Make the index of checksums anew.")
+@json_option
+def check(data: Path | None, store: str | None, no_store: bool, repair: bool, as_json: bool) -> None:
+    """Check that every flist of a hub can be read, is what it was, and has all its blocks.
+
+    Each fault is printed with its path; if there is any, the exit code is 10.
+
+    \b
+    Example:
+      flistfs hub check
+    """
+    with progress_shown() as progress:
+        found = hubs.check_hub(
+            data, store=store, password=password(), blocks=not no_store, repair=repair, progress=progress
+        )
+    if as_json:
+        answer(documents.hub_checked(found))
+    else:
+        for path, why in found.faults:
+            click.echo(f"{path}: {why}")
+        if not found.faults:
+            looked_at = (
+                plural(found.repositories, "repository", "repositories"),
+                plural(found.flists, "flist"),
+            )
+            click.echo(f"no faults in {' with '.join(looked_at)} and {plural(found.links, 'link')}")
+    if found.faults:
+        raise FaultsError(f"the hub has {plural(len(found.faults), 'fault')}")
 
 
 # Users

@@ -21,7 +21,7 @@ from typing import Any, Final
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from flistfs.errors import UsageError
+from flistfs.errors import OutputError, UsageError
 from flistfs.hub.errors import HubError
 from flistfs.hub.names import repository_name
 from flistfs.util.closing import Closing
@@ -97,7 +97,11 @@ class Accounts(Closing):
     """The accounts of a hub, in a database. Its methods block, and may be called from several threads."""
 
     def __init__(self, database: Path, now: Callable[[], float] = time.time) -> None:
-        """Keep them in a file that only this user can read, which is made if need be."""
+        """Keep them in a file that only this user can read, which is made if need be.
+
+        Raises:
+            OutputError: it cannot be, or is damaged.
+        """
         os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._now = now
         self._lock = threading.Lock()
@@ -106,7 +110,13 @@ class Accounts(Closing):
         self._connection = sqlite3.connect(
             database, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT
         )
-        self._connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; {_SCHEMA}")
+        try:
+            self._connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; {_SCHEMA}")
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise OutputError(
+                f"the accounts of the hub in {database.parent} cannot be used: {error}"
+            ) from None
 
     def close(self) -> None:
         """Close the database."""
