@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 
@@ -46,6 +47,7 @@ def serve_hub(
     blocks: str | None = None,
     store: StoreName | None = None,
     password: str | None = None,
+    public_url: str | None = None,
     public_store: str | None = None,
     format: FormatName = "sqlite",  # noqa: A002  as the option is called
     is_open: bool = False,
@@ -63,6 +65,7 @@ def serve_hub(
         blocks: HOST:PORT at which its blocks are served, as a 0-db serves them.
         store: Where its blocks go. Default: its own directory.
         password: The password of that, if its URL has none.
+        public_url: Its own address, such as https://hub.example, where a proxy stands before it.
         public_store: Where flists say that their blocks are. Default: they say nothing.
         format: The format that it makes flists in.
         is_open: Let everybody on this machine do everything, for trying it out.
@@ -95,6 +98,7 @@ def serve_hub(
         place,
         url,
         checked_format(format) or FORMATS[0],
+        public_url=None if public_url is None else _checked_url(public_url),
         public_store=named,
         is_open=is_open,
         max_upload=max_upload,
@@ -198,6 +202,19 @@ def _checked_address(address: str) -> tuple[str, int]:
     if match is None or int(match[2]) > 65535:
         raise UsageError(f"{address!r} is no address to listen on; it looks like 127.0.0.1:8080")
     return match[1].strip("[]"), int(match[2])
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_address = (
+            parts.scheme in {"http", "https"} and parts.hostname and not (parts.username or parts.query)
+        )
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise UsageError("`public_url` of a hub looks like https://hub.example")
+    return url.rstrip("/")
 
 
 def _is_loopback(address: str) -> bool:

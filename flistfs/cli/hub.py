@@ -49,6 +49,7 @@ for each_command in COMMANDS:
     metavar="URL|FILE",
     help="Where its blocks go. Default: its own directory. A password may come from $FLISTFS_STORE_PASSWORD.",
 )
+@click.option("--public-url", metavar="URL", help="The hub's own address, where a proxy stands before it.")
 @click.option(
     "--public-store", metavar="URL", help="Where flists say that their blocks are, such as zdb://hub:9900."
 )
@@ -78,6 +79,7 @@ def serve(
     listen: str,
     blocks: str | None,
     store: str | None,
+    public_url: str | None,
     public_store: str | None,
     format_: FormatName,
     is_open: bool,
@@ -110,6 +112,7 @@ def serve(
         blocks=blocks,
         store=store,
         password=password(),
+        public_url=public_url,
         public_store=public_store,
         format=format_,
         is_open=is_open,

@@ -82,9 +82,17 @@ def _acting(hub: Hub, token: Token, wanted: str | None) -> Caller:
     return Caller(token.user, token.user)
 
 
+def _place(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # no URL
+        return ""
+
+
 def _refuse_other_sites(request: Request) -> None:
     """Refuse what a page of another site lets a browser send: actions are links here."""
     origin = request.headers.get("origin")
-    is_other = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    own = {request.headers.get("host"), urlsplit(request.app.state.hub.settings.public_url or "").netloc}
+    is_other = origin is not None and _place(origin) not in own - {""}
     if is_other or request.headers.get("sec-fetch-site", "none") not in _SAFE_SITES:
         raise ForbiddenError("another site may not do this")

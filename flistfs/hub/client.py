@@ -63,7 +63,10 @@ class HubClient(Closing):
         Raises:
             UsageError: the URL is invalid.
         """
-        parsed = httpx2.URL(url.rstrip("/"))
+        try:
+            parsed = httpx2.URL(url.rstrip("/"))
+        except httpx2.InvalidURL:
+            parsed = httpx2.URL("")
         if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.userinfo:
             raise UsageError("a hub's URL looks like https://hub.example, and has no password in it")
         self.url = str(parsed)

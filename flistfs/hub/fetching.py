@@ -37,7 +37,10 @@ def fetched(url: str) -> Path:
         OutputError: the copy cannot be written.
         UsageError: the URL is invalid.
     """
-    parsed = httpx2.URL(url)
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        parsed = httpx2.URL("")
     if not parsed.host or parsed.userinfo:
         raise UsageError(
             "the URL of an flist looks like https://hub.example/user/name.flist, without a password"

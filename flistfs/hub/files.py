@@ -55,10 +55,16 @@ def _told(request: Request, user: str, name: str, md5: str) -> dict[str, Any]:
     return {
         "flist": name,
         "uploader": user,
-        "source": str(request.url).rpartition(".")[0],
+        "source": _address(request).rpartition(".")[0],
         "storage": only_server(settings.named_router) or "",
         "checksum": md5,
     }
+
+
+def _address(request: Request) -> str:
+    """Return the URL that was asked, as others reach it."""
+    own = hub_of(request).settings.public_url
+    return str(request.url) if own is None else f"{own}{request.url.path}"
 
 
 async def _package(request: Request, package: Path, name: str) -> Response:

@@ -28,6 +28,7 @@ class Settings:
         data: The directory with all of it.
         store: The URL of the store of its blocks, without a password.
         format: The name of the format that it makes flists in.
+        public_url: The hub's own address, where that differs from the one that is asked; None if not.
         public_store: What flists name as the place of their blocks; None if they name the store.
         is_open: Whether everybody may do everything, without a token.
         max_upload: Bytes of the largest upload.
@@ -37,6 +38,7 @@ class Settings:
     data: Path
     store: str
     format: str
+    public_url: str | None = None
     public_store: str | None = None
     is_open: bool = False
     max_upload: int = 1 << 40

@@ -461,6 +461,17 @@ def test_curl_as_documented(hub: RunningHub, tmp_path: Path, anybody: httpx2.Cli
     assert "alice" not in metrics
 
 
+def test_behind_a_proxy(tmp_path: Path) -> None:
+    with running_hub(tmp_path, "--public-url", "https://hub.example/") as hub, hub.client("alice") as client:
+        uploaded(client, archive({"a": b"b"}), "a.tar.gz")
+        assert client.get("/alice/a.flist.json").json()["source"] == "https://hub.example/alice/a.flist"
+        assert client.get("/api/flist/me", headers={"Origin": "https://hub.example"}).status_code == 200
+        assert client.get("/api/flist/me", headers={"Origin": "https://evil.example"}).status_code == 403
+        for origin in ("null", "http://[", "", "https://hub.example.evil"):
+            assert client.get("/api/flist/me", headers={"Origin": origin}).status_code == 403
+    hub.run("hub", "serve", "--public-url", "hub.example", "--data", hub.data, code=2)
+
+
 def test_only_one_serves_a_directory(hub: RunningHub) -> None:
     refused = hub.run("hub", "serve", "--data", hub.data, "--listen", "127.0.0.1:0", code=6)
     assert "another process serves the hub" in refused.stderr
