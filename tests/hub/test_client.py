@@ -156,7 +156,7 @@ def test_a_login_is_kept_for_one_hub(hub: RunningHub) -> None:
     assert "say which hub, with --hub" in hub.run("hub", "whoami", code=2).stderr
     hub.run("hub", "logout", code=2)
     assert hub.tokens["alice"] not in kept.read_text()
-    for url in ("ftp://x", "http://a:b@c", "x", "http://x:99999999"):
+    for url in ("ftp://x", "http://a:b@c", "x"):
         hub.run("hub", "whoami", "--hub", url, code=2)
         if url.startswith("http"):
             hub.run("ls", f"{url}/x.flist", code=2)
