@@ -18,6 +18,7 @@ from flistfs.cli.options import Size, StorePlace, any_path, json_option
 from flistfs.cli.output import plural, progress_shown
 from flistfs.cli.secrets import password
 from flistfs.errors import FaultsError, UsageError
+from flistfs.util.logs import log_to_standard_error
 
 _data_option = click.option(
     "--data", type=any_path, metavar="DIR", help="The hub's directory. Default: one of yours."
@@ -106,6 +107,7 @@ def serve(
             click.echo(f"the hub serves {addresses.http}{also}; Ctrl-C ends it")
         sys.stdout.flush()
 
+    log_to_standard_error(foreground=False)
     hubs.serve_hub(
         data,
         listen=listen,

@@ -174,7 +174,7 @@ class HubClient(Closing):
         kind = "upload-flist" if is_flist else "upload"
         headers = {
             "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "X-Original-Name": name,
+            "X-Original-Name": name.encode(),
         }
         content = _form(boundary, name, parts)
         with self._shaped():

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from flistfs.errors import FormatError
 from flistfs.format.metadata import KNOWN, NO_CHANGE, MetadataChange
-from flistfs.format.opening import format_of, formats
+from flistfs.format.opening import format_named, format_of, formats
 from flistfs.hub import forms, looking
 from flistfs.hub.answers import success
 from flistfs.hub.callers import Caller
@@ -40,7 +40,7 @@ _READMES: Final = (b".README", b".README.md")  # the last one counts
 
 async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
     """Take an archive, which becomes an flist while it arrives."""
-    wanted = request.headers.get("x-original-name")
+    wanted = _original_name(request)
     format_ = _format_of(hub, request)
     async with request.app.state.jobs, AsyncExitStack() as held:
         found: list[tuple[str, Path, Packing]] = []
@@ -57,8 +57,10 @@ async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
 
         form = await _received(hub, request, opened)
         ((name, out, process),) = found
-        packed = await process.finish()
         free = _metadata_of(form)
+        if free and not format_named(format_).has_metadata:
+            raise HubError(f"an flist of the format {format_} has no place for metadata")
+        packed = await process.finish()
         await in_thread(_publish, hub, caller.repository, name, out, free)
         log.info("%s uploaded %s/%s", caller.user, caller.repository, name)
         return success({"name": name, "files": packed.as_stats()})
@@ -66,7 +68,7 @@ async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
 
 async def take_flist(hub: Hub, caller: Caller, request: Request) -> Response:
     """Take an flist whose blocks the hub has; its bytes are kept as they are."""
-    wanted = request.headers.get("x-original-name")
+    wanted = _original_name(request)
     async with request.app.state.jobs:
         found: list[tuple[str, _File]] = []
 
@@ -90,6 +92,12 @@ async def take_flist(hub: Hub, caller: Caller, request: Request) -> Response:
                     await each.discard()
         log.info("%s uploaded %s/%s", caller.user, caller.repository, name)
         return success({"name": name, "files": told})
+
+
+def _original_name(request: Request) -> str | None:
+    """Return the name that a header gives, which clients send in the bytes that they have."""
+    name = request.headers.get("x-original-name")
+    return name and name.encode("latin-1").decode(errors="replace")
 
 
 def _format_of(hub: Hub, request: Request) -> str:

@@ -107,7 +107,8 @@ class RunningHub:
         assert self.process.stdout is not None
         assert self.log is not None
         (self.process.kill if kill else self.process.terminate)()
-        self.process.wait(TIMEOUT)
+        code = self.process.wait(TIMEOUT)
+        assert kill or code == 0, self.said()
         self.process.stdout.close()
         self.log.close()
 

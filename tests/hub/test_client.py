@@ -114,6 +114,17 @@ def assert_equal_trees(hub: RunningHub, package: Path, source: Path) -> None:
             assert other.read_bytes() == path.read_bytes()
 
 
+def test_names_of_any_letters(hub: RunningHub, source: Path) -> None:
+    done = asked(hub, "publish", source, "--name", "größe 1:漢字")
+    assert done["name"] == "größe 1:漢字.flist"
+    out = source.with_name("downloaded.flist")
+    asked(hub, "hub", "download", "alice/größe 1:漢字", out)
+    assert_equal_trees(hub, out, source)
+    with hub.client() as client:
+        head = client.head("/alice/größe 1:漢字.flist")
+    assert head.headers["content-disposition"].startswith("inline; filename*=utf-8''gr%C3%B6")
+
+
 def test_what_lies_there(hub: RunningHub, source: Path) -> None:
     asked(hub, "publish", source, "--name", "one")
     assert asked(hub, "hub", "whoami")["user"] == "alice"

@@ -114,6 +114,8 @@ def test_the_format_of_an_upload(alice: httpx2.Client, tmp_path: Path) -> None:
         assert flist.format == "rocksdb"
         assert b"".join(flist.read("a")) == b"b"
     assert said(alice.post("/api/flist/me/upload?format=tar", files=files), 400) == "there is no such format"
+    answer = alice.post("/api/flist/me/upload?format=rocksdb", files=files, data={"metadata-a": "b"})
+    assert said(answer, 400) == "an flist of the format rocksdb has no place for metadata"
 
 
 def test_the_name_of_an_upload(alice: httpx2.Client, anybody: httpx2.Client) -> None:
