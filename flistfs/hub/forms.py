@@ -15,6 +15,7 @@ from flistfs.hub.errors import HubError, StalledError, TooLargeError
 _MAX_PARTS: Final = 200
 _MAX_FIELD: Final = 1 << 20  # bytes of a field that is no file
 _SILENT: Final = 60.0  # seconds without a byte
+_LEAST_RATE: Final = 1024  # bytes a second, on average
 _MAX_FIELDS: Final = 4 << 20  # bytes of all those together
 
 
@@ -75,18 +76,24 @@ async def receive(
 
 
 async def _awaited(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield what arrives, as long as something does: others wait for the place of an upload.
+    """Yield what arrives, as long as enough does: others wait for the place of an upload.
+
+    Only the time counts that the client is waited for, not that of packing.
 
     Raises:
-        StalledError: nothing does.
+        StalledError: nothing arrives, or hardly anything.
     """
+    waited, size = 0.0, 0
     while True:
+        started = trio.current_time()
         with trio.move_on_after(_SILENT) as scope:
             part = await anext(stream, None)
-        if scope.cancelled_caught:
+        waited += trio.current_time() - started
+        if scope.cancelled_caught or (waited > _SILENT and size < waited * _LEAST_RATE):
             raise StalledError("the upload has stalled")
         if part is None:
             return
+        size += len(part)
         yield part
 
 

@@ -43,7 +43,12 @@ def form(*parts: tuple[str, str | None, bytes]) -> bytes:
 
 
 def received(
-    data: bytes, sizes: list[int], clock: trio.abc.Clock | None = None, *, hang: bool = False
+    data: bytes,
+    sizes: list[int],
+    clock: trio.abc.Clock | None = None,
+    *,
+    pause: float = 0.0,
+    at_end: float = 0.0,
 ) -> tuple[forms.Form, Kept]:
     sink = Kept()
 
@@ -52,8 +57,8 @@ def received(
         for size in [*sizes, len(data)]:
             yield left[:size]
             left = left[size:]
-        if hang:
-            await trio.sleep_forever()
+            await trio.sleep(pause)
+        await trio.sleep(at_end)
 
     async def work() -> forms.Form:
         async with aclosing(stream()) as arriving:
@@ -96,8 +101,21 @@ def test_what_is_refused(data: bytes, message: str) -> None:
         received(data, [])
 
 
-def test_an_upload_that_stalls_gives_its_place_up() -> None:
+@pytest.mark.parametrize(
+    ("size", "pause", "at_end"),
+    [
+        (5_000, 0.0, 61.0),  # nothing arrives any more
+        (10, 1.0, 0.0),  # as it takes to keep a place for nothing
+    ],
+)
+def test_an_upload_that_stalls_gives_its_place_up(size: int, pause: float, at_end: float) -> None:
+    data = form(("file", "a.tar", b"x" * 5_000))[:-10]
+    clock = trio.testing.MockClock(autojump_threshold=0)
     with pytest.raises(StalledError):
-        received(
-            form(("file", "a.tar", b"x"))[:-10], [], trio.testing.MockClock(autojump_threshold=0), hang=True
-        )
+        received(data, [size] * (len(data) // size), clock, pause=pause, at_end=at_end)
+
+
+def test_an_upload_may_be_slow() -> None:
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    _, sink = received(form(("file", "a.tar", b"x" * 9_000)), [1100] * 8, clock, pause=1.0, at_end=50.0)
+    assert len(sink.data) == 9_000
