@@ -25,6 +25,12 @@ log = logging.getLogger(__name__)
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "INFO"})
 
+_IS_READ: Final = "flistfs.is_read"
+"""The key in a request's scope that says that all of its body was received."""
+
+_DRAINING: Final = 5.0  # seconds
+_MAX_DRAINED: Final = 16 << 20  # bytes
+
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -68,6 +74,9 @@ class _Plain:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
         if scope["type"] == "http":
             scope["path"] = scope["path"].rstrip("/") or "/"
             if self._is_open and _host_name(scope) not in _LOOPBACK:
@@ -83,13 +92,26 @@ class _Plain:
                 self._metrics.answers[method, message["status"]] += 1
             await send(message)
 
+        async def noted() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                scope[_IS_READ] = True
+            return message
+
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, noted, watched)
         except Exception as error:
             log.exception("%s %s failed", scope.get("method"), scope.get("path"))
             if begun:  # the connection must end where its answer does not
                 raise error from None
             await failure("this is a bug of the hub", 500)(scope, receive, send)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Answer the server that the application begins and ends with it: there is nothing more to that."""
+    while (message := await receive())["type"] == "lifespan.startup":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": message["type"] + ".complete"})
 
 
 def _host_name(scope: Scope) -> str:
@@ -117,7 +139,23 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _refused(request: Request, error: HubError) -> Response:
-    return failure(str(error), error.status, _headers(request))
+    headers = dict(_headers(request))
+    if request.method == "POST":
+        # What is still coming must be taken for no further request, and a client that sends may not listen.
+        await _drain(request)
+        headers["Connection"] = "close"
+    return failure(str(error), error.status, headers)
+
+
+async def _drain(request: Request) -> None:
+    """Take the rest of a body, as far as it is worth it."""
+    size = 0
+    with trio.move_on_after(_DRAINING):
+        while size <= _MAX_DRAINED and not request.scope.get(_IS_READ):
+            message = await request.receive()
+            if message["type"] != "http.request":
+                return
+            size += len(message.get("body", b""))
 
 
 async def _failed(request: Request, error: FlistfsError) -> Response:

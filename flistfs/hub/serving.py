@@ -16,11 +16,13 @@ from flistfs.errors import OutputError
 from flistfs.hub.app import make_app
 from flistfs.hub.blocks import BlockServer, BlockStores
 from flistfs.hub.hub import Hub
+from flistfs.util.nurseries import unwrapped
 
 log = logging.getLogger(__name__)
 
 _IDLE: float = 30.0  # seconds that a connection may be quiet between two requests
-_ENDING: float = 10.0  # seconds that requests have to end when the hub does
+_ENDING: float = 5.0  # seconds that requests have to end when the hub does
+_AFTERWARDS: float = 5.0  # seconds that the server of HTTP has for itself then
 _MAX_HEADERS: int = 32 << 10  # bytes
 
 
@@ -73,20 +75,36 @@ async def _serve(
     config.h11_max_incomplete_size = _MAX_HEADERS
     if listening.certificate is not None:
         config.certfile, config.keyfile = listening.certificate
+    ended = trio.Event()
     try:
-        async with trio.open_nursery() as nursery:
-            address = None
-            if listening.blocks is not None:
-                address = await _serve_blocks(nursery, BlockServer(hub, stores), listening.blocks)
-            ended = trio.Event()
-            nursery.start_soon(_wait_for_signal, ended)
-            (bound, *_) = await nursery.start(_serve_http, hub, config, ended)
-            announce(Addresses(bound, address))
-            await ended.wait()
-            nursery.cancel_scope.deadline = trio.current_time() + _ENDING
-    except* OSError as group:
-        error = group.exceptions[0]
-        raise OutputError(f"the hub cannot listen: {error}") from None
+        with unwrapped():
+            await _serve_until(ended, hub, stores, config, listening, announce)
+    except Exception as error:
+        if ended.is_set():  # what was cut off is nobody's any more
+            log.warning("the hub ended with requests at work: %s", error)
+        elif isinstance(error, OSError):
+            raise OutputError(f"the hub cannot listen: {error}") from None
+        else:
+            raise
+
+
+async def _serve_until(
+    ended: trio.Event,
+    hub: Hub,
+    stores: BlockStores,
+    config: Config,
+    listening: Listening,
+    announce: Callable[[Addresses], object],
+) -> None:
+    async with trio.open_nursery() as nursery:
+        address = None
+        if listening.blocks is not None:
+            address = await _serve_blocks(nursery, BlockServer(hub, stores), listening.blocks)
+        nursery.start_soon(_wait_for_signal, ended)
+        (bound, *_) = await nursery.start(_serve_http, hub, config, ended)
+        announce(Addresses(bound, address))
+        await ended.wait()
+        nursery.cancel_scope.deadline = trio.current_time() + _ENDING + _AFTERWARDS
 
 
 async def _serve_http(

@@ -108,9 +108,9 @@ class RunningHub:
         assert self.log is not None
         (self.process.kill if kill else self.process.terminate)()
         code = self.process.wait(TIMEOUT)
-        assert kill or code == 0, self.said()
         self.process.stdout.close()
         self.log.close()
+        assert kill or code == 0, self.said()
 
     def client(self, user: str | None = None, **headers: str) -> httpx2.Client:
         if user is not None:

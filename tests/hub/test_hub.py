@@ -479,6 +479,14 @@ def test_only_one_serves_a_directory(hub: RunningHub) -> None:
     assert "another process serves the hub" in refused.stderr
 
 
+def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
+    hub = RunningHub(tmp_path)
+    for options in (["--listen", "203.0.113.1:1"], ["--listen", "127.0.0.1:0", "--blocks", "203.0.113.1:1"]):
+        refused = hub.run("hub", "serve", "--data", hub.data, *options, code=9)
+        assert "the hub cannot listen" in refused.stderr
+    hub.run("hub", "serve", "--data", hub.data, "--listen", "nowhere", code=2)
+
+
 def test_an_open_hub_is_for_this_machine(tmp_path: Path) -> None:
     with running_hub(tmp_path, "--open") as hub, hub.client() as client:
         assert client.get("/api/flist/me").json()["payload"] == {"username": "Administrator"}
