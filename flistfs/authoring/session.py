@@ -102,7 +102,7 @@ class Session:
             UsageError: the format has no place for what is to be said, or there is nothing to start.
         """
         parts = self.parts
-        metadata, startup = self.check_sayable(request)
+        metadata, startup = await trio.to_thread.run_sync(self.check_sayable, request)
         self._sealing.check_complete(request)
         if startup is not None:
             source = StartupSource(startup.entrypoint, startup.environ, _top(parts.journal))
@@ -111,7 +111,7 @@ class Session:
         return await self._sealing.seal(request, metadata, unmount, progress)
 
     def check_sayable(self, request: SealRequest) -> tuple[dict[str, bytes], Startup | None]:
-        """Check that the format has a place for what a seal is to say; return it: see `metadata_of`.
+        """Check that the format has a place for what a seal is to say; return it (blocks): see `metadata_of`.
 
         Raises:
             UsageError: it has none.

@@ -171,7 +171,8 @@ class _Daemon:
                 log.info("started from %s: %s", ", ".join(self._config.bases), started)
                 self._ready_answer["base"] = started.as_dict()
             if self._config.seal_to:
-                session.check_sayable(self._request_at_end(Path(self._config.seal_to)))
+                request = self._request_at_end(Path(self._config.seal_to))
+                await trio.to_thread.run_sync(session.check_sayable, request)
             await self._serve(session)
             if not self._ended:
                 await session.store_rest()

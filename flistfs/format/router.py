@@ -138,14 +138,20 @@ def namespace_of(url: str) -> str | None:
 
 def without_namespaces(router: Router) -> Router | None:
     """Return a router without the servers of which a namespace is named; None if none is left."""
+    return with_servers(router, lambda url: namespace_of(url) is None)
+
+
+def with_servers(router: Router, is_wanted: Callable[[str], bool]) -> Router | None:
+    """Return the part of a router that has some servers, told by their URLs; None if nothing is left."""
     pools = tuple(
         replace(pool, rules=rules)
         for pool in router.pools
-        if (rules := tuple(rule for rule in pool.rules if namespace_of(rule.url) is None))
+        if (rules := tuple(rule for rule in pool.rules if is_wanted(rule.url)))
     )
     names = {pool.name for pool in pools}
     lookup = tuple(name for name in router.lookup if name in names)
-    return Router(pools, lookup, tuple(name for name in router.cache if name in names)) if lookup else None
+    cache = tuple(name for name in router.cache if name in names)
+    return Router(pools, lookup, cache) if lookup else None
 
 
 def _with_ranges(router: Router, changed: Callable[[str, str], tuple[str, str]]) -> Router:

@@ -162,10 +162,6 @@ class Accounts(Closing):
             )
         ]
 
-    def has_users(self) -> bool:
-        """Return whether there is any."""
-        return bool(self._do("SELECT 1 FROM users LIMIT 1"))
-
     def is_password(self, name: str, password: str) -> bool:
         """Return whether a password is a user's. It takes as long where there is no such user.
 

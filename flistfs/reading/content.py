@@ -17,7 +17,7 @@ from flistfs.stores import Store, open_flist_store
 from flistfs.stores.url import PASSWORD_VARIABLE
 from flistfs.tree.chunks import BlockRef
 from flistfs.tree.names import printable
-from flistfs.tree.node import Kind, Node
+from flistfs.tree.node import Kind, Node, as_far_as_stored
 
 THREADS: Final = 4
 """Threads that fetch and decode: their work releases the GIL, and a store answers several at once."""
@@ -78,8 +78,7 @@ def pieces(node: Node, codec: Codec) -> Iterator[Piece]:
 
 def pieces_there(node: Node, codec: Codec) -> Iterator[Piece]:
     """Yield the chunks of a file that may lack the last ones; raises as `pieces`."""
-    there = len(node.blocks) * node.chunk_size
-    yield from pieces(node._replace(size=there) if 0 < there < node.size else node, codec)
+    yield from pieces(as_far_as_stored(node) if node.blocks and node.chunk_size else node, codec)
 
 
 def fetch(store: Store, path: bytes, piece: Piece) -> bytes:

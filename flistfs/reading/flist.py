@@ -12,7 +12,7 @@ from flistfs.format.base import Codec, Fault, Format, TreeReader
 from flistfs.format.faults import damaged
 from flistfs.format.opening import open_tree
 from flistfs.tree.names import name_fault, place_fault, printable
-from flistfs.tree.node import Kind, Node
+from flistfs.tree.node import Kind, Node, walkable
 from flistfs.util.closing import Closing
 
 if TYPE_CHECKING:
@@ -259,11 +259,7 @@ class Flist(Closing):
             yield path, listing
             if isinstance(listing, FormatError):
                 continue
-            below = {node.path for node in listing if node.kind is Kind.DIRECTORY}
-            start = len(path) + 1 if path else 0
-            waiting += [
-                each for each in sorted(below, reverse=True) if place_fault(each, each[start:]) is None
-            ]
+            waiting += reversed(walkable(path, listing))
 
     def _listing_or_error(self, path: bytes) -> Sequence[Node] | FormatError | None:
         try:

@@ -14,7 +14,7 @@ from flistfs.errors import FormatError
 from flistfs.format.base import Codec, Fault, TreeReader
 from flistfs.format.faults import LostRecordError, damaged, node_fault
 from flistfs.tree.names import place_fault
-from flistfs.tree.node import Kind, Node
+from flistfs.tree.node import Kind, Node, as_far_as_stored, walkable
 from flistfs.tree.owners import id_fault
 
 if TYPE_CHECKING:
@@ -69,12 +69,7 @@ class _Wrapped(ABC):
             except FormatError as error:
                 raise damaged(path, error) from error
             yield from (node for node in listing if node.kind is Kind.FILE)
-            # Each path once: on several levels, repeated names would multiply.
-            below = {node.path for node in listing if node.kind is Kind.DIRECTORY}
-            start = len(path) + 1 if path else 0
-            waiting += [
-                each for each in sorted(below, reverse=True) if place_fault(each, each[start:]) is None
-            ]
+            waiting += reversed(walkable(path, listing))
 
     def close(self) -> None:
         """Close the reader."""
@@ -96,11 +91,6 @@ class _Wrapped(ABC):
     @abstractmethod
     def _faults_of(self, path: bytes) -> Sequence[Fault]:
         """Return the faults of a directory that are met."""
-
-    def _without_lost_end(self, node: Node) -> Node:
-        """Return a file as far as it has blocks."""
-        size = min(node.size, len(node.blocks) * node.chunk_size)
-        return node if size == node.size else node._replace(size=size)
 
 
 class PastDefects(_Wrapped):
@@ -143,7 +133,7 @@ class PastDefects(_Wrapped):
 
     def _read(self, node: Node) -> Node:
         # A file without any block is not one that lost its end.
-        return self._without_lost_end(node) if node.kind is Kind.FILE and node.blocks else node
+        return as_far_as_stored(node) if node.kind is Kind.FILE and node.blocks else node
 
     def _faults_of(self, path: bytes) -> Sequence[Fault]:
         try:
@@ -223,7 +213,7 @@ class MendedReader(_Wrapped):
         if node.kind is Kind.DIRECTORY:
             return self._mended_directory(node)
         if node.kind is Kind.FILE and node.chunk_size:
-            node = self._without_lost_end(node)
+            node = as_far_as_stored(node)
             wanted = -(-node.size // node.chunk_size)
             node = node._replace(blocks=node.blocks[:wanted])
         return node if _is_shown(node) and node_fault(node, self._codec) is None else None

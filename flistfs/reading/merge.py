@@ -280,12 +280,12 @@ def _united_router(sources: Sequence[Source], notes: list[str]) -> Router | None
 
 def _notes_on_namespaces(router: Router | None) -> list[str]:
     """Return a note for each server that no reader of the merged flist is told of."""
-    urls = () if router is None else router.all_urls()
+    urls, only = () if router is None else router.all_urls(), only_server(router)
     return [
         f"no reader is told of {url}: a namespace can be named only where one server has all blocks; "
         "flistfs push --update brings them to one"
         for url in urls
-        if namespace_of(url) is not None and url != only_server(router)
+        if namespace_of(url) is not None and url != only
     ]
 
 

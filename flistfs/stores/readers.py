@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flistfs.errors import FormatError, UsageError
@@ -16,6 +15,7 @@ from flistfs.format.router import (
     only_server,
     parse_router,
     router_to,
+    with_servers,
     without_passwords,
 )
 from flistfs.stores.base import DEFAULT_TIMEOUT
@@ -67,9 +67,10 @@ def router_for_readers(file: Path | None, public_url: str | None) -> str | None:
     _check_complete(router, file)
     if has_passwords(router):
         raise UsageError(f"{file} contains passwords, which a package would give to others: remove them")
+    only = only_server(router)
     for url in (rule.url for pool in router.pools for rule in pool.rules):
-        is_only = url == only_server(router) and namespace_of(url) is not None
-        if for_readers(parse_store_url(url)) is None and not is_only:
+        is_named = url == only and namespace_of(url) is not None
+        if for_readers(parse_store_url(url)) is None and not is_named:
             raise UsageError(f"{file} names {url}: {_IGNORED}; name servers without a path")
     return format_router(router).decode()
 
@@ -138,15 +139,7 @@ def _public_url(text: str) -> str:
 
 def usable_router(router: Router) -> Router | None:
     """Return the part of a router that readers can use, without passwords; None if there is none."""
-    pools = tuple(
-        replace(pool, rules=rules)
-        for pool in without_passwords(router).pools
-        if (rules := tuple(rule for rule in pool.rules if for_readers(parse_store_url(rule.url))))
-    )
-    names = {pool.name for pool in pools}
-    lookup = tuple(name for name in router.lookup if name in names)
-    cache = tuple(name for name in router.cache if name in names)
-    return Router(pools, lookup, cache) if lookup else None
+    return with_servers(without_passwords(router), lambda url: for_readers(parse_store_url(url)) is not None)
 
 
 def notes_for_readers(store: Store, router: Router | None, *, is_chosen: bool) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import stat
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Final, NamedTuple
 
 from flistfs.errors import FormatError
 from flistfs.tree.chunks import CHUNK_SIZE, BlockRef
+from flistfs.tree.names import place_fault
 
 
 class Kind(enum.StrEnum):
@@ -128,3 +129,19 @@ class Node(NamedTuple):
     def gid(self) -> int | None:
         """The group's number; None if the flist lacks it. Raises as `access` does."""
         return self.access.gid if self.access else None
+
+
+def as_far_as_stored(file: Node) -> Node:
+    """Return a file as far as it has blocks."""
+    size = min(file.size, len(file.blocks) * file.chunk_size)
+    return file if size == file.size else file._replace(size=size)
+
+
+def walkable(path: bytes, listing: Iterable[Node]) -> list[bytes]:
+    """Return the paths of the sub-directories in the listing of a directory that a walk may enter, sorted.
+
+    Each is there once: on several levels, repeated names would multiply.
+    """
+    below = {node.path for node in listing if node.kind is Kind.DIRECTORY}
+    start = len(path) + 1 if path else 0
+    return [each for each in sorted(below) if place_fault(each, each[start:]) is None]
