@@ -92,8 +92,7 @@ def serve_hub(
         from flistfs.hub.hub import Hub, Settings  # noqa: PLC0415  few need it
         from flistfs.hub.serving import Listening, serve  # noqa: PLC0415
     place = _place(data)
-    own = str(StoreUrl("dir", path=place / "blocks"))
-    url, secret = target_store(own if store is None else store, password, None)
+    url, secret = _blocks_in(place, store, password)
     settings = Settings(
         place,
         url,
@@ -155,8 +154,7 @@ def check_hub(
         from flistfs.hub.checking import check  # noqa: PLC0415  few need it
         from flistfs.hub.hub import Hub, Settings  # noqa: PLC0415
     place = _place(data)
-    own = str(StoreUrl("dir", path=place / "blocks"))
-    url, secret = target_store(own if store is None else store, password, None)
+    url, secret = _blocks_in(place, store, password)
     with closing(Hub(Settings(place, url, FORMATS[0]), secret)) as hub:
         return check(hub, blocks=blocks, repair=repair, progress=progress or quiet)
 
@@ -195,6 +193,12 @@ def new_token(
 
 def _place(data: AnyPath | None) -> Path:
     return platformdirs.user_data_path("flistfs") / "hub" if data is None else absolute_path(data)
+
+
+def _blocks_in(place: Path, store: StoreName | None, password: str | None) -> tuple[str, str | None]:
+    """Return the URL and password of a hub's store of blocks; its own directory has them by default."""
+    own = str(StoreUrl("dir", path=place / "blocks"))
+    return target_store(own if store is None else store, password, None)
 
 
 def _checked_address(address: str) -> tuple[str, int]:

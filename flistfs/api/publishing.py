@@ -20,7 +20,7 @@ from flistfs.hub.client import Listed as Listed
 from flistfs.hub.client import Told as Told
 from flistfs.hub.publishing import Origin, Published
 from flistfs.hub.publishing import publish as _publish
-from flistfs.util.durable import write_private
+from flistfs.util.durable import write_text
 from flistfs.util.progress import Progress, quiet
 
 __all__ = ["HubClient", "Listed", "Published", "Told", "hub", "login", "logout", "publish"]
@@ -164,6 +164,6 @@ def _logins() -> Mapping[str, Any]:
 def _keep(logins: Mapping[str, Any]) -> None:
     try:
         _place().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(_place(), json.dumps(logins))
+        write_text(_place(), json.dumps(logins), mode=0o600)
     except OSError as error:
         raise OutputError(f"{_place()} cannot be written: {error.strerror}") from error

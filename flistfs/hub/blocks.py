@@ -19,7 +19,7 @@ from flistfs.format.base import Block
 from flistfs.format.opening import formats
 from flistfs.hub.accounts import Scope
 from flistfs.hub.hub import Hub
-from flistfs.stores import MAX_BLOCK_SIZE, Store, open_store
+from flistfs.stores import MAX_BLOCK_SIZE, Store
 from flistfs.util.closing import Closing
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class BlockStores(Closing):
         self._opened = ExitStack()
         with ExitStack() as opened:
             for each in formats():
-                store = open_store(hub.settings.store, each.codec, hub.password)
+                store = hub.open_store(each.codec)
                 opened.callback(store.close)
                 self._stores[len(each.codec.no_block)] = store
             self._opened = opened.pop_all()

@@ -13,7 +13,7 @@ from flistfs.hub import looking
 from flistfs.hub.errors import NotFoundError
 from flistfs.hub.hub import Hub
 from flistfs.hub.repositories import Entry
-from flistfs.stores import Store, open_store
+from flistfs.stores import Store
 from flistfs.util.progress import Progress, Report
 
 
@@ -71,7 +71,7 @@ class _Stores:
     def of(self, package: Path) -> Store:
         format_ = format_of(package)
         if format_.name not in self._by_format:
-            store = open_store(self._hub.settings.store, format_.codec, self._hub.password, reading=True)
+            store = self._hub.open_store(format_.codec, reading=True)
             self._by_format[format_.name] = self._opened.enter_context(closing(store))
         return self._by_format[format_.name]
 

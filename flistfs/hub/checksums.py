@@ -47,7 +47,7 @@ class Checksums(Closing):
         kept = self._kept(package, identity)
         if kept is not None:
             return kept
-        md5 = _computed(package)
+        md5 = md5_of(package)
         self._keep(package, identity, md5)
         return md5
 
@@ -60,7 +60,7 @@ class Checksums(Closing):
             OSError: it cannot be read.
         """
         identity = _identity(package)
-        kept, md5 = self._kept(package, identity), _computed(package)
+        kept, md5 = self._kept(package, identity), md5_of(package)
         if repair:
             self._keep(package, identity, md5)
         return kept is None or kept == md5
@@ -109,6 +109,7 @@ def _identity(package: Path) -> _Identity:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _computed(package: Path) -> str:
-    with package.open("rb") as file:
+def md5_of(file_path: Path) -> str:
+    """Return the MD5 of a file as 32 hex digits; raises `OSError`."""
+    with file_path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

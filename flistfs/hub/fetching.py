@@ -13,6 +13,7 @@ import httpx2
 import platformdirs
 
 from flistfs.errors import HubRefusedError, HubUnavailableError, OutputError, UsageError
+from flistfs.hub.checksums import md5_of
 from flistfs.hub.errors import HubError
 from flistfs.hub.names import checked
 from flistfs.util.output_file import OutputFile
@@ -102,11 +103,9 @@ def _fetch(client: httpx2.Client, url: str, name: str, told: str | None) -> Path
 
 def _is_kept(path: Path, md5: str) -> bool:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+        return md5_of(path) == md5
     except OSError:
         return False
-    return digest.hexdigest() == md5
 
 
 def _unavailable(url: str, error: httpx2.HTTPError) -> HubUnavailableError:

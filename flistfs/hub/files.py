@@ -14,6 +14,7 @@ from starlette.routing import Route
 from flistfs.format.router import only_server
 from flistfs.hub.answers import FOR_ALL, Json
 from flistfs.hub.errors import NotFoundError
+from flistfs.hub.hub import Hub
 from flistfs.hub.public import hub_of, in_thread
 
 _ABOUT = (".md5", ".txt", ".json")
@@ -68,8 +69,7 @@ def _address(request: Request) -> str:
 
 
 async def _package(request: Request, package: Path, name: str) -> Response:
-    md5 = await in_thread(hub_of(request).checksums.md5, package)
-    status = await in_thread(os.stat, package)
+    md5, status = await in_thread(_identity, hub_of(request), package)
     headers = {**FOR_ALL, "Cache-Control": "no-cache", "ETag": f'"{md5}"'}
     answer = FileResponse(
         package,
@@ -83,6 +83,10 @@ async def _package(request: Request, package: Path, name: str) -> Response:
         kept = {key: answer.headers[key] for key in ("etag", "last-modified", "cache-control")}
         return Response(status_code=304, headers={**FOR_ALL, **kept})
     return answer
+
+
+def _identity(hub: Hub, package: Path) -> tuple[str, os.stat_result]:
+    return hub.checksums.md5(package), package.stat()
 
 
 def _is_unchanged(request: Request, md5: str, mtime: float) -> bool:

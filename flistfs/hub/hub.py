@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from flistfs.errors import BusyError, OutputError
+from flistfs.format.base import Codec
 from flistfs.format.router import Router, router_to
 from flistfs.hub.accounts import Accounts
 from flistfs.hub.checksums import Checksums
 from flistfs.hub.repositories import Repositories
+from flistfs.stores import Store, open_store
 from flistfs.util.closing import Closing
 
 NOBODY: Final = "Administrator"
@@ -73,6 +75,10 @@ class Hub(Closing):
                 raise OutputError(f"{data} cannot be written: {error.strerror}") from error
             self.accounts = opened.enter_context(Accounts(accounts_in(data)))
             self._opened = opened.pop_all()
+
+    def open_store(self, codec: Codec, *, reading: bool = False) -> Store:
+        """Open the store of its blocks, for what a codec makes; raises as `stores.open_store`."""
+        return open_store(self.settings.store, codec, self.password, reading=reading)
 
     def close(self) -> None:
         """Close it."""

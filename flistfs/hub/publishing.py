@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from flistfs.errors import FormatError, HubRefusedError, StoreError
 from flistfs.hub import archives
+from flistfs.hub.checksums import md5_of
 from flistfs.hub.client import HubClient, parts_of
 from flistfs.hub.names import SUFFIX
 from flistfs.reading.content import store_of
@@ -190,7 +190,7 @@ def _send_flist(
         _upload_flist(client, name, package, progress)
     made = f"{_bare(name)}{SUFFIX}"
     md5 = client.md5(repository, made)
-    if md5 != _md5(package):
+    if md5 != md5_of(package):
         raise HubRefusedError(f"{client.url} has another file now than was sent: somebody else published one")
     return Published(repository, made, _url(client, repository, made), md5, "flist", sent)
 
@@ -222,8 +222,3 @@ def _counted(parts: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
         yield part
         done += len(part)
         progress(Report("publish", done, 0))
-
-
-def _md5(package: Path) -> str:
-    with package.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

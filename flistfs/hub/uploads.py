@@ -29,7 +29,7 @@ from flistfs.hub.public import in_thread
 from flistfs.reading.config import rewrite
 from flistfs.reading.content import read
 from flistfs.reading.flist import Flist
-from flistfs.stores import Store, open_store
+from flistfs.stores import Store
 from flistfs.tree.node import Kind
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def _checked_flist(hub: Hub, package: Path) -> dict[str, Any]:
 
 
 def _store(hub: Hub, package: Path) -> Store:
-    return open_store(hub.settings.store, format_of(package).codec, hub.password, reading=True)
+    return hub.open_store(format_of(package).codec, reading=True)
 
 
 def _metadata_of(form: forms.Form) -> dict[str, str]:

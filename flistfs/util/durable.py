@@ -16,22 +16,14 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically, and make it survive a power cut (blocks)."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_directory(path.parent)
+def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write a small file atomically, and make it survive a power cut (blocks).
 
-
-def write_private(path: Path, text: str) -> None:
-    """Write a small file as `write_text` does, that only this user can read."""
+    Its permissions are `mode`, less the umask, from the first moment on.
+    """
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
