@@ -109,7 +109,7 @@ def _identity(package: Path) -> _Identity:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def md5_of(file_path: Path) -> str:
+def md5_of(path: Path) -> str:
     """Return the MD5 of a file as 32 hex digits; raises `OSError`."""
-    with file_path.open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
