@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flistfs.errors import FlistfsError, FormatError, StoreError
@@ -30,6 +31,8 @@ _IS_READ: Final = "flistfs.is_read"
 
 _DRAINING: Final = 5.0  # seconds
 _MAX_DRAINED: Final = 16 << 20  # bytes
+
+_SLASHES: Final = re.compile("//+")
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -61,7 +64,7 @@ def make_app(hub: Hub) -> Starlette:
 
 
 class _Plain:
-    """Takes what clients are known to send: slashes at the end of a path. Of a bug it tells nothing more.
+    """Takes what clients are known to send: more slashes than a path needs. Of a bug it tells nothing more.
 
     A hub where nobody logs in is asked by this machine alone, under one of its own names: a page that got
     another name to mean this machine is refused.
@@ -78,7 +81,7 @@ class _Plain:
             await _live(receive, send)
             return
         if scope["type"] == "http":
-            scope["path"] = scope["path"].rstrip("/") or "/"
+            scope["path"] = _SLASHES.sub("/", scope["path"]).rstrip("/") or "/"
             if self._is_open and _host_name(scope) not in _LOOPBACK:
                 await failure("this hub is for this machine alone", 403)(scope, receive, send)
                 return
@@ -169,10 +172,21 @@ async def _failed(request: Request, error: FlistfsError) -> Response:
 
 
 async def _not_served(request: Request, error: HTTPException) -> Response:
-    headers = dict(error.headers or {})
-    if error.status_code == 405 and request.method == "OPTIONS":
-        return Response(status_code=200, headers={**headers, **_headers(request)})
-    return failure(error.detail.lower(), error.status_code, {**headers, **_headers(request)})
+    headers = {**(error.headers or {}), **_headers(request)}
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+        if request.method == "OPTIONS":
+            return Response(status_code=200, headers=headers)
+    return failure(error.detail.lower(), error.status_code, headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return what a path can be asked with, by all the routes that have it."""
+    found = {"OPTIONS"}
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods
+    return found
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001  starlette's signature

@@ -61,8 +61,10 @@ def _text(request: Request) -> str:
         if cookie is None:
             raise RefusedError("no authorization provided")
         return cookie
+    if not header.strip():
+        raise RefusedError("no authorization provided")
     kind, _, text = header.strip().partition(" ")
-    if kind.lower() != "bearer" or not text.strip():
+    if kind.lower() != "bearer":
         raise HubError("invalid authorization header")
     if "." in text:  # of ours there is none: these are another service's
         raise ForbiddenError("invalid token")

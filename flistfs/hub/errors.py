@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -40,3 +42,11 @@ class InTheWayError(HubError):
     """Something of that name is there, which would be lost."""
 
     status = 409
+
+
+def without_paths(error: Exception, named: Iterable[tuple[Path, str]]) -> str:
+    """Return the text of an error for the caller, who knows files of the hub by other names."""
+    text = str(error)
+    for path, name in named:
+        text = text.replace(str(path), name)
+    return text

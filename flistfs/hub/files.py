@@ -15,9 +15,18 @@ from flistfs.format.router import only_server
 from flistfs.hub.answers import FOR_ALL, Json
 from flistfs.hub.errors import NotFoundError
 from flistfs.hub.hub import Hub
+from flistfs.hub.names import flist_name, with_suffix
 from flistfs.hub.public import hub_of, in_thread
 
 _ABOUT = (".md5", ".txt", ".json")
+
+_LINES = (
+    ("File", "flist"),
+    ("Uploader", "uploader"),
+    ("Source", "source"),
+    ("Storage", "storage"),
+    ("Checksum", "checksum"),
+)
 
 
 def routes() -> list[Route]:
@@ -38,16 +47,15 @@ async def _file(request: Request) -> Response:
             raise NotFoundError("there is no such page")
         package = await in_thread(hub.repositories.package, user, name, tag)
         return await _package(request, package, name)
-    flist = name.removesuffix(about)
+    flist = flist_name(name.removesuffix(about))
     package = await in_thread(hub.repositories.package, user, flist, tag)
     md5 = await in_thread(hub.checksums.md5, package)
     if about == ".md5":
         return PlainTextResponse(f"{md5}\n", headers=FOR_ALL)
-    told = _told(request, user, package.name if tag is None else flist, md5)
+    told = _told(request, user, flist, md5)
     if about == ".json":
         return Json(told, headers=FOR_ALL)
-    names = {"File": "flist", "Uploader": "uploader", "Source": "source", "Storage": "storage"}
-    lines = [f"{title}: {told[key]}\n" for title, key in (*names.items(), ("Checksum", "checksum"))]
+    lines = [f"{title + ':':<10}{told[key]}\n" for title, key in _LINES if told[key]]
     return PlainTextResponse("".join(lines), headers=FOR_ALL)
 
 
@@ -56,7 +64,7 @@ def _told(request: Request, user: str, name: str, md5: str) -> dict[str, Any]:
     return {
         "flist": name,
         "uploader": user,
-        "source": _address(request).rpartition(".")[0],
+        "source": with_suffix(_address(request).rpartition(".")[0]),
         "storage": only_server(settings.named_router) or "",
         "checksum": md5,
     }

@@ -69,7 +69,7 @@ async def receive(
                     await reader.take(event)
         parser.close()
     except MultipartError as error:
-        raise HubError(f"the form is invalid or was cut off: {error}") from None
+        raise HubError(f"no file found: the form is invalid or was cut off ({error})") from None
     if not reader.form.has_file:
         raise HubError("no file found")
     return reader.form

@@ -111,8 +111,10 @@ def _batches(flist: Flist) -> Iterator[Sequence[tuple[bytes, bytes]]]:
 
 
 def _value(value: bytes) -> object:
+    """Return JSON as clients know it: a number or a word of it stays the text that it is in the flist."""
     text = value.decode(errors="replace")
     try:
-        return json.loads(text)
+        found: object = json.loads(text)
     except (ValueError, RecursionError):
         return text
+    return found if isinstance(found, list | dict) else text

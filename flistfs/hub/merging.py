@@ -13,9 +13,9 @@ from starlette.responses import Response
 from flistfs.errors import ClashError, FormatError
 from flistfs.hub.answers import success
 from flistfs.hub.callers import Caller
-from flistfs.hub.errors import HubError
+from flistfs.hub.errors import HubError, without_paths
 from flistfs.hub.hub import Hub
-from flistfs.hub.names import flist_name
+from flistfs.hub.names import flist_name, with_suffix
 from flistfs.hub.public import in_thread
 from flistfs.reading.flist import Flist
 from flistfs.reading.merge import Source, merge
@@ -35,7 +35,9 @@ async def take_merge(hub: Hub, caller: Caller, request: Request) -> Response:
         wanted = json.loads(body)
     except (ValueError, RecursionError):
         raise HubError("malformed json request") from None
-    if not isinstance(wanted, list) or not wanted:
+    if not isinstance(wanted, list):
+        raise HubError("malformed json request")
+    if not wanted:
         raise HubError("no source found")
     try:
         target = flist_name(request.path_params["name"])
@@ -48,15 +50,16 @@ async def take_merge(hub: Hub, caller: Caller, request: Request) -> Response:
 
 def _merge_files(hub: Hub, repository: str, target: str, wanted: list[object]) -> None:
     out = hub.repositories.new_file()
-    with ExitStack() as opened:
-        sources = [Source(name, opened.enter_context(Flist.open(path))) for name, path in _named(hub, wanted)]
-        try:
-            merge(sources, out, prefer=Prefer.FIRST)
-            hub.repositories.publish(out, repository, target)
-        except (ClashError, FormatError) as error:
-            raise HubError(str(error)) from None
-        finally:
-            out.unlink(missing_ok=True)
+    named = _named(hub, wanted)
+    try:
+        with ExitStack() as opened:
+            sources = [Source(name, opened.enter_context(Flist.open(path))) for name, path in named]
+            merge(sources, out, prefer=Prefer.FIRST, only_first_metadata=True)
+        hub.repositories.publish(out, repository, target)
+    except (ClashError, FormatError) as error:
+        raise HubError(without_paths(error, [(path, name) for name, path in named])) from None
+    finally:
+        out.unlink(missing_ok=True)
 
 
 def _named(hub: Hub, wanted: list[object]) -> list[tuple[str, Path]]:
@@ -64,10 +67,10 @@ def _named(hub: Hub, wanted: list[object]) -> list[tuple[str, Path]]:
     found = []
     for each in wanted:
         user, slash, name = each.partition("/") if isinstance(each, str) else ("", "", "")
-        if not slash or "/" in name:
+        if not slash:
             raise HubError("malformed source filename")
         try:
             found.append((f"{user}/{flist_name(name)}", hub.repositories.package(user, name)))
         except HubError:
-            raise HubError(f"{user}/{flist_name(name)} does not exists") from None
+            raise HubError(f"{with_suffix(str(each))} does not exists") from None
     return found

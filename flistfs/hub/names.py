@@ -69,8 +69,12 @@ def flist_name(name: str) -> str:
     Raises:
         HubError: it is invalid.
     """
-    has_suffix = name.endswith((SUFFIX, _RFS_SUFFIX))
-    return checked(name if has_suffix else name + SUFFIX, "flist")
+    return checked(with_suffix(name), "flist")
+
+
+def with_suffix(name: str) -> str:
+    """Return a name or a URL of an flist with its suffix, which clients may leave out."""
+    return name if name.endswith((SUFFIX, _RFS_SUFFIX)) else name + SUFFIX
 
 
 def uploaded_name(name: str, suffixes: tuple[str, ...]) -> str:

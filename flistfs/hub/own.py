@@ -25,7 +25,9 @@ def routes() -> list[Route]:
     me = "/api/flist/me"
 
     def get(path: str, action: Action, method: str = "GET") -> Route:
-        return Route(f"{me}{path}", _asked(action, Scope.WRITE), methods=[method])
+        route = Route(f"{me}{path}", _asked(action, Scope.WRITE), methods=[method])
+        route.methods = {method}  # not HEAD, which must change nothing
+        return route
 
     return [
         Route(me, _asked(_who, Scope.READ)),
@@ -75,8 +77,8 @@ async def _rename(hub: Hub, caller: Caller, request: Request) -> Response:
 
 async def _link(hub: Hub, caller: Caller, request: Request) -> Response:
     wanted = request.path_params
-    user = wanted.get("user", caller.repository)
-    await in_thread(hub.repositories.link, caller.repository, wanted["name"], user, wanted["source"])
+    source = (wanted.get("user"), wanted["source"])
+    await in_thread(hub.repositories.link, caller.repository, wanted["name"], *source)
     return success()
 
 
@@ -95,7 +97,7 @@ async def _tag(hub: Hub, caller: Caller, request: Request) -> Response:
 
 
 async def _untag(hub: Hub, caller: Caller, request: Request) -> Response:
-    wanted = [request.path_params[key] for key in ("tag", "name")]
+    wanted = [request.path_params[key] for key in ("tag", "name", "user", "source")]
     await in_thread(hub.repositories.untag, caller.repository, *wanted)
     return success()
 

@@ -77,7 +77,7 @@ class Packed:
             "failure": 0,
             "fullsize": self.fullsize,
         }
-        return {"success": True, "error": None, "response": counts, "status": 1, **counts}
+        return {"success": True, "error": None, "response": counts, "status": 0, **counts}
 
 
 class Packing:

@@ -135,7 +135,7 @@ class Repositories:
             NotFoundError: there is no such entry.
             RefusedError: it is no tag link.
         """
-        path = self._directory(user) / checked(name, "link")
+        path = self._directory(user) / checked(name.removesuffix(SUFFIX), "link")
         if not os.path.lexists(path):
             raise NotFoundError("source not found")
         entry = self._entry(path)
@@ -190,16 +190,24 @@ class Repositories:
             old.rename(new)
             sync_directory(directory)
 
-    def link(self, user: str, name: str, source_user: str, source: str) -> None:
+    def link(self, user: str, name: str, source_user: str | None, source: str) -> None:
         """Make a link in a repository to an flist, or replace a link.
+
+        Args:
+            user: The repository.
+            name: The name of the link.
+            source_user: The flist's repository; None for the same, which then is not named in the link.
+            source: The flist's name.
 
         Raises:
             NotFoundError: the flist is not there.
             RefusedError: something other than a link has that name.
         """
         with self._changing:
-            wanted = self._existing(source_user, source)
-            text = wanted.name if source_user == user else f"../{source_user}/{wanted.name}"
+            if source_user is None:
+                self._directory(user)
+            wanted = self._existing(source_user or user, source)
+            text = wanted.name if source_user is None else f"../{source_user}/{wanted.name}"
             directory = self._made(user)
             self._put_link(text, directory / flist_name(name))
 
@@ -212,10 +220,11 @@ class Repositories:
         Raises:
             NotFoundError: the flist is not there.
         """
-        original = self._existing(source_user, source)
+        original = self._directory(source_user) / flist_name(source)
+        package = self._real(original)
         copy = self.new_file()
         try:
-            _copy(self._real(original), copy)
+            _copy(package, copy)
             self.publish(copy, user, name)
         finally:
             copy.unlink(missing_ok=True)
@@ -229,17 +238,21 @@ class Repositories:
             if not directory.is_dir():
                 directory.mkdir()
                 sync_directory(directory.parent)
-            self._put_link(f"../../{source_user}/{wanted.name}", directory / flist_name(name))
+            self._put_link(_tag_link(source_user, wanted.name), directory / flist_name(name))
 
-    def untag(self, user: str, tag: str, name: str) -> None:
+    def untag(self, user: str, tag: str, name: str, source_user: str, source: str) -> None:
         """Remove a link from a tag, which goes with its last one.
 
+        Its flist has to be there, as 0-hub has it, unless the link is to the very one that is named.
+
         Raises:
-            NotFoundError: it is not there.
+            NotFoundError: the link is not there, or that flist.
         """
         with self._changing:
             directory = self._directory(user) / f"{_TAG}{checked(tag, 'tag')}"
             path = directory / flist_name(name)
+            if not _leads_to(path, _tag_link(source_user, flist_name(source))):
+                self._existing(source_user, source)
             if not path.is_symlink():
                 raise NotFoundError("target not found on this tag")
             path.unlink()
@@ -350,6 +363,17 @@ def _mode(path: str) -> int:
         return os.stat(path).st_mode  # noqa: PTH116  a text
     except OSError:
         return 0
+
+
+def _tag_link(user: str, name: str) -> str:
+    return f"../../{user}/{name}"
+
+
+def _leads_to(path: Path, text: str) -> bool:
+    try:
+        return str(path.readlink()) == text
+    except OSError:  # it is no link, or not there
+        return False
 
 
 def _is_file_or_link(path: Path) -> bool:

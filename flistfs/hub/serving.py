@@ -101,10 +101,12 @@ async def _serve_until(
         if listening.blocks is not None:
             address = await _serve_blocks(nursery, BlockServer(hub, stores), listening.blocks)
         nursery.start_soon(_wait_for_signal, ended)
-        (bound, *_) = await nursery.start(_serve_http, hub, config, ended)
-        announce(Addresses(bound, address))
-        await ended.wait()
-        nursery.cancel_scope.deadline = trio.current_time() + _ENDING + _AFTERWARDS
+        async with trio.open_nursery() as answering:
+            (bound, *_) = await answering.start(_serve_http, hub, config, ended)
+            announce(Addresses(bound, address))
+            await ended.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + _ENDING + _AFTERWARDS
+        nursery.cancel_scope.cancel()  # whoever fetches blocks begins anew elsewhere, or later
 
 
 async def _serve_http(

@@ -20,7 +20,7 @@ from flistfs.format.opening import format_named, format_of, formats
 from flistfs.hub import forms, looking
 from flistfs.hub.answers import success
 from flistfs.hub.callers import Caller
-from flistfs.hub.errors import HubError
+from flistfs.hub.errors import HubError, without_paths
 from flistfs.hub.hub import Hub
 from flistfs.hub.metrics import Metrics
 from flistfs.hub.names import SUFFIX, uploaded_name
@@ -47,7 +47,7 @@ async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
 
         async def opened(file_name: str) -> forms.Sink:
             original = wanted or file_name
-            if not original.lower().endswith(SUFFIXES):
+            if not (file_name.lower().endswith(SUFFIXES) or original.lower().endswith(SUFFIXES)):
                 raise HubError("this file is not allowed")
             name = uploaded_name(original, SUFFIXES)
             out = hub.repositories.new_file()
@@ -74,7 +74,7 @@ async def take_flist(hub: Hub, caller: Caller, request: Request) -> Response:
 
         async def opened(file_name: str) -> forms.Sink:
             original = wanted or file_name
-            if not original.endswith(SUFFIX):
+            if not (file_name.endswith(SUFFIX) or original.endswith(SUFFIX)):
                 raise HubError("this file is not allowed")
             file = _File(await trio.open_file(hub.repositories.new_file(), "xb"))
             found.append((uploaded_name(original, ()), file))
@@ -157,11 +157,11 @@ def _checked_flist(hub: Hub, package: Path) -> dict[str, Any]:
             lacking = looking.lacking(package, store)
         told = looking.contents(package)
     except FormatError as error:
-        raise HubError(f"this is no flist that can be read: {error}") from None
+        raise HubError(without_paths(error, [(package, "the upload")])) from None
     if lacking:
         raise HubError(f"unauthorized upload, contents is not fully present on backend: {', '.join(lacking)}")
     counts = {key: value for key, value in told.items() if key != "content"}
-    return {"success": True, "error": None, "response": told, "status": 1, **counts}
+    return {"success": True, "error": None, "response": told, "status": 0, **counts}
 
 
 def _store(hub: Hub, package: Path) -> Store:

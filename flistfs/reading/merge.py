@@ -100,6 +100,7 @@ def merge(
     prefer: Prefer | None = None,
     replace_links: bool = False,
     force: bool = False,
+    only_first_metadata: bool = False,
     progress: Progress = quiet,
 ) -> Merged:
     """Merge flists into the package `out`, which is written to a temporary file and published whole.
@@ -107,7 +108,7 @@ def merge(
     A directory follows a link to a directory of the flists before it; with `replace_links` it clashes with
     the link as with anything else. Routers are merged too: pools are queried in the order of the flists.
     Passwords are removed. Of metadata that several have, that of the first stays, or of the last if that is
-    preferred.
+    preferred; with `only_first_metadata` the first flist's are all that there are.
 
     Raises:
         PathsClashError: they have the same paths, and none is preferred; or a link is in the way of a
@@ -121,7 +122,8 @@ def merge(
     union = _Union(sources, Rules(prefer, replace_links=replace_links), progress)
     router = _united_router(sources, union.merged.notes)
     union.merged.notes += _notes_on_namespaces(router)
-    metadata = _united_metadata(sources, prefer, union.merged.notes) if format_.has_metadata else {}
+    describing = sources[:1] if only_first_metadata else sources
+    metadata = _united_metadata(describing, prefer, union.merged.notes) if format_.has_metadata else {}
     try:
         with (
             OutputFile(out, force=force) as output,

@@ -124,6 +124,9 @@ def test_the_name_of_an_upload(alice: httpx2.Client, anybody: httpx2.Client) -> 
     alice.headers["X-Original-Name"] = "/home/me/original:1.tar.gz"
     try:
         assert uploaded(alice, data, "other.tar.gz")["name"] == "original:1.flist"
+        for given in ("plain", "suffix.flist"):
+            alice.headers["X-Original-Name"] = given
+            assert uploaded(alice, data, "other.tar.gz")["name"] == f"{given.removesuffix('.flist')}.flist"
         alice.headers["X-Original-Name"] = "/..tar.gz"
         assert "invalid name" in said(alice.post("/api/flist/me/upload", files={"file": ("o", data)}), 400)
     finally:
@@ -182,7 +185,8 @@ def test_an_flist_whose_blocks_are_there(
     )
     assert said(lacking, 400) == "unauthorized upload, contents is not fully present on backend: absent"
     junk = bob.post("/api/flist/me/upload-flist", files={"file": ("junk.flist", b"junk")})
-    assert "no flist" in said(junk, 400)
+    assert said(junk, 400).startswith("the upload is not a readable flist: it is not a gzip file")
+    assert payload["files"]["status"] == 0
     assert not list((hub.data / "incoming").iterdir())
 
 
@@ -261,7 +265,7 @@ def test_names_lead_nowhere_else(anybody: httpx2.Client, name: str) -> None:
 # Files
 
 
-def test_a_package_is_downloaded(anybody: httpx2.Client, one: str) -> None:
+def test_a_package_is_downloaded(hub: RunningHub, anybody: httpx2.Client, one: str) -> None:
     whole = anybody.get(f"/alice/{one}")
     md5 = hashlib.md5(whole.content).hexdigest()
     headers = whole.headers
@@ -284,11 +288,19 @@ def test_a_package_is_downloaded(anybody: httpx2.Client, one: str) -> None:
     told = anybody.get(f"/alice/{one}.json").json()
     assert told["checksum"] == md5
     assert told["source"] == str(anybody.base_url.join(f"/alice/{one}"))
-    assert f"Checksum: {md5}\n" in anybody.get(f"/alice/{one}.txt").text
+    bare = one.removesuffix(".flist")
+    assert anybody.get(f"/alice/{bare}.json").json() == told
+    source, storage = told["source"], told["storage"]
+    assert storage == hub.blocks
+    assert anybody.get(f"/alice/{bare}.txt").text == (
+        f"File:     {one}\nUploader: alice\nSource:   {source}\nStorage:  {storage}\nChecksum: {md5}\n"
+    )
     options = anybody.options(f"/alice/{one}")
     assert options.status_code == 200
-    assert "GET" in options.headers["allow"]
+    assert options.headers["allow"] == "GET, HEAD, OPTIONS"
     assert anybody.post(f"/alice/{one}").status_code == 405
+    allowed = anybody.options(f"/api/flist/me/{one}").headers["allow"]
+    assert allowed == "DELETE, GET, HEAD, INFO, OPTIONS"
 
 
 # What users do
@@ -300,6 +312,9 @@ def test_links(alice: httpx2.Client, bob: httpx2.Client, anybody: httpx2.Client,
     light = anybody.get("/api/flist/alice/latest/light").json()
     assert (light["type"], light["target"], light["name"]) == ("symlink", one, "latest.flist")
     assert light["md5"] == anybody.get(f"/alice/{one}.md5").text.strip()
+    assert anybody.get("/alice/latest.flist.txt").text.startswith("File:     latest.flist\n")
+    assert alice.get(f"/api/flist/me/own/crosslink/alice/{one}").json() == success
+    assert anybody.get("/api/flist/alice/own/light").json()["target"] == f"../alice/{one}"
     assert bob.get(f"/api/flist/me/theirs/crosslink/alice/{one}").json() == success
     assert anybody.get("/api/flist/bob/theirs/light").json()["target"] == f"../alice/{one}"
     (entry,) = [each for each in anybody.get("/api/flist/bob").json() if each["name"] == "theirs.flist"]
@@ -326,10 +341,11 @@ def test_tags(alice: httpx2.Client, bob: httpx2.Client, anybody: httpx2.Client, 
         0
     ].items()
     assert alice.get("/api/flist/me/production/crosstag/bob/v1").json() == {"status": "success"}
-    assert anybody.get("/api/flist/alice/production/taglink").json() == {"target": "bob/tags/v1"}
+    for name in ("production", "production.flist"):
+        assert anybody.get(f"/api/flist/alice/{name}/taglink").json() == {"target": "bob/tags/v1"}
     (link,) = [each for each in anybody.get("/api/flist/alice").json() if each["name"] == "production"]
     assert (link["type"], link["target"]) == ("taglink", "bob/tags/v1")
-    assert said(anybody.get(f"/api/flist/alice/{one}/taglink"), 401) == "could not read tag link"
+    assert said(anybody.get(f"/api/flist/alice/{one}/taglink"), 404) == "source not found"
     assert (
         said(alice.get("/api/flist/me/x.flist/crosstag/bob/v1"), 401) == "tag symlink cannot ends with .flist"
     )
@@ -338,6 +354,12 @@ def test_tags(alice: httpx2.Client, bob: httpx2.Client, anybody: httpx2.Client, 
     assert said(alice.get(f"/api/flist/me/{name}/crosstag/bob/v1"), 401) == taken
     assert said(alice.get("/api/flist/me/x/crosstag/bob/nothing"), 404) == "source tag not found"
     assert said(bob.delete(f"/api/flist/me/v1/other/tag/alice/{one}"), 404) == "target not found on this tag"
+    for source, message in (
+        ("nobody/x", "source repository not found"),
+        ("alice/nothing", "source not found"),
+    ):
+        assert said(bob.delete(f"/api/flist/me/v1/app/tag/{source}"), 404) == message
+    alice.delete(f"/api/flist/me/{one}")  # where it led no longer matters
     assert bob.delete(f"/api/flist/me/v1/app/tag/alice/{one}").json() == {"status": "success"}
     assert anybody.get("/api/flist/bob/tags/v1").status_code == 404
     assert anybody.get("/api/flist/alice/production/taglink").json() == {"target": "bob/tags/v1"}
@@ -360,6 +382,8 @@ def test_promoting_copies(alice: httpx2.Client, bob: httpx2.Client, anybody: htt
         "source": {"username": "alice", "filename": one},
         "destination": {"username": "bob", "filename": "mine.flist"},
     }
+    assert said(bob.get("/api/flist/me/promote/nobody/x/mine"), 404) == "user not found"
+    assert said(bob.get("/api/flist/me/promote/alice/nothing/mine"), 404) == "source not found"
     content = anybody.get(f"/alice/{one}").content
     bob.get(f"/api/flist/me/dangling/crosslink/alice/{one}")
     alice.delete(f"/api/flist/me/{one}")
@@ -379,7 +403,9 @@ def test_merging(alice: httpx2.Client, anybody: httpx2.Client, one: str) -> None
     for body, message in (
         ("no json", "malformed json request"),
         ("[]", "no source found"),
-        ("{}", "no source found"),
+        ("{}", "malformed json request"),
+        ('"x"', "malformed json request"),
+        ('["alice/b/c"]', "alice/b/c.flist does not exists"),
         ('["nouser"]', "malformed source filename"),
         ("[1]", "malformed source filename"),
         ('["alice/nothing"]', "alice/nothing.flist does not exists"),
@@ -391,6 +417,35 @@ def test_merging(alice: httpx2.Client, anybody: httpx2.Client, one: str) -> None
     )
 
 
+def test_metadata_of_a_merge_are_the_first_ones(alice: httpx2.Client, anybody: httpx2.Client) -> None:
+    for name, fields in (("m1", {"metadata-one": "7"}), ("m2", {"metadata-one": "8", "metadata-two": "[1]"})):
+        uploaded(alice, archive({name: b"x"}), f"{name}.tar.gz", **fields)
+    two = anybody.get("/api/flist/alice/m2/metadata").json()
+    assert (two["one"], two["two"]) == ("8", [1])  # as 0-hub tells them
+    alice.post("/api/flist/me/merge/m3", content=json.dumps(["alice/m1", "alice/m2"]))
+    found = anybody.get("/api/flist/alice/m3/metadata").json()
+    assert found.keys() == {"one", "backend"}
+    assert found["one"] == "7"
+
+
+def test_what_is_asked_with_more_slashes(alice: httpx2.Client, one: str) -> None:
+    for path in (f"//api/flist/alice//{one}/light", f"//alice/{one}.md5", "//api/flist/me/"):
+        assert alice.get(f"{alice.base_url}{path}").status_code == 200, path
+
+
+def test_head_changes_nothing(alice: httpx2.Client, one: str) -> None:
+    answer = alice.head(f"/api/flist/me/{one}/rename/moved")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, OPTIONS")
+    assert alice.get(f"/alice/{one}").status_code == 200
+
+
+def test_who_has_nothing_yet(hub: RunningHub) -> None:
+    hub.add_user("carol")
+    with hub.client("carol") as carol:
+        assert said(carol.get("/api/flist/me/a/link/b"), 404) == "user not found"
+        assert said(carol.delete("/api/flist/me/a"), 404) == "user not found"
+
+
 # Who may do what
 
 
@@ -400,7 +455,9 @@ def test_who_may_not(hub: RunningHub, anybody: httpx2.Client, one: str) -> None:
 
     assert said(asked(), 401) == "no authorization provided"
     assert said(asked(Authorization="basic x"), 400) == "invalid authorization header"
-    assert said(asked(Authorization="bearer nobodys"), 401) == "invalid signature"
+    assert said(asked(Authorization=""), 401) == "no authorization provided"
+    for text in ("bearer nobodys", "bearer"):
+        assert said(asked(Authorization=text), 401) == "invalid signature"
     assert said(asked(Authorization="bearer a.b.c"), 403) == "invalid token"
     own = f"BEARER {hub.tokens['alice']}"
     assert said(asked(Authorization=own, Origin="http://evil.example"), 403) == "another site may not do this"
