@@ -54,6 +54,7 @@ def serve_hub(
     certificate: AnyPath | None = None,
     key: AnyPath | None = None,
     max_upload: int = 1 << 40,
+    max_entries: int = 10_000_000,
     max_jobs: int = 2,
     announce: Callable[[Addresses], object] = lambda _: None,
 ) -> None:
@@ -71,7 +72,8 @@ def serve_hub(
         is_open: Let everybody on this machine do everything, for trying it out.
         certificate: A certificate for TLS; goes with `key`.
         key: Its key.
-        max_upload: Bytes of the largest upload.
+        max_upload: Bytes of the largest upload, as it arrives and as it is unpacked.
+        max_entries: How many entries an archive may have.
         max_jobs: How many uploads are packed at the same time.
         announce: Called with the addresses once it can be reached.
 
@@ -101,6 +103,7 @@ def serve_hub(
         public_store=named,
         is_open=is_open,
         max_upload=max_upload,
+        max_entries=max_entries,
         max_jobs=max_jobs,
     )
     files = None if certificate is None or key is None else (os.fspath(certificate), os.fspath(key))

@@ -33,6 +33,7 @@ from flistfs.format.opening import format_named
 from flistfs.sources.decoded import DecodedSource
 from flistfs.sources.excludes import excluding
 from flistfs.sources.item import TreeSource
+from flistfs.sources.limited import LimitedSource, Limits
 from flistfs.stores import open_store
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.loop_thread import run_in_thread
@@ -146,6 +147,8 @@ def pack(
     options: AddRequest,
     progress: Progress,
     spares: SpareProcesses | None = None,
+    *,
+    limits: Limits | None = None,
 ) -> tuple[AddSummary, SealSummary]:
     """Make an flist of a directory or an archive, in one go; nothing is left of the session.
 
@@ -158,6 +161,7 @@ def pack(
         options: How to read the source.
         progress: Called with a `Report` as the work goes on.
         spares: For its encoders.
+        limits: How much of the source is taken; more of it is an error. Default: all.
 
     Raises:
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
@@ -168,6 +172,8 @@ def pack(
 
         async def work(session: Session) -> tuple[AddSummary, SealSummary]:
             tree = open_tree(source, excluding(options.exclude), store, [directory.path])
+            if limits is not None:
+                tree = LimitedSource(tree, limits)
             added = await _add_all(session, tree, request, options, progress)
             return added, await _seal_at_once(session, directory, request, progress)
 

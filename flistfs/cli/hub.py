@@ -65,7 +65,15 @@ for each_command in COMMANDS:
 @click.option("--open", "is_open", is_flag=True, help="Let everybody on this machine do everything.")
 @click.option("--tls-cert", type=any_path, metavar="FILE", help="A certificate, for https.")
 @click.option("--tls-key", type=any_path, metavar="FILE", help="Its key.")
-@click.option("--max-upload", type=Size(), metavar="SIZE", help="Refuse larger uploads. Default: 1T.")
+@click.option("--max-upload", type=Size(), metavar="SIZE", help="Refuse more of an upload. Default: 1T.")
+@click.option(
+    "--max-entries",
+    type=click.IntRange(1),
+    default=10_000_000,
+    show_default=True,
+    metavar="N",
+    help="Refuse archives with more.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(1, 100),
@@ -87,6 +95,7 @@ def serve(
     tls_cert: Path | None,
     tls_key: Path | None,
     max_upload: int | None,
+    max_entries: int,
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -121,6 +130,7 @@ def serve(
         certificate=tls_cert,
         key=tls_key,
         max_upload=max_upload or 1 << 40,
+        max_entries=max_entries,
         max_jobs=jobs,
         announce=announce,
     )

@@ -16,10 +16,11 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flistfs.errors import FlistfsError, FormatError, StoreError
-from flistfs.hub import files, own, public
+from flistfs.hub import files, jobs, own, public
 from flistfs.hub.answers import FOR_ALL, failure
 from flistfs.hub.errors import HubError
 from flistfs.hub.hub import Hub
+from flistfs.hub.jobs import Jobs
 from flistfs.hub.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def make_app(hub: Hub) -> Starlette:
             Route("/metrics", _metrics),
             *own.routes(),
             *public.routes(),
+            *jobs.routes(),
             *files.routes(),
         ],
         exception_handlers=handlers,
@@ -58,7 +60,8 @@ def make_app(hub: Hub) -> Starlette:
     app.router.redirect_slashes = False  # what is told to nodes must be no redirect
     app.state.hub = hub
     app.state.metrics = Metrics()
-    app.state.jobs = trio.CapacityLimiter(hub.settings.max_jobs)
+    app.state.jobs = Jobs()
+    app.state.packers = trio.CapacityLimiter(hub.settings.max_jobs)
     app.add_middleware(_Plain, is_open=hub.settings.is_open, metrics=app.state.metrics)
     return app
 
@@ -130,10 +133,10 @@ async def _health(request: Request) -> Response:
 
 async def _metrics(request: Request) -> Response:
     """Answer with counts, which tell nothing of users or flists."""
-    jobs = request.app.state.jobs.statistics()
+    packers = request.app.state.packers.statistics()
     repositories = await public.in_thread(public.hub_of(request).repositories.all)
     text = request.app.state.metrics.text(
-        packing=jobs.borrowed_tokens, waiting=jobs.tasks_waiting, repositories=len(repositories)
+        packing=packers.borrowed_tokens, waiting=packers.tasks_waiting, repositories=len(repositories)
     )
     return Response(text, media_type="text/plain; version=0.0.4")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from flistfs.errors import FormatError
 from flistfs.format.opening import format_of
 from flistfs.hub import looking
+from flistfs.hub.contents import contents
 from flistfs.hub.errors import NotFoundError
 from flistfs.hub.hub import Hub
 from flistfs.hub.repositories import Entry
@@ -113,7 +114,7 @@ def _faults(
     if not hub.checksums.is_right(package, repair=repair):
         yield "its content has changed since its MD5 was told"
     try:
-        looking.counts(package)
+        contents(package).text.close()
         lacking = [] if stores is None else looking.lacking(package, stores.of(package))
     except FormatError as error:
         yield f"it cannot be read: {error}"

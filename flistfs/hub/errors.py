@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -38,15 +37,20 @@ class TooLargeError(HubError):
     status = 413
 
 
+class TooManyError(HubError):
+    """The hub does as much as it can already."""
+
+    status = 429
+
+
 class InTheWayError(HubError):
     """Something of that name is there, which would be lost."""
 
     status = 409
 
 
-def without_paths(error: Exception, named: Iterable[tuple[Path, str]]) -> str:
-    """Return the text of an error for the caller, who knows files of the hub by other names."""
-    text = str(error)
-    for path, name in named:
-        text = text.replace(str(path), name)
+def without(text: str, hidden: Mapping[str, str]) -> str:
+    """Return the text of an error for the caller: what is the hub's own is called as the caller knows it."""
+    for own, shown in hidden.items():
+        text = text.replace(own, shown)
     return text

@@ -33,7 +33,8 @@ class Settings:
         public_url: The hub's own address, where that differs from the one that is asked; None if not.
         public_store: What flists name as the place of their blocks; None if they name the store.
         is_open: Whether everybody may do everything, without a token.
-        max_upload: Bytes of the largest upload.
+        max_upload: Bytes of the largest upload, as it arrives and as it is unpacked.
+        max_entries: How many entries an archive may have.
         max_jobs: How many uploads are packed at the same time.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     public_store: str | None = None
     is_open: bool = False
     max_upload: int = 1 << 40
+    max_entries: int = 10_000_000
     max_jobs: int = 2
 
     @property

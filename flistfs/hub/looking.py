@@ -1,62 +1,22 @@
-"""What the hub tells of a package: its contents, and its metadata. These functions block."""
+"""What the hub finds in a package: its metadata, and whether its blocks are there. These functions block."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from flistfs.errors import FormatError
 from flistfs.format.metadata import BACKEND
-from flistfs.reading.flist import Faults, Flist
+from flistfs.reading.flist import Flist
 from flistfs.stores.base import Store
 from flistfs.tree.names import printable
-from flistfs.tree.node import Kind
-
-_COUNTED: Final = {Kind.FILE: "regular", Kind.LINK: "symlink", Kind.DIRECTORY: "directory"}
-_KINDS: Final = ("regular", "symlink", "directory", "special")
 
 _BATCH: Final = 4096  # hashes asked for at a time
 
 _MAX_NAMED: Final = 10
 """How many files without their blocks are named."""
-
-
-def contents(package: Path) -> dict[str, Any]:
-    """Return all paths of an flist with their sizes, and counts; empty for what is no flist."""
-    try:
-        with Flist.open(package, Faults.READ_PAST) as flist:
-            return _contents(flist)
-    except FormatError:
-        return {}
-
-
-def counts(package: Path) -> dict[str, int]:
-    """Return the counts that `contents` has.
-
-    Raises:
-        FormatError: it is no flist, or damaged.
-    """
-    with Flist.open(package, Faults.READ_PAST) as flist:
-        return {name: value for name, value in _contents(flist).items() if name != "content"}
-
-
-def _contents(flist: Flist) -> dict[str, Any]:
-    root = flist.find(b"")
-    found: Counter[str] = Counter()
-    listed = []
-    for node in flist.walk(root):
-        found[_COUNTED.get(node.kind, "special")] += 1
-        found["fullsize"] += node.size if node.kind is Kind.FILE else 0
-        listed.append({"path": f"/{node.path.decode(errors='replace')}", "size": node.size})
-    return {
-        "content": listed,
-        **{name: found[name] for name in _KINDS},
-        "failure": flist.accepted_faults,
-        "fullsize": found["fullsize"],
-    }
 
 
 def metadata(package: Path, backend: object | None) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from flistfs.errors import ClashError, FormatError
 from flistfs.hub.answers import success
 from flistfs.hub.callers import Caller
-from flistfs.hub.errors import HubError, without_paths
+from flistfs.hub.errors import HubError, without
 from flistfs.hub.hub import Hub
+from flistfs.hub.jobs import Jobs
 from flistfs.hub.names import flist_name, with_suffix
 from flistfs.hub.public import in_thread
 from flistfs.reading.flist import Flist
@@ -43,8 +44,12 @@ async def take_merge(hub: Hub, caller: Caller, request: Request) -> Response:
         target = flist_name(request.path_params["name"])
     except HubError:
         raise HubError("build name not allowed") from None
-    async with request.app.state.jobs:
-        await in_thread(_merge_files, hub, caller.repository, target, wanted)
+    jobs: Jobs = request.app.state.jobs
+    with jobs.at_work(request, caller.user) as job:
+        async with request.app.state.packers:
+            job.update("merging", 0)
+            await in_thread(_merge_files, hub, caller.repository, target, wanted)
+        job.succeed(target)
     return success()
 
 
@@ -57,7 +62,7 @@ def _merge_files(hub: Hub, repository: str, target: str, wanted: list[object]) -
             merge(sources, out, prefer=Prefer.FIRST, only_first_metadata=True)
         hub.repositories.publish(out, repository, target)
     except (ClashError, FormatError) as error:
-        raise HubError(without_paths(error, [(path, name) for name, path in named])) from None
+        raise HubError(without(str(error), {str(path): name for name, path in named})) from None
     finally:
         out.unlink(missing_ok=True)
 

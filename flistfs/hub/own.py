@@ -12,9 +12,12 @@ from starlette.routing import Route
 from flistfs.hub.accounts import Scope
 from flistfs.hub.answers import failure, success
 from flistfs.hub.callers import Caller, caller_of
+from flistfs.hub.contents import contents_of
+from flistfs.hub.converting import take_conversion
 from flistfs.hub.hub import Hub
+from flistfs.hub.jobs import Jobs
 from flistfs.hub.merging import take_merge
-from flistfs.hub.public import contents_of, hub_of, in_thread
+from flistfs.hub.public import hub_of, in_thread
 from flistfs.hub.uploads import take_archive, take_flist
 
 Action: TypeAlias = Callable[[Hub, Caller, Request], Awaitable[Response]]
@@ -35,6 +38,8 @@ def routes() -> list[Route]:
         get("/upload-flist", take_flist, "POST"),
         get("/merge/{name}", take_merge, "POST"),
         get("/docker", _docker, "POST"),
+        get("/jobs", _new_job, "POST"),
+        get("/convert/{user}/{source}/{name}", take_conversion, "POST"),
         get("/{source}/link/{name}", _link),
         get("/{name}/crosslink/{user}/{source}", _link),
         get("/{source}/rename/{name}", _rename),
@@ -106,6 +111,11 @@ async def _link_tag(hub: Hub, caller: Caller, request: Request) -> Response:
     wanted = [request.path_params[key] for key in ("name", "user", "tag")]
     await in_thread(hub.repositories.link_tag, caller.repository, *wanted)
     return success()
+
+
+async def _new_job(hub: Hub, caller: Caller, request: Request) -> Response:  # noqa: ARG001  an Action
+    jobs: Jobs = request.app.state.jobs
+    return success({"jobid": jobs.new(caller.user).id})
 
 
 async def _docker(hub: Hub, caller: Caller, request: Request) -> Response:  # noqa: ARG001  an Action

@@ -1,39 +1,107 @@
-"""The process that packs one upload: the archive comes on standard input, one JSON object goes out.
+"""The process that makes one flist: of an archive on standard input, or of an flist of another format.
 
-python -m flistfs.hub.packer '{"out": PATH, "store": URL, "format": NAME}'
+python -m flistfs.hub.packer '{"out": PATH, "store": URL, "format": NAME, "entries": N, "size": BYTES}'
+
+With `package` that flist is read instead, its blocks from the same store. What goes out are JSON objects, one
+on each line: how far it is, and at last what was packed, or why not.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, Final, NoReturn
 
 from flistfs.authoring import offline
 from flistfs.authoring.request import AddRequest, Passwords, SealRequest
+from flistfs.authoring.summaries import SealSummary
 from flistfs.errors import FlistfsError
+from flistfs.format.metadata import without_backend
+from flistfs.sources.decoded import DecodedSource
+from flistfs.sources.limited import Limits
+from flistfs.sources.sealed import BaseSource
+from flistfs.stores import open_store
 from flistfs.stores.url import PASSWORD_VARIABLE
-from flistfs.util.progress import quiet
+from flistfs.util.progress import Report
+
+_EVERY: Final = 0.5  # seconds between two reports
+
+COUNTS: Final = ("files", "links", "directories", "specials", "size")
+"""What is said of an flist that was packed."""
 
 
 def main() -> NoReturn:
     """Pack, say what was packed or why not, and end with the error's exit code."""
     config = json.loads(sys.argv[1])
-    request = SealRequest(Path(config["out"]))
     passwords = Passwords(os.environ.pop(PASSWORD_VARIABLE, None), None)
     try:
-        _, summary = offline.pack(
-            "-", config["store"], config["format"], passwords, request, AddRequest(()), quiet
-        )
+        summary = (_convert if "package" in config else _pack)(config, passwords, _Reporter())
     except FlistfsError as error:
-        sys.stdout.write(json.dumps({"error": str(error)}))
-        sys.stdout.flush()
+        _say({"error": str(error)})
         sys.exit(error.exit_code)
-    sys.stdout.write(json.dumps({"packed": summary.as_dict()}))
-    sys.stdout.flush()
+    _say({"packed": {name: getattr(summary, name) for name in COUNTS}})
     sys.exit(0)
+
+
+def _pack(config: Mapping[str, Any], passwords: Passwords, progress: _Reporter) -> SealSummary:
+    limits = Limits(config["entries"], config["size"])
+    request = SealRequest(Path(config["out"]))
+    _, summary = offline.pack(
+        "-", config["store"], config["format"], passwords, request, AddRequest(()), progress, limits=limits
+    )
+    return summary
+
+
+def _convert(config: Mapping[str, Any], passwords: Passwords, progress: _Reporter) -> SealSummary:
+    package = config["package"]
+    reading = AddRequest((), measure=True)
+    with closing(BaseSource.open([package])) as base:
+        (layer,) = base.layers
+        with closing(open_store(config["store"], layer.flist.codec, passwords.store, reading=True)) as blocks:
+            _, summary = offline.convert(
+                DecodedSource(base, blocks),
+                _name(Path(package), config["format"]),
+                without_backend(layer.flist.metadata),
+                config["store"],
+                config["format"],
+                passwords,
+                SealRequest(Path(config["out"])),
+                reading,
+                progress,
+            )
+    return summary
+
+
+def _name(package: Path, format_: str) -> str:
+    """Return what stands for an flist that is converted, as long as it is not changed."""
+    status = package.stat()
+    identity = repr([str(package), status.st_ino, status.st_size, status.st_mtime_ns, format_])
+    return hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+class _Reporter:
+    """Prints how far it is, not too often."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._next = 0.0
+
+    def __call__(self, report: Report) -> None:
+        now = time.monotonic()
+        if now < self._next and report.phase == self._phase:
+            return
+        self._phase, self._next = report.phase, now + _EVERY
+        _say({"phase": report.phase, "done": report.done, "total": report.total})
+
+
+def _say(told: Mapping[str, Any]) -> None:
+    os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")  # at once, as several threads report
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Archives that become flists, each in a process of its own that is fed through a pipe.
+"""Making flists, each by a process of its own: of an archive that is fed through a pipe, or of an flist.
 
 What a stranger's archive does to that process is the end of that upload alone.
 """
@@ -10,18 +10,20 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import trio
 
-from flistfs.errors import FormatError, SourceError
-from flistfs.hub.errors import HubError
+from flistfs.errors import BlockCorruptError, BlockMissingError, FormatError, SourceError
+from flistfs.hub.errors import HubError, without
 from flistfs.hub.hub import Hub
+from flistfs.hub.packer import COUNTS
 from flistfs.stores.url import PASSWORD_VARIABLE
+from flistfs.util.nurseries import unwrapped
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +41,16 @@ SUFFIXES: Final = (
 """What the names of archives end in; what is in them decides how they are read."""
 
 # Exit codes for which the archive is to blame.
-_SENDERS_FAULT: Final = frozenset({FormatError.exit_code, SourceError.exit_code})
+_SENDERS_FAULT: Final = frozenset(
+    each.exit_code for each in (FormatError, SourceError, BlockMissingError, BlockCorruptError)
+)
 
-_MAX_ANSWER: Final = 16 << 20  # bytes of what the process prints
+_MAX_LINE: Final = 64 << 10  # bytes of what the process prints at once
 _ENDING: Final = 10.0  # seconds that it has to end once it is told to
+
+
+Telling: TypeAlias = Callable[[str, int], object]
+"""Called with what is being done, and how much of that is, in percent."""
 
 
 class BackendError(HubError):
@@ -64,12 +72,12 @@ class Packed:
     @classmethod
     def of(cls, summary: Mapping[str, Any]) -> Packed:
         """Return the counts of what the process says."""
-        names = ("files", "links", "directories", "specials", "size")
-        return cls(*(int(summary[name]) for name in names))
+        return cls(*(int(summary[name]) for name in COUNTS))
 
-    def as_stats(self) -> dict[str, Any]:
-        """Return them as zflist's answer has them, and as older answers had them."""
-        counts = {
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return them by their names in answers."""
+        return {
             "regular": self.regular,
             "symlink": self.symlink,
             "directory": self.directory,
@@ -77,15 +85,23 @@ class Packed:
             "failure": 0,
             "fullsize": self.fullsize,
         }
+
+    def as_stats(self) -> dict[str, Any]:
+        """Return them as zflist's answer has them, and as older answers had them."""
+        counts = self.counts
         return {"success": True, "error": None, "response": counts, "status": 0, **counts}
 
 
 class Packing:
-    """A process that packs an archive, which it is given with `write`."""
+    """A process that makes an flist, of an archive that it is given with `write`."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, telling: Telling, hidden: Mapping[str, str]) -> None:
         self._process = process
+        self._hidden = hidden
+        self._telling = telling
         self._has_ended = False
+        self._last: Mapping[str, Any] = {}
+        self._is_silent = trio.Event()
 
     async def write(self, data: bytes) -> None:
         """Hand the next bytes of the archive on, as fast as they are packed.
@@ -101,6 +117,30 @@ class Packing:
         except trio.BrokenResourceError:
             self._has_ended = True  # why, `finish` says
 
+    async def listen(self) -> None:
+        """Take what the process says, until it ends."""
+        assert self._process.stdout is not None  # noqa: S101  the type checker's
+        said = b""
+        try:
+            async for part in self._process.stdout:
+                *lines, said = (said + part).split(b"\n")
+                for line in lines:
+                    self._take(line)
+                said = said[:_MAX_LINE]  # what is longer is no JSON, nor will be
+        except (ValueError, KeyError, TypeError):
+            log.warning("a process that packs said what makes no sense")
+            self._last = {}
+            self._process.kill()
+        finally:
+            self._is_silent.set()
+
+    def _take(self, line: bytes) -> None:
+        told = json.loads(line)
+        if "phase" not in told:
+            self._last = told
+        elif told["total"]:
+            self._telling(str(told["phase"]), min(100, 100 * int(told["done"]) // int(told["total"])))
+
     async def finish(self) -> Packed:
         """Wait until all is packed.
 
@@ -108,42 +148,51 @@ class Packing:
             HubError: the archive is damaged or cannot be an flist, or the hub could not store it.
         """
         assert self._process.stdin is not None  # noqa: S101  the type checker's
-        assert self._process.stdout is not None  # noqa: S101
         await self._process.stdin.aclose()
-        answer = bytearray()
-        async for part in self._process.stdout:
-            answer += part
-            if len(answer) > _MAX_ANSWER:
-                raise BackendError("the archive could not be packed")
+        await self._is_silent.wait()
         code = await self._process.wait()
-        try:
-            told = json.loads(answer)
-        except ValueError:
-            told = {}
-        if code == 0:
-            return Packed.of(told["packed"])
-        message = str(told.get("error", "it ended unexpectedly"))
-        log.warning("an upload was not packed (exit code %d): %s", code, message)
+        if code == 0 and "packed" in self._last:
+            return Packed.of(self._last["packed"])
+        message = str(self._last.get("error", "it ended unexpectedly"))
+        log.warning("an flist was not made (exit code %d): %s", code, message)
         if code in _SENDERS_FAULT:
-            raise HubError(message.removeprefix("standard input cannot be read: "))
-        raise BackendError("the archive could not be stored; try again later")
+            raise HubError(without(message, self._hidden).removeprefix("standard input cannot be read: "))
+        raise BackendError("the flist could not be stored; try again later")
 
 
 @asynccontextmanager
-async def packing(hub: Hub, out: Path, format_: str) -> AsyncIterator[Packing]:
-    """Start a process that packs an archive into `out`, in a format; it does not outlive the block."""
-    data = hub.settings.data
-    places = {f"XDG_{kind.upper()}_HOME": str(data / kind) for kind in ("state", "cache", "data")}
+async def packing(
+    hub: Hub, out: Path, format_: str, telling: Telling, package: Path | None = None
+) -> AsyncIterator[Packing]:
+    """Start a process that makes an flist; it does not outlive the block, nor does what is not published.
+
+    Args:
+        hub: Has the store of its blocks.
+        out: Where it goes.
+        format_: Its format.
+        telling: Is told how far it is.
+        package: Of which flist; None for the archive that is written to the process.
+    """
+    settings = hub.settings
+    places = {f"XDG_{kind.upper()}_HOME": str(settings.data / kind) for kind in ("state", "cache", "data")}
     env = {**_own_environment(), **places}
     if hub.password is not None:
         env[PASSWORD_VARIABLE] = hub.password
-    config = {"out": str(out), "store": hub.settings.store, "format": format_}
+    config: dict[str, object] = {"out": str(out), "store": settings.store, "format": format_}
+    config |= {"entries": settings.max_entries, "size": settings.max_upload}
+    if package is not None:
+        config["package"] = str(package)
     command = [sys.executable, "-m", "flistfs.hub.packer", json.dumps(config)]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
     )
     try:
-        yield Packing(process)
+        with unwrapped():
+            async with trio.open_nursery() as nursery:
+                made = Packing(process, telling, {str(package): "it", settings.store: "the hub's store"})
+                nursery.start_soon(made.listen)
+                yield made
+                nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await _end(process)

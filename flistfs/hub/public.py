@@ -13,6 +13,7 @@ from starlette.routing import Route
 from flistfs.format.router import only_server
 from flistfs.hub import looking
 from flistfs.hub.answers import light, listed, public
+from flistfs.hub.contents import contents_of
 from flistfs.hub.hub import Hub
 from flistfs.stores.url import parse_store_url
 
@@ -56,12 +57,6 @@ def backend(hub: Hub) -> Mapping[str, Any] | None:
         return None
     url = parse_store_url(server)
     return {"namespace": url.name or "default", "host": url.host, "port": url.port}
-
-
-async def contents_of(hub: Hub, user: str, name: str) -> Response:
-    """Return the answer with the contents of an flist."""
-    package = await in_thread(hub.repositories.package, user, name)
-    return public(await in_thread(looking.contents, package))
 
 
 async def _raw(request: Request) -> Response:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, closing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack, aclosing, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +21,10 @@ from flistfs.format.opening import format_named, format_of, formats
 from flistfs.hub import forms, looking
 from flistfs.hub.answers import success
 from flistfs.hub.callers import Caller
-from flistfs.hub.errors import HubError, without_paths
+from flistfs.hub.contents import Contents, answer, contents
+from flistfs.hub.errors import HubError, without
 from flistfs.hub.hub import Hub
+from flistfs.hub.jobs import Job, Jobs
 from flistfs.hub.metrics import Metrics
 from flistfs.hub.names import SUFFIX, uploaded_name
 from flistfs.hub.packing import SUFFIXES, Packing, packing
@@ -34,6 +37,8 @@ from flistfs.tree.node import Kind
 
 log = logging.getLogger(__name__)
 
+_LACKING: Final = "unauthorized upload, contents is not fully present on backend: "
+
 _MAX_README: Final = 1 << 20
 _READMES: Final = (b".README", b".README.md")  # the last one counts
 
@@ -41,57 +46,58 @@ _READMES: Final = (b".README", b".README.md")  # the last one counts
 async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
     """Take an archive, which becomes an flist while it arrives."""
     wanted = _original_name(request)
-    format_ = _format_of(hub, request)
-    async with request.app.state.jobs, AsyncExitStack() as held:
-        found: list[tuple[str, Path, Packing]] = []
+    format_ = format_wanted(hub, request)
+    jobs: Jobs = request.app.state.jobs
+    with jobs.at_work(request, caller.user) as job:
+        async with request.app.state.packers, AsyncExitStack() as held:
+            found: list[tuple[str, Path, Packing]] = []
 
-        async def opened(file_name: str) -> forms.Sink:
-            original = wanted or file_name
-            if not (file_name.lower().endswith(SUFFIXES) or original.lower().endswith(SUFFIXES)):
-                raise HubError("this file is not allowed")
-            name = uploaded_name(original, SUFFIXES)
-            out = hub.repositories.new_file()
-            process = await held.enter_async_context(packing(hub, out, format_))
-            found.append((name, out, process))
-            return process
+            async def opened(file_name: str) -> forms.Sink:
+                original = wanted or file_name
+                if not (file_name.lower().endswith(SUFFIXES) or original.lower().endswith(SUFFIXES)):
+                    raise HubError("this file is not allowed")
+                name = uploaded_name(original, SUFFIXES)
+                out = hub.repositories.new_file()
+                process = await held.enter_async_context(packing(hub, out, format_, job.update))
+                found.append((name, out, process))
+                return process
 
-        form = await _received(hub, request, opened)
-        ((name, out, process),) = found
-        free = _metadata_of(form)
-        if free and not format_named(format_).has_metadata:
-            raise HubError(f"an flist of the format {format_} has no place for metadata")
-        packed = await process.finish()
-        await in_thread(_publish, hub, caller.repository, name, out, free)
+            form = await _received(hub, request, job, opened)
+            ((name, out, process),) = found
+            free = _metadata_of(form)
+            if free and not format_named(format_).has_metadata:
+                raise HubError(f"an flist of the format {format_} has no place for metadata")
+            packed = await process.finish()
+            await in_thread(publish, hub, caller.repository, name, out, free)
         log.info("%s uploaded %s/%s", caller.user, caller.repository, name)
-        return success({"name": name, "files": packed.as_stats()})
+        job.succeed(name, packed.counts)
+    return success({"name": name, "files": packed.as_stats()})
 
 
 async def take_flist(hub: Hub, caller: Caller, request: Request) -> Response:
     """Take an flist whose blocks the hub has; its bytes are kept as they are."""
     wanted = _original_name(request)
-    async with request.app.state.jobs:
-        found: list[tuple[str, _File]] = []
+    jobs: Jobs = request.app.state.jobs
+    with jobs.at_work(request, caller.user) as job:
+        async with request.app.state.packers, AsyncExitStack() as held:
+            found: list[tuple[str, _File]] = []
 
-        async def opened(file_name: str) -> forms.Sink:
-            original = wanted or file_name
-            if not (file_name.endswith(SUFFIX) or original.endswith(SUFFIX)):
-                raise HubError("this file is not allowed")
-            file = _File(await trio.open_file(hub.repositories.new_file(), "xb"))
-            found.append((uploaded_name(original, ()), file))
-            return file
+            async def opened(file_name: str) -> forms.Sink:
+                original = wanted or file_name
+                if not (file_name.endswith(SUFFIX) or original.endswith(SUFFIX)):
+                    raise HubError("this file is not allowed")
+                file = _File(await trio.open_file(hub.repositories.new_file(), "xb"))
+                held.push_async_callback(file.discard)
+                found.append((uploaded_name(original, ()), file))
+                return file
 
-        try:
-            await _received(hub, request, opened)
+            await _received(hub, request, job, opened)
             ((name, file),) = found
             await file.finish()
-            told = await in_thread(_checked_flist, hub, file.path)
-            await in_thread(hub.repositories.publish, file.path, caller.repository, name)
-        finally:
-            with trio.CancelScope(shield=True):
-                for _, each in found:
-                    await each.discard()
-        log.info("%s uploaded %s/%s", caller.user, caller.repository, name)
-        return success({"name": name, "files": told})
+            told = await in_thread(_publish_whole, hub, caller.repository, name, file.path)
+            log.info("%s uploaded %s/%s", caller.user, caller.repository, name)
+            job.succeed(name, told.counts)
+            return answer(told.text, {}, *_around(name, told.counts))
 
 
 def _original_name(request: Request) -> str | None:
@@ -100,20 +106,31 @@ def _original_name(request: Request) -> str | None:
     return name and name.encode("latin-1").decode(errors="replace")
 
 
-def _format_of(hub: Hub, request: Request) -> str:
-    """Return the name of the format that an upload is to become."""
+def format_wanted(hub: Hub, request: Request) -> str:
+    """Return the name of the format that a request asks for.
+
+    Raises:
+        HubError: there is none of that name.
+    """
     wanted = request.query_params.get("format", hub.settings.format)
     if wanted not in {each.name for each in formats()}:
         raise HubError("there is no such format")
     return wanted
 
 
-async def _received(hub: Hub, request: Request, opened: Callable[[str], Awaitable[forms.Sink]]) -> forms.Form:
+async def _received(
+    hub: Hub, request: Request, job: Job, opened: Callable[[str], Awaitable[forms.Sink]]
+) -> forms.Form:
     metrics: Metrics = request.app.state.metrics
+    total = int(request.headers.get("content-length") or 0)
 
     async def counted() -> AsyncGenerator[bytes, None]:
+        size = 0
         async for part in request.stream():
+            size += len(part)
             metrics.received += len(part)
+            if total:
+                job.update("receiving", min(100, 100 * size // total))
             yield part
 
     async with aclosing(counted()) as arriving:
@@ -146,8 +163,8 @@ class _File:
         await in_thread(partial(self.path.unlink, missing_ok=True))
 
 
-def _checked_flist(hub: Hub, package: Path) -> dict[str, Any]:
-    """Return the answer about an flist whose blocks are all there.
+def _publish_whole(hub: Hub, repository: str, name: str, package: Path) -> Contents:
+    """Publish an flist whose blocks are all there, and return its contents.
 
     Raises:
         HubError: it is no flist, or the hub lacks blocks of it.
@@ -155,13 +172,23 @@ def _checked_flist(hub: Hub, package: Path) -> dict[str, Any]:
     try:
         with closing(_store(hub, package)) as store:
             lacking = looking.lacking(package, store)
-        told = looking.contents(package)
+        if lacking:
+            raise HubError(_LACKING + ", ".join(lacking))
+        with ExitStack() as opened:
+            told = contents(package)
+            opened.callback(told.text.close)
+            hub.repositories.publish(package, repository, name)
+            opened.pop_all()
     except FormatError as error:
-        raise HubError(without_paths(error, [(package, "the upload")])) from None
-    if lacking:
-        raise HubError(f"unauthorized upload, contents is not fully present on backend: {', '.join(lacking)}")
-    counts = {key: value for key, value in told.items() if key != "content"}
-    return {"success": True, "error": None, "response": told, "status": 0, **counts}
+        raise HubError(without(str(error), {str(package): "the upload"})) from None
+    return told
+
+
+def _around(name: str, counts: Mapping[str, int]) -> tuple[bytes, bytes]:
+    """Return what stands before and after the contents of an flist in the answer to its upload."""
+    files = {"success": True, "error": None, "status": 0, **counts}
+    begun = json.dumps({"status": "success", "payload": {"name": name, "files": files}})
+    return begun.removesuffix("}}}").encode() + b', "response": ', b"}}}"
 
 
 def _store(hub: Hub, package: Path) -> Store:
@@ -178,12 +205,12 @@ def _is_metadata(key: str) -> bool:
     return key.startswith("metadata-") and key != "metadata-"
 
 
-def _publish(hub: Hub, repository: str, name: str, packed: Path, free: dict[str, str]) -> None:
-    """Publish an flist that was packed, with what it says besides its tree."""
+def publish(hub: Hub, repository: str, name: str, packed: Path, free: Mapping[str, str]) -> None:
+    """Publish an flist that was made, with what it says besides its tree (blocks)."""
     router = hub.settings.named_router
     change = NO_CHANGE
     if format_of(packed).has_metadata:
-        change = MetadataChange(free=free, readme=_readme(hub, packed))
+        change = MetadataChange(free=dict(free), readme=_readme(hub, packed))
     if router is None and not change:
         hub.repositories.publish(packed, repository, name)
         return

@@ -36,14 +36,16 @@ def packers(hub: RunningHub) -> list[int]:
 
 
 @contextmanager
-def half_an_upload(hub: RunningHub, token: str, name: str = "half.tar") -> Iterator[socket.socket]:
+def half_an_upload(
+    hub: RunningHub, token: str, name: str = "half.tar", query: str = ""
+) -> Iterator[socket.socket]:
     """An upload that stays where it is, in the middle of its archive."""
     body = (
         b'--x\r\nContent-Disposition: form-data; name="file"; filename="%b"\r\n\r\n' % name.encode()
         + LARGE[: 2 << 20]
     )
     head = (
-        f"POST /api/flist/me/upload HTTP/1.1\r\nHost: {hub.url.removeprefix('http://')}\r\n"
+        f"POST /api/flist/me/upload{query} HTTP/1.1\r\nHost: {hub.url.removeprefix('http://')}\r\n"
         f"Authorization: Bearer {token}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         f"Content-Length: {len(body) + 99999999}\r\n\r\n"
     )
