@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -56,6 +56,8 @@ def serve_hub(
     max_upload: int = 1 << 40,
     max_entries: int = 10_000_000,
     max_jobs: int = 2,
+    max_rate: int = 20_000,
+    proxies: Sequence[str] = (),
     announce: Callable[[Addresses], object] = lambda _: None,
 ) -> None:
     """Serve a hub, until this process gets SIGINT or SIGTERM.
@@ -75,6 +77,8 @@ def serve_hub(
         max_upload: Bytes of the largest upload, as it arrives and as it is unpacked.
         max_entries: How many entries an archive may have.
         max_jobs: How many uploads are packed at the same time.
+        max_rate: How many blocks one address may ask for in a second.
+        proxies: Addresses or networks of proxies: what they say of who asks is believed.
         announce: Called with the addresses once it can be reached.
 
     Raises:
@@ -105,6 +109,8 @@ def serve_hub(
         max_upload=max_upload,
         max_entries=max_entries,
         max_jobs=max_jobs,
+        max_rate=max_rate,
+        proxies=tuple(map(_network, proxies)),
     )
     files = None if certificate is None or key is None else (os.fspath(certificate), os.fspath(key))
     with closing(Hub(settings, secret)) as hub:
@@ -209,6 +215,15 @@ def _checked_address(address: str) -> tuple[str, int]:
     if match is None or int(match[2]) > 65535:
         raise UsageError(f"{address!r} is no address to listen on; it looks like 127.0.0.1:8080")
     return match[1].strip("[]"), int(match[2])
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise UsageError(
+            f"`proxies` has {text!r}; write an address or a network, as in 10.0.0.0/24"
+        ) from None
 
 
 def _checked_url(url: str) -> str:

@@ -63,6 +63,13 @@ for each_command in COMMANDS:
     help="The format of the flists that it makes.",
 )
 @click.option("--open", "is_open", is_flag=True, help="Let everybody on this machine do everything.")
+@click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDR",
+    help="Believe what the proxy at this address, or network, says of who asks.",
+)
 @click.option("--tls-cert", type=any_path, metavar="FILE", help="A certificate, for https.")
 @click.option("--tls-key", type=any_path, metavar="FILE", help="Its key.")
 @click.option("--max-upload", type=Size(), metavar="SIZE", help="Refuse more of an upload. Default: 1T.")
@@ -73,6 +80,14 @@ for each_command in COMMANDS:
     show_default=True,
     metavar="N",
     help="Refuse archives with more.",
+)
+@click.option(
+    "--block-rate",
+    type=click.IntRange(1),
+    default=20_000,
+    show_default=True,
+    metavar="N",
+    help="Blocks a second that one address may ask for.",
 )
 @click.option(
     "--jobs",
@@ -92,10 +107,12 @@ def serve(
     public_store: str | None,
     format_: FormatName,
     is_open: bool,
+    proxies: tuple[str, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
     max_upload: int | None,
     max_entries: int,
+    block_rate: int,
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -132,6 +149,8 @@ def serve(
         max_upload=max_upload or 1 << 40,
         max_entries=max_entries,
         max_jobs=jobs,
+        max_rate=block_rate,
+        proxies=proxies,
         announce=announce,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,33 +12,30 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from flistfs.errors import FlistfsError, FormatError, StoreError
-from flistfs.hub import files, jobs, own, public
+from flistfs.hub import files, jobs, openapi, own, public
 from flistfs.hub.answers import FOR_ALL, failure
 from flistfs.hub.errors import HubError
+from flistfs.hub.front import IS_READ, Front, Watched
 from flistfs.hub.hub import Hub
 from flistfs.hub.jobs import Jobs
 from flistfs.hub.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "INFO"})
-
-_IS_READ: Final = "flistfs.is_read"
-"""The key in a request's scope that says that all of its body was received."""
-
 _DRAINING: Final = 5.0  # seconds
 _MAX_DRAINED: Final = 16 << 20  # bytes
 
-_SLASHES: Final = re.compile("//+")
 
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
-
-def make_app(hub: Hub) -> Starlette:
+def make_app(hub: Hub) -> ASGIApp:
     """Return the ASGI application of a hub; it runs under trio."""
+    return Front(routed(hub), hub.settings)
+
+
+def routed(hub: Hub) -> Starlette:
+    """Return what is behind the front: the routes, and what is made of errors."""
     handlers: Mapping[Any, Callable[..., Any]] = {
         HubError: _refused,
         FlistfsError: _failed,
@@ -50,6 +46,7 @@ def make_app(hub: Hub) -> Starlette:
         routes=[
             Route("/healthz", _health),
             Route("/metrics", _metrics),
+            *openapi.routes(),
             *own.routes(),
             *public.routes(),
             *jobs.routes(),
@@ -62,67 +59,8 @@ def make_app(hub: Hub) -> Starlette:
     app.state.metrics = Metrics()
     app.state.jobs = Jobs()
     app.state.packers = trio.CapacityLimiter(hub.settings.max_jobs)
-    app.add_middleware(_Plain, is_open=hub.settings.is_open, metrics=app.state.metrics)
+    app.add_middleware(Watched, metrics=app.state.metrics)
     return app
-
-
-class _Plain:
-    """Takes what clients are known to send: more slashes than a path needs. Of a bug it tells nothing more.
-
-    A hub where nobody logs in is asked by this machine alone, under one of its own names: a page that got
-    another name to mean this machine is refused.
-    """
-
-    def __init__(self, app: ASGIApp, *, is_open: bool, metrics: Metrics) -> None:
-        self._app = app
-        self._is_open = is_open
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-            return
-        if scope["type"] == "http":
-            scope["path"] = _SLASHES.sub("/", scope["path"]).rstrip("/") or "/"
-            if self._is_open and _host_name(scope) not in _LOOPBACK:
-                await failure("this hub is for this machine alone", 403)(scope, receive, send)
-                return
-        begun = False
-
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            if message["type"] == "http.response.start":
-                method = scope["method"] if scope["method"] in _METHODS else "other"
-                self._metrics.answers[method, message["status"]] += 1
-            await send(message)
-
-        async def noted() -> Message:
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                scope[_IS_READ] = True
-            return message
-
-        try:
-            await self._app(scope, noted, watched)
-        except Exception as error:
-            log.exception("%s %s failed", scope.get("method"), scope.get("path"))
-            if begun:  # the connection must end where its answer does not
-                raise error from None
-            await failure("this is a bug of the hub", 500)(scope, receive, send)
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Answer the server that the application begins and ends with it: there is nothing more to that."""
-    while (message := await receive())["type"] == "lifespan.startup":
-        await send({"type": "lifespan.startup.complete"})
-    await send({"type": message["type"] + ".complete"})
-
-
-def _host_name(scope: Scope) -> str:
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-    return host if host.endswith("]") else host.rpartition(":")[0] or host
 
 
 async def _health(request: Request) -> Response:
@@ -157,7 +95,7 @@ async def _drain(request: Request) -> None:
     """Take the rest of a body, as far as it is worth it."""
     size = 0
     with trio.move_on_after(_DRAINING):
-        while size <= _MAX_DRAINED and not request.scope.get(_IS_READ):
+        while size <= _MAX_DRAINED and not request.scope.get(IS_READ):
             message = await request.receive()
             if message["type"] != "http.request":
                 return

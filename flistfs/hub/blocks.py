@@ -19,6 +19,7 @@ from flistfs.format.base import Block
 from flistfs.format.opening import formats
 from flistfs.hub.accounts import Scope
 from flistfs.hub.hub import Hub
+from flistfs.hub.rates import Asker, Rates
 from flistfs.stores import MAX_BLOCK_SIZE, Store
 from flistfs.util.closing import Closing
 
@@ -28,6 +29,8 @@ _MAX_ARGUMENTS: Final = 1024  # as many keys as 0-db's MGET takes, and the comma
 _MAX_LINE: Final = 64  # a length, and what stands before it
 _MAX_REQUEST: Final = 64 << 20  # bytes
 _MAX_CONNECTIONS: Final = 1000
+_MAX_CONNECTIONS_EACH: Final = 200  # of one address
+_MAX_THREADS: Final = 16  # at work on blocks: a slow store must not take those of everything else
 _AT_ONCE: Final = 64  # commands of a pipeline that are carried out together
 _RECEIVED: Final = 256 << 10
 _MAX_ANSWERS: Final = 64 << 20  # bytes of answers that are in memory at a time
@@ -113,25 +116,26 @@ class BlockServer:
         self._hub = hub
         self._stores = stores
         self._connections = 0
+        self._rates = Rates(hub.settings.max_rate, _MAX_CONNECTIONS_EACH)
+        self._threads = trio.CapacityLimiter(_MAX_THREADS)
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """Serve connections until this is cancelled."""
         await trio.serve_listeners(self._serve_one, [listener])
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
-        if self._connections >= _MAX_CONNECTIONS:
-            await stream.aclose()
-            return
         self._connections += 1
         try:
-            await self._converse(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            with self._rates.connected(stream.socket.getpeername()[0]) as asker:
+                if asker is not None and self._connections <= _MAX_CONNECTIONS:
+                    await self._converse(stream, asker)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass  # the client has gone
         finally:
             self._connections -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
+    async def _converse(self, stream: trio.SocketStream, asker: Asker) -> None:
         client, received = _Client(), Requests()
         while True:
             try:
@@ -146,6 +150,7 @@ class BlockServer:
                     return
                 received.feed(data)
                 continue
+            await self._rates.pay(asker, sum(max(1, len(request) - 1) for request in requests))
             is_over = await self._reply(stream, client, requests)
             if is_over:
                 return
@@ -156,7 +161,9 @@ class BlockServer:
         """Send the answers to requests; return whether the conversation is over."""
         done = 0
         while done < len(requests):
-            answers = await trio.to_thread.run_sync(self._answers, client, requests[done:])
+            answers = await trio.to_thread.run_sync(
+                self._answers, client, requests[done:], limiter=self._threads
+            )
             with trio.move_on_after(_IDLE) as scope:  # who does not read its answers is let go
                 await stream.send_all(b"".join(answers))
             done += len(answers)

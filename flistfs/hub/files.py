@@ -32,13 +32,13 @@ _LINES = (
 def routes() -> list[Route]:
     """Return the routes, which come after all others."""
     return [
-        Route("/{user}/tags/{tag}/{name}", _file),
-        Route("/{user}/{name}", _file),
+        Route("/{user}/tags/{tag}/{file}", _file),
+        Route("/{user}/{file}", _file),
     ]
 
 
 async def _file(request: Request) -> Response:
-    user, name = request.path_params["user"], request.path_params["name"]
+    user, name = request.path_params["user"], request.path_params["file"]
     tag = request.path_params.get("tag")
     hub = hub_of(request)
     about = next((each for each in _ABOUT if name.endswith(each)), None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from flistfs.errors import BusyError, OutputError
 from flistfs.format.base import Codec
@@ -17,6 +18,8 @@ from flistfs.hub.checksums import Checksums
 from flistfs.hub.repositories import Repositories
 from flistfs.stores import Store, open_store
 from flistfs.util.closing import Closing
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 NOBODY: Final = "Administrator"
 """Who everybody is on a hub where nobody logs in, as on 0-hub."""
@@ -36,6 +39,8 @@ class Settings:
         max_upload: Bytes of the largest upload, as it arrives and as it is unpacked.
         max_entries: How many entries an archive may have.
         max_jobs: How many uploads are packed at the same time.
+        max_rate: How many blocks one address may ask for in a second.
+        proxies: Whose word counts of who asks (X-Forwarded-For, -Proto and -Host).
     """
 
     data: Path
@@ -47,6 +52,8 @@ class Settings:
     max_upload: int = 1 << 40
     max_entries: int = 10_000_000
     max_jobs: int = 2
+    max_rate: int = 20_000
+    proxies: tuple[Network, ...] = ()
 
     @property
     def named_router(self) -> Router | None:
