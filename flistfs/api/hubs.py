@@ -221,9 +221,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError:
-        raise UsageError(
-            f"`proxies` has {text!r}; write an address or a network, as in 10.0.0.0/24"
-        ) from None
+        raise UsageError(f"`proxy` is {text!r}; write an address or a network, such as 10.0.0.0/24") from None
 
 
 def _checked_url(url: str) -> str:

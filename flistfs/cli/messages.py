@@ -40,6 +40,7 @@ _ARGUMENTS = frozenset(
         "open",
         "owner",
         "prefer",
+        "proxy",
         "public_store",
         "public_url",
         "repair",

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import version
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-import flistfs
 from flistfs.hub.answers import public
 
 _JSON: Final = "application/json"
@@ -239,7 +239,7 @@ def description() -> Mapping[str, Any]:
         paths.setdefault(each.path, {})[each.method] = _described(each)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "A Zero-OS hub", "version": flistfs.__version__},
+        "info": {"title": "A Zero-OS hub", "version": version("flistfs")},
         "paths": paths,
         "components": {
             "schemas": _SCHEMAS,

@@ -97,7 +97,7 @@ def test_a_job_whose_client_goes(hub: RunningHub, alice: httpx2.Client) -> None:
         wait_until(lambda: len(packers(hub)) == 1, "the archive is being packed")
         with hub.client() as anybody, anybody.stream("GET", f"/listen/{job}") as answer:
             first = next(line for line in answer.iter_lines() if line)
-        assert json.loads(first.removeprefix("data: "))["message"] == "receiving"
+        assert json.loads(first.removeprefix("data: "))["status"] == "update"
     wait_until(lambda: not packers(hub), "its process ends")
     assert events(alice, job) == [{"status": "error", "message": "it was not finished"}]
 
