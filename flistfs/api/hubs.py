@@ -56,6 +56,7 @@ def serve_hub(
     max_upload: int = 1 << 40,
     max_entries: int = 10_000_000,
     max_jobs: int = 2,
+    timeout: float = 30.0,
     max_rate: int = 20_000,
     proxies: Sequence[str] = (),
     announce: Callable[[Addresses], object] = lambda _: None,
@@ -77,6 +78,7 @@ def serve_hub(
         max_upload: Bytes of the largest upload, as it arrives and as it is unpacked.
         max_entries: How many entries an archive may have.
         max_jobs: How many uploads are packed at the same time.
+        timeout: Seconds that an upload waits while the store takes nothing.
         max_rate: How many blocks one address may ask for in a second.
         proxies: Addresses or networks of proxies: what they say of who asks is believed.
         announce: Called with the addresses once it can be reached.
@@ -109,6 +111,7 @@ def serve_hub(
         max_upload=max_upload,
         max_entries=max_entries,
         max_jobs=max_jobs,
+        timeout=timeout,
         max_rate=max_rate,
         proxies=tuple(map(_network, proxies)),
     )

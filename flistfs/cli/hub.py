@@ -82,6 +82,14 @@ for each_command in COMMANDS:
     help="Refuse archives with more.",
 )
 @click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give an upload up when the store takes nothing for so long.",
+)
+@click.option(
     "--block-rate",
     type=click.IntRange(1),
     default=20_000,
@@ -112,6 +120,7 @@ def serve(
     tls_key: Path | None,
     max_upload: int | None,
     max_entries: int,
+    timeout: float,
     block_rate: int,
     jobs: int,
     as_json: bool,
@@ -149,6 +158,7 @@ def serve(
         max_upload=max_upload or 1 << 40,
         max_entries=max_entries,
         max_jobs=jobs,
+        timeout=timeout,
         max_rate=block_rate,
         proxies=proxies,
         announce=announce,

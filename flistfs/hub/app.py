@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
-from flistfs.errors import FlistfsError, FormatError, StoreError
+from flistfs.errors import FlistfsError, FormatError, OutputError, StoreError
 from flistfs.hub import files, jobs, openapi, own, public
 from flistfs.hub.answers import FOR_ALL, failure
 from flistfs.hub.errors import HubError
@@ -41,6 +42,7 @@ def routed(hub: Hub) -> Starlette:
         FlistfsError: _failed,
         HTTPException: _not_served,
         ClientDisconnect: _gone,
+        OSError: _unwritable,
     }
     app = Starlette(
         routes=[
@@ -83,12 +85,17 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _refused(request: Request, error: HubError) -> Response:
+    return failure(str(error), error.status, await _headers_at_end(request))
+
+
+async def _headers_at_end(request: Request) -> dict[str, str]:
+    """Return the headers of an answer that is given before the request is read to its end, maybe."""
     headers = dict(_headers(request))
     if request.method == "POST":
         # What is still coming must be taken for no further request, and a client that sends may not listen.
         await _drain(request)
         headers["Connection"] = "close"
-    return failure(str(error), error.status, headers)
+    return headers
 
 
 async def _drain(request: Request) -> None:
@@ -109,7 +116,17 @@ async def _failed(request: Request, error: FlistfsError) -> Response:
         return failure("the flist is damaged", 400, _headers(request))
     if isinstance(error, StoreError):
         return failure("the hub's store of blocks cannot be used; try again later", 503, _headers(request))
+    if isinstance(error, OutputError):
+        return failure("the hub's disk cannot be written; try again later", 507, _headers(request))
     return failure("the hub could not do this", 500, _headers(request))
+
+
+async def _unwritable(request: Request, error: OSError) -> Response:
+    """Answer where the hub's disk fails, which is no fault of the hub's program if it is full."""
+    if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        raise error
+    log.error("%s %s failed: the disk is full", request.method, request.url.path)
+    return failure("the hub's disk is full; try again later", 507, await _headers_at_end(request))
 
 
 async def _not_served(request: Request, error: HTTPException) -> Response:

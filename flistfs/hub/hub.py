@@ -21,6 +21,9 @@ from flistfs.util.closing import Closing
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+USUAL_TIMEOUT: Final = 30.0
+"""Seconds that an upload waits while the store takes nothing: its client waits, too."""
+
 NOBODY: Final = "Administrator"
 """Who everybody is on a hub where nobody logs in, as on 0-hub."""
 
@@ -39,6 +42,7 @@ class Settings:
         max_upload: Bytes of the largest upload, as it arrives and as it is unpacked.
         max_entries: How many entries an archive may have.
         max_jobs: How many uploads are packed at the same time.
+        timeout: Seconds to wait while the store takes nothing.
         max_rate: How many blocks one address may ask for in a second.
         proxies: Whose word counts of who asks (X-Forwarded-For, -Proto and -Host).
     """
@@ -52,6 +56,7 @@ class Settings:
     max_upload: int = 1 << 40
     max_entries: int = 10_000_000
     max_jobs: int = 2
+    timeout: float = USUAL_TIMEOUT
     max_rate: int = 20_000
     proxies: tuple[Network, ...] = ()
 

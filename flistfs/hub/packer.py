@@ -1,6 +1,7 @@
 """The process that makes one flist: of an archive on standard input, or of an flist of another format.
 
-python -m flistfs.hub.packer '{"out": PATH, "store": URL, "format": NAME, "entries": N, "size": BYTES}'
+python -m flistfs.hub.packer '{"out": PATH, "store": URL, "format": NAME, "entries": N, "size": BYTES,
+    "timeout": SECONDS}'
 
 With `package` that flist is read instead, its blocks from the same store. What goes out are JSON objects, one
 on each line: how far it is, and at last what was packed, or why not.
@@ -51,16 +52,22 @@ def main() -> NoReturn:
 
 def _pack(config: Mapping[str, Any], passwords: Passwords, progress: _Reporter) -> SealSummary:
     limits = Limits(config["entries"], config["size"])
-    request = SealRequest(Path(config["out"]))
     _, summary = offline.pack(
-        "-", config["store"], config["format"], passwords, request, AddRequest(()), progress, limits=limits
+        "-",
+        config["store"],
+        config["format"],
+        passwords,
+        _sealing(config),
+        AddRequest((), timeout=config["timeout"]),
+        progress,
+        limits=limits,
     )
     return summary
 
 
 def _convert(config: Mapping[str, Any], passwords: Passwords, progress: _Reporter) -> SealSummary:
     package = config["package"]
-    reading = AddRequest((), measure=True)
+    reading = AddRequest((), timeout=config["timeout"], measure=True)
     with closing(BaseSource.open([package])) as base:
         (layer,) = base.layers
         with closing(open_store(config["store"], layer.flist.codec, passwords.store, reading=True)) as blocks:
@@ -71,11 +78,15 @@ def _convert(config: Mapping[str, Any], passwords: Passwords, progress: _Reporte
                 config["store"],
                 config["format"],
                 passwords,
-                SealRequest(Path(config["out"])),
+                _sealing(config),
                 reading,
                 progress,
             )
     return summary
+
+
+def _sealing(config: Mapping[str, Any]) -> SealRequest:
+    return SealRequest(Path(config["out"]), timeout=config["timeout"])
 
 
 def _name(package: Path, format_: str) -> str:

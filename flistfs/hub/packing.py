@@ -179,7 +179,7 @@ async def packing(
     if hub.password is not None:
         env[PASSWORD_VARIABLE] = hub.password
     config: dict[str, object] = {"out": str(out), "store": settings.store, "format": format_}
-    config |= {"entries": settings.max_entries, "size": settings.max_upload}
+    config |= {"entries": settings.max_entries, "size": settings.max_upload, "timeout": settings.timeout}
     if package is not None:
         config["package"] = str(package)
     command = [sys.executable, "-m", "flistfs.hub.packer", json.dumps(config)]

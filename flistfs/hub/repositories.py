@@ -234,11 +234,12 @@ class Repositories:
         """Put a link to an flist into a tag, which is made if need be; raises as `link`."""
         with self._changing:
             wanted = self._existing(source_user, source)
+            link = flist_name(name)
             directory = self._made(user) / f"{_TAG}{checked(tag, 'tag')}"
             if not directory.is_dir():
                 directory.mkdir()
                 sync_directory(directory.parent)
-            self._put_link(_tag_link(source_user, wanted.name), directory / flist_name(name))
+            self._put_link(_tag_link(source_user, wanted.name), directory / link)
 
     def untag(self, user: str, tag: str, name: str, source_user: str, source: str) -> None:
         """Remove a link from a tag, which goes with its last one.

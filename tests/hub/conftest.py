@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,3 +149,25 @@ def uploaded(client: httpx2.Client, archive: bytes, name: str, **fields: str) ->
     answer = client.post("/api/flist/me/upload", files={"file": (name, archive)}, data=fields)
     assert answer.status_code == 200, answer.text
     return answer.json()["payload"]
+
+
+def archive(files: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(None, mode, written) as tar:  # type: ignore[call-overload]
+        root = tarfile.TarInfo("./")
+        root.type, root.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(root)
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return written.getvalue()
+
+
+def said(answer: httpx2.Response, status: int) -> str:
+    """What an error says, in the shape that clients know."""
+    assert answer.status_code == status, answer.text
+    found = answer.json()
+    assert found["status"] == "error"
+    assert found.keys() == {"status", "message"}
+    return str(found["message"])

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 from tests.e2e.schemas import check_answer
-from tests.hub.conftest import RunningHub, running_hub, uploaded
-from tests.hub.test_hub import archive
+from tests.hub.conftest import RunningHub, archive, running_hub, uploaded
 
 
 def checked(hub: RunningHub, *options: str, code: int = 0) -> dict[str, str]:

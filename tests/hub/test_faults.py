@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.conftest import TIMEOUT, RunningHub, running_hub, uploaded
-from tests.hub.test_hub import archive, said
+from tests.hub.conftest import TIMEOUT, RunningHub, archive, running_hub, said, uploaded
+from tests.hub.killing import Campaign
 from tests.redis_server import running_redis
 
 LARGE = archive({"large": os.urandom(4 << 20)}, "w")
@@ -141,3 +143,27 @@ def test_what_is_no_request(hub: RunningHub, request_: bytes) -> None:
     assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 200"))
     with hub.client() as client:
         assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk(tmp_path: Path) -> None:
+    """An upload that does not fit leaves nothing, and the hub goes on."""
+    (tmp_path / "hub").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12M,mode=700", "none", tmp_path / "hub"], check=True)
+    try:
+        with running_hub(tmp_path, "--timeout", "1") as hub, hub.client("alice") as client:
+            before = uploaded(client, archive({"a": b"before"}), "a.tar.gz")
+            too_large = {"file": ("b.tar", archive({"large": os.urandom(24 << 20)}, "w"))}
+            answer = client.post("/api/flist/me/upload", files=too_large)
+            assert said(answer, 500) == "the flist could not be stored; try again later"
+            package = {"file": ("c.flist", os.urandom(24 << 20))}
+            full = client.post("/api/flist/me/upload-flist", files=package)
+            assert said(full, 507) == "the hub's disk is full; try again later"
+            assert [each["name"] for each in client.get("/api/flist/alice").json()] == [before["name"]]
+            assert not list((hub.data / "incoming").iterdir())
+    finally:
+        subprocess.run(["umount", "-l", tmp_path / "hub"], check=True)
+
+
+def test_kills(tmp_path: Path) -> None:
+    Campaign(tmp_path, random.Random(1)).run(3)

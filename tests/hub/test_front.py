@@ -15,9 +15,8 @@ from starlette.routing import Route
 from flistfs.hub.app import routed
 from flistfs.hub.hub import Hub, Settings
 from flistfs.hub.openapi import description
-from tests.hub.conftest import RunningHub, running_hub, uploaded
+from tests.hub.conftest import RunningHub, archive, running_hub, uploaded
 from tests.hub.test_blocks import answer, connected, spelled
-from tests.hub.test_hub import archive
 
 FORWARDED = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "hub.example"}
 

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import subprocess
-import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
 import flistfs
-from tests.hub.conftest import FLISTFS, RunningHub, running_hub, uploaded
+from tests.hub.conftest import FLISTFS, RunningHub, archive, running_hub, said, uploaded
 
 CONTENT = b"what is in it\n" * 1000
-
-
-def archive(files: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
-    written = io.BytesIO()
-    with tarfile.open(None, mode, written) as tar:  # type: ignore[call-overload]
-        root = tarfile.TarInfo("./")
-        root.type, root.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(root)
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"./{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return written.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +41,6 @@ def one(alice: httpx2.Client, request: pytest.FixtureRequest) -> str:
     name = f"{request.node.name.split('[')[0]}.flist"
     uploaded(alice, archive({"file": CONTENT}), name.replace(".flist", ".tar.gz"))
     return name
-
-
-def said(answer: httpx2.Response, status: int) -> str:
-    """What an error says, in the shape that clients know."""
-    assert answer.status_code == status, answer.text
-    found = answer.json()
-    assert found["status"] == "error"
-    assert found.keys() == {"status", "message"}
-    return str(found["message"])
 
 
 # Uploads
