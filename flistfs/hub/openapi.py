@@ -20,14 +20,19 @@ _BINARY: Final = "application/octet-stream"
 _TEXT: Final = "text/plain"
 
 _NAMES: Final = {
-    "user": "A repository.",
-    "name": "An flist, a link or a tag link; `.flist` may be left out.",
-    "source": "An flist that is there; `.flist` may be left out.",
-    "tag": "A tag: a set of links.",
-    "job": "What a new job was called.",
-    "file": "NAME.flist is the package; with `.md5`, `.txt` or `.json` behind it what is known of that.",
+    "user": ("A repository.", "alice"),
+    "name": ("An flist, a link or a tag link; `.flist` may be left out.", "latest"),
+    "source": ("An flist that is there; `.flist` may be left out.", "app.flist"),
+    "tag": ("A tag: a set of links.", "v1"),
+    "job": ("What a new job was called.", "a2cLYvQ5VgHYd0yQ2UuXzw"),
+    "file": (
+        "NAME.flist is the package; with `.md5`, `.txt` or `.json` behind it what is known of that.",
+        "app.flist",
+    ),
 }
-"""What stands in paths."""
+"""What stands in paths, and how it looks."""
+
+_NAME: Final = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[^./][^/]*$"}
 
 
 def _object(**properties: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
@@ -250,7 +255,14 @@ def description() -> Mapping[str, Any]:
 
 def _described(operation: _Operation) -> dict[str, Any]:
     parameters = [
-        {"name": name, "in": "path", "required": True, "description": _NAMES[name], "schema": _STRING}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _NAMES[name][0],
+            "example": _NAMES[name][1],
+            "schema": _NAME,
+        }
         for name in re.findall(r"\{(\w+)\}", operation.path)
     ]
     for place, given in (("query", operation.query), ("header", operation.headers)):
