@@ -36,8 +36,6 @@ ScopeName = Literal["read", "write", "admin"]
 SCOPES: Final[tuple[ScopeName, ...]] = ("read", "write", "admin")
 
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
-_LIFETIME: Final = re.compile(r"([1-9][0-9]{0,5})([hd])")
-_SECONDS: Final = {"h": 3600.0, "d": 86400.0}
 
 
 def serve_hub(
@@ -137,6 +135,17 @@ def accounts(data: AnyPath | None = None) -> Iterator[Accounts]:
         yield opened
 
 
+def add_member(accounts: Accounts, repository: str, user: str, *, is_owner: bool = False) -> None:
+    """Let a user act for a repository, and as an owner say who else does.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    from flistfs.hub.accounts import Role  # noqa: PLC0415  few need it
+
+    accounts.add_member(repository, user, Role.OWNER if is_owner else Role.MEMBER)
+
+
 def check_hub(
     data: AnyPath | None = None,
     *,
@@ -191,15 +200,10 @@ def new_token(
     Raises:
         UsageError: there is no such user, or an argument is invalid.
     """
-    lifetime = None
-    if expires is not None:
-        match = _LIFETIME.fullmatch(expires)
-        if match is None:
-            raise UsageError(f"`expires` is {expires!r}; write days or hours, as in 90d or 12h")
-        lifetime = int(match[1]) * _SECONDS[match[2]]
     with accounts(data) as opened:
-        from flistfs.hub.accounts import Scope  # noqa: PLC0415
+        from flistfs.hub.accounts import Scope, lifetime_of  # noqa: PLC0415
 
+        lifetime = None if expires is None else lifetime_of(expires)
         return opened.new_token(user, label, Scope(scope), lifetime)
 
 

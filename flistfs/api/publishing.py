@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,7 +24,17 @@ from flistfs.hub.publishing import publish as _publish
 from flistfs.util.durable import write_text
 from flistfs.util.progress import Progress, quiet
 
-__all__ = ["HubClient", "Listed", "Published", "Told", "hub", "login", "logout", "publish"]
+__all__ = [
+    "HubClient",
+    "Listed",
+    "Published",
+    "Told",
+    "hub",
+    "login",
+    "login_with_password",
+    "logout",
+    "publish",
+]
 
 _NO_LOGINS: Final[Mapping[str, Any]] = {"default": None, "tokens": {}}
 
@@ -62,10 +73,20 @@ def login(url: str, token: str) -> str:
     return name
 
 
-def logout(url: str | None = None) -> str:
+def login_with_password(url: str, user: str, password: str) -> str:
+    """Have a hub make a token for a user, and keep that as `login` does; raises as that."""
+    with closing(HubClient(url)) as client:
+        token = client.new_token(user, password, f"login on {socket.gethostname()}")
+    return login(url, token)
+
+
+def logout(url: str | None = None, *, revoke: bool = False) -> str:
     """Forget the token of a hub, the last one by default; return the hub's address.
 
+    With `revoke` the hub forgets it, too: it is worth nothing from then on.
+
     Raises:
+        HubClientError: the hub cannot be asked, or makes no tokens; the token is still kept.
         UsageError: there is none.
         OutputError: the file cannot be written.
     """
@@ -73,6 +94,9 @@ def logout(url: str | None = None) -> str:
     address = logins["default"] if url is None else url.rstrip("/")
     if address not in logins["tokens"]:
         raise UsageError("there is no login to be forgotten")
+    if revoke:
+        with closing(HubClient(address, logins["tokens"][address])) as client:
+            client.revoke_token()
     tokens = {known: token for known, token in logins["tokens"].items() if known != address}
     _keep({"default": next(iter(tokens), None), "tokens": tokens})
     return str(address)

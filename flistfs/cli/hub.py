@@ -14,6 +14,7 @@ from flistfs.api.hubs import ScopeName
 from flistfs.cli import documents
 from flistfs.cli.answers import answer, print_now
 from flistfs.cli.hub_client import COMMANDS
+from flistfs.cli.hub_members import command as member_command
 from flistfs.cli.options import Size, StorePlace, any_path, json_option
 from flistfs.cli.output import plural, progress_shown
 from flistfs.cli.secrets import password
@@ -36,7 +37,7 @@ def command() -> None:
     """
 
 
-for each_command in COMMANDS:
+for each_command in (*COMMANDS, member_command):
     command.add_command(each_command)
 
 
@@ -272,10 +273,11 @@ def change_password(name: str, data: Path | None, as_json: bool) -> None:
 @user.command("allow", short_help="Let a user act for a repository.")
 @click.argument("name")
 @click.argument("repository")
+@click.option("--owner", is_flag=True, help="Let it say who else does, too (flistfs hub member).")
 @click.option("--remove", is_flag=True, help="No longer.")
 @_data_option
 @json_option
-def allow(name: str, repository: str, remove: bool, data: Path | None, as_json: bool) -> None:
+def allow(name: str, repository: str, owner: bool, remove: bool, data: Path | None, as_json: bool) -> None:
     """Let a user act for a repository besides its own: clients choose it with the cookie `active-user`.
 
     \b
@@ -283,7 +285,10 @@ def allow(name: str, repository: str, remove: bool, data: Path | None, as_json: 
       flistfs hub user allow me official
     """
     with hubs.accounts(data) as accounts:
-        (accounts.remove_member if remove else accounts.add_member)(repository, name)
+        if remove:
+            accounts.remove_member(repository, name)
+        else:
+            hubs.add_member(accounts, repository, name, is_owner=owner)
     if as_json:
         answer({"user": name})
 
@@ -304,7 +309,8 @@ def list_users(data: Path | None, as_json: bool) -> None:
         answer({"users": [documents.hub_user(each) for each in found]})
         return
     for each in found:
-        click.echo(" ".join((each.name, *each.repositories)))
+        others = (f"{name} (owner)" if name in each.owned else name for name in each.repositories)
+        click.echo(" ".join((each.name, *others)))
 
 
 # Tokens

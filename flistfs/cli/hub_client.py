@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from flistfs.api.publishing import HubClient, hub, login, logout
+from flistfs.api.publishing import HubClient, hub, login, login_with_password, logout
 from flistfs.cli.answers import absolute, answer
 from flistfs.cli.nodes import time_of
 from flistfs.cli.options import any_path, force_option, json_option
@@ -44,7 +44,8 @@ def token() -> str | None:
     return os.environ.get("FLISTFS_HUB_TOKEN") or os.environ.get("ZFLIST_HUB_TOKEN") or None
 
 
-def _opened(url: str | None, acting_for: str | None = None) -> Any:  # noqa: ANN401  a context manager
+def opened(url: str | None, acting_for: str | None = None) -> Any:  # noqa: ANN401  a context manager
+    """Open the hub that is named, or the one of the last login."""
     return hub(url, token(), acting_for=acting_for)
 
 
@@ -61,38 +62,50 @@ def _done(*, as_json: bool, **said: str) -> None:
 
 @click.command("login", short_help="Keep a token for a hub.")
 @click.argument("url", metavar="URL")
+@click.option("--user", metavar="NAME", help="Ask the hub for a token, with this user's password.")
 @json_option
-def log_in(url: str, as_json: bool) -> None:
+def log_in(url: str, user: str | None, as_json: bool) -> None:
     """Keep a token for a hub: from $FLISTFS_HUB_TOKEN, asked for, or read from standard input.
+
+    With --user the password is asked for, or read from standard input, and the hub makes a token for it.
 
     \b
     Example:
       flistfs hub login https://hub.example
+      flistfs hub login https://hub.example --user me
     """
-    text = token()
-    if text is None and sys.stdin.isatty():
-        text = click.prompt("Token", hide_input=True, err=True)
-    text = (text or sys.stdin.readline()).strip()
-    if not text:
-        raise UsageError("the token is empty")
-    name = login(url, text)
+    if user is None:
+        name = login(url, token() or _secret("Token"))
+    else:
+        name = login_with_password(url, user, _secret("Password"))
     if as_json:
         answer({"hub": url.rstrip("/"), "user": name})
     else:
         click.echo(f"{url.rstrip('/')} knows you as {name}")
 
 
+def _secret(what: str) -> str:
+    if sys.stdin.isatty():
+        text = str(click.prompt(what, hide_input=True, err=True))
+    else:
+        text = sys.stdin.readline().rstrip("\r\n")
+    if not text.strip():
+        raise UsageError(f"the {what.lower()} is empty")
+    return text
+
+
 @click.command("logout", short_help="Forget the token of a hub.")
 @click.argument("url", metavar="[URL]", required=False)
+@click.option("--revoke", is_flag=True, help="Make it worthless, too (hubs of flistfs).")
 @json_option
-def log_out(url: str | None, as_json: bool) -> None:
-    """Forget the token of a hub, by default the last one. It stays good: revoke it where it was made.
+def log_out(url: str | None, revoke: bool, as_json: bool) -> None:
+    """Forget the token of a hub, by default the last one. It stays good, unless it is revoked.
 
     \b
     Example:
       flistfs hub logout
     """
-    _done(as_json=as_json, hub=logout(url))
+    _done(as_json=as_json, hub=logout(url, revoke=revoke))
 
 
 @click.command("whoami", short_help="Show which repository is yours.")
@@ -104,7 +117,7 @@ def whoami(url: str | None, acting_for: str | None, as_json: bool) -> None:
     Example:
       flistfs hub whoami
     """
-    with _opened(url, acting_for) as client:
+    with opened(url, acting_for) as client:
         name = client.whoami()
     if as_json:
         answer({"hub": client.url, "user": name})
@@ -123,7 +136,7 @@ def list_entries(repository: str | None, url: str | None, as_json: bool) -> None
     Example:
       flistfs hub list me
     """
-    with _opened(url) as client:
+    with opened(url) as client:
         if repository is None:
             names = client.repositories()
             if as_json:
@@ -152,7 +165,7 @@ def show(name: str, url: str | None, as_json: bool) -> None:
     Example:
       flistfs hub info me/app.flist
     """
-    with _opened(url) as client:
+    with opened(url) as client:
         where = _named(name, client)
         told, metadata = client.find(*where), client.metadata(*where)
     if as_json:
@@ -176,7 +189,7 @@ def download(name: str, out: Path, url: str | None, force: bool, as_json: bool) 
     Example:
       flistfs hub download me/app app.flist
     """
-    with _opened(url) as client:
+    with opened(url) as client:
         told = client.download(*_named(name, client), out, force=force)
     if as_json:
         answer({"out": absolute(out), "md5": told.md5})
@@ -194,7 +207,7 @@ def delete(name: str, url: str | None, acting_for: str | None, as_json: bool) ->
     Example:
       flistfs hub delete old.flist
     """
-    with _opened(url, acting_for) as client:
+    with opened(url, acting_for) as client:
         client.delete(name)
     _done(as_json=as_json, name=name)
 
@@ -210,7 +223,7 @@ def rename(source: str, name: str, url: str | None, acting_for: str | None, as_j
     Example:
       flistfs hub rename app.flist app:v1.flist
     """
-    with _opened(url, acting_for) as client:
+    with opened(url, acting_for) as client:
         client.rename(source, name)
     _done(as_json=as_json, name=name)
 
@@ -227,7 +240,7 @@ def link(source: str, name: str, url: str | None, acting_for: str | None, as_jso
       flistfs hub link app:v1.flist app.flist
     """
     repository, slash, wanted = source.rpartition("/")
-    with _opened(url, acting_for) as client:
+    with opened(url, acting_for) as client:
         client.link(name, repository if slash else None, wanted)
     _done(as_json=as_json, name=name)
 
@@ -243,7 +256,7 @@ def promote(source: str, name: str, url: str | None, acting_for: str | None, as_
     Example:
       flistfs hub promote builds/app:a1b2c3.flist app.flist --as official
     """
-    with _opened(url, acting_for) as client:
+    with opened(url, acting_for) as client:
         client.promote(name, *_named(source, client))
     _done(as_json=as_json, name=name)
 
@@ -260,7 +273,7 @@ def put_tag(tag: str, source: str, name: str, url: str | None, acting_for: str |
     Example:
       flistfs hub tag v1 app:v1.flist app.flist
     """
-    with _opened(url, acting_for) as client:
+    with opened(url, acting_for) as client:
         client.tag(tag, name, *_named(source, client))
     _done(as_json=as_json, name=name)
 
@@ -279,7 +292,7 @@ def drop_tag(
     Example:
       flistfs hub untag v1 app:v1.flist app.flist
     """
-    with _opened(url, acting_for) as client:
+    with opened(url, acting_for) as client:
         client.untag(tag, name, *_named(source, client))
     _done(as_json=as_json, name=name)
 
@@ -297,7 +310,7 @@ def merge(
     Example:
       flistfs hub merge all.flist base/system.flist me/app.flist
     """
-    with _opened(url, acting_for) as client:
+    with opened(url, acting_for) as client:
         client.merge(name, ["/".join(_named(each, client)) for each in sources])
     _done(as_json=as_json, name=name)
 

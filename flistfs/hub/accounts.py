@@ -9,11 +9,13 @@ from __future__ import annotations
 import enum
 import hashlib
 import os
+import re
 import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from flistfs.errors import OutputError, UsageError
 from flistfs.hub.errors import HubError
 from flistfs.hub.names import repository_name
+from flistfs.hub.tries import Tries
 from flistfs.util.closing import Closing
 
 _SCHEMA: Final = """
@@ -41,9 +44,13 @@ _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS members (
         repository TEXT NOT NULL,
         user TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
+        role TEXT NOT NULL DEFAULT 'member',
         PRIMARY KEY (repository, user)
     ) WITHOUT ROWID;
 """
+
+_WITHOUT_ROLES: Final = "ALTER TABLE members ADD COLUMN role TEXT NOT NULL DEFAULT 'member'"
+"""What makes the table of members of the first version one of today."""
 
 _PREFIX: Final = "flh_"
 """How tokens begin, so that scanners for lost secrets can find them."""
@@ -55,6 +62,9 @@ _BUSY_TIMEOUT: Final = 30.0  # seconds that a command may keep the database from
 
 _TRIES: Final = 10
 _TRIES_FOR: Final = 300.0  # seconds
+
+_LIFETIME: Final = re.compile(r"([1-9][0-9]{0,5})([hd])")
+_SECONDS: Final = {"h": 3600.0, "d": 86400.0}
 
 
 class Scope(enum.StrEnum):
@@ -68,6 +78,21 @@ class Scope(enum.StrEnum):
         """Return whether this scope is enough for what another one is needed for."""
         order = list(Scope)
         return order.index(self) >= order.index(wanted)
+
+
+class Role(enum.StrEnum):
+    """What a user is to a repository: both act for it, an owner says who else does."""
+
+    MEMBER = "member"
+    OWNER = "owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user who acts for a repository."""
+
+    user: str
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +110,13 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user, and the repositories besides the one of that name that it acts for."""
+    """A user, and the repositories besides the one of that name that it acts for, and those that it owns."""
 
     name: str
     created: int
     has_password: bool
     repositories: tuple[str, ...]
+    owned: tuple[str, ...]
 
 
 class Accounts(Closing):
@@ -106,12 +132,14 @@ class Accounts(Closing):
         self._now = now
         self._lock = threading.Lock()
         self._hasher = PasswordHasher()
-        self._failures: dict[str, list[float]] = {}
+        self._tries = Tries(_TRIES, _TRIES_FOR, now)
         self._connection = sqlite3.connect(
             database, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT
         )
         try:
             self._connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; {_SCHEMA}")
+            if not self._do("SELECT 1 FROM pragma_table_info('members') WHERE name = 'role'"):
+                self._do(_WITHOUT_ROLES)
         except sqlite3.Error as error:
             self._connection.close()
             raise OutputError(
@@ -154,9 +182,15 @@ class Accounts(Closing):
 
     def users(self) -> list[User]:
         """Return all users, by name."""
-        members = self._do("SELECT user, repository FROM members ORDER BY repository")
+        members = self._do("SELECT user, repository, role FROM members ORDER BY repository")
         return [
-            User(name, created, bool(has_password), tuple(each for user, each in members if user == name))
+            User(
+                name,
+                created,
+                bool(has_password),
+                tuple(each for user, each, _ in members if user == name),
+                tuple(each for user, each, role in members if user == name and role == Role.OWNER),
+            )
             for name, created, has_password in self._do(
                 "SELECT name, created, password IS NOT NULL FROM users ORDER BY name"
             )
@@ -166,34 +200,46 @@ class Accounts(Closing):
         """Return whether a password is a user's. It takes as long where there is no such user.
 
         Raises:
-            HubError: there were too many wrong ones lately.
+            TooManyError: there were too many wrong ones lately.
         """
-        with self._lock:
-            recent = [at for at in self._failures.get(name, ()) if at > self._now() - _TRIES_FOR]
-        if len(recent) >= _TRIES:
-            raise HubError("too many wrong passwords; try again in some minutes")
+        self._tries.check(name)
         rows = self._do("SELECT password FROM users WHERE name = ?", name)
         hashed = rows[0][0] if rows and rows[0][0] is not None else _nobodys(self._hasher)
         try:
             is_right = self._hasher.verify(str(hashed), password) and bool(rows)
         except (VerificationError, InvalidHashError):
             is_right = False
-        with self._lock:
-            self._failures.pop(name, None)
-            if not is_right:
-                self._failures[name] = [*recent, self._now()]
+        (self._tries.succeeded if is_right else self._tries.failed)(name)
         return is_right
 
     # Repositories
 
-    def add_member(self, repository: str, user: str) -> None:
-        """Let a user act for a repository; raises as `remove_user`."""
+    def add_member(self, repository: str, user: str, role: Role = Role.MEMBER) -> None:
+        """Let a user act for a repository, in a role from now on; raises as `remove_user`."""
         self._known(user)
-        self._do("INSERT OR IGNORE INTO members VALUES (?, ?)", repository_name(repository), user)
+        self._do(
+            "INSERT OR REPLACE INTO members (repository, user, role) VALUES (?, ?, ?)",
+            repository_name(repository),
+            user,
+            role.value,
+        )
 
     def remove_member(self, repository: str, user: str) -> None:
         """Let a user no longer act for a repository."""
         self._do("DELETE FROM members WHERE repository = ? AND user = ?", repository, user)
+
+    def members(self, repository: str) -> list[Member]:
+        """Return who acts for a repository, by name: the user of its name, too, if there is one."""
+        rows = self._do(
+            "SELECT user, role FROM members WHERE repository = ? AND user <> ? "
+            "UNION SELECT name, 'owner' FROM users WHERE name = ? ORDER BY 1",
+            *[repository] * 3,
+        )
+        return [Member(user, Role(role)) for user, role in rows]
+
+    def owns(self, user: str, repository: str) -> bool:
+        """Return whether a user says who acts for a repository."""
+        return Member(user, Role.OWNER) in self.members(repository)
 
     def acts_for(self, user: str, repository: str) -> bool:
         """Return whether a user acts for a repository: that of its name, or one that it is a member of."""
@@ -261,7 +307,8 @@ class Accounts(Closing):
         if token.expires is not None and token.expires <= now:
             return None
         if token.used is None or token.used <= now - _USED_EVERY:
-            self._do("UPDATE tokens SET used = ? WHERE id = ?", now, token.id)
+            with suppress(sqlite3.OperationalError):  # the disk is full: it is good nevertheless
+                self._do("UPDATE tokens SET used = ? WHERE id = ?", now, token.id)
         return token
 
     def _known(self, user: str) -> None:
@@ -271,6 +318,18 @@ class Accounts(Closing):
     def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._connection.execute(statement, values).fetchall()
+
+
+def lifetime_of(text: str) -> float:
+    """Return the seconds that a token is good for, which are given as `90d` or `12h`.
+
+    Raises:
+        UsageError: they are given in another way.
+    """
+    match = _LIFETIME.fullmatch(text)
+    if match is None:
+        raise UsageError(f"`expires` is {text!r}; write days or hours, as in 90d or 12h")
+    return int(match[1]) * _SECONDS[match[2]]
 
 
 def _hashed(text: str) -> bytes:

@@ -16,9 +16,9 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from flistfs.errors import FlistfsError, FormatError, OutputError, StoreError
-from flistfs.hub import files, jobs, openapi, own, public
+from flistfs.hub import files, jobs, login, members, openapi, own, public
 from flistfs.hub.answers import FOR_ALL, failure
-from flistfs.hub.errors import HubError
+from flistfs.hub.errors import HubError, TooManyError
 from flistfs.hub.front import IS_READ, Front, Watched
 from flistfs.hub.hub import Hub
 from flistfs.hub.jobs import Jobs
@@ -49,6 +49,8 @@ def routed(hub: Hub) -> Starlette:
             Route("/healthz", _health),
             Route("/metrics", _metrics),
             *openapi.routes(),
+            *login.routes(),
+            *members.routes(),
             *own.routes(),
             *public.routes(),
             *jobs.routes(),
@@ -85,7 +87,10 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _refused(request: Request, error: HubError) -> Response:
-    return failure(str(error), error.status, await _headers_at_end(request))
+    headers = await _headers_at_end(request)
+    if isinstance(error, TooManyError):
+        headers["Retry-After"] = str(error.retry_after)
+    return failure(str(error), error.status, headers)
 
 
 async def _headers_at_end(request: Request) -> dict[str, str]:
@@ -154,4 +159,4 @@ async def _gone(request: Request, error: ClientDisconnect) -> Response:  # noqa:
 
 def _headers(request: Request) -> Mapping[str, str]:
     """Return the headers of what anybody may read, also where it is an error."""
-    return {} if request.url.path.startswith("/api/flist/me") else FOR_ALL
+    return {} if request.url.path.startswith(("/api/flist/me", "/api/hub/")) else FOR_ALL

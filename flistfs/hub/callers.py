@@ -41,19 +41,36 @@ async def caller_of(request: Request, wanted: Scope) -> Caller:
         HubError: nobody that is known, or one that may not.
     """
     hub: Hub = request.app.state.hub
-    _refuse_other_sites(request)
-    if hub.settings.is_open:
+    token = await token_of(request, wanted)
+    if token is None:
         return Caller(NOBODY, _chosen(request) or NOBODY)
-    token = await trio.to_thread.run_sync(hub.accounts.token, _text(request))
+    return await trio.to_thread.run_sync(_acting, hub, token, _chosen(request))
+
+
+async def token_of(request: Request, wanted: Scope) -> Token | None:
+    """Return the token of a request that needs a scope; None where nobody needs one.
+
+    Raises:
+        HubError: there is none that is good, or good enough.
+    """
+    hub: Hub = request.app.state.hub
+    refuse_other_sites(request)
+    if hub.settings.is_open:
+        return None
+    token = await trio.to_thread.run_sync(hub.accounts.token, text_of_token(request))
     if token is None:
         raise RefusedError("invalid signature")
     if not token.scope.allows(wanted):
         raise ForbiddenError(f"this token may not {wanted}")
-    return await trio.to_thread.run_sync(_acting, hub, token, _chosen(request))
+    return token
 
 
-def _text(request: Request) -> str:
-    """Return the text of the request's token."""
+def text_of_token(request: Request) -> str:
+    """Return the text of the request's token.
+
+    Raises:
+        HubError: it has none, or what is none of ours.
+    """
     header = request.headers.get("authorization")
     if header is None:
         # Clients of before 2020 send it this way; no answer ever sets it, so no browser has it.
@@ -91,8 +108,12 @@ def _place(origin: str) -> str:
         return ""
 
 
-def _refuse_other_sites(request: Request) -> None:
-    """Refuse what a page of another site lets a browser send: actions are links here."""
+def refuse_other_sites(request: Request) -> None:
+    """Refuse what a page of another site lets a browser send: actions are links here.
+
+    Raises:
+        ForbiddenError: it comes from such a page.
+    """
     origin = request.headers.get("origin")
     own = {request.headers.get("host"), urlsplit(request.app.state.hub.settings.public_url or "").netloc}
     is_other = origin is not None and _place(origin) not in own - {""}

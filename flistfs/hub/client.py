@@ -25,6 +25,8 @@ _SILENT: Final = 3600.0  # seconds that a hub may pack what it was sent before i
 _MAX_ANSWER: Final = 64 << 20  # bytes of an answer that is no file
 _TRIES: Final = 3  # of what changes nothing
 
+_NO_MEMBERS: Final = "has no members of repositories"
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -198,6 +200,39 @@ class HubClient(Closing):
         """Return the MD5 of a package as the hub has it."""
         return self.find(repository, name).md5
 
+    # Tokens and members, on hubs of flistfs
+
+    def new_token(self, user: str, password: str, label: str) -> str:
+        """Return the text of a new token of a user, for a password."""
+        login = httpx2.BasicAuth(user.encode(), password.encode())
+        self._want_ours("makes no tokens for passwords: log in with a token of it")
+        with self._shaped():
+            made = self._ask("POST", "/api/hub/token", params={"label": label}, auth=login)
+            return str(made["payload"]["token"])
+
+    def revoke_token(self) -> None:
+        """Make the token worthless that this client has."""
+        self._want_ours("revokes no tokens")
+        self._ask("DELETE", "/api/hub/token")
+
+    def members(self, repository: str) -> Mapping[str, str]:
+        """Return who acts for a repository, and in which role: `owner` or `member`."""
+        self._want_ours(_NO_MEMBERS)
+        with self._shaped():
+            found = self._ask("GET", f"/api/hub/members/{_quoted(repository)}")["payload"]["members"]
+            return {str(each["user"]): str(each["role"]) for each in found}
+
+    def add_member(self, repository: str, user: str, *, is_owner: bool = False) -> None:
+        """Let a user act for a repository, and maybe say who else does."""
+        role = {"role": "owner" if is_owner else "member"}
+        self._want_ours(_NO_MEMBERS)
+        self._ask("PUT", f"/api/hub/members/{_quoted(repository)}/{_quoted(user)}", json=role)
+
+    def remove_member(self, repository: str, user: str) -> None:
+        """Let a user no longer act for a repository."""
+        self._want_ours(_NO_MEMBERS)
+        self._ask("DELETE", f"/api/hub/members/{_quoted(repository)}/{_quoted(user)}")
+
     # Requests
 
     def _act(self, *parts: str) -> None:
@@ -222,6 +257,14 @@ class HubClient(Closing):
             yield
         except (KeyError, TypeError, ValueError, AttributeError):
             raise HubRefusedError(f"{self.url} gives no answer of a hub") from None
+
+    def _want_ours(self, what: str) -> None:
+        """Say what a hub does not do that is none of ours."""
+        try:
+            with self._shaped():
+                self._ask("GET", "/api/hub")["software"]
+        except HubRefusedError:
+            raise HubRefusedError(f"{self.url} {what}") from None
 
     @contextmanager
     def _opened(self, method: str, path: str, **what: Any) -> Iterator[httpx2.Response]:  # noqa: ANN401

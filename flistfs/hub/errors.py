@@ -38,9 +38,13 @@ class TooLargeError(HubError):
 
 
 class TooManyError(HubError):
-    """The hub does as much as it can already."""
+    """There were too many of it: it may be asked for again after some seconds."""
 
     status = 429
+
+    def __init__(self, text: str, retry_after: int) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class InTheWayError(HubError):

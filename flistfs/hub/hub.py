@@ -16,6 +16,7 @@ from flistfs.format.router import Router, router_to
 from flistfs.hub.accounts import Accounts
 from flistfs.hub.checksums import Checksums
 from flistfs.hub.repositories import Repositories
+from flistfs.hub.tries import Tries
 from flistfs.stores import Store, open_store
 from flistfs.util.closing import Closing
 
@@ -23,6 +24,9 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 USUAL_TIMEOUT: Final = 30.0
 """Seconds that an upload waits while the store takes nothing: its client waits, too."""
+
+_TRIES_OF_AN_ADDRESS: Final = 50
+_TRIES_FOR: Final = 300.0  # seconds
 
 NOBODY: Final = "Administrator"
 """Who everybody is on a hub where nobody logs in, as on 0-hub."""
@@ -88,6 +92,7 @@ class Hub(Closing):
             except OSError as error:
                 raise OutputError(f"{data} cannot be written: {error.strerror}") from error
             self.accounts = opened.enter_context(Accounts(accounts_in(data)))
+            self.tries = Tries(_TRIES_OF_AN_ADDRESS, _TRIES_FOR)
             self._opened = opened.pop_all()
 
     def open_store(self, codec: Codec, *, reading: bool = False) -> Store:

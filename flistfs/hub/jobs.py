@@ -105,7 +105,7 @@ class Jobs:
             if not is_at_work and each.touched < now - _KEPT:
                 del self._jobs[each.id]
         if len(self._jobs) >= _MAX_JOBS:
-            raise TooManyError("there are too many jobs; try again later")
+            raise TooManyError("there are too many jobs; try again later", int(_KEPT))
         job = Job(secrets.token_urlsafe(16), user)
         self._jobs[job.id] = job
         return job

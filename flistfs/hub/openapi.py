@@ -21,6 +21,8 @@ _TEXT: Final = "text/plain"
 
 _NAMES: Final = {
     "user": ("A repository.", "alice"),
+    "repository": ("A repository.", "alice"),
+    "member": ("A user.", "bob"),
     "name": ("An flist, a link or a tag link; `.flist` may be left out.", "latest"),
     "source": ("An flist that is there; `.flist` may be left out.", "app.flist"),
     "tag": ("A tag: a set of links.", "v1"),
@@ -90,6 +92,11 @@ _SCHEMAS: Final = {
         ),
     ),
     "User": _object(status=_one_of("success"), payload=_object(username=_STRING)),
+    "NewToken": _object(status=_one_of("success"), payload=_object(user=_STRING, token=_STRING)),
+    "Members": _object(
+        status=_one_of("success"),
+        payload=_object(members=_array(_object(user=_STRING, role=_one_of("member", "owner")))),
+    ),
     "NewJob": _object(status=_one_of("success"), payload=_object(jobid=_STRING)),
     "Repository": _object(name=_STRING, official={"type": "boolean"}, updated=_COUNT),
     "Hub": _object(software=_STRING, blocks={"type": ["string", "null"]}, format=_STRING),
@@ -105,6 +112,7 @@ _UPLOAD: Final = {
         }
     }
 }
+_ROLE: Final = {_JSON: {"schema": _object(role=_one_of("member", "owner"))}}
 _SOURCES: Final = {_JSON: {"schema": _array({"type": "string", "description": "USER/NAME"})}}
 
 
@@ -118,7 +126,7 @@ class _Operation:
         summary: What it does.
         answer: The schema of its answer.
         kind: The type of that.
-        scope: What the token has to be good for; None if there need be none.
+        scope: What the token has to be good for; None if there need be none, `_PASSWORD` for that instead.
         body: What is sent with it, by type.
         query: What may stand behind the path, by name.
         headers: Headers that count, by name.
@@ -139,7 +147,10 @@ _JOB: Final = {"job": "The job that others follow this by."}
 _FORMAT: Final = {"format": "The format of the flist that is made."}
 _ORIGINAL: Final = {"X-Original-Name": "The name that counts, instead of that of the file."}
 
+_PASSWORD: Final = "password"  # noqa: S105  a word
+
 _ME: Final = "/api/flist/me"
+_MEMBERS: Final = "/api/hub/members/{repository}"
 _ONE: Final = "/api/flist/{user}/{name}"
 _DONE: Final = _named("Done")
 
@@ -157,6 +168,29 @@ _OPERATIONS: Final = (
     _reads("/metrics", "Count what it did, for Prometheus.", _STRING, _TEXT),
     _reads("/api/openapi.json", "Describe the hub.", _FREE),
     _reads("/api/hub", "Say where its blocks are written to, and what flists it makes.", _named("Hub")),
+    _Operation(
+        "post",
+        "/api/hub/token",
+        "Make a token, for a user name and a password.",
+        _named("NewToken"),
+        scope=_PASSWORD,
+        query={
+            "label": "What it is for.",
+            "scope": "What it is good for: read, or write, which is usual.",
+            "expires": "When it ends, as in 90d or 12h; never is usual.",
+        },
+    ),
+    _Operation("delete", "/api/hub/token", "Make the token worthless.", _DONE, scope="read"),
+    _Operation("get", _MEMBERS, "List who acts for a repository.", _named("Members"), scope="write"),
+    _Operation(
+        "put",
+        f"{_MEMBERS}/{{member}}",
+        "Let a user act for a repository.",
+        _DONE,
+        scope="write",
+        body=_ROLE,
+    ),
+    _Operation("delete", f"{_MEMBERS}/{{member}}", "Let a user no longer act for it.", _DONE, scope="write"),
     _reads("/api/flist", "Name everything that is there, as USER/FILE.", _array(_STRING)),
     _reads("/api/repositories", "List all repositories.", _array(_named("Repository"))),
     _reads(
@@ -248,7 +282,10 @@ def description() -> Mapping[str, Any]:
         "paths": paths,
         "components": {
             "schemas": _SCHEMAS,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "password": {"type": "http", "scheme": "basic"},
+            },
         },
     }
 
@@ -279,7 +316,9 @@ def _described(operation: _Operation) -> dict[str, Any]:
             "default": error,
         },
     }
-    if operation.scope is not None:
+    if operation.scope == _PASSWORD:
+        found["security"] = [{"password": []}]
+    elif operation.scope is not None:
         found["security"] = [{"token": []}]
         found["description"] = f"The token has to have the scope `{operation.scope}`."
     if operation.body is not None:
