@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from flistfs.util.closing import Closing
 
@@ -17,7 +20,19 @@ _SCHEMA = (
 )
 
 
+_MAX_KNOWN: Final = 100_000
+"""How many are known without the database: some 30 MB of memory."""
+
 _Identity: TypeAlias = tuple[int, int, int]  # what changes with a file: inode, size, time
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A file as it was when it was opened: its MD5, its status, and maybe its content."""
+
+    md5: str
+    status: os.stat_result
+    content: bytes | None
 
 
 class Checksums(Closing):
@@ -30,6 +45,7 @@ class Checksums(Closing):
             OSError: it cannot be.
         """
         self._lock = threading.Lock()
+        self._known: dict[str, tuple[_Identity, str]] = {}
         try:
             self._connection = _opened(database)
         except sqlite3.DatabaseError:
@@ -72,21 +88,53 @@ class Checksums(Closing):
 
     def forget(self, paths: Iterable[str]) -> None:
         """Keep none of these files."""
+        self._known.clear()
         with self._lock:
             self._connection.executemany("DELETE FROM packages WHERE path = ?", [(path,) for path in paths])
 
+    def load(self, package: Path, most: int) -> Loaded:
+        """Return what is told of a file, and its content if it has not more than `most` bytes; blocks.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with package.open("rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read() if status.st_size <= most else None
+        if content is None:
+            return Loaded(self.md5(package), status, None)
+        identity = _identity_of(status)
+        md5 = self._kept(package, identity)
+        if md5 is None:
+            md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            self._keep(package, identity, md5)
+        return Loaded(md5, status, content)
+
     def _kept(self, package: Path, identity: _Identity) -> str | None:
+        known = self._known.get(str(package))
+        if known is not None and known[0] == identity:
+            return known[1]
         with self._lock:
             row = self._connection.execute(
                 "SELECT inode, size, mtime_ns, md5 FROM packages WHERE path = ?", [str(package)]
             ).fetchone()
-        return str(row[3]) if row is not None and row[:3] == identity else None
+        if row is None or row[:3] != identity:
+            return None
+        self._remember(package, identity, str(row[3]))
+        return str(row[3])
 
     def _keep(self, package: Path, identity: _Identity, md5: str) -> None:
-        with self._lock:
+        self._remember(package, identity, md5)
+        with self._lock, suppress(sqlite3.OperationalError):  # the disk is full: it is computed once more
             self._connection.execute(
                 "INSERT OR REPLACE INTO packages VALUES (?, ?, ?, ?, ?)", [str(package), *identity, md5]
             )
+
+    def _remember(self, package: Path, identity: _Identity, md5: str) -> None:
+        """Know an MD5 without asking the database, which one thread does at a time."""
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[str(package)] = identity, md5
 
     def close(self) -> None:
         """Close the database."""
@@ -105,7 +153,10 @@ def _opened(database: Path) -> sqlite3.Connection:
 
 
 def _identity(package: Path) -> _Identity:
-    status = package.stat()
+    return _identity_of(package.stat())
+
+
+def _identity_of(status: os.stat_result) -> _Identity:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 

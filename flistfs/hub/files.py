@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
@@ -13,12 +12,16 @@ from starlette.routing import Route
 
 from flistfs.format.router import only_server
 from flistfs.hub.answers import FOR_ALL, Json
+from flistfs.hub.checksums import Loaded
 from flistfs.hub.errors import NotFoundError
 from flistfs.hub.hub import Hub
 from flistfs.hub.names import flist_name, with_suffix
 from flistfs.hub.public import hub_of, in_thread
 
 _ABOUT = (".md5", ".txt", ".json")
+
+_SMALL: Final = 256 << 10
+"""Bytes of packages that are sent from memory: the parts of a file are each read in another thread."""
 
 _LINES = (
     ("File", "flist"),
@@ -45,11 +48,9 @@ async def _file(request: Request) -> Response:
     if about is None:
         if not name.endswith((".flist", ".fl")):
             raise NotFoundError("there is no such page")
-        package = await in_thread(hub.repositories.package, user, name, tag)
-        return await _package(request, package, name)
+        return await _package(request, user, name, tag)
     flist = flist_name(name.removesuffix(about))
-    package = await in_thread(hub.repositories.package, user, flist, tag)
-    md5 = await in_thread(hub.checksums.md5, package)
+    md5 = await in_thread(_md5, hub, user, flist, tag)
     if about == ".md5":
         return PlainTextResponse(f"{md5}\n", headers=FOR_ALL)
     told = _told(request, user, flist, md5)
@@ -76,25 +77,32 @@ def _address(request: Request) -> str:
     return str(request.url) if own is None else f"{own}{request.url.path}"
 
 
-async def _package(request: Request, package: Path, name: str) -> Response:
-    md5, status = await in_thread(_identity, hub_of(request), package)
-    headers = {**FOR_ALL, "Cache-Control": "no-cache", "ETag": f'"{md5}"'}
+async def _package(request: Request, user: str, name: str, tag: str | None) -> Response:
+    package, loaded = await in_thread(_load, hub_of(request), user, name, tag)
+    headers = {**FOR_ALL, "Cache-Control": "no-cache", "ETag": f'"{loaded.md5}"'}
     answer = FileResponse(
         package,
         headers=headers,
         media_type="application/octet-stream",
         filename=name,
-        stat_result=status,
+        stat_result=loaded.status,
         content_disposition_type="inline",
     )
-    if _is_unchanged(request, md5, status.st_mtime):
+    if _is_unchanged(request, loaded.md5, loaded.status.st_mtime):
         kept = {key: answer.headers[key] for key in ("etag", "last-modified", "cache-control")}
         return Response(status_code=304, headers={**FOR_ALL, **kept})
+    if loaded.content is not None and request.method == "GET" and "range" not in request.headers:
+        return Response(loaded.content, headers=dict(answer.headers))
     return answer
 
 
-def _identity(hub: Hub, package: Path) -> tuple[str, os.stat_result]:
-    return hub.checksums.md5(package), package.stat()
+def _load(hub: Hub, user: str, name: str, tag: str | None) -> tuple[Path, Loaded]:
+    package = hub.repositories.package(user, name, tag)
+    return package, hub.checksums.load(package, _SMALL)
+
+
+def _md5(hub: Hub, user: str, name: str, tag: str | None) -> str:
+    return hub.checksums.md5(hub.repositories.package(user, name, tag))
 
 
 def _is_unchanged(request: Request, md5: str, mtime: float) -> bool:

@@ -101,8 +101,8 @@ async def _light(request: Request) -> Response:
     hub, user, name = hub_of(request), request.path_params["user"], request.path_params["name"]
 
     def look() -> dict[str, Any]:
-        entry = hub.repositories.find(user, name)
-        return light(entry, hub.checksums.md5(hub.repositories.package(user, name)))
+        entry, package = hub.repositories.find(user, name)
+        return light(entry, hub.checksums.md5(package))
 
     return public(await in_thread(look))
 

@@ -95,12 +95,7 @@ def test_answers_are_as_described(hub: RunningHub) -> None:
             if "application/json" not in kinds or "{source}" in path or "crosstag" in path:
                 continue
             name = "tl" if "taglink" in path else "described"
-            asked = (
-                path.replace("{user}", "alice")
-                .replace("{repository}", "alice")
-                .replace("{name}", name)
-                .replace("{tag}", "t")
-            )
+            asked = path.format(user="alice", repository="alice", name=name, tag="t")
             found = client.get(asked)
             assert found.status_code == 200, asked
             Draft202012Validator(schema_of(path, "application/json")).validate(found.json())
