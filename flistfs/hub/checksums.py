@@ -110,10 +110,22 @@ class Checksums(Closing):
             self._keep(package, identity, md5)
         return Loaded(md5, status, content)
 
-    def _kept(self, package: Path, identity: _Identity) -> str | None:
+    def known(self, package: Path) -> str | None:
+        """Return the MD5 of a file if it was asked for already: a call of some microseconds.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        return self._remembered(package, _identity(package))
+
+    def _remembered(self, package: Path, identity: _Identity) -> str | None:
         known = self._known.get(str(package))
-        if known is not None and known[0] == identity:
-            return known[1]
+        return known[1] if known is not None and known[0] == identity else None
+
+    def _kept(self, package: Path, identity: _Identity) -> str | None:
+        known = self._remembered(package, identity)
+        if known is not None:
+            return known
         with self._lock:
             row = self._connection.execute(
                 "SELECT inode, size, mtime_ns, md5 FROM packages WHERE path = ?", [str(package)]

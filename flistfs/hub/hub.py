@@ -15,6 +15,7 @@ from flistfs.format.base import Codec
 from flistfs.format.router import Router, router_to
 from flistfs.hub.accounts import Accounts
 from flistfs.hub.checksums import Checksums
+from flistfs.hub.lists import Lists
 from flistfs.hub.repositories import Repositories
 from flistfs.hub.tries import Tries
 from flistfs.stores import Store, open_store
@@ -88,6 +89,7 @@ class Hub(Closing):
             try:
                 _lock(data / "lock", opened)
                 self.repositories = Repositories(data)
+                self.lists = Lists(self.repositories)
                 self.checksums = opened.enter_context(Checksums(data / "index.sqlite3"))
             except OSError as error:
                 raise OutputError(f"{data} cannot be written: {error.strerror}") from error

@@ -101,6 +101,20 @@ class Repositories:
         """
         return self._listed(self._directory(user))
 
+    def version(self, user: str) -> tuple[int, int]:
+        """Return what changes with what is in a repository, but not with what links lead to.
+
+        That are the inode of its directory, and when that was changed (nanoseconds since 1970).
+
+        Raises:
+            NotFoundError: there is no such repository.
+        """
+        try:
+            status = os.lstat(self._directory(user))
+        except OSError:
+            raise NotFoundError("user not found") from None
+        return status.st_ino, status.st_mtime_ns
+
     def tagged(self, user: str, tag: str) -> list[Entry]:
         """Return the links of a tag.
 
