@@ -42,7 +42,7 @@ def routed(hub: Hub) -> Starlette:
         FlistfsError: _failed,
         HTTPException: _not_served,
         ClientDisconnect: _gone,
-        OSError: _unwritable,
+        OSError: _without_disk,
     }
     app = Starlette(
         routes=[
@@ -126,8 +126,10 @@ async def _failed(request: Request, error: FlistfsError) -> Response:
     return failure("the hub could not do this", 500, _headers(request))
 
 
-async def _unwritable(request: Request, error: OSError) -> Response:
-    """Answer where the hub's disk fails, which is no fault of the hub's program if it is full."""
+async def _without_disk(request: Request, error: OSError) -> Response:
+    """Answer where a file cannot be had: it is no bug if that has gone, or the disk is full."""
+    if isinstance(error, FileNotFoundError):
+        return failure("source not found", 404, await _headers_at_end(request))
     if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         raise error
     log.error("%s %s failed: the disk is full", request.method, request.url.path)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from flistfs.format.router import only_server
 from flistfs.hub.answers import FOR_ALL, Json
@@ -80,7 +81,7 @@ def _address(request: Request) -> str:
 async def _package(request: Request, user: str, name: str, tag: str | None) -> Response:
     package, loaded = await in_thread(_load, hub_of(request), user, name, tag)
     headers = {**FOR_ALL, "Cache-Control": "no-cache", "ETag": f'"{loaded.md5}"'}
-    answer = FileResponse(
+    answer = _File(
         package,
         headers=headers,
         media_type="application/octet-stream",
@@ -94,6 +95,19 @@ async def _package(request: Request, user: str, name: str, tag: str | None) -> R
     if loaded.content is not None and request.method == "GET" and "range" not in request.headers:
         return Response(loaded.content, headers=dict(answer.headers))
     return answer
+
+
+class _File(FileResponse):
+    """A file; where another part of it is asked for than there is, a browser may see that, too."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in {400, 416}:
+                allowed = [(name.lower().encode(), value.encode()) for name, value in FOR_ALL.items()]
+                message["headers"] = [*message["headers"], *allowed]
+            await send(message)
+
+        await super().__call__(scope, receive, sent)
 
 
 def _load(hub: Hub, user: str, name: str, tag: str | None) -> tuple[Path, Loaded]:

@@ -258,6 +258,11 @@ def test_a_package_is_downloaded(hub: RunningHub, anybody: httpx2.Client, one: s
     )
     part = anybody.get(f"/alice/{one}", headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, whole.content[10:20])
+    for wanted in ("bytes=10-19,30-39", "bytes=-5"):
+        assert anybody.get(f"/alice/{one}", headers={"Range": wanted}).status_code == 206
+    for wanted, status in (("bytes=999999999-", 416), ("junk", 400)):
+        refused = anybody.get(f"/alice/{one}", headers={"Range": wanted})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (status, "*")
     for known in ({"If-None-Match": f'"{md5}"'}, {"If-Modified-Since": headers["last-modified"]}):
         assert anybody.get(f"/alice/{one}", headers=known).status_code == 304
     assert anybody.get(f"/alice/{one}.md5").text == f"{md5}\n"
