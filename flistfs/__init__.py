@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flistfs.api.merging import merge
     from flistfs.api.mounting import mount, mount_sealed, unmount
     from flistfs.api.packing import Packed, pack
-    from flistfs.api.publishing import Published, publish
+    from flistfs.api.publishing import HubClient, Published, open_hub, publish
     from flistfs.api.pushing import push
     from flistfs.api.routing import Routed, route
     from flistfs.api.sessions import Session
@@ -49,6 +49,7 @@ __all__ = [
     "FlistfsError",
     "Found",
     "Holdings",
+    "HubClient",
     "Kind",
     "LeftOut",
     "Merged",
@@ -82,6 +83,7 @@ __all__ = [
     "mount_sealed",
     "new",
     "open",
+    "open_hub",
     "pack",
     "publish",
     "push",
@@ -107,7 +109,7 @@ if not TYPE_CHECKING:  # a type checker knows the names, and is to refuse any ot
         "flistfs.api.merging": "merge",
         "flistfs.api.mounting": "mount mount_sealed unmount",
         "flistfs.api.packing": "Packed pack",
-        "flistfs.api.publishing": "Published publish",
+        "flistfs.api.publishing": "HubClient Published open_hub publish",
         "flistfs.api.pushing": "push",
         "flistfs.api.routing": "Routed route",
         "flistfs.api.sessions": "Session",

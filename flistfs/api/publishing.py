@@ -29,10 +29,10 @@ __all__ = [
     "Listed",
     "Published",
     "Told",
-    "hub",
     "login",
     "login_with_password",
     "logout",
+    "open_hub",
     "publish",
 ]
 
@@ -40,7 +40,7 @@ _NO_LOGINS: Final[Mapping[str, Any]] = {"default": None, "tokens": {}}
 
 
 @contextmanager
-def hub(
+def open_hub(
     url: str | None = None, token: str | None = None, *, acting_for: str | None = None
 ) -> Iterator[HubClient]:
     """Open the connection to a hub.

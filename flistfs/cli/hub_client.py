@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from flistfs.api.publishing import HubClient, hub, login, login_with_password, logout
+from flistfs.api.publishing import HubClient, login, login_with_password, logout, open_hub
 from flistfs.cli.answers import absolute, answer
 from flistfs.cli.nodes import time_of
 from flistfs.cli.options import any_path, force_option, json_option
@@ -46,7 +46,7 @@ def token() -> str | None:
 
 def opened(url: str | None, acting_for: str | None = None) -> Any:  # noqa: ANN401  a context manager
     """Open the hub that is named, or the one of the last login."""
-    return hub(url, token(), acting_for=acting_for)
+    return open_hub(url, token(), acting_for=acting_for)
 
 
 def _named(text: str, client: HubClient) -> tuple[str, str]:

@@ -18,7 +18,6 @@ import pytest
 
 import flistfs
 from flistfs import errors
-from flistfs.api import publishing
 from tests.e2e.schemas import check_answer
 from tests.hub.conftest import TIMEOUT, RunningHub
 
@@ -176,7 +175,7 @@ def test_a_login_is_kept_for_one_hub(hub: RunningHub) -> None:
 def test_python(hub: RunningHub, source: Path) -> None:
     done = flistfs.publish(source, name="python", url=hub.url, token=hub.tokens["alice"])
     assert done.url == f"{hub.url}/alice/python.flist"
-    with publishing.hub(hub.url) as client:
+    with flistfs.open_hub(hub.url) as client:
         assert client.find("alice", "python").md5 == done.md5
         with pytest.raises(errors.HubRefusedError, match="no authorization provided"):
             client.delete("python")
@@ -288,7 +287,7 @@ LIGHT = {"name": "x.flist", "size": 3, "updated": 1, "type": "regular", "md5": "
     ],
 )
 def test_a_hub_that_lies(tmp_path: Path, answers: dict[str, tuple[int, bytes]], message: str) -> None:
-    with lying_hub(answers) as url, publishing.hub(url) as client:
+    with lying_hub(answers) as url, flistfs.open_hub(url) as client:
         with pytest.raises(errors.HubRefusedError) as caught:
             client.download("a", "x", tmp_path / "out.flist")
         assert message in str(caught.value)
