@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, TypeAlias
-
-import platformdirs
+from typing import TypeAlias
 
 from flistfs.errors import UsageError
 from flistfs.stores.url import default_store_url, named_store, parse_store_url, with_min_replicas
 
 AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 """A path, as the functions of `os` take it."""
-
-_CACHE: Final = platformdirs.user_cache_path("flistfs") / "flists"
 
 StoreName: TypeAlias = str | os.PathLike[str]
 """A store: its URL, or the path of a router.yaml."""
@@ -45,11 +41,6 @@ def flist_path(package: AnyPath) -> Path:
     from flistfs.hub.fetching import fetched  # noqa: PLC0415  few flists are named so
 
     return fetched(text)
-
-
-def is_copy(path: Path) -> bool:
-    """Return whether an flist is a copy of what lies elsewhere, which must not be changed in its place."""
-    return _CACHE in path.parents
 
 
 def flist_paths(packages: AnyPath | Iterable[AnyPath]) -> list[Path]:

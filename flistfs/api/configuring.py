@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flistfs.api.arguments import AnyPath, flist_path, is_copy, output_path
+from flistfs.api.arguments import AnyPath, flist_path, output_path
 from flistfs.errors import UsageError
 from flistfs.format.metadata import BACKEND, KNOWN, MetadataChange
+from flistfs.hub.copies import is_copy
 
 __all__ = ["MetadataChange", "configure"]
 

@@ -10,12 +10,12 @@ from flistfs.api.arguments import (
     StoreName,
     chosen_store,
     flist_path,
-    is_copy,
     output_path,
     target_store,
 )
 from flistfs.errors import UsageError
 from flistfs.format.metadata import NO_CHANGE
+from flistfs.hub.copies import is_copy
 from flistfs.reading import push as pushing
 from flistfs.reading.config import rewrite
 from flistfs.reading.content import store_of

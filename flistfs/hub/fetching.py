@@ -10,10 +10,10 @@ from typing import BinaryIO, Final
 from urllib.parse import unquote
 
 import httpx2
-import platformdirs
 
 from flistfs.errors import HubRefusedError, HubUnavailableError, OutputError, UsageError
 from flistfs.hub.checksums import md5_of
+from flistfs.hub.copies import copies
 from flistfs.hub.errors import HubError
 from flistfs.hub.names import checked
 from flistfs.util.output_file import OutputFile
@@ -22,11 +22,6 @@ _PART: Final = 1 << 18
 _TIMEOUT: Final = 60.0  # seconds without a byte
 _DIGITS: Final = 32
 _MAX_DIGEST: Final = 256  # bytes of an answer that is an MD5
-
-
-def cache() -> Path:
-    """Return the directory of flists that were fetched; what is in it may be removed at any time."""
-    return platformdirs.user_cache_path("flistfs") / "flists"
 
 
 def fetched(url: str) -> Path:
@@ -52,8 +47,8 @@ def fetched(url: str) -> Path:
         raise UsageError(f"the URL of the flist has no name at its end: {error}") from None
     with closing(httpx2.Client(timeout=_TIMEOUT, follow_redirects=True)) as client:
         told = _told(client, url)
-        if told is not None and _is_kept(cache() / told / name, told):
-            return cache() / told / name
+        if told is not None and _is_kept(copies() / told / name, told):
+            return copies() / told / name
         return _fetch(client, url, name, told)
 
 
@@ -72,7 +67,7 @@ def _told(client: httpx2.Client, url: str) -> str | None:
 
 def _fetch(client: httpx2.Client, url: str, name: str, told: str | None) -> Path:
     """Fetch an flist into the cache."""
-    part = cache() / f"{name}.{os.getpid()}.part"
+    part = copies() / f"{name}.{os.getpid()}.part"
     digest = hashlib.md5(usedforsecurity=False)
 
     def write(file: BinaryIO) -> None:
@@ -91,13 +86,13 @@ def _fetch(client: httpx2.Client, url: str, name: str, told: str | None) -> Path
             if told is not None and md5 != told:
                 raise HubRefusedError(f"{url} has another MD5 than {url}.md5 tells; try again")
             output.publish()
-        kept = cache() / md5 / name
+        kept = copies() / md5 / name
         kept.parent.mkdir(exist_ok=True)
         part.replace(kept)
     except httpx2.HTTPError as error:
         raise _unavailable(url, error) from None
     except OSError as error:
-        raise OutputError(f"{cache()} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{copies()} cannot be written: {error.strerror}") from error
     return kept
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import flistfs
+from tests.both import FORMATS
 from tests.e2e.commands import Home
-from tests.e2e.test_formats import FORMATS, comparable
+from tests.e2e.test_formats import comparable
 from tests.e2e.test_roundtrip import blocks_in_redis
 from tests.independent_reader import read_flist
 from tests.independent_reader2 import read_flist2

@@ -32,6 +32,7 @@ from flistfs.format.zeroos.records import (
     encode_directory,
 )
 from flistfs.reading.flist import Flist
+from tests.both import FORMATS
 from tests.e2e.commands import Home, shell, umount
 from tests.e2e.test_roundtrip import blocks_in_redis
 from tests.independent_reader import read_flist
@@ -40,8 +41,6 @@ from tests.needs import needs_data
 from tests.redis_server import RedisServer, running_redis
 from tests.snapshots import assert_flist_equals, snapshot
 from tests.trees import make_everything
-
-FORMATS = ("rocksdb", "sqlite")
 
 
 def comparable(tree: Path) -> dict[bytes, object]:

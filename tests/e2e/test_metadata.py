@@ -16,8 +16,8 @@ import flistfs
 from flistfs import MetadataChange, errors
 from flistfs.format.router import router_to
 from flistfs.reading.config import rewrite
+from tests.both import FORMATS
 from tests.e2e.commands import Home, is_mounted, shell, umount
-from tests.e2e.test_formats import FORMATS
 from tests.needs import needs_data
 
 OPTIONS = (

@@ -9,8 +9,8 @@ import pytest
 import flistfs
 from flistfs import errors
 from flistfs.format.rocksdb.package import unpack_package
+from tests.both import FORMATS
 from tests.e2e.commands import Home
-from tests.e2e.test_formats import FORMATS
 from tests.redis_server import RedisServer, free_port
 
 CONTENT = b"what is in it" * 1000

@@ -7,25 +7,18 @@ import random
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.commands import wait_until
 from tests.hub.conftest import TIMEOUT, RunningHub, archive, running_hub, said, uploaded
 from tests.hub.killing import Campaign
 from tests.redis_server import running_redis
 
 LARGE = archive({"large": os.urandom(4 << 20)}, "w")
-
-
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not is_so():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
 
 
 def packers(hub: RunningHub) -> list[int]:

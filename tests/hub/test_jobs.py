@@ -14,8 +14,9 @@ import httpx2
 import pytest
 
 import flistfs
+from tests.e2e.commands import wait_until
 from tests.hub.conftest import RunningHub, archive, running_hub, said, uploaded
-from tests.hub.test_faults import half_an_upload, packers, wait_until
+from tests.hub.test_faults import half_an_upload, packers
 from tests.hub.test_hub import CONTENT
 
 
