@@ -96,7 +96,7 @@ async def _refused(request: Request, error: HubError) -> Response:
 async def _headers_at_end(request: Request) -> dict[str, str]:
     """Return the headers of an answer that is given before the request is read to its end, maybe."""
     headers = dict(_headers(request))
-    if request.method == "POST":
+    if request.method in {"POST", "PUT"}:
         # What is still coming must be taken for no further request, and a client that sends may not listen.
         await _drain(request)
         headers["Connection"] = "close"
@@ -116,7 +116,7 @@ async def _drain(request: Request) -> None:
 
 async def _failed(request: Request, error: FlistfsError) -> Response:
     """Answer for an error of the engine, whose text may tell of the machine."""
-    log.warning("%s %s failed: %s", request.method, request.url.path, error)
+    log.warning("%s %r failed: %s", request.method, request.url.path, error)
     if isinstance(error, FormatError):
         return failure("the flist is damaged", 400, _headers(request))
     if isinstance(error, StoreError):
@@ -132,7 +132,7 @@ async def _without_disk(request: Request, error: OSError) -> Response:
         return failure("source not found", 404, await _headers_at_end(request))
     if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         raise error
-    log.error("%s %s failed: the disk is full", request.method, request.url.path)
+    log.error("%s %r failed: the disk is full", request.method, request.url.path)
     return failure("the hub's disk is full; try again later", 507, await _headers_at_end(request))
 
 
@@ -155,7 +155,7 @@ def _methods(request: Request) -> set[str]:
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001  starlette's signature
-    log.info("%s %s: the client has gone", request.method, request.url.path)
+    log.info("%s %r: the client has gone", request.method, request.url.path)
     return Response(status_code=400)
 
 

@@ -79,7 +79,7 @@ class Watched:
         try:
             await self._app(scope, noted, watched)
         except Exception as error:
-            log.exception("%s %s failed", scope.get("method"), scope.get("path"))
+            log.exception("%s %r failed", scope.get("method"), scope.get("path"))
             if begun:  # the connection must end where its answer does not
                 raise error from None
             await failure("this is a bug of the hub", 500)(scope, receive, send)

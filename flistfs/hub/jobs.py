@@ -21,6 +21,7 @@ from starlette.routing import Route
 from flistfs.hub.errors import HubError, NotFoundError, TooManyError
 
 _MAX_JOBS: Final = 1000
+_MAX_JOBS_EACH: Final = 100  # of one user
 _KEPT: Final = 600.0  # seconds that a job waits for what is to be done, and is known once it is done
 _ALIVE: Final = 15.0  # seconds after which something is sent, so that no proxy ends the connection
 
@@ -99,16 +100,25 @@ class Jobs:
         Raises:
             TooManyError: there are too many.
         """
+        self._forget()
+        own = [each for each in self._jobs.values() if each.user == user]
+        for known, limit in ((own, _MAX_JOBS_EACH), ([*self._jobs.values()], _MAX_JOBS)):
+            if len(known) >= limit:
+                over = next((each for each in known if each.is_over), None)
+                if over is None:
+                    raise TooManyError("there are too many jobs; try again later", int(_KEPT))
+                self._jobs.pop(over.id, None)
+        job = Job(secrets.token_urlsafe(16), user)
+        self._jobs[job.id] = job
+        return job
+
+    def _forget(self) -> None:
+        """Forget what nothing was done for, and what is over, after a while."""
         now = trio.current_time()
         for each in [*self._jobs.values()]:
             is_at_work = each.has_begun and not each.is_over
             if not is_at_work and each.touched < now - _KEPT:
                 del self._jobs[each.id]
-        if len(self._jobs) >= _MAX_JOBS:
-            raise TooManyError("there are too many jobs; try again later", int(_KEPT))
-        job = Job(secrets.token_urlsafe(16), user)
-        self._jobs[job.id] = job
-        return job
 
     def find(self, job: str) -> Job:
         """Return a job; raises `NotFoundError` if there is none, or no longer."""

@@ -92,6 +92,20 @@ def test_how_jobs_fail(hub: RunningHub, alice: httpx2.Client) -> None:
         assert said(bob.post("/api/flist/me/upload", **again), 404) == "job id not found"  # type: ignore[arg-type]
 
 
+def test_so_many_jobs_of_one_user(tmp_path: Path) -> None:
+    with running_hub(tmp_path) as hub, hub.client("alice") as client, hub.client("bob") as other:
+        jobs = [new_job(client) for _ in range(100)]
+        refused = client.post("/api/flist/me/jobs")
+        assert said(refused, 429) == "there are too many jobs; try again later"
+        assert int(refused.headers["retry-after"]) > 0
+        new_job(other)
+        query = {"params": {"job": jobs[7]}, "files": {"file": ("a.zip", b"")}}
+        assert client.post("/api/flist/me/upload", **query).status_code == 400  # type: ignore[arg-type]
+        new_job(client)  # in place of what is over
+        assert said(client.get(f"/listen/{jobs[7]}"), 404)
+        assert client.head(f"/listen/{jobs[0]}").status_code == 200
+
+
 def test_a_job_whose_client_goes(hub: RunningHub, alice: httpx2.Client) -> None:
     job = new_job(alice)
     with half_an_upload(hub, hub.tokens["alice"], query=f"?job={job}"):
