@@ -31,6 +31,9 @@ VOLUME: Final = "volume"
 README: Final = "readme"
 """What is said about it: a JSON object with the texts `readme` and maybe `license`."""
 
+WORKING_DIRECTORY: Final = "workdir"
+"""The directory in which the command starts: a plain text, which no other program writes."""
+
 KNOWN: Final = frozenset({BACKEND, ENTRYPOINT, ENVIRON, PORT, VOLUME, README})
 """The keys whose values have a shape."""
 

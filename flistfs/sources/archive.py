@@ -155,7 +155,7 @@ class TarSource:
             path = _checked_path(member.name)
             if self._is_excluded(path, is_directory=member.kind == DIRECTORY):
                 return
-            item = _item(reader, member, path)
+            item = member_item(reader, member, path)
         except MemberError as error:
             yield Problem(member.name, str(error))
             return
@@ -175,7 +175,12 @@ class TarSource:
         )
 
 
-def _item(reader: TarReader, member: Member, path: bytes) -> Item:
+def member_item(reader: TarReader | None, member: Member, path: bytes) -> Item:
+    """Return the item of a member at a path; without a reader it has no content.
+
+    Raises:
+        MemberError: it is invalid.
+    """
     kind = _TYPES.get(member.kind)
     if kind is None:
         raise MemberError(f"it is of an unknown type ({member.kind!r})")
@@ -195,7 +200,7 @@ def _item(reader: TarReader, member: Member, path: bytes) -> Item:
         target=_link_target(member) if kind == stat.S_IFLNK else b"",
         link=_checked_path(member.link) if member.kind == HARD_LINK else None,
         xattrs=member.xattrs,
-        pieces=_pieces(reader, member) if has_content else (),
+        pieces=_pieces(reader, member) if has_content and reader is not None else (),
         count=_count_chunks(member) if has_content else 0,
         makes_parents=True,
         replaces_link=True,

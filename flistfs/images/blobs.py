@@ -1,0 +1,159 @@
+"""The files that an image is made of: in a directory, or in an archive, where they have no useful order."""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+import tarfile
+import tempfile
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, BinaryIO, Final, Protocol, cast
+
+from flistfs.errors import FormatError, SourceError
+from flistfs.sources.decompress import Decompressed
+
+_MAX_MEMBERS: Final = 100_000
+_PART: Final = 1 << 20
+_TAR_MAGIC: Final = slice(257, 262)
+
+
+class Blobs(Protocol):
+    """Files by their names, such as `index.json` and `blobs/sha256/…`."""
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a file."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file.
+
+        Raises:
+            SourceError: it is not there.
+        """
+
+    def close(self) -> None:
+        """Close what they lie in."""
+
+
+def read(blobs: Blobs, name: str, most: int) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        SourceError: it is not there, cannot be read, or has more than `most` bytes.
+    """
+    with blobs.open(name) as file:
+        try:
+            content = file.read(most + 1)
+        except (OSError, tarfile.TarError) as error:
+            raise SourceError(f"the image is damaged: {name} cannot be read: {error}") from None
+    if len(content) > most:
+        raise SourceError(f"the image is invalid: {name} has more than {most:,} bytes")
+    return content
+
+
+class DirectoryBlobs:
+    """The files of a directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        return (self._directory / name).is_file()
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file; raises `SourceError`."""
+        try:
+            return (self._directory / name).open("rb")
+        except OSError as error:
+            raise SourceError(
+                f"{self._directory} is no whole image: {name} cannot be read: {error.strerror}"
+            ) from None
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class ArchiveBlobs:
+    """The files of a tar archive, which may be compressed: that is unpacked to a temporary file first."""
+
+    def __init__(self, path: str) -> None:
+        """Read what is in an archive.
+
+        Raises:
+            SourceError: it is none, or cannot be read.
+        """
+        self._path = path
+        with ExitStack() as opened:
+            try:
+                file = opened.enter_context(_seekable(path))
+                self._tar = opened.enter_context(tarfile.open(fileobj=file, mode="r:"))
+                self._members = self._found()
+            except OSError as error:
+                raise SourceError(f"{path} cannot be read: {error.strerror or error}") from None
+            except (tarfile.TarError, FormatError) as error:
+                raise SourceError(f"{path} is no archive of an image: {error}") from None
+            self._opened = opened.pop_all()
+
+    def _found(self) -> dict[str, tarfile.TarInfo]:
+        found: dict[str, tarfile.TarInfo] = {}
+        for member in self._tar:
+            if len(found) >= _MAX_MEMBERS:
+                raise SourceError(f"{self._path} has more than {_MAX_MEMBERS:,} members: it is no image")
+            found[posixpath.normpath(member.name)] = member
+        return found
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        return self._member(name) is not None
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file; raises `SourceError`."""
+        member = self._member(name)
+        file = None if member is None else self._tar.extractfile(member)
+        if file is None:
+            raise SourceError(f"{self._path} is no whole image: {name} is not in it")
+        return cast("BinaryIO", file)
+
+    def _member(self, name: str) -> tarfile.TarInfo | None:
+        member = self._members.get(posixpath.normpath(name))
+        if member is not None and member.issym():
+            # skopeo and podman write layers that several images have as links to one.
+            target = posixpath.join(posixpath.dirname(posixpath.normpath(name)), member.linkname)
+            member = self._members.get(posixpath.normpath(target))
+        return member if member is not None and member.isreg() else None
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._opened.close()
+
+
+def _seekable(path: str) -> IO[bytes]:
+    """Open an archive so that any part of it can be read."""
+    file = io.FileIO(path)
+    try:
+        if file.seekable() and file.read(512)[_TAR_MAGIC] == b"ustar":
+            file.seek(0)
+            return file
+        with suppress(OSError):
+            file.seek(0)
+        spooled = tempfile.TemporaryFile(prefix="flistfs-image-")  # noqa: SIM115  who calls closes it
+        try:
+            stream = Decompressed(file)
+            while part := stream.read(_PART):
+                spooled.write(part)
+            spooled.seek(0)
+        except BaseException:
+            spooled.close()
+            raise
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return spooled
+
+
+def is_directory(path: str) -> bool:
+    """Return whether an image lies in a directory."""
+    return os.path.isdir(path)  # noqa: PTH112  a text
