@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flistfs.api import process
 from flistfs.api.arguments import AnyPath, StoreName, target_store
 from flistfs.api.format_names import FormatName
+from flistfs.api.images import opened_source
 from flistfs.api.requests import checked_patterns, seal_request
 from flistfs.authoring.request import AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
-from flistfs.format.metadata import MetadataChange
+from flistfs.format.metadata import MetadataChange, entrypoint_of
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.output_file import check_output
 from flistfs.util.progress import Progress, quiet
 
+if TYPE_CHECKING:
+    from flistfs.images.image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class PackedImage:
+    """The container image that was read: where it is, what it is called there, and its digest."""
+
+    source: str
+    name: str | None
+    digest: str
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What `pack` read, and what it made of it."""
+    """What `pack` read, and what it made of it; `image` is None where the source was none."""
 
     added: AddSummary
     sealed: SealSummary
+    image: PackedImage | None = None
 
 
 def pack(
@@ -42,7 +56,8 @@ def pack(
     public_url: str | None = None,
     router: AnyPath | None = None,
     metadata: MetadataChange | None = None,
-    startup: bool = False,
+    startup: bool | None = None,
+    platform: str | None = None,
     timeout: float = STORE_TIMEOUT,
     check_content: bool = False,
     measure: bool | None = None,
@@ -52,6 +67,8 @@ def pack(
 
     Args:
         source: A directory, whose content goes to the top, or a tar archive; None for one on standard input.
+            A container image, where it is one, or a transport says so: `docker-archive:FILE[:NAME:TAG]`,
+            `oci-archive:FILE[:REF]`, `oci:DIR[:REF]`. `dir:DIR` and `tar:FILE` are none, whatever they hold.
         out: The flist; it exists whole or not at all.
         store: Where blocks go.
         password: The store's, if its URL has none.
@@ -65,7 +82,8 @@ def pack(
         public_url: Where readers reach the store, if not at its URL.
         router: A router.yaml to be put into the flist.
         metadata: What the flist says besides its tree.
-        startup: Put a .startup.toml into the tree, which says how it is started.
+        startup: Put a .startup.toml into the tree, which says how it is started. Default: if an image says.
+        platform: Which one of an image for several, such as linux/arm64. Default: this machine's.
         timeout: Seconds to wait while the store takes nothing.
         check_content: Fetch every block that is there already, and put right ones over wrong ones.
         measure: Find out first how much there is, so that the progress has a total. Default: if there is one.
@@ -78,42 +96,46 @@ def pack(
         UsageError: an argument is invalid.
     """
     url, secret = target_store(store, password, min_replicas)
-    request = seal_request(
-        out,
-        force=force,
-        timeout=timeout,
-        owner=owner,
-        epoch=epoch,
-        exclude=(),  # what is left out is not read, either
-        router=router,
-        public_url=public_url,
-        incomplete=False,
-        check_content=check_content,
-        metadata=metadata,
-        startup=startup,
-    )
-    check_output(request.out, force=force)  # before the hours that reading may take
-    measured = progress is not None if measure is None else measure
-    reading = AddRequest((), "", checked_patterns(exclude), keep_going, timeout, measure=measured)
-    with process.loading():
-        from flistfs.authoring import offline  # noqa: PLC0415  it takes longer to load than --help
-    spares = process.prepare_encoders(url, format)
-    added, summary = offline.pack(
-        _named(source),
-        url,
-        format,
-        Passwords(secret, None),
-        request,
-        reading,
-        progress or quiet,
-        spares,
-    )
-    return Packed(added, summary)
+    with opened_source(source, platform) as (name, image):
+        request = seal_request(
+            out,
+            force=force,
+            timeout=timeout,
+            owner=owner,
+            epoch=epoch,
+            exclude=(),  # what is left out is not read, either
+            router=router,
+            public_url=public_url,
+            incomplete=False,
+            check_content=check_content,
+            metadata=metadata,
+            startup=_says_start(image, metadata) if startup is None else startup,
+        )
+        check_output(request.out, force=force)  # before the hours that reading may take
+        measured = progress is not None if measure is None else measure
+        reading = AddRequest((), "", checked_patterns(exclude), keep_going, timeout, measure=measured)
+        with process.loading():
+            from flistfs.authoring import offline  # noqa: PLC0415  it takes longer to load than --help
+        spares = process.prepare_encoders(url, format)
+        added, summary = offline.pack(
+            name,
+            url,
+            format,
+            Passwords(secret, None),
+            request,
+            reading,
+            progress or quiet,
+            spares,
+            image=image,
+        )
+    return Packed(added, summary, None if image is None else PackedImage(name, image.name, image.digest))
 
 
-def _named(source: AnyPath | None) -> str:
-    """Return the source as `open_tree` takes it, to which `-` is standard input."""
-    if source is None:
-        return "-"
-    text = os.fsdecode(source)
-    return "./-" if text == "-" else text
+def _says_start(image: Image | None, metadata: MetadataChange | None) -> bool:
+    """Return whether an image says what is started, or a user says that of one."""
+    if image is None:
+        return False
+    from flistfs.images.config import metadata_of  # noqa: PLC0415  few need it
+
+    change = metadata_of(image).applied({})
+    return bool(entrypoint_of((metadata or MetadataChange()).applied(change)))

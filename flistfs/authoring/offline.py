@@ -30,6 +30,9 @@ from flistfs.authoring.upload.known_blocks import known_blocks_path
 from flistfs.authoring.upload.store_timeout import connect
 from flistfs.errors import FlistfsError, SessionError
 from flistfs.format.opening import format_named
+from flistfs.images.config import metadata_of as image_metadata
+from flistfs.images.image import Image
+from flistfs.images.source import LayeredSource
 from flistfs.sources.decoded import DecodedSource
 from flistfs.sources.excludes import excluding
 from flistfs.sources.item import TreeSource
@@ -149,6 +152,7 @@ def pack(
     spares: SpareProcesses | None = None,
     *,
     limits: Limits | None = None,
+    image: Image | None = None,
 ) -> tuple[AddSummary, SealSummary]:
     """Make an flist of a directory or an archive, in one go; nothing is left of the session.
 
@@ -162,16 +166,23 @@ def pack(
         progress: Called with a `Report` as the work goes on.
         spares: For its encoders.
         limits: How much of the source is taken; more of it is an error. Default: all.
+        image: The container image that the source is; None if it is none.
 
     Raises:
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
     """
-
-    metadata_of(format_named(format_), request, {})  # what has no place is refused before all is read
+    excluded = excluding(options.exclude)
+    says = {} if image is None else image_metadata(image).applied({})
+    metadata_of(format_named(format_), request, says)  # what has no place is refused before all is read
     with packing_directory(store, format_) as directory:
+        directory.keep_base_metadata(says)
 
         async def work(session: Session) -> tuple[AddSummary, SealSummary]:
-            tree = open_tree(source, excluding(options.exclude), store, [directory.path])
+            tree: TreeSource
+            if image is None:
+                tree = open_tree(source, excluded, store, [directory.path])
+            else:
+                tree = LayeredSource(image, source, excluded=excluded)
             if limits is not None:
                 tree = LimitedSource(tree, limits)
             added = await _add_all(session, tree, request, options, progress)

@@ -105,7 +105,8 @@ class Session:
         metadata, startup = await trio.to_thread.run_sync(self.check_sayable, request)
         self._sealing.check_complete(request)
         if startup is not None:
-            source = StartupSource(startup.entrypoint, startup.environ, _top(parts.journal))
+            top = _top(parts.journal)
+            source = StartupSource(startup.entrypoint, startup.environ, top, startup.directory)
             adding = AddRequest((), timeout=request.timeout)
             await self.add(source, adding, quiet, owner=Caller(0, 0), invalidate=invalidate)
         return await self._sealing.seal(request, metadata, unmount, progress)

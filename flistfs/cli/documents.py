@@ -290,6 +290,7 @@ def packed(result: Packed) -> dict[str, Any]:
         "notes": [*plain["notes"], *found["notes"]],
         "left_out": found["left_out"],
         "left_out_count": found["left_out_count"],
+        "image": None if result.image is None else asdict(result.image),
     }
 
 

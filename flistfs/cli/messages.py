@@ -39,6 +39,7 @@ _ARGUMENTS = frozenset(
         "min_replicas",
         "open",
         "owner",
+        "platform",
         "prefer",
         "proxy",
         "public_store",

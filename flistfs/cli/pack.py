@@ -11,7 +11,7 @@ from flistfs.api.format_names import FORMATS, FormatName
 from flistfs.api.packing import pack
 from flistfs.cli import documents
 from flistfs.cli.answers import answer
-from flistfs.cli.metadata_options import metadata_options, startup_option
+from flistfs.cli.metadata_options import metadata_options
 from flistfs.cli.options import (
     any_path,
     check_content_option,
@@ -49,7 +49,15 @@ from flistfs.cli.secrets import password
 @router_option
 @public_url_option
 @metadata_options
-@startup_option
+@click.option(
+    "--startup/--no-startup",
+    default=None,
+    help="Put a .startup.toml with the entrypoint and environment into the tree, for Zero-OS. "
+    "Default: if an image says.",
+)
+@click.option(
+    "--platform", metavar="OS/ARCH", help="Which one of an image for several. Default: this machine's."
+)
 @timeout_option
 @check_content_option
 @json_option
@@ -67,7 +75,8 @@ def command(
     router: Path | None,
     public_url: str | None,
     metadata: MetadataChange,
-    startup: bool,
+    startup: bool | None,
+    platform: str | None,
     timeout: float,
     check_content: bool,
     as_json: bool,
@@ -76,10 +85,15 @@ def command(
 
     No mount is needed, and no root: owners, modes, times, links and devices are taken as they are.
 
+    A container image becomes an flist of the tree that its layers make, with what starts it: what `docker
+    save` writes, or an OCI layout, as a file or a directory. docker-archive:FILE[:NAME:TAG],
+    oci-archive:FILE[:REF] and oci:DIR[:REF] say so; tar:FILE and dir:DIR take what is there as it is.
+
     \b
     Example:
       flistfs pack rootfs out.flist --store ardb://host:16379
       docker export CONTAINER | flistfs pack - out.flist
+      docker save -o app.tar app && flistfs pack app.tar out.flist --format sqlite
     """
     with progress_shown(as_json=as_json) as progress:
         packed = pack(
@@ -98,6 +112,7 @@ def command(
             router=router,
             metadata=metadata,
             startup=startup,
+            platform=platform,
             timeout=timeout,
             check_content=check_content,
             measure=is_watched(),
@@ -107,6 +122,11 @@ def command(
         answer(documents.packed(packed))
     else:
         click.echo("\n".join(seal_lines(packed.sealed)))
+    if packed.image is not None and not as_json:
+        called = f" {packed.image.name}" if packed.image.name else ""
+        click.echo(
+            f"flistfs: note: {packed.image.source} is the image{called} ({packed.image.digest})", err=True
+        )
     for note in packed.added.notes:
         click.echo(f"flistfs: note: {note}", err=True)
     complain_left_out(packed.added)

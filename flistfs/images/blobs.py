@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import posixpath
 import tarfile
 import tempfile
@@ -152,8 +151,3 @@ def _seekable(path: str) -> IO[bytes]:
         raise
     file.close()
     return spooled
-
-
-def is_directory(path: str) -> bool:
-    """Return whether an image lies in a directory."""
-    return os.path.isdir(path)  # noqa: PTH112  a text

@@ -122,6 +122,8 @@ def _of_layout(blobs: Blobs, place: Place, platform: Platform | None) -> Image:
     ]
     chosen = [each for each in found if place.name in {None, each.reference}]
     names = sorted({each.reference for each in found if each.reference})
+    if not found:
+        raise SourceError(f"there is no image in {place.path}")
     if not chosen:
         raise UsageError(f"there is no image {place.name!r} in {place.path}{_listed(names)}")
     if len({each.reference for each in chosen}) > 1:
@@ -222,6 +224,8 @@ def _of_docker(blobs: Blobs, place: Place, platform: Platform | None) -> Image:
         names += [str(tag) for tag in tags]
         if place.name is None or place.name in tags:
             candidates.append((entry, place.name or next(map(str, tags), None)))
+    if not entries:
+        raise SourceError(f"there is no image in {place.path}")
     if not candidates:
         raise UsageError(f"there is no image {place.name!r} in {place.path}{_listed(sorted(names))}")
     found = []

@@ -53,6 +53,19 @@ _SCHEMA: Final = """
 
 _COLUMNS: Final = "mode, uid, gid, mtime, rdev, target, size, origin, xattrs"
 
+_TREE: Final = f"""
+    WITH RECURSIVE tree (id, path) AS (
+        SELECT id, CAST('' AS BLOB) FROM nodes WHERE parent IS NULL
+        UNION ALL
+        SELECT nodes.id, CASE WHEN tree.path = x'' THEN nodes.name
+            ELSE CAST(tree.path || x'2f' || nodes.name AS BLOB) END
+        FROM nodes JOIN tree ON nodes.parent = tree.id
+        WHERE substr(nodes.name, 1, 4) <> x'{_WHITEOUT.hex()}'
+        ORDER BY 2
+    )
+    SELECT path, {_COLUMNS} FROM tree JOIN nodes USING (id)
+"""  # noqa: S608  of constants
+
 
 class Attributes(NamedTuple):
     """What an entry says of what it makes; `origin` numbers the member with its content."""
@@ -307,15 +320,7 @@ class LayeredTree(Closing):
 
     def nodes(self) -> Iterator[Found]:
         """Yield what is there, each directory before what is in it."""
-        columns = ", ".join(f"nodes.{column.strip()}" for column in _COLUMNS.split(","))
-        rows = self._database.execute(
-            "WITH RECURSIVE tree (id, path) AS ("
-            "  SELECT id, CAST('' AS BLOB) FROM nodes WHERE parent IS NULL UNION ALL "
-            "  SELECT nodes.id, CASE WHEN tree.path = x'' THEN nodes.name "
-            "    ELSE CAST(tree.path || x'2f' || nodes.name AS BLOB) END "
-            "  FROM nodes JOIN tree ON nodes.parent = tree.id WHERE substr(nodes.name, 1, 4) <> x'2e77682e' "
-            f"  ORDER BY 2) SELECT tree.path, {columns} FROM tree JOIN nodes USING (id)"
-        )
+        rows = self._database.execute(_TREE)
         for path, *attributes in rows:
             yield Found(path, Attributes(*attributes))
 

@@ -17,9 +17,11 @@ NAME: Final = ".startup.toml"
 class StartupSource:
     """A `TreeSource` of that file alone."""
 
-    def __init__(self, entrypoint: Sequence[str], environ: Mapping[str, str], top: Item) -> None:
-        """Say what is started; `top` is the directory at the top of the tree, which keeps its attributes."""
-        self._content = startup_file(entrypoint, environ)
+    def __init__(
+        self, entrypoint: Sequence[str], environ: Mapping[str, str], top: Item, directory: str = "/"
+    ) -> None:
+        """Say what is started, and in which directory; `top` is the one at the top, which stays as it is."""
+        self._content = startup_file(entrypoint, environ, directory)
         self._top = top
 
     def items(self) -> Iterator[Item]:
@@ -54,7 +56,7 @@ class StartupSource:
         """Do nothing."""
 
 
-def startup_file(entrypoint: Sequence[str], environ: Mapping[str, str]) -> bytes:
+def startup_file(entrypoint: Sequence[str], environ: Mapping[str, str], directory: str = "/") -> bytes:
     """Return the file's content: what 0-hub writes for an image, and Zero-OS reads (core0's startup file)."""
     program, *words = entrypoint
     lines = [
@@ -64,7 +66,7 @@ def startup_file(entrypoint: Sequence[str], environ: Mapping[str, str]) -> bytes
         "[startup.entry.args]",
         f"name = {_text(program)}",
         f"args = [{', '.join(map(_text, words))}]",
-        'dir = "/"',
+        f"dir = {_text(directory)}",
         "",
         "[startup.entry.args.env]",
         *(f"{_text(name)} = {_text(value)}" for name, value in sorted(environ.items())),

@@ -95,7 +95,7 @@ def image_of(directory: Path, layers: Sequence[Iterable[Entry]], **config: Any) 
 
 
 def docker_archive(path: Path, layers: Sequence[bytes], names: Sequence[str], **config: Any) -> Path:  # noqa: ANN401  JSON
-    """Write what `docker save` wrote before version 25, its manifest last, the second name of a layer a link."""
+    """Write what `docker save` wrote before version 25: its manifest last, layers behind links."""
     content = json.dumps(config_of(layers, **config)).encode()
     name = f"{digest(content)[7:]}.json"
     paths = [f"{number}{'0' * 63}/layer.tar" for number in range(len(layers))]
@@ -107,10 +107,10 @@ def docker_archive(path: Path, layers: Sequence[bytes], names: Sequence[str], **
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
 
-        for number, (layer, place) in enumerate(zip(layers, paths, strict=True)):
-            add(f"{number}.tar", layer)
+        for layer, place in zip(layers, paths, strict=True):
+            add(f"{digest(layer)[7:]}.tar", layer)
             link = tarfile.TarInfo(place)
-            link.type, link.linkname = tarfile.SYMTYPE, f"../{number}.tar"
+            link.type, link.linkname = tarfile.SYMTYPE, f"../{digest(layer)[7:]}.tar"
             tar.addfile(link)
         add(name, content)
         add("manifest.json", json.dumps(manifest).encode())

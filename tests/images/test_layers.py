@@ -82,11 +82,13 @@ def test_the_vectors(tmp_path: Path, number: int) -> None:
     for path in MADE - wanted.keys():  # what a container needs, and this image has not
         assert stat.S_ISDIR(found.pop(path).item.mode)
     plain = {
-        path: {key: value for key, value in each.items() if key != "same_as"} for path, each in wanted.items()
+        path: {key: value for key, value in each.items() if key != "same_as"}
+        for path, each in wanted.items()
+        if not path.startswith(".wh.")  # which that tool keeps, and an image cannot have
     }
     assert {path: shown(node) for path, node in found.items()} == plain, vector["name"]
     for path, each in wanted.items():
-        if "same_as" in each:
+        if "same_as" in each and {path, each["same_as"]} <= found.keys():
             one, other = found[path].item, found[each["same_as"]].item
             assert (one.link or one.path) == (other.link or other.path)
     if "root" in vector:

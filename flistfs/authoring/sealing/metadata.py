@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from flistfs.authoring.request import SealRequest
 from flistfs.errors import UsageError
 from flistfs.format.base import Format
-from flistfs.format.metadata import MetadataChange, entrypoint_of, environ_of
+from flistfs.format.metadata import WORKING_DIRECTORY, MetadataChange, entrypoint_of, environ_of
 from flistfs.format.router import parse_router
 from flistfs.stores.readers import check_readable
 
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """The command that starts an flist, and its environment."""
+    """The command that starts an flist, its environment, and the directory that it starts in."""
 
     entrypoint: tuple[str, ...]
     environ: Mapping[str, str]
+    directory: str = "/"
 
 
 def metadata_of(
@@ -37,7 +38,8 @@ def metadata_of(
     changed = request.metadata.applied(base)
     startup = None
     if request.startup:
-        startup = Startup(tuple(entrypoint_of(changed)), environ_of(changed))
+        directory = changed.get(WORKING_DIRECTORY, b"").decode(errors="replace") or "/"
+        startup = Startup(tuple(entrypoint_of(changed)), environ_of(changed), directory)
         if not startup.entrypoint:
             raise UsageError("`startup` says what is to be started: name it with `entrypoint`")
     return changed if format_.has_metadata else {}, startup
