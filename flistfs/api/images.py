@@ -5,22 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from flistfs.api import process
 from flistfs.api.arguments import AnyPath
-from flistfs.errors import UsageError
-from flistfs.images.places import parse_place, parse_platform
+from flistfs.errors import SourceError, UsageError
+from flistfs.images.places import Place, parse_place, parse_platform
 
 if TYPE_CHECKING:
     from flistfs.images.image import Image
 
-_PLAIN = ("dir:", "tar:")
+_PLAIN: Final = ("dir:", "tar:")
+_START: Final = 64 << 10  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """A source, as `offline.pack` takes it: the image that it is, or what was read of standard input."""
+
+    name: str
+    image: Image | None = None
+    start: bytes = b""
 
 
 @contextmanager
-def opened_source(source: AnyPath | None, platform: str | None) -> Iterator[tuple[str, Image | None]]:
-    """Open the image that a source is, if it is one; yield its name with it.
+def opened_source(source: AnyPath | None, platform: str | None) -> Iterator[OpenedSource]:
+    """Open the image that a source is, if it is one.
 
     Args:
         source: What a user names: a path, an image by a transport, or None for an archive on standard input.
@@ -32,23 +43,41 @@ def opened_source(source: AnyPath | None, platform: str | None) -> Iterator[tupl
     """
     text = "-" if source is None else os.fsdecode(source)
     wanted = None if platform is None else parse_platform(platform)
-    plain = next((each for each in _PLAIN if text.startswith(each)), None)
-    place = None if plain is not None or source is None else parse_place(text)
-    if place is None and plain is None and source is not None:
-        from flistfs.images.detecting import detected  # noqa: PLC0415  it takes longer to load than --help
-
-        place = detected(text)
+    is_plain = text.startswith(_PLAIN)
+    start = _start_of_input() if source is None else b""
+    place = None if is_plain else _place(text, start, is_input=source is None)
     if place is None:
         if wanted is not None:
             raise UsageError(f"`platform` chooses among container images, and {text} is none")
-        yield _plain_name(text.removeprefix(plain or ""), is_input=source is None), None
+        path = text[text.index(":") + 1 :] if is_plain else text
+        is_input = source is None or text == "tar:-"
+        # `open_tree` takes `-` for standard input.
+        yield OpenedSource("./-" if path == "-" and not is_input else path, start=start)
         return
     with process.loading():
         from flistfs.images.image import Image  # noqa: PLC0415  it takes longer to load than --help
-    with Image.open(place, wanted) as image:
-        yield str(place), image
+    with Image.open(place, wanted, start) as image:
+        yield OpenedSource(str(place), image)
 
 
-def _plain_name(text: str, *, is_input: bool) -> str:
-    """Return a source as `open_tree` takes it, to which `-` is standard input."""
-    return "./-" if text == "-" and not is_input else text
+def _place(text: str, start: bytes, *, is_input: bool) -> Place | None:
+    """Return the image that a source is, by its transport or by what it looks like."""
+    place = None if is_input else parse_place(text)
+    if place is not None:
+        return place
+    from flistfs.images.detecting import begins_like_one, detected  # noqa: PLC0415  as above
+
+    if is_input:
+        return Place("archive", "-") if begins_like_one(start) else None
+    return detected(text)
+
+
+def _start_of_input() -> bytes:
+    """Return the beginning of standard input: as much as shows what it is."""
+    start = b""
+    try:
+        while len(start) < _START and (part := os.read(0, _START - len(start))):
+            start += part
+    except OSError as error:
+        raise SourceError(f"standard input cannot be read: {error.strerror}") from None
+    return start

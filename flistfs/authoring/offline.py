@@ -153,6 +153,7 @@ def pack(
     *,
     limits: Limits | None = None,
     image: Image | None = None,
+    start: bytes = b"",
 ) -> tuple[AddSummary, SealSummary]:
     """Make an flist of a directory or an archive, in one go; nothing is left of the session.
 
@@ -167,6 +168,7 @@ def pack(
         spares: For its encoders.
         limits: How much of the source is taken; more of it is an error. Default: all.
         image: The container image that the source is; None if it is none.
+        start: What was read of standard input already.
 
     Raises:
         FlistfsError: as `Session.add` and a seal do; nothing was sealed then.
@@ -180,7 +182,7 @@ def pack(
         async def work(session: Session) -> tuple[AddSummary, SealSummary]:
             tree: TreeSource
             if image is None:
-                tree = open_tree(source, excluded, store, [directory.path])
+                tree = open_tree(source, excluded, store, [directory.path], start)
             else:
                 tree = LayeredSource(image, source, excluded=excluded)
             if limits is not None:

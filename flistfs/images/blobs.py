@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import os
 import posixpath
 import tarfile
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, BinaryIO, Final, Protocol, cast
 
 from flistfs.errors import FormatError, SourceError
 from flistfs.sources.decompress import Decompressed
+from flistfs.util.input_file import InputFile
 
 _MAX_MEMBERS: Final = 100_000
 _PART: Final = 1 << 20
+_BLOCK: Final = 512
+_MAX_SPOOLED: Final = 64 << 30  # bytes
 _TAR_MAGIC: Final = slice(257, 262)
 
 
@@ -77,22 +80,23 @@ class DirectoryBlobs:
 class ArchiveBlobs:
     """The files of a tar archive, which may be compressed: that is unpacked to a temporary file first."""
 
-    def __init__(self, path: str) -> None:
-        """Read what is in an archive.
+    def __init__(self, path: str, start: bytes = b"") -> None:
+        """Read what is in an archive; `-` is standard input, of which `start` was read already.
 
         Raises:
             SourceError: it is none, or cannot be read.
         """
-        self._path = path
+        self._path = "standard input" if path == "-" else path
         with ExitStack() as opened:
             try:
-                file = opened.enter_context(_seekable(path))
+                raw = InputFile(path, start)
+                file = opened.enter_context(_seekable(raw))
                 self._tar = opened.enter_context(tarfile.open(fileobj=file, mode="r:"))
                 self._members = self._found()
             except OSError as error:
-                raise SourceError(f"{path} cannot be read: {error.strerror or error}") from None
+                raise SourceError(f"{self._path} cannot be read: {error.strerror or error}") from None
             except (tarfile.TarError, FormatError) as error:
-                raise SourceError(f"{path} is no archive of an image: {error}") from None
+                raise SourceError(f"{self._path} is no archive of an image: {error}") from None
             self._opened = opened.pop_all()
 
     def _found(self) -> dict[str, tarfile.TarInfo]:
@@ -128,26 +132,19 @@ class ArchiveBlobs:
         self._opened.close()
 
 
-def _seekable(path: str) -> IO[bytes]:
-    """Open an archive so that any part of it can be read."""
-    file = io.FileIO(path)
-    try:
-        if file.seekable() and file.read(512)[_TAR_MAGIC] == b"ustar":
-            file.seek(0)
-            return file
-        with suppress(OSError):
-            file.seek(0)
-        spooled = tempfile.TemporaryFile(prefix="flistfs-image-")  # noqa: SIM115  who calls closes it
-        try:
-            stream = Decompressed(file)
-            while part := stream.read(_PART):
-                spooled.write(part)
-            spooled.seek(0)
-        except BaseException:
-            spooled.close()
-            raise
-    except BaseException:
-        file.close()
-        raise
-    file.close()
+def _seekable(file: InputFile) -> IO[bytes]:
+    """Return an archive so that any part of it can be read: where it cannot be, it is spooled on the disk."""
+    if file.seekable() and not file.has_start:
+        magic = os.pread(file.fileno(), _BLOCK, 0)[_TAR_MAGIC]
+        if magic == b"ustar":
+            return cast("IO[bytes]", file)
+    with closing(file), ExitStack() as opened:
+        spooled = opened.enter_context(tempfile.TemporaryFile(prefix="flistfs-image-"))
+        stream = Decompressed(file)
+        while part := stream.read(_PART):
+            spooled.write(part)
+            if spooled.tell() > _MAX_SPOOLED:
+                raise FormatError(f"it has more than {_MAX_SPOOLED >> 30} GiB; unpack it, and use oci:DIR")
+        spooled.seek(0)
+        opened.pop_all()
     return spooled

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Final
 
 from flistfs.errors import FormatError, SourceError
@@ -12,6 +13,8 @@ from flistfs.images.blobs import ArchiveBlobs
 from flistfs.images.places import Place
 from flistfs.sources.decompress import Decompressed
 from flistfs.util.input_file import InputFile
+
+_NAME: Final = 100  # bytes of a name in the header of a tar
 
 _FIRST: Final = re.compile(
     rb"(\./)?(blobs(/.*)?|index\.json|manifest\.json|oci-layout|repositories|[0-9a-f]{64}([./].*)?)"
@@ -26,14 +29,9 @@ def detected(path: str) -> Place | None:
         return Place("oci", path) if all(map(os.path.isfile, (f"{path}/{each}" for each in files))) else None
     if not os.path.isfile(path) or not _begins_like_one(path):  # noqa: PTH113  a text
         return None
-    with suppress(SourceError):
-        blobs = ArchiveBlobs(path)
-        try:
-            if blobs.has("manifest.json"):
-                return Place("docker-archive", path)
-            return Place("oci-archive", path) if blobs.has("index.json") else None
-        finally:
-            blobs.close()
+    with suppress(SourceError), closing(ArchiveBlobs(path)) as blobs:
+        if blobs.has("manifest.json") or blobs.has("index.json"):
+            return Place("archive", path)
     return None
 
 
@@ -43,9 +41,20 @@ def _begins_like_one(path: str) -> bool:
     except OSError:
         return False
     try:
-        name = Decompressed(file).read(100).partition(b"\0")[0]
+        return _is_first(Decompressed(file).read(_NAME))
     except (OSError, FormatError):
         return False
     finally:
         file.close()
-    return _FIRST.fullmatch(name.rstrip(b"/")) is not None
+
+
+def begins_like_one(start: bytes) -> bool:
+    """Return whether an archive may be an image, by its first bytes."""
+    try:
+        return _is_first(Decompressed(io.BytesIO(start)).read(_NAME))
+    except (OSError, FormatError):
+        return False
+
+
+def _is_first(name: bytes) -> bool:
+    return _FIRST.fullmatch(name.partition(b"\0")[0].rstrip(b"/")) is not None

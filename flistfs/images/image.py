@@ -88,8 +88,10 @@ class Image(Closing):
         self.layers = layers
 
     @classmethod
-    def open(cls, place: Place, platform: Platform | None = None) -> Image:
+    def open(cls, place: Place, platform: Platform | None = None, start: bytes = b"") -> Image:
         """Open an image, of a platform where there are several; by default this machine's.
+
+        `start` is what was read of standard input already.
 
         Raises:
             SourceError: it is not there, or is invalid.
@@ -97,11 +99,15 @@ class Image(Closing):
         """
         with ExitStack() as opened:
             blobs: Blobs = (
-                DirectoryBlobs(place.path) if place.transport == "oci" else ArchiveBlobs(place.path)
+                DirectoryBlobs(place.path) if place.transport == "oci" else ArchiveBlobs(place.path, start)
             )
             opened.callback(blobs.close)
             # What docker has written since version 25 is both; its index may lack what the other has.
-            is_docker = place.transport == "docker-archive" and blobs.has("manifest.json")
+            is_docker = place.transport in {"docker-archive", "archive"} and blobs.has("manifest.json")
+            if place.transport == "archive" and not is_docker and not blobs.has("index.json"):
+                raise SourceError(
+                    f"{place} begins like a container image, and is none; tar:- takes it as it is"
+                )
             image = (_of_docker if is_docker else _of_layout)(blobs, place, platform)
             opened.pop_all()
         return image
@@ -222,8 +228,9 @@ def _of_docker(blobs: Blobs, place: Place, platform: Platform | None) -> Image:
         if not isinstance(tags, list) or not isinstance(entry.get("Layers"), list):
             raise SourceError("the image is invalid: manifest.json has another shape")
         names += [str(tag) for tag in tags]
-        if place.name is None or place.name in tags:
-            candidates.append((entry, place.name or next(map(str, tags), None)))
+        found_as = [str(tag) for tag in tags if place.name is None or _full(str(tag)) == _full(place.name)]
+        if place.name is None or found_as:
+            candidates.append((entry, next(iter(found_as), None)))
     if not entries:
         raise SourceError(f"there is no image in {place.path}")
     if not candidates:
@@ -243,6 +250,16 @@ def _of_docker(blobs: Blobs, place: Place, platform: Platform | None) -> Image:
     diff_ids = _diff_ids(config, len(entry["Layers"]))
     layers = [Layer(str(blob), diff_id) for blob, diff_id in zip(entry["Layers"], diff_ids, strict=True)]
     return Image(blobs, name, f"sha256:{hashlib.sha256(content).hexdigest()}", config, layers)
+
+
+def _full(name: str) -> str:
+    """Return a name with all that docker lets one leave out: app is docker.io/library/app:latest."""
+    first, slash, _ = name.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        name = f"docker.io/{name}"
+    if name.startswith("docker.io/") and name.count("/") == 1:
+        name = name.replace("/", "/library/")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def _platform_of(config: Mapping[str, Any]) -> Platform:

@@ -8,10 +8,11 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from flistfs.errors import UsageError
 
-Transport: TypeAlias = Literal["docker-archive", "oci-archive", "oci"]
-"""How an image lies there: what `docker save` writes, an archive of an OCI layout, and a directory of one."""
+Transport: TypeAlias = Literal["docker-archive", "oci-archive", "oci", "archive"]
+"""How an image lies there: what `docker save` writes, an archive of an OCI layout, a directory of one, or an
+archive of either, which nobody named."""
 
-_TRANSPORTS: Final[tuple[Transport, ...]] = get_args(Transport)
+_TRANSPORTS: Final[tuple[Transport, ...]] = get_args(Transport)[:3]
 
 _ARCHITECTURES: Final = {
     "x86_64": "amd64",
@@ -32,6 +33,8 @@ class Place:
     name: str | None = None
 
     def __str__(self) -> str:
+        if self.transport == "archive":
+            return "standard input" if self.path == "-" else self.path
         return ":".join((self.transport, self.path, *([self.name] if self.name else [])))
 
 

@@ -79,14 +79,14 @@ class TarSource:
         self._has_absolute = False
 
     @classmethod
-    def open(cls, path: str, *, excluded: Filter = nothing_excluded) -> TarSource:
-        """Open an archive; `-` is standard input.
+    def open(cls, path: str, *, excluded: Filter = nothing_excluded, start: bytes = b"") -> TarSource:
+        """Open an archive; `-` is standard input, of which `start` was read already.
 
         Raises:
             SourceError: it cannot be read.
         """
         try:
-            raw = InputFile(path)
+            raw = InputFile(path, start)
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from None
         name = "standard input" if path == "-" else path

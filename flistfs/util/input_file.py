@@ -12,8 +12,9 @@ import stat
 class InputFile(io.RawIOBase):
     """A file, a pipe, or standard input. One thread reads; `stop`, from any thread, ends a blocked read."""
 
-    def __init__(self, path: str) -> None:
-        """Open a path, or `-` for standard input. Raises OSError."""
+    def __init__(self, path: str, start: bytes = b"") -> None:
+        """Open a path, or `-` for standard input; `start` comes first. Raises OSError."""
+        self._start = start
         # A named pipe without a writer is opened at once; reading waits for the writer.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         self._descriptor = os.dup(0) if path == "-" else os.open(path, flags)
@@ -21,6 +22,11 @@ class InputFile(io.RawIOBase):
         self._ready = select.poll()
         self._ready.register(self._descriptor, select.POLLIN)
         self._ready.register(self._stopped, select.POLLIN)
+
+    @property
+    def has_start(self) -> bool:
+        """Whether something comes before what is in the file."""
+        return bool(self._start)
 
     def stop(self) -> None:
         """Make every read fail from now on."""
@@ -50,6 +56,11 @@ class InputFile(io.RawIOBase):
             InterruptedError: it was stopped.
             OSError: it cannot be read.
         """
+        if self._start:
+            size = min(len(buffer), len(self._start))
+            buffer[:size] = self._start[:size]
+            self._start = self._start[size:]
+            return size
         while True:
             if self._stopped in dict(self._ready.poll()):
                 raise InterruptedError("reading was stopped")

@@ -37,16 +37,20 @@ def open_directories(request: AddRequest, store: str, session: Iterable[Path]) -
     )
 
 
-def open_tree(path: str, excluded: Filter, store: str, session: Iterable[Path]) -> TreeSource:
-    """Open the source of a whole tree: a directory, or an archive (`-`: from standard input).
+def open_tree(
+    path: str, excluded: Filter, store: str, session: Iterable[Path], start: bytes = b""
+) -> TreeSource:
+    """Open the source of a whole tree: a directory, or an archive.
+
+    `-` is an archive on standard input, of which `start` was read already.
 
     Raises:
         SourceError: it does not exist.
     """
     if path == "-" or not os.path.isdir(path):  # noqa: PTH112  a Path would raise here for the archive
-        return TarSource.open(path, excluded=excluded)
-    start = Start(os.fsencode(os.path.realpath(path)), b"", path)
-    return DirectorySource([start], excluded=excluded, forbidden=_forbidden(store, session))
+        return TarSource.open(path, excluded=excluded, start=start)
+    top = Start(os.fsencode(os.path.realpath(path)), b"", path)
+    return DirectorySource([top], excluded=excluded, forbidden=_forbidden(store, session))
 
 
 def _forbidden(store: str, session: Iterable[Path]) -> dict[tuple[int, int], str]:
