@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from flistfs.api import process
 from flistfs.api.arguments import AnyPath
-from flistfs.errors import SourceError, UsageError
+from flistfs.errors import UsageError
 from flistfs.images.places import Place, parse_place, parse_platform
 
 if TYPE_CHECKING:
     from flistfs.images.image import Image
 
 _PLAIN: Final = ("dir:", "tar:")
-_START: Final = 64 << 10  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,9 @@ def opened_source(source: AnyPath | None, platform: str | None) -> Iterator[Open
         yield OpenedSource("./-" if path == "-" and not is_input else path, start=start)
         return
     with process.loading():
-        from flistfs.images.image import Image  # noqa: PLC0415  it takes longer to load than --help
-    with Image.open(place, wanted, start) as image:
+        from flistfs.images.blobs import Given  # noqa: PLC0415  it takes longer to load than --help
+        from flistfs.images.image import Image  # noqa: PLC0415
+    with Image.open(place, wanted, Given(start)) as image:
         yield OpenedSource(str(place), image)
 
 
@@ -73,11 +73,6 @@ def _place(text: str, start: bytes, *, is_input: bool) -> Place | None:
 
 
 def _start_of_input() -> bytes:
-    """Return the beginning of standard input: as much as shows what it is."""
-    start = b""
-    try:
-        while len(start) < _START and (part := os.read(0, _START - len(start))):
-            start += part
-    except OSError as error:
-        raise SourceError(f"standard input cannot be read: {error.strerror}") from None
-    return start
+    from flistfs.images.detecting import start_of  # noqa: PLC0415  as above
+
+    return start_of(0)

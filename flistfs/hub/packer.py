@@ -15,7 +15,8 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -24,6 +25,11 @@ from flistfs.authoring.request import AddRequest, Passwords, SealRequest
 from flistfs.authoring.summaries import SealSummary
 from flistfs.errors import FlistfsError
 from flistfs.format.metadata import without_backend
+from flistfs.images.blobs import Given
+from flistfs.images.config import metadata_of
+from flistfs.images.detecting import begins_like_one, start_of
+from flistfs.images.image import Image
+from flistfs.images.places import Place
 from flistfs.sources.decoded import DecodedSource
 from flistfs.sources.limited import Limits
 from flistfs.sources.sealed import BaseSource
@@ -52,16 +58,26 @@ def main() -> NoReturn:
 
 def _pack(config: Mapping[str, Any], passwords: Passwords, progress: _Reporter) -> SealSummary:
     limits = Limits(config["entries"], config["size"])
-    _, summary = offline.pack(
-        "-",
-        config["store"],
-        config["format"],
-        passwords,
-        _sealing(config),
-        AddRequest((), timeout=config["timeout"]),
-        progress,
-        limits=limits,
-    )
+    start = start_of(sys.stdin.buffer.fileno())
+    place = Place("archive", "-") if begins_like_one(start) else None
+    given = Given(start, config["size"])
+    with ExitStack() as opened:
+        image = None if place is None else opened.enter_context(Image.open(place, None, given))
+        request = _sealing(config)
+        if image is not None and metadata_of(image).entrypoint:
+            request = replace(request, startup=True)
+        _, summary = offline.pack(
+            "-" if place is None else str(place),
+            config["store"],
+            config["format"],
+            passwords,
+            request,
+            AddRequest((), timeout=config["timeout"]),
+            progress,
+            limits=limits,
+            image=image,
+            start=start,
+        )
     return summary
 
 

@@ -175,7 +175,7 @@ async def packing(
     """
     settings = hub.settings
     places = {f"XDG_{kind.upper()}_HOME": str(settings.data / kind) for kind in ("state", "cache", "data")}
-    env = {**_own_environment(), **places}
+    env = {**_own_environment(), **places, "TMPDIR": str(out.parent)}  # where there is room for uploads
     if hub.password is not None:
         env[PASSWORD_VARIABLE] = hub.password
     config: dict[str, object] = {"out": str(out), "store": settings.store, "format": format_}

@@ -7,6 +7,7 @@ import posixpath
 import tarfile
 import tempfile
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final, Protocol, cast
 
@@ -17,8 +18,24 @@ from flistfs.util.input_file import InputFile
 _MAX_MEMBERS: Final = 100_000
 _PART: Final = 1 << 20
 _BLOCK: Final = 512
-_MAX_SPOOLED: Final = 64 << 30  # bytes
 _TAR_MAGIC: Final = slice(257, 262)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is known of an archive before it is read.
+
+    Attributes:
+        start: What was read of standard input already.
+        most: Bytes of it that may be spooled.
+    """
+
+    start: bytes = b""
+    most: int = 64 << 30
+
+
+NOTHING: Final = Given()
+"""Nothing in particular."""
 
 
 class Blobs(Protocol):
@@ -80,8 +97,8 @@ class DirectoryBlobs:
 class ArchiveBlobs:
     """The files of a tar archive, which may be compressed: that is unpacked to a temporary file first."""
 
-    def __init__(self, path: str, start: bytes = b"") -> None:
-        """Read what is in an archive; `-` is standard input, of which `start` was read already.
+    def __init__(self, path: str, given: Given = NOTHING) -> None:
+        """Read what is in an archive; `-` is standard input.
 
         Raises:
             SourceError: it is none, or cannot be read.
@@ -89,8 +106,8 @@ class ArchiveBlobs:
         self._path = "standard input" if path == "-" else path
         with ExitStack() as opened:
             try:
-                raw = InputFile(path, start)
-                file = opened.enter_context(_seekable(raw))
+                raw = InputFile(path, given.start)
+                file = opened.enter_context(_seekable(raw, given.most))
                 self._tar = opened.enter_context(tarfile.open(fileobj=file, mode="r:"))
                 self._members = self._found()
             except OSError as error:
@@ -132,7 +149,7 @@ class ArchiveBlobs:
         self._opened.close()
 
 
-def _seekable(file: InputFile) -> IO[bytes]:
+def _seekable(file: InputFile, most: int) -> IO[bytes]:
     """Return an archive so that any part of it can be read: where it cannot be, it is spooled on the disk."""
     if file.seekable() and not file.has_start:
         magic = os.pread(file.fileno(), _BLOCK, 0)[_TAR_MAGIC]
@@ -143,8 +160,8 @@ def _seekable(file: InputFile) -> IO[bytes]:
         stream = Decompressed(file)
         while part := stream.read(_PART):
             spooled.write(part)
-            if spooled.tell() > _MAX_SPOOLED:
-                raise FormatError(f"it has more than {_MAX_SPOOLED >> 30} GiB; unpack it, and use oci:DIR")
+            if spooled.tell() > most:
+                raise FormatError(f"it has more than {most:,} bytes")
         spooled.seek(0)
         opened.pop_all()
     return spooled

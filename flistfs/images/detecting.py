@@ -14,6 +14,7 @@ from flistfs.images.places import Place
 from flistfs.sources.decompress import Decompressed
 from flistfs.util.input_file import InputFile
 
+_START: Final = 64 << 10  # bytes
 _NAME: Final = 100  # bytes of a name in the header of a tar
 
 _FIRST: Final = re.compile(
@@ -46,6 +47,21 @@ def _begins_like_one(path: str) -> bool:
         return False
     finally:
         file.close()
+
+
+def start_of(descriptor: int) -> bytes:
+    """Return the beginning of what comes through a pipe, say: as much as shows what it is.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    start = b""
+    try:
+        while len(start) < _START and (part := os.read(descriptor, _START - len(start))):
+            start += part
+    except OSError as error:
+        raise SourceError(f"standard input cannot be read: {error.strerror}") from None
+    return start
 
 
 def begins_like_one(start: bytes) -> bool:

@@ -12,7 +12,8 @@ class Files(Closing):
     """Paths by the numbers of the members with their content."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
+        # One thread at a time uses it, but not always the same.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;"
             "CREATE TABLE files (origin INTEGER NOT NULL, path BLOB NOT NULL, PRIMARY KEY (origin, path)) "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flistfs.errors import SourceError, UsageError
-from flistfs.images.blobs import ArchiveBlobs, Blobs, DirectoryBlobs, read
+from flistfs.images.blobs import NOTHING, ArchiveBlobs, Blobs, DirectoryBlobs, Given, read
 from flistfs.images.places import Place, Platform, own_platform
 from flistfs.util.closing import Closing
 
@@ -88,10 +88,8 @@ class Image(Closing):
         self.layers = layers
 
     @classmethod
-    def open(cls, place: Place, platform: Platform | None = None, start: bytes = b"") -> Image:
+    def open(cls, place: Place, platform: Platform | None = None, given: Given = NOTHING) -> Image:
         """Open an image, of a platform where there are several; by default this machine's.
-
-        `start` is what was read of standard input already.
 
         Raises:
             SourceError: it is not there, or is invalid.
@@ -99,7 +97,7 @@ class Image(Closing):
         """
         with ExitStack() as opened:
             blobs: Blobs = (
-                DirectoryBlobs(place.path) if place.transport == "oci" else ArchiveBlobs(place.path, start)
+                DirectoryBlobs(place.path) if place.transport == "oci" else ArchiveBlobs(place.path, given)
             )
             opened.callback(blobs.close)
             # What docker has written since version 25 is both; its index may lack what the other has.

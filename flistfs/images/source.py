@@ -84,18 +84,21 @@ class LayeredSource:
     # The tree
 
     def _settle(self, tree: LayeredTree, number: int) -> None:
-        with self._read(number) as members:
+        with self._read(number) as members:  # of which everything is checked here, and but once
             for index, _, member in members:
                 with self._located(number, member.name):
                     _take(tree, member, number * _MEMBERS + index)
 
     @contextmanager
-    def _read(self, number: int) -> Iterator[Iterator[tuple[int, TarReader, Member]]]:
+    def _read(
+        self, number: int, *, is_checked: bool = True
+    ) -> Iterator[Iterator[tuple[int, TarReader, Member]]]:
         """Open a layer, and check at the end that it is what the image says."""
         layer = self._image.layers[number]
         with self._located(number), closing(LayerStream(self._image.blobs, layer)) as stream:
             yield _members(stream)
-            stream.finish()
+            if is_checked:
+                stream.finish()
 
     @contextmanager
     def _located(self, number: int, entry: bytes | None = None) -> Iterator[None]:
@@ -135,9 +138,11 @@ class LayeredSource:
             next_one = next(wanted, None)
             if next_one is None:
                 continue
-            with self._read(number) as members:
+            with self._read(number, is_checked=False) as members:
                 for index, reader, member in members:
-                    if next_one is None or next_one[0] != number * _MEMBERS + index:
+                    if next_one is None:  # the rest is hidden
+                        break
+                    if next_one[0] != number * _MEMBERS + index:
                         continue
                     first = next_one[1]
                     with self._located(number, member.name):

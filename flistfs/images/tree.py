@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from flistfs.sources.archive import joined
 from flistfs.sources.tar_headers import MemberError
 from flistfs.util.closing import Closing
 
@@ -109,7 +110,8 @@ class LayeredTree(Closing):
     """The tree that layers make, one entry after the other."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
+        # One thread at a time uses it, but not always the same.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.executescript(_SCHEMA)
         self._layer = 0
         self._database.execute("BEGIN")
@@ -231,7 +233,6 @@ class LayeredTree(Closing):
         while waiting:
             name = waiting.pop()
             if name == b"..":
-                del above[1:][-1:]
                 above = above[:-1] if len(above) > 1 else above
                 continue
             node = self._child(above[-1], name)
@@ -343,9 +344,7 @@ def cleaned(name: bytes) -> bytes:
             del parts[-1:]
         elif part not in {b"", b"."}:
             parts.append(part)
-    if b"\0" in name:
-        raise MemberError("its name contains a NUL byte")
-    return b"/".join(parts)
+    return joined(parts)
 
 
 def encoded_xattrs(xattrs: Mapping[bytes, bytes]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from flistfs.errors import FormatError, SourceError
@@ -216,7 +216,16 @@ def _checked_path(name: bytes) -> bytes:
     parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
     if b".." in parts:
         raise MemberError("its name contains '..'")
-    if b"\0" in name:
+    return joined(parts)
+
+
+def joined(parts: Sequence[bytes]) -> bytes:
+    """Return the path that the parts of a member's name make.
+
+    Raises:
+        MemberError: it is too deep or too long, or has a NUL byte.
+    """
+    if any(b"\0" in part for part in parts):
         raise MemberError("its name contains a NUL byte")
     if len(parts) > _MAX_DEPTH:
         raise MemberError(f"it is nested more than {_MAX_DEPTH:,} directories deep")

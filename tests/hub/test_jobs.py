@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -18,6 +19,8 @@ from tests.e2e.commands import wait_until
 from tests.hub.conftest import RunningHub, archive, running_hub, said, uploaded
 from tests.hub.test_faults import half_an_upload, packers
 from tests.hub.test_hub import CONTENT
+from tests.images.building import docker_archive, layer_of
+from tests.images.test_layers import file
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +200,27 @@ def test_an_archive_may_hold_too_much(tmp_path: Path) -> None:
             ("many", archive({f"{number}": b"" for number in range(101)}), "more than 100 entries"),
             ("bomb", archive({"zeros": bytes(5 << 20)}), "more than 4,194,304 bytes of content"),
             ("sparse", sparse.getvalue(), "more than 4,194,304 bytes of content"),
+            ("image", archive({"manifest.json": bytes(5 << 20)}), "more than 4,194,304 bytes"),
         ):
             answer = alice.post("/api/flist/me/upload", files={"file": (f"{name}.tar.gz", data)})
             assert message in said(answer, 400)
         assert uploaded(alice, archive({f"{n}": b"" for n in range(99)}), "x.tar.gz")["name"] == "x.flist"
         assert not list((hub.data / "incoming").iterdir())
+
+
+def test_an_image_becomes_the_tree_of_its_layers(
+    hub: RunningHub, alice: httpx2.Client, tmp_path: Path
+) -> None:
+    layers = [layer_of([file("a", "low")]), layer_of([file("a", "high"), file(".wh.b")])]
+    saved = docker_archive(tmp_path / "app.tar", layers, ["app:1"], Entrypoint=["/a"]).read_bytes()
+    for name, data in (("app.tar", saved), ("zipped.tar.gz", gzip.compress(saved))):
+        made = uploaded(alice, data, name)["name"]
+        (tmp_path / made).write_bytes(alice.get(f"/alice/{made}").content)
+        with flistfs.open(tmp_path / made) as flist:
+            assert b"".join(flist.read("a")) == b"high"
+            assert b'name = "/a"' in b"".join(flist.read(".startup.toml"))
+        assert alice.get(f"/api/flist/alice/{made}/metadata").json()["entrypoint"] == ["/a"]
+    damaged = docker_archive(tmp_path / "bad.tar", [layer_of([file(".wh.")])], ["app:1"]).read_bytes()
+    refused = alice.post("/api/flist/me/upload", files={"file": ("bad.tar", damaged)})
+    assert ".wh.: it is a whiteout of nothing" in said(refused, 400)
+    assert not list((hub.data / "incoming").iterdir())
