@@ -96,8 +96,7 @@ def pack(
         UsageError: an argument is invalid.
     """
     url, secret = target_store(store, password, min_replicas)
-    with opened_source(source, platform) as opened:
-        image = opened.image
+    with opened_source(source, platform) as (name, image):
         request = seal_request(
             out,
             force=force,
@@ -119,7 +118,7 @@ def pack(
             from flistfs.authoring import offline  # noqa: PLC0415  it takes longer to load than --help
         spares = process.prepare_encoders(url, format)
         added, summary = offline.pack(
-            opened.name,
+            name,
             url,
             format,
             Passwords(secret, None),
@@ -128,11 +127,8 @@ def pack(
             progress or quiet,
             spares,
             image=image,
-            start=opened.start,
         )
-    return Packed(
-        added, summary, None if image is None else PackedImage(opened.name, image.name, image.digest)
-    )
+    return Packed(added, summary, None if image is None else PackedImage(name, image.name, image.digest))
 
 
 def _says_start(image: Image | None, metadata: MetadataChange | None) -> bool:
