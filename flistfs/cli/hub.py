@@ -261,7 +261,7 @@ def change_password(name: str, data: Path | None, as_json: bool) -> None:
     if sys.stdin.isatty():
         text = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        text = sys.stdin.readline().rstrip("\n")
+        text = sys.stdin.readline().rstrip("\r\n")  # as `hub login` reads it
     if not text:
         raise UsageError("the password is empty")
     with hubs.accounts(data) as accounts:

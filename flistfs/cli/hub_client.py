@@ -85,12 +85,18 @@ def log_in(url: str, user: str | None, as_json: bool) -> None:
 
 
 def _secret(what: str) -> str:
-    if sys.stdin.isatty():
-        text = str(click.prompt(what, hide_input=True, err=True))
-    else:
-        text = sys.stdin.readline().rstrip("\r\n")
+    text = str(click.prompt(what, hide_input=True, err=True)) if sys.stdin.isatty() else _line(what)
     if not text.strip():
         raise UsageError(f"the {what.lower()} is empty")
+    return text
+
+
+def _line(what: str) -> str:
+    try:
+        text = sys.stdin.readline().rstrip("\r\n")
+        text.encode()  # where the locale is C, other bytes are read as surrogates
+    except UnicodeError:  # its text would show the secret
+        raise UsageError(f"the {what.lower()} is not UTF-8") from None
     return text
 
 

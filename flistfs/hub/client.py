@@ -204,6 +204,8 @@ class HubClient(Closing):
 
     def new_token(self, user: str, password: str, label: str) -> str:
         """Return the text of a new token of a user, for a password."""
+        if ":" in user:  # a colon ends the name in HTTP Basic authorization
+            raise UsageError("a user whose name has a colon cannot log in by password: use a token")
         login = httpx2.BasicAuth(user.encode(), password.encode())
         self._want_ours("makes no tokens for passwords: log in with a token of it")
         with self._shaped():

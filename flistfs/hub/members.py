@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Final
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,13 +12,12 @@ from starlette.routing import Route
 from flistfs.errors import UsageError
 from flistfs.hub.accounts import Role, Scope
 from flistfs.hub.answers import success
+from flistfs.hub.bodies import fields_of
 from flistfs.hub.callers import ForbiddenError, token_of
 from flistfs.hub.errors import HubError, NotFoundError
 from flistfs.hub.hub import Hub
 from flistfs.hub.names import repository_name
 from flistfs.hub.public import hub_of, in_thread
-
-_MAX_BODY: Final = 1000  # bytes
 
 
 def routes() -> list[Route]:
@@ -39,7 +38,7 @@ async def _list(request: Request) -> Response:
 
 async def _put(request: Request) -> Response:
     hub, repository = await _managed(request)
-    role = _role(await _body(request))
+    role = _role(await fields_of(request))
     try:
         await in_thread(hub.accounts.add_member, repository, request.path_params["member"], role)
     except UsageError:
@@ -49,7 +48,10 @@ async def _put(request: Request) -> Response:
 
 async def _remove(request: Request) -> Response:
     hub, repository = await _managed(request)
-    await in_thread(hub.accounts.remove_member, repository, request.path_params["member"])
+    try:
+        await in_thread(hub.accounts.drop_member, repository, request.path_params["member"])
+    except UsageError:
+        raise NotFoundError("user not found") from None
     return success()
 
 
@@ -68,17 +70,8 @@ async def _managed(request: Request) -> tuple[Hub, str]:
     return hub, repository
 
 
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            raise HubError("malformed json request")
-    return body
-
-
-def _role(body: bytes) -> Role:
+def _role(fields: Mapping[str, Any] | None) -> Role:
     try:
-        return Role(json.loads(body)["role"]) if body else Role.MEMBER
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise HubError('malformed json request; {"role": "member"} or "owner" is wanted') from None
+        return Role.MEMBER if fields is None else Role(fields["role"])
+    except (ValueError, KeyError):
+        raise HubError('malformed json request: {"role": "member"} or "owner" is wanted') from None

@@ -112,6 +112,15 @@ _UPLOAD: Final = {
         }
     }
 }
+_NEW_TOKEN: Final = {
+    _JSON: {
+        "schema": {
+            "type": "object",
+            "properties": {"label": _STRING, "scope": _one_of("read", "write"), "expires": _STRING},
+            "description": "Instead of what may stand behind the path.",
+        }
+    }
+}
 _ROLE: Final = {_JSON: {"schema": _object(role=_one_of("member", "owner"))}}
 _SOURCES: Final = {_JSON: {"schema": _array({"type": "string", "description": "USER/NAME"})}}
 
@@ -179,6 +188,7 @@ _OPERATIONS: Final = (
             "scope": "What it is good for: read, or write, which is usual.",
             "expires": "When it ends, as in 90d or 12h; never is usual.",
         },
+        body=_NEW_TOKEN,
     ),
     _Operation("delete", "/api/hub/token", "Make the token worthless.", _DONE, scope="read"),
     _Operation("get", _MEMBERS, "List who acts for a repository.", _named("Members"), scope="write"),

@@ -1,23 +1,25 @@
-"""Logging in by password, tokens that end, and who acts for a repository."""
+"""Logging in by password, and tokens that end."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from argon2 import PasswordHasher, extract_parameters
 
 from flistfs.api import publishing
-from flistfs.errors import HubRefusedError
-from flistfs.hub.accounts import Accounts, Role
+from flistfs.errors import HubRefusedError, UsageError
+from flistfs.hub import login
+from flistfs.hub.accounts import Accounts
 from flistfs.hub.errors import TooManyError
 from flistfs.hub.tries import Tries
 from tests.e2e.schemas import check_answer
-from tests.hub.conftest import RunningHub, archive, running_hub, said, uploaded
+from tests.hub.conftest import FLISTFS, RunningHub, running_hub, said
 
 PASSWORD = "correct hörse: battery"
 
@@ -114,57 +116,73 @@ def test_hubs_that_know_no_passwords(hub: RunningHub) -> None:
         publishing.login_with_password(f"{hub.url}/elsewhere", "alice", PASSWORD)
 
 
-def test_members(hub: RunningHub) -> None:
-    hub.run("hub", "user", "allow", "alice", "official", "--owner", "--data", hub.data)
-    listed = hub.run("hub", "user", "list", "--data", hub.data, "--json").stdout
-    check_answer("hub", listed, 0)
-    assert [(each["name"], each["owned"]) for each in json.loads(listed)["users"]] == [
-        ("alice", ["official"]),
-        ("bob", []),
-    ]
-    assert "alice official (owner)\n" in hub.run("hub", "user", "list", "--data", hub.data).stdout
-    refused = hub.run("hub", "member", "list", "official", user="bob", code=13)
-    assert "only owners of the repository may do this" in refused.stderr
-    added = hub.run("hub", "member", "add", "official", "bob", "--json", user="alice")
-    check_answer("hub", added.stdout, 0)
-    assert hub.run("hub", "member", "list", "official", user="alice").stdout == "alice  owner\nbob  member\n"
-    hub.run("hub", "member", "add", "official", "carol", user="bob", code=13)
-    assert "user not found" in hub.run("hub", "member", "add", "official", "x", user="alice", code=13).stderr
-    with hub.client("bob") as bob:
-        bob.headers["Cookie"] = "active-user=official"
-        uploaded(bob, archive({"a": b"b"}), "a.tar.gz")
-        assert bob.get("/official/a.flist").status_code == 200
-    hub.run("hub", "member", "add", "official", "bob", "--owner", user="alice")
-    hub.run("hub", "member", "remove", "official", "alice", user="bob")
-    answer = hub.run("hub", "member", "list", "official", "--json", user="bob").stdout
-    check_answer("hub", answer, 0)
-    assert json.loads(answer)["members"] == [{"user": "bob", "role": "owner"}]
-    hub.run("hub", "member", "list", "official", user="alice", code=13)
-    assert hub.run("hub", "member", "list", "alice", user="alice").stdout == "alice  owner\n"
-    with hub.client("bob") as bob:
-        for body in ("no json", "[]", '{"role": "king"}', "{}", "x" * 2000):
-            path = "/api/hub/members/official/alice"
-            assert "malformed json request" in said(bob.put(path, content=body), 400)
-        assert said(bob.put("/api/hub/members/alice/bob"), 403)
+def test_what_a_token_is_to_be_in_the_body(hub: RunningHub) -> None:
+    basic = httpx2.BasicAuth(b"alice", PASSWORD.encode())
+    with hub.client() as anybody:
+        body = {"label": "body", "scope": "read", "expires": None}
+        made = anybody.post("/api/hub/token?scope=write", auth=basic, json=body)
+        assert made.status_code == 200, made.text
+        (token,) = [each for each in tokens(hub) if each["label"] == "body"]
+        assert (token["scope"], token["expires"]) == ("read", None)
+        for content in ("no json", "[]", '{"scope": 1}', '{"scope": "admin"}', "x" * 2000):
+            assert said(anybody.post("/api/hub/token", auth=basic, content=content), 400)
 
 
-def test_accounts_of_before_there_were_owners(tmp_path: Path) -> None:
-    path = tmp_path / "accounts.sqlite3"
-    with Accounts(path) as accounts:
-        accounts.add_user("alice")
-    connection = sqlite3.connect(path)
-    connection.execute("DROP TABLE members")
-    connection.execute(
-        "CREATE TABLE members (repository TEXT NOT NULL, user TEXT NOT NULL REFERENCES users "
-        "ON DELETE CASCADE, PRIMARY KEY (repository, user)) WITHOUT ROWID"
-    )
-    connection.execute("INSERT INTO members VALUES ('official', 'alice')")
-    connection.commit()
-    connection.close()
-    for _ in range(2):
-        with Accounts(path) as accounts:
-            assert accounts.acts_for("alice", "official")
-            assert not accounts.owns("alice", "official")
-    with Accounts(path) as accounts:
-        accounts.add_member("official", "alice", Role.OWNER)
-        assert accounts.owns("alice", "official")
+def test_a_right_password_does_not_free_an_address(hub: RunningHub) -> None:
+    with hub.client() as anybody:
+        for number in range(50):
+            if number % 10 == 0:
+                assert asked(anybody, "alice", PASSWORD).status_code == 200
+            assert asked(anybody, f"name{number}", "wrong").status_code == 401
+        assert said(asked(anybody, "alice", PASSWORD), 429)
+
+
+def test_a_network_of_ipv6_is_one_address() -> None:
+    assert login._network("2001:db8::1") == login._network("2001:db8::ffff:1") == "2001:db8::/64"
+    assert login._network("2001:db8:0:1::1") != login._network("2001:db8::1")
+    for plain in ("192.0.2.1", "::ffff:192.0.2.1", ""):
+        assert login._network(plain) == plain
+
+
+def test_unknown_users_take_one_verification_and_no_hashing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work that is done only for some of them would tell who is known."""
+    done: list[str] = []
+
+    class Counted(PasswordHasher):
+        def hash(self, *arguments: Any, **options: Any) -> str:  # noqa: ANN401
+            done.append("hash")
+            return super().hash(*arguments, **options)
+
+        def verify(self, hash: str | bytes, password: str | bytes) -> Any:  # noqa: A002, ANN401
+            parameters = extract_parameters(str(hash))
+            done.append(f"verify {parameters}")
+            return super().verify(hash, password)
+
+    monkeypatch.setattr("flistfs.hub.accounts.PasswordHasher", Counted)
+    with Accounts(tmp_path / "accounts.sqlite3") as accounts:
+        accounts.add_user("alice", "right")
+        accounts.add_user("bob")
+        done.clear()
+        for name in ("alice", "bob", "nobody"):
+            assert not accounts.is_password(name, "wrong")
+    assert len(done) == 3
+    assert len(set(done)) == 1
+    assert done[0].startswith("verify")
+
+
+def test_secrets_that_cannot_be_sent(hub: RunningHub) -> None:
+    for locale in ("C.UTF-8", "C"):
+        done = subprocess.run(
+            [FLISTFS, "hub", "login", hub.url, "--user", "alice"],
+            env={**hub.env, "LC_ALL": locale},
+            input=b"secr\xff\n",
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert b"the password is not UTF-8" in done.stderr
+        assert b"secr\\" not in done.stderr
+    with pytest.raises(UsageError, match="colon"):
+        publishing.login_with_password(hub.url, "a:b", PASSWORD)
