@@ -46,8 +46,8 @@ class Lists:
         version = self._repositories.version(user)
         entries = self._repositories.entries(user)
         text = json.dumps([*map(listed, entries)]).encode() + b"\n"
-        # What a link leads to may change without its directory.
-        if all(entry.target is None for entry in entries) and version[1] < time.time_ns() - _SETTLED:
+        # What a link leads to may change without its directory, and so may what is in a tag.
+        if all(entry.kind == "regular" for entry in entries) and version[1] < time.time_ns() - _SETTLED:
             if sum(len(each.text) for each in self._kept.values()) + len(text) > _MAX_KEPT:
                 self._kept.clear()
             self._kept[user] = _Kept(version, text)

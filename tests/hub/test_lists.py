@@ -66,6 +66,18 @@ def test_a_list_with_links_is_made_each_time(tmp_path: Path, repositories: Repos
     assert lists.of("alice") != before
 
 
+def test_a_list_with_tags_is_made_each_time(tmp_path: Path, repositories: Repositories) -> None:
+    """What is put into a tag changes when that was updated, but not the directory that it is in."""
+    lists = Lists(repositories)
+    repositories.tag("alice", "v1", "one", "alice", "a")
+    os.utime(tmp_path / "users/alice/.tag-v1", (LONG_AGO, LONG_AGO))
+    settle(tmp_path)
+    before = lists.of("alice")
+    repositories.tag("alice", "v1", "two", "alice", "b")
+    assert lists.kept("alice") is None
+    assert lists.of("alice") != before
+
+
 def test_the_list_of_nobody(tmp_path: Path, repositories: Repositories) -> None:
     lists = Lists(repositories)
     with pytest.raises(NotFoundError):
