@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ from starlette.responses import Response
 
 from flistfs.errors import ClashError, FormatError
 from flistfs.hub.answers import success
+from flistfs.hub.bodies import body_of, parsed
 from flistfs.hub.callers import Caller
 from flistfs.hub.errors import HubError, without
 from flistfs.hub.hub import Hub
@@ -27,16 +27,9 @@ _MAX_BODY: Final = 1 << 20  # bytes of a list of flists
 
 async def take_merge(hub: Hub, caller: Caller, request: Request) -> Response:
     """Make one flist of several; the first one has whatever others have too."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            raise HubError("malformed json request")
-    try:
-        wanted = json.loads(body)
-    except (ValueError, RecursionError):
-        raise HubError("malformed json request") from None
-    if not isinstance(wanted, list):
+    body = await body_of(request, _MAX_BODY)
+    wanted = None if body is None else parsed(body, list)
+    if wanted is None:
         raise HubError("malformed json request")
     if not wanted:
         raise HubError("no source found")
