@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from flistfs.api import process
 from flistfs.api.arguments import AnyPath
 from flistfs.errors import UsageError
-from flistfs.images.places import Place, parse_place, parse_platform
+from flistfs.images.places import Platform, parse_place, parse_platform
 
 if TYPE_CHECKING:
     from flistfs.images.image import Image
@@ -33,8 +33,8 @@ def opened_source(source: AnyPath | None, platform: str | None) -> Iterator[tupl
     text = "-" if source is None else os.fsdecode(source)
     wanted = None if platform is None else parse_platform(platform)
     is_plain = source is None or text.startswith(_PLAIN)
-    place = None if is_plain else _place(text)
-    if place is None:
+    opened = None if is_plain else _opened(text, wanted)
+    if opened is None:
         if wanted is not None:
             raise UsageError(f"`platform` chooses among container images, and {text} is none")
         path = text[text.index(":") + 1 :] if text.startswith(_PLAIN) else text
@@ -42,17 +42,21 @@ def opened_source(source: AnyPath | None, platform: str | None) -> Iterator[tupl
         # `open_tree` takes `-` for standard input.
         yield "./-" if path == "-" and not is_input else path, None
         return
-    with process.loading():
-        from flistfs.images.image import Image  # noqa: PLC0415  it takes longer to load than --help
-    with Image.open(place, wanted) as image:
-        yield str(place), image
+    name, image = opened
+    with image:
+        yield name, image
 
 
-def _place(text: str) -> Place | None:
-    """Return the image that a source is, by its transport or by what it looks like."""
+def _opened(text: str, platform: Platform | None) -> tuple[str, Image] | None:
+    """Open the image that a source is, by its transport or by what it looks like."""
     place = parse_place(text)
+    with process.loading():
+        from flistfs.images.detecting import detected  # noqa: PLC0415  it takes longer to load than --help
+        from flistfs.images.image import Image  # noqa: PLC0415
     if place is not None:
-        return place
-    from flistfs.images.detecting import detected  # noqa: PLC0415  it takes longer to load than --help
-
-    return detected(text)
+        return str(place), Image.open(place, platform)
+    found = detected(text)
+    if found is None:
+        return None
+    place, blobs = found
+    return str(place), Image.of(blobs, place, platform)

@@ -13,7 +13,7 @@ from flistfs.api.images import opened_source
 from flistfs.api.requests import checked_patterns, seal_request
 from flistfs.authoring.request import AddRequest, Passwords
 from flistfs.authoring.summaries import AddSummary, SealSummary
-from flistfs.format.metadata import MetadataChange, entrypoint_of
+from flistfs.format.metadata import NO_CHANGE, MetadataChange
 from flistfs.stores.base import STORE_TIMEOUT
 from flistfs.util.output_file import check_output
 from flistfs.util.progress import Progress, quiet
@@ -132,10 +132,8 @@ def pack(
 
 
 def _says_start(image: Image | None, metadata: MetadataChange | None) -> bool:
-    """Return whether an image says what is started, or a user says that of one."""
     if image is None:
         return False
-    from flistfs.images.config import metadata_of  # noqa: PLC0415  few need it
+    from flistfs.images.config import says_start  # noqa: PLC0415  few need it
 
-    change = metadata_of(image).applied({})
-    return bool(entrypoint_of((metadata or MetadataChange()).applied(change)))
+    return says_start(image, metadata or NO_CHANGE)

@@ -26,7 +26,7 @@ from flistfs.authoring.summaries import SealSummary
 from flistfs.errors import FlistfsError
 from flistfs.format.metadata import without_backend
 from flistfs.images.blobs import Given
-from flistfs.images.config import metadata_of
+from flistfs.images.config import says_start
 from flistfs.images.detecting import begins_like_one, start_of
 from flistfs.images.image import Image
 from flistfs.images.places import Place
@@ -63,9 +63,7 @@ def _pack(config: Mapping[str, Any], passwords: Passwords, progress: _Reporter) 
     given = Given(start, config["size"])
     with ExitStack() as opened:
         image = None if place is None else opened.enter_context(Image.open(place, None, given))
-        request = _sealing(config)
-        if image is not None and metadata_of(image).entrypoint:
-            request = replace(request, startup=True)
+        request = replace(_sealing(config), startup=image is not None and says_start(image))
         _, summary = offline.pack(
             "-" if place is None else str(place),
             config["store"],

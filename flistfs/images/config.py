@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from flistfs.errors import SourceError
-from flistfs.format.metadata import WORKING_DIRECTORY, MetadataChange
+from flistfs.format.metadata import NO_CHANGE, WORKING_DIRECTORY, MetadataChange, entrypoint_of
 from flistfs.images.image import Image
 
 _PORT: Final = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
@@ -44,6 +44,15 @@ def metadata_of(image: Image) -> MetadataChange:
         volumes=dict.fromkeys(_object(config, "Volumes")),
         free={key: value for key, value in free.items() if value},
     )
+
+
+def says_start(image: Image, change: MetadataChange = NO_CHANGE) -> bool:
+    """Return whether an image says what is started, or who changes what it says.
+
+    Raises:
+        SourceError: its configuration has another shape than that of an image.
+    """
+    return bool(entrypoint_of(change.applied(metadata_of(image).applied({}))))
 
 
 def _words(config: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import re
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Final
 
 from flistfs.errors import FormatError, SourceError
-from flistfs.images.blobs import ArchiveBlobs
+from flistfs.images.blobs import ArchiveBlobs, Blobs, DirectoryBlobs
 from flistfs.images.places import Place
-from flistfs.sources.decompress import Decompressed
+from flistfs.sources.decompress import Decompressed, Raw
 from flistfs.util.input_file import InputFile
 
 _START: Final = 64 << 10  # bytes
@@ -23,30 +23,28 @@ _FIRST: Final = re.compile(
 """What archives of images begin with, whoever writes them; few others do, and those are looked at."""
 
 
-def detected(path: str) -> Place | None:
-    """Return the image that a directory or an archive is; None if it is none, or cannot be read."""
+def detected(path: str) -> tuple[Place, Blobs] | None:
+    """Open the image that a directory or an archive is; None if it is none, or cannot be read."""
     if os.path.isdir(path):  # noqa: PTH112  a text
-        files = ("index.json", "oci-layout")
-        return Place("oci", path) if all(map(os.path.isfile, (f"{path}/{each}" for each in files))) else None
+        directory = DirectoryBlobs(path)
+        is_layout = directory.has("index.json") and directory.has("oci-layout")
+        return (Place("oci", path), directory) if is_layout else None
     if not os.path.isfile(path) or not _begins_like_one(path):  # noqa: PTH113  a text
         return None
-    with suppress(SourceError), closing(ArchiveBlobs(path)) as blobs:
+    with suppress(SourceError), ExitStack() as opened:
+        blobs = opened.enter_context(closing(ArchiveBlobs(path)))
         if blobs.has("manifest.json") or blobs.has("index.json"):
-            return Place("archive", path)
+            opened.pop_all()
+            return Place("archive", path), blobs
     return None
 
 
 def _begins_like_one(path: str) -> bool:
     try:
-        file = InputFile(path)
+        with closing(InputFile(path)) as file:
+            return _is_first_of_one(file)
     except OSError:
         return False
-    try:
-        return _is_first(Decompressed(file).read(_NAME))
-    except (OSError, FormatError):
-        return False
-    finally:
-        file.close()
 
 
 def start_of(descriptor: int) -> bytes:
@@ -66,11 +64,13 @@ def start_of(descriptor: int) -> bytes:
 
 def begins_like_one(start: bytes) -> bool:
     """Return whether an archive may be an image, by its first bytes."""
+    return _is_first_of_one(io.BytesIO(start))
+
+
+def _is_first_of_one(file: Raw) -> bool:
+    """Return whether the first member of an archive is called as in an image."""
     try:
-        return _is_first(Decompressed(io.BytesIO(start)).read(_NAME))
+        name = Decompressed(file).read(_NAME).partition(b"\0")[0]
     except (OSError, FormatError):
         return False
-
-
-def _is_first(name: bytes) -> bool:
-    return _FIRST.fullmatch(name.partition(b"\0")[0].rstrip(b"/")) is not None
+    return _FIRST.fullmatch(name.rstrip(b"/")) is not None

@@ -95,10 +95,15 @@ class Image(Closing):
             SourceError: it is not there, or is invalid.
             UsageError: there are several, and none is chosen.
         """
+        is_directory = place.transport == "oci"
+        return cls.of(
+            DirectoryBlobs(place.path) if is_directory else ArchiveBlobs(place.path, given), place, platform
+        )
+
+    @classmethod
+    def of(cls, blobs: Blobs, place: Place, platform: Platform | None = None) -> Image:
+        """Return the image that files are, which it closes; raises as `open`, and closes them then."""
         with ExitStack() as opened:
-            blobs: Blobs = (
-                DirectoryBlobs(place.path) if place.transport == "oci" else ArchiveBlobs(place.path, given)
-            )
             opened.callback(blobs.close)
             # What docker has written since version 25 is both; its index may lack what the other has.
             is_docker = place.transport in {"docker-archive", "archive"} and blobs.has("manifest.json")
