@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 import trio
-from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
 from flistfs.errors import FormatError
@@ -100,10 +99,7 @@ def answer(
             yield after + b"\n"
 
     return StreamingResponse(
-        parts(),
-        media_type="application/json",
-        headers={**headers, "Content-Length": str(length)},
-        background=BackgroundTask(text.close),
+        parts(), media_type="application/json", headers={**headers, "Content-Length": str(length)}
     )
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from flistfs.hub.answers import success
 from flistfs.hub.callers import Caller
 from flistfs.hub.hub import Hub
-from flistfs.hub.jobs import Jobs
+from flistfs.hub.jobs import jobs_of
 from flistfs.hub.names import flist_name
 from flistfs.hub.packing import packing
 from flistfs.hub.public import in_thread
@@ -28,8 +28,7 @@ async def take_conversion(hub: Hub, caller: Caller, request: Request) -> Respons
     name = flist_name(request.path_params["name"])
     format_ = format_wanted(hub, request)
     package = await in_thread(hub.repositories.package, user, source)
-    jobs: Jobs = request.app.state.jobs
-    with jobs.at_work(request, caller.user) as job:
+    with jobs_of(request).at_work(request, caller.user) as job:
         out = hub.repositories.new_file()
         async with request.app.state.packers, packing(hub, out, format_, job.update, package) as process:
             made = await process.finish()

@@ -154,14 +154,19 @@ class Jobs:
                 job.fail("it was not finished")
 
 
+def jobs_of(request: Request) -> Jobs:
+    """Return the jobs of the hub that is asked."""
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
 def routes() -> list[Route]:
     """Return the routes of those that follow jobs."""
     return [Route("/listen/{job}", _listen)]
 
 
 async def _listen(request: Request) -> Response:
-    jobs: Jobs = request.app.state.jobs
-    job = jobs.find(request.path_params["job"])
+    job = jobs_of(request).find(request.path_params["job"])
     if request.method == "HEAD":
         return Response(media_type="text/event-stream")
     return StreamingResponse(

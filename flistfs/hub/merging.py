@@ -15,7 +15,7 @@ from flistfs.hub.bodies import body_of, parsed
 from flistfs.hub.callers import Caller
 from flistfs.hub.errors import HubError, without
 from flistfs.hub.hub import Hub
-from flistfs.hub.jobs import Jobs
+from flistfs.hub.jobs import jobs_of
 from flistfs.hub.names import flist_name, with_suffix
 from flistfs.hub.public import in_thread
 from flistfs.reading.flist import Flist
@@ -37,8 +37,7 @@ async def take_merge(hub: Hub, caller: Caller, request: Request) -> Response:
         target = flist_name(request.path_params["name"])
     except HubError:
         raise HubError("build name not allowed") from None
-    jobs: Jobs = request.app.state.jobs
-    with jobs.at_work(request, caller.user) as job:
+    with jobs_of(request).at_work(request, caller.user) as job:
         async with request.app.state.packers:
             job.update("merging", 0)
             await in_thread(_merge_files, hub, caller.repository, target, wanted)

@@ -15,7 +15,7 @@ from flistfs.hub.callers import Caller, caller_of
 from flistfs.hub.contents import contents_of
 from flistfs.hub.converting import take_conversion
 from flistfs.hub.hub import Hub
-from flistfs.hub.jobs import Jobs
+from flistfs.hub.jobs import jobs_of
 from flistfs.hub.merging import take_merge
 from flistfs.hub.public import hub_of, in_thread
 from flistfs.hub.uploads import take_archive, take_flist
@@ -114,8 +114,7 @@ async def _link_tag(hub: Hub, caller: Caller, request: Request) -> Response:
 
 
 async def _new_job(hub: Hub, caller: Caller, request: Request) -> Response:  # noqa: ARG001  an Action
-    jobs: Jobs = request.app.state.jobs
-    return success({"jobid": jobs.new(caller.user).id})
+    return success({"jobid": jobs_of(request).new(caller.user).id})
 
 
 async def _docker(hub: Hub, caller: Caller, request: Request) -> Response:  # noqa: ARG001  an Action

@@ -180,8 +180,10 @@ async def packing(
         env[PASSWORD_VARIABLE] = hub.password
     config: dict[str, object] = {"out": str(out), "store": settings.store, "format": format_}
     config |= {"entries": settings.max_entries, "size": settings.max_upload, "timeout": settings.timeout}
+    hidden = {settings.store: "the hub's store"}
     if package is not None:
         config["package"] = str(package)
+        hidden[str(package)] = "it"
     command = [sys.executable, "-m", "flistfs.hub.packer", json.dumps(config)]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
@@ -189,7 +191,7 @@ async def packing(
     try:
         with unwrapped():
             async with trio.open_nursery() as nursery:
-                made = Packing(process, telling, {str(package): "it", settings.store: "the hub's store"})
+                made = Packing(process, telling, hidden)
                 nursery.start_soon(made.listen)
                 yield made
                 nursery.cancel_scope.cancel()

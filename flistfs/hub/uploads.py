@@ -24,7 +24,7 @@ from flistfs.hub.callers import Caller
 from flistfs.hub.contents import Contents, answer, contents
 from flistfs.hub.errors import HubError, without
 from flistfs.hub.hub import Hub
-from flistfs.hub.jobs import Job, Jobs
+from flistfs.hub.jobs import Job, jobs_of
 from flistfs.hub.metrics import Metrics
 from flistfs.hub.names import SUFFIX, uploaded_name
 from flistfs.hub.packing import SUFFIXES, Packing, packing
@@ -47,8 +47,7 @@ async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
     """Take an archive, which becomes an flist while it arrives."""
     wanted = _original_name(request)
     format_ = format_wanted(hub, request)
-    jobs: Jobs = request.app.state.jobs
-    with jobs.at_work(request, caller.user) as job:
+    with jobs_of(request).at_work(request, caller.user) as job:
         async with request.app.state.packers, AsyncExitStack() as held:
             found: list[tuple[str, Path, Packing]] = []
 
@@ -77,8 +76,7 @@ async def take_archive(hub: Hub, caller: Caller, request: Request) -> Response:
 async def take_flist(hub: Hub, caller: Caller, request: Request) -> Response:
     """Take an flist whose blocks the hub has; its bytes are kept as they are."""
     wanted = _original_name(request)
-    jobs: Jobs = request.app.state.jobs
-    with jobs.at_work(request, caller.user) as job:
+    with jobs_of(request).at_work(request, caller.user) as job:
         async with request.app.state.packers, AsyncExitStack() as held:
             found: list[tuple[str, _File]] = []
 

@@ -95,7 +95,10 @@ class LayeredSource:
     ) -> Iterator[Iterator[tuple[int, TarReader, Member]]]:
         """Open a layer, and check at the end that it is what the image says."""
         layer = self._image.layers[number]
-        with self._located(number), closing(LayerStream(self._image.blobs, layer)) as stream:
+        with (
+            self._located(number),
+            closing(LayerStream(self._image.blobs, layer, is_checked=is_checked)) as stream,
+        ):
             yield _members(stream)
             if is_checked:
                 stream.finish()

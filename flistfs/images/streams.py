@@ -17,25 +17,26 @@ _PART: Final = 1 << 20
 class LayerStream:
     """A layer, uncompressed; `finish` says whether all of it was as it should be."""
 
-    def __init__(self, blobs: Blobs, layer: Layer) -> None:
-        """Open a layer.
+    def __init__(self, blobs: Blobs, layer: Layer, *, is_checked: bool = True) -> None:
+        """Open a layer; digests are computed only if it `is_checked`.
 
         Raises:
             SourceError: it is not there.
         """
         self._layer = layer
-        self._file = _Counted(blobs.open(layer.blob), layer)
+        self._file = _Counted(blobs.open(layer.blob), layer, layer.digest if is_checked else None)
         try:
             self._stream = Decompressed(self._file)
         except OSError as error:
             self._file.close()
             raise SourceError(f"it cannot be read: {error}") from None
-        self._hash = hashlib.new(layer.diff_id.partition(":")[0])
+        self._hash = _hash_of(layer.diff_id) if is_checked else None
 
     def read(self, size: int, /) -> bytes:
         """Return that many bytes, or the rest if there are fewer; raises `FormatError`, `OSError`."""
         data: bytes = self._stream.read(size)
-        self._hash.update(data)
+        if self._hash is not None:
+            self._hash.update(data)
         return data
 
     def finish(self) -> None:
@@ -47,7 +48,7 @@ class LayerStream:
         while self.read(_PART):
             pass
         self._file.check()
-        if self._hash.hexdigest() != self._layer.diff_id.partition(":")[2]:
+        if self._hash is not None and _digest_of(self._hash) != self._layer.diff_id:
             raise FormatError(f"its content is not {self._layer.diff_id}")
 
     def close(self) -> None:
@@ -58,10 +59,10 @@ class LayerStream:
 class _Counted(io.RawIOBase):
     """A file of a layer, with its size and digest."""
 
-    def __init__(self, file: BinaryIO, layer: Layer) -> None:
+    def __init__(self, file: BinaryIO, layer: Layer, digest: str | None) -> None:
         self._file = file
         self._layer = layer
-        self._hash = None if layer.digest is None else hashlib.new(layer.digest.partition(":")[0])
+        self._hash = None if digest is None else _hash_of(digest)
         self._size = 0
 
     def readable(self) -> bool:
@@ -82,9 +83,17 @@ class _Counted(io.RawIOBase):
             pass
         if self._layer.size is not None and self._size != self._layer.size:
             raise FormatError(f"it has {self._size:,} bytes, not {self._layer.size:,}")
-        if self._hash is not None and f"{self._hash.name}:{self._hash.hexdigest()}" != self._layer.digest:
+        if self._hash is not None and _digest_of(self._hash) != self._layer.digest:
             raise FormatError(f"it is not {self._layer.digest}")
 
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+def _hash_of(digest: str) -> hashlib._Hash:
+    return hashlib.new(digest.partition(":")[0])
+
+
+def _digest_of(found: hashlib._Hash) -> str:
+    return f"{found.name}:{found.hexdigest()}"

@@ -53,6 +53,7 @@ _SCHEMA: Final = """
 """
 
 _COLUMNS: Final = "mode, uid, gid, mtime, rdev, target, size, origin, xattrs"
+_ASSIGNED: Final = ", ".join(f"{column} = ?" for column in _COLUMNS.split(", "))
 
 _TREE: Final = f"""
     WITH RECURSIVE tree (id, path) AS (
@@ -196,9 +197,8 @@ class LayeredTree(Closing):
     def _make_anew(self, directory: int) -> None:
         """Let a directory of this layer have nothing of lower ones, not even what it is itself."""
         self._hide_below(directory)
-        columns = ", ".join(f"{column.strip()} = ?" for column in _COLUMNS.split(","))
         self._database.execute(
-            f"UPDATE nodes SET {columns} WHERE id = ? AND made < ?",  # noqa: S608
+            f"UPDATE nodes SET {_ASSIGNED} WHERE id = ? AND made < ?",  # noqa: S608
             [*_MADE, directory, self._layer],
         )
 
@@ -296,9 +296,8 @@ class LayeredTree(Closing):
         return cursor.lastrowid
 
     def _update(self, node: int, attributes: Attributes) -> None:
-        columns = ", ".join(f"{column.strip()} = ?" for column in _COLUMNS.split(","))
         self._database.execute(
-            f"UPDATE nodes SET touched = ?, made = ?, {columns} WHERE id = ?",  # noqa: S608
+            f"UPDATE nodes SET touched = ?, made = ?, {_ASSIGNED} WHERE id = ?",  # noqa: S608
             [self._layer, self._layer, *attributes, node],
         )
 

@@ -141,6 +141,13 @@ def test_converting(hub: RunningHub, alice: httpx2.Client, tmp_path: Path, forma
     assert events(alice, job)[-1]["status"] == "info"
 
 
+def test_the_name_of_an_entry_is_told_as_it_is(alice: httpx2.Client) -> None:
+    """What the hub calls otherwise for the caller are files of its own, and nothing that is in an archive."""
+    data = archive({"None": b"", "../None": b""})
+    refused = alice.post("/api/flist/me/upload", files={"file": ("none.tar.gz", data)})
+    assert "../None: its name contains '..'" in said(refused, 400)
+
+
 def test_what_is_not_converted(hub: RunningHub, alice: httpx2.Client) -> None:
     uploaded(alice, archive({"file": CONTENT}), "c.tar.gz")
     path = "/api/flist/me/convert/alice"
