@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flistfs.api import process
@@ -119,6 +115,7 @@ def convert(
     reading = AddRequest((), timeout=timeout, measure=measured)
     with process.loading():
         from flistfs.authoring import offline  # noqa: PLC0415  it takes longer to load than --help
+        from flistfs.authoring.passing import name_of  # noqa: PLC0415
         from flistfs.format.opening import format_named  # noqa: PLC0415
         from flistfs.reading.content import store_of  # noqa: PLC0415
         from flistfs.sources.decoded import DecodedSource  # noqa: PLC0415
@@ -132,7 +129,7 @@ def convert(
         ) as blocks:
             added, summary = offline.convert(
                 DecodedSource(base, blocks),
-                _name(flist_path(package), [url, format, accept_faults, _kept(request)]),
+                name_of(flist_path(package), [url, format, accept_faults, _kept(request)]),
                 says,
                 url,
                 format,
@@ -150,16 +147,3 @@ def _kept(request: SealRequest) -> dict[str, Any]:
     """Return what of a request is in the tree, or was looked at, before it is sealed."""
     kept = {"metadata", "startup", "check_content"}
     return {name: value for name, value in request.as_dict().items() if name in kept}
-
-
-def _name(package: Path, how: Sequence[object]) -> str:
-    """Return what stands for an flist, as long as it is not changed, and for how it is converted.
-
-    Where the result goes makes no difference.
-    """
-    place = os.path.abspath(package)  # noqa: PTH100  absolute() would keep `..`
-    files = sorted(package.iterdir()) if package.is_dir() else [package]
-    stats = [(each.stat().st_ino, each.stat().st_size, each.stat().st_mtime_ns) for each in files]
-    return hashlib.blake2b(
-        repr([place, stats, *how]).encode(errors="surrogateescape"), digest_size=16
-    ).hexdigest()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -77,6 +78,19 @@ def kept_directory(name: str, store: str, format_: str) -> Iterator[tuple[Sessio
             lock.release()
         raise
     _remove(directory, lock)
+
+
+def name_of(package: Path, how: Sequence[object]) -> str:
+    """Return what stands for an flist, as long as it is not changed, and for how it is converted.
+
+    Where the result goes makes no difference.
+    """
+    place = os.path.abspath(package)  # noqa: PTH100  absolute() would keep `..`
+    files = sorted(package.iterdir()) if package.is_dir() else [package]
+    stats = [(each.stat().st_ino, each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return hashlib.blake2b(
+        repr([place, stats, *how]).encode(errors="surrogateescape"), digest_size=16
+    ).hexdigest()
 
 
 def _remove(directory: SessionDirectory, lock: Lock) -> None:

@@ -9,7 +9,6 @@ on each line: how far it is, and at last what was packed, or why not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from flistfs.authoring import offline
+from flistfs.authoring.passing import name_of
 from flistfs.authoring.request import AddRequest, Passwords, SealRequest
 from flistfs.authoring.summaries import SealSummary
 from flistfs.errors import FlistfsError
@@ -87,7 +87,7 @@ def _convert(config: Mapping[str, Any], passwords: Passwords, progress: _Reporte
         with closing(open_store(config["store"], layer.flist.codec, passwords.store, reading=True)) as blocks:
             _, summary = offline.convert(
                 DecodedSource(base, blocks),
-                _name(Path(package), config["format"]),
+                name_of(Path(package), [config["store"], config["format"]]),
                 without_backend(layer.flist.metadata),
                 config["store"],
                 config["format"],
@@ -101,13 +101,6 @@ def _convert(config: Mapping[str, Any], passwords: Passwords, progress: _Reporte
 
 def _sealing(config: Mapping[str, Any]) -> SealRequest:
     return SealRequest(Path(config["out"]), timeout=config["timeout"])
-
-
-def _name(package: Path, format_: str) -> str:
-    """Return what stands for an flist that is converted, as long as it is not changed."""
-    status = package.stat()
-    identity = repr([str(package), status.st_ino, status.st_size, status.st_mtime_ns, format_])
-    return hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 class _Reporter:
